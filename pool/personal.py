@@ -1,0 +1,100 @@
+"""The personal pool as one thing: HTCondor and an S3 server in one directory."""
+
+import os
+import shlex
+from contextlib import contextmanager
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from pool import condor, s3
+from pool.condor import Condor
+from pool.distribution import Say, find_or_fetch
+from pool.errors import PoolError
+from pool.s3 import S3Server
+
+
+@dataclass(frozen=True)
+class PersonalPool:
+    condor: Condor
+    s3: S3Server
+
+    @property
+    def running(self) -> bool:
+        return condor.running(self.condor) and s3.running(self.s3)
+
+
+def default_directory() -> Path:
+    base = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+    return Path(base) / "cog_pipeline" / "pool"
+
+
+def open_pool(directory: Path, say: Say) -> PersonalPool:
+    """The pool of ``directory``, running or not, configured when it is new."""
+    directory = directory.resolve()
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    port_file = directory / "s3-port"
+    # The port is kept, so that a stopped pool comes back under its old address.
+    if not port_file.exists():
+        port_file.write_text(str(s3.free_port()))
+    (directory / "s3").mkdir(mode=0o700, exist_ok=True)
+    (directory / "condor").mkdir(mode=0o700, exist_ok=True)
+    return PersonalPool(
+        condor=Condor(find_or_fetch(say), directory / "condor"),
+        s3=S3Server(directory / "s3", int(port_file.read_text())),
+    )
+
+
+def start(directory: Path, say: Say) -> PersonalPool:
+    """Start what of the pool does not run yet.
+
+    Raises:
+        PoolError: it cannot be installed or started.
+    """
+    pool = open_pool(directory, say)
+    s3.configure(pool.s3, pool.condor.distribution.openssl)
+    if not s3.running(pool.s3):
+        say("starting the S3 server")
+        s3.start(pool.s3)
+    if not condor.running(pool.condor):
+        say("starting HTCondor")
+        condor.configure(pool.condor)
+        condor.start(pool.condor, pool.s3.certificates)
+    return pool
+
+
+def stop(pool: PersonalPool) -> None:
+    """Stop HTCondor first: its last transfers still find the S3 server."""
+    condor.stop(pool.condor)
+    s3.stop(pool.s3)
+
+
+@contextmanager
+def running_pool(directory: Path, say: Say) -> Iterator[PersonalPool]:
+    """A pool for the length of a ``with`` block, stopped however that ends."""
+    pool = start(directory, say)
+    try:
+        yield pool
+    finally:
+        stop(pool)
+
+
+def shell_lines(pool: PersonalPool) -> str:
+    """What a shell evaluates to reach the pool."""
+    return "".join(
+        f"export {name}={shlex.quote(value)}\n"
+        for name, value in pool.condor.environment.items()
+    )
+
+
+def existing_pool(directory: Path, say: Say) -> PersonalPool:
+    """The pool that was started in ``directory`` before.
+
+    Raises:
+        PoolError: none was.
+    """
+    if not (directory / "s3-port").exists():
+        raise PoolError(
+            f"there is no pool in {directory}: 'cog_pipeline.py pool start' makes one."
+        )
+    return open_pool(directory, say)
