@@ -1,0 +1,176 @@
+"""The only module that speaks S3."""
+
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import certifi
+import minio
+import urllib3
+from minio.error import MinioException, S3Error
+from urllib3.exceptions import HTTPError
+
+# The longest that Signature Version 4 allows.
+# https://docs.aws.amazon.com/AmazonS3/latest/API/sigv4-query-string-auth.html
+_PRESIGNED_FOR = timedelta(days=7)
+
+_MEANING = {
+    "AccessDenied": "the keys are known, but may not do this",
+    "InvalidAccessKeyId": "the access key is not known there: check the key files",
+    "NoSuchBucket": "there is no such bucket",
+    "NoSuchKey": "there is no such object",
+    "SignatureDoesNotMatch": "the secret key is wrong: check the key files",
+}
+
+
+class BucketError(Exception):
+    """S3 was asked for something and did not give it; the message says why."""
+
+
+class ObjectMissing(BucketError):
+    """The object is not there."""
+
+
+@dataclass(frozen=True)
+class Store:
+    """An S3 endpoint and the files that hold its keys.
+
+    Attributes:
+        endpoint: ``HOST`` or ``HOST:PORT``.
+        secure: https, or else plain http.
+        ca_certs: certificate authorities to trust in place of the usual ones.
+    """
+
+    endpoint: str
+    access_key: Path
+    secret_key: Path
+    secure: bool = True
+    ca_certs: Path | None = None
+
+
+@dataclass(frozen=True)
+class StoredObject:
+    """What a listing tells of an object; ``size`` is in bytes."""
+
+    key: str
+    size: int
+    etag: str
+    modified: datetime
+
+
+class Bucket:
+    """One bucket of a store.
+
+    Every method raises BucketError when the store refuses or does not answer.
+    """
+
+    def __init__(self, store: Store, name: str) -> None:
+        self.name = name
+        self.endpoint = store.endpoint
+        certificates = store.ca_certs or certifi.where()
+        with _explained(f"the keys of {store.endpoint}"):
+            self._client = minio.Minio(
+                store.endpoint,
+                access_key=store.access_key.read_text().strip(),
+                secret_key=store.secret_key.read_text().strip(),
+                secure=store.secure,
+                http_client=urllib3.PoolManager(
+                    ca_certs=str(certificates),
+                    timeout=urllib3.Timeout(connect=10, read=120),
+                    retries=urllib3.Retry(
+                        total=3, backoff_factor=0.5, status_forcelist=[500, 502, 503]
+                    ),
+                ),
+            )
+
+    def check(self) -> None:
+        """Raise BucketError unless the bucket is there."""
+        with self._explained("the bucket {name}"):
+            there = self._client.bucket_exists(self.name)
+        if not there:
+            raise BucketError(f"there is no bucket {self.name!r} at {self.endpoint}")
+
+    def list(self, prefix: str = "") -> Iterator[StoredObject]:
+        """The objects whose keys begin with ``prefix``, in the order of keys."""
+        with self._explained("the listing of {name}"):
+            for found in self._client.list_objects(self.name, prefix, recursive=True):
+                if not found.is_dir:
+                    yield StoredObject(
+                        found.object_name,
+                        found.size,
+                        found.etag.strip('"'),
+                        found.last_modified,
+                    )
+
+    def stat(self, key: str) -> StoredObject:
+        """Raises ObjectMissing when there is none."""
+        with self._explained("the object {name}/" + key):
+            found = self._client.stat_object(self.name, key)
+        return StoredObject(
+            key, found.size, found.etag.strip('"'), found.last_modified
+        )
+
+    def exists(self, key: str) -> bool:
+        try:
+            self.stat(key)
+        except ObjectMissing:
+            return False
+        return True
+
+    def read(self, key: str) -> bytes:
+        """Raises ObjectMissing when there is none."""
+        with self._explained("the object {name}/" + key):
+            answer = self._client.get_object(self.name, key)
+            try:
+                return answer.read()
+            finally:
+                answer.close()
+                answer.release_conn()
+
+    def write(self, key: str, content: bytes, content_type: str = "text/csv") -> None:
+        with self._explained("writing {name}/" + key):
+            self._client.put_object(
+                self.name, key, io.BytesIO(content), len(content), content_type
+            )
+
+    def upload(self, key: str, path: Path) -> None:
+        with self._explained("writing {name}/" + key):
+            self._client.fput_object(self.name, key, str(path))
+
+    def remove(self, key: str) -> None:
+        """Remove an object; no error when it is gone already."""
+        with self._explained("removing {name}/" + key):
+            self._client.remove_object(self.name, key)
+
+    def create(self) -> None:
+        with self._explained("making the bucket {name}"):
+            self._client.make_bucket(self.name)
+
+    def url_to_read(self, key: str) -> str:
+        """A URL that reads the object for seven days without keys."""
+        with self._explained("signing {name}/" + key):
+            return self._client.presigned_get_object(self.name, key, _PRESIGNED_FOR)
+
+    def url_to_write(self, key: str) -> str:
+        """A URL that writes the object for seven days without keys."""
+        with self._explained("signing {name}/" + key):
+            return self._client.presigned_put_object(self.name, key, _PRESIGNED_FOR)
+
+    def _explained(self, what: str):
+        return _explained(what.replace("{name}", self.name) + f" at {self.endpoint}")
+
+
+@contextmanager
+def _explained(what: str) -> Iterator[None]:
+    try:
+        yield
+    except S3Error as error:
+        meaning = _MEANING.get(error.code, error.message or error.code)
+        kind = ObjectMissing if error.code == "NoSuchKey" else BucketError
+        raise kind(f"{what}: {meaning} ({error.code})") from error
+    except (MinioException, HTTPError, OSError, ValueError) as error:
+        reason = getattr(error, "reason", None) or error
+        raise BucketError(f"{what}: {reason}") from error

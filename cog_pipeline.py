@@ -1,0 +1,353 @@
+#!/usr/bin/env python3
+"""The command line of cog_pipeline; see README.md."""
+
+import sys
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+
+import click
+from rich.console import Console
+
+from bucket import BucketError, Store
+from dag import launch as launching, pipeline as pipelines, render, run as runs
+from dag.errors import PipelineError
+from dag.pipeline import SIGNINGS, Pipeline
+from dag.poll import poll as poll_once
+from pool.errors import PoolError
+from post.reconcile import reconcile as reconcile_run
+
+DEFAULT_KEYS = Path.home() / ".chtc_s3"
+DEFAULT_ENDPOINT = "s3dev.chtc.wisc.edu"
+# DAGMan runs a POST script again that ends with this (convert.dag).
+TRY_AGAIN = 1
+GIVE_UP = 2
+# One attempt a minute; after that the next poll takes over.
+MOST_ATTEMPTS = 60
+
+console = Console(highlight=False)
+
+
+class _LaunchByDefault(click.Group):
+    """``launch`` is what happens when no command is named."""
+
+    def parse_args(self, context: click.Context, arguments: list[str]) -> list[str]:
+        if not arguments or arguments[0] not in (*self.commands, "--help"):
+            arguments = ["launch", *arguments]
+        return super().parse_args(context, arguments)
+
+    def invoke(self, context: click.Context) -> object:
+        try:
+            return super().invoke(context)
+        except (BucketError, PipelineError, PoolError) as error:
+            raise click.ClickException(str(error)) from error
+
+
+@click.group(cls=_LaunchByDefault)
+def cli() -> None:
+    """Turn a bucket of rasters into Cloud Optimized GeoTIFFs, on HTCondor.
+
+    Launch once on an access point (LAUNCH is what happens when no command is
+    named); then upload images and a manifest, and read two CSVs:
+
+    \b
+      python3 cog_pipeline.py -a access.key -s secret.key -e s3.example.org \\
+          --input-bucket maps --output-bucket cogs -p "*raw.csv"
+
+    LAUNCH --help tells all options.  POLL and RECONCILE are what HTCondor calls; people rarely do.
+    """
+
+
+def _submit_option(
+    context: click.Context, parameter: click.Parameter, lines: tuple[str, ...]
+) -> tuple[str, ...]:
+    for line in lines:
+        name, equals, _ = line.partition("=")
+        named = name.strip().lstrip("+").replace(".", "").replace("_", "")
+        if not equals or not named.isalnum() or not line.isprintable():
+            raise click.BadParameter(f"{line!r} is not NAME = VALUE")
+    return lines
+
+
+def _period(context: click.Context, parameter: click.Parameter, every: int) -> int:
+    try:
+        render.cron_schedule(every)
+    except ValueError as error:
+        raise click.BadParameter(
+            f"{error}: name one that divides an hour (1, 2, 5, 10, 15, 20, 30, …) "
+            "or hours that divide a day (60, 120, 180, …)"
+        ) from error
+    return every
+
+
+@cli.command()
+@click.option("-a", "--access-key", type=Path, help="File that holds the access key.")
+@click.option("-s", "--secret-key", type=Path, help="File that holds the secret key.")
+@click.option(
+    "-e",
+    "--s3-endpoint",
+    help="HOST[:PORT] of the S3 server.  With none of -a, -s and -e: "
+    f"access.key and secret.key in {DEFAULT_KEYS} and {DEFAULT_ENDPOINT}.",
+)
+@click.option("--input-bucket", required=True, help="Has the images and manifests.")
+@click.option("--output-bucket", required=True, help="Takes the COGs and JPEGs.")
+@click.option("--output-prefix", default="", help="To write before every output's key.")
+@click.option(
+    "--in-place", is_flag=True, help="Let the COGs replace the originals: one bucket."
+)
+@click.option(
+    "-p",
+    "--pattern",
+    default="*raw.csv",
+    show_default=True,
+    help="Which objects are manifests; '*' stands for '/' too.",
+)
+@click.option(
+    "-m",
+    "--max-running",
+    type=click.IntRange(min=1),
+    default=10_000,
+    show_default=True,
+    help="How many nodes of a run are in the queue at once.",
+)
+@click.option(
+    "--every",
+    type=int,
+    default=15,
+    show_default=True,
+    callback=_period,
+    metavar="MINUTES",
+    help="How often to look for manifests.",
+)
+@click.option(
+    "--signing",
+    type=click.Choice(SIGNINGS),
+    default="auto",
+    show_default=True,
+    help="Who signs S3 transfers: HTCondor's shadow when they begin, or the poll "
+    "beforehand, for a week.",
+)
+@click.option("--container-image", help="Run the nodes in it, e.g. docker://… or a .sif.")
+@click.option(
+    "--submit-option",
+    "submit_options",
+    multiple=True,
+    callback=_submit_option,
+    metavar="'NAME = VALUE'",
+    help="A line more for every node's submit description; may be repeated.",
+)
+@click.option(
+    "--ca-certs", type=Path, help="Certificate authorities to trust, for test endpoints."
+)
+@click.option(
+    "--insecure-http", is_flag=True, help="Speak plain http, for test endpoints."
+)
+def launch(
+    access_key: Path | None,
+    secret_key: Path | None,
+    s3_endpoint: str | None,
+    input_bucket: str,
+    output_bucket: str,
+    output_prefix: str,
+    in_place: bool,
+    pattern: str,
+    max_running: int,
+    every: int,
+    signing: str,
+    container_image: str | None,
+    submit_options: tuple[str, ...],
+    ca_certs: Path | None,
+    insecure_http: bool,
+) -> None:
+    """Launch the pipeline here: poll at once, and then for ever.
+
+    \b
+      python3 cog_pipeline.py -a access.key -s secret.key -e s3.example.org \\
+          --input-bucket maps --output-bucket cogs -p "*raw.csv"
+
+    Run directories are made in the current directory.  'condor_rm' with the job
+    id that is printed ends it.
+    """
+    if input_bucket == output_bucket and not (output_prefix or in_place):
+        raise click.UsageError(
+            "input and output bucket are the same: add --output-prefix to write the "
+            "COGs beside the originals, or --in-place to replace the originals."
+        )
+    if in_place and (output_prefix or input_bucket != output_bucket):
+        raise click.UsageError(
+            "--in-place wants one bucket for both, and no --output-prefix."
+        )
+    pipeline = Pipeline(
+        directory=Path.cwd(),
+        store=_store(access_key, secret_key, s3_endpoint, insecure_http, ca_certs),
+        input_bucket=input_bucket,
+        output_bucket=output_bucket,
+        output_prefix=output_prefix,
+        pattern=pattern,
+        every=every,
+        max_running=max_running,
+        signing=signing,
+        container_image=container_image,
+        submit_options=submit_options,
+    )
+    with console.status("checking the endpoint, the buckets and HTCondor"):
+        cluster = launching.launch(pipeline, _warn)
+    console.print(
+        f"Launched as job {cluster}: every {every} minutes it looks for "
+        f"{pattern!r} in {input_bucket}. 'condor_rm {cluster}' ends it, and "
+        f"{pipeline.home.name}/poll.out tells what it did.",
+        soft_wrap=True,
+    )
+    poll_once(pipeline, reconcile_run, _say)
+
+
+def _store(
+    access_key: Path | None,
+    secret_key: Path | None,
+    endpoint: str | None,
+    insecure_http: bool,
+    ca_certs: Path | None,
+) -> Store:
+    given = {"-a": access_key, "-s": secret_key, "-e": endpoint}
+    missing = [option for option, value in given.items() if not value]
+    if 0 < len(missing) < len(given):
+        raise click.UsageError(
+            f"missing: {', '.join(missing)}; name all of -a, -s and -e, or none "
+            f"for {DEFAULT_ENDPOINT}."
+        )
+    if missing:
+        access_key = DEFAULT_KEYS / "access.key"
+        secret_key = DEFAULT_KEYS / "secret.key"
+        endpoint = DEFAULT_ENDPOINT
+    scheme, separator, host = endpoint.rpartition("://")
+    if separator and scheme != ("http" if insecure_http else "https"):
+        raise click.UsageError(
+            f"the endpoint {endpoint!r} does not begin with https://; plain http is "
+            "for test endpoints, with --insecure-http."
+        )
+    return Store(
+        endpoint=host.rstrip("/"),
+        access_key=access_key.expanduser().resolve(),
+        secret_key=secret_key.expanduser().resolve(),
+        secure=not insecure_http,
+        ca_certs=ca_certs.expanduser().resolve() if ca_certs else None,
+    )
+
+
+@cli.command()
+@click.argument("pipeline_file", type=click.Path(exists=True, path_type=Path))
+def poll(pipeline_file: Path) -> None:
+    """Look for manifests once (crondor calls this).
+
+    \b
+      python3 cog_pipeline.py poll pipeline-maps-1a2b3c4d/pipeline.json
+    """
+    poll_once(pipelines.load(pipeline_file), reconcile_run, _say)
+
+
+@cli.command()
+@click.argument("run_directory", type=click.Path(exists=True, path_type=Path))
+@click.argument("dag_status", required=False)
+def reconcile(run_directory: Path, dag_status: str | None) -> None:
+    """End a run: write its two CSVs (DAGMan calls this).
+
+    \b
+      python3 cog_pipeline.py reconcile workflow-run-20261120T193637Z
+    """
+    run = runs.load(run_directory)
+    attempt = runs.count_attempt(run)
+    try:
+        outcome = reconcile_run(run, pipelines.load(run.pipeline_file))
+    except (BucketError, PipelineError) as error:
+        last = attempt >= MOST_ATTEMPTS
+        then = "the next poll tries again" if last else "tried again in a minute"
+        _say(f"attempt {attempt}: {error}; {then}")
+        sys.exit(GIVE_UP if last else TRY_AGAIN)
+    _say(
+        f"{run.manifest_key}: {outcome.processed} rows processed, "
+        f"{outcome.failed} failed"
+    )
+
+
+def _directory_option(command: Callable) -> Callable:
+    @click.option(
+        "--directory", type=Path, help="Of the pool; by default the user's state folder."
+    )
+    @wraps(command)
+    def with_pool_directory(directory: Path | None) -> object:
+        from pool import personal  # not needed, nor its packages, on an access point
+
+        return command(personal, directory or personal.default_directory())
+
+    return with_pool_directory
+
+
+@cli.group()
+def pool() -> None:
+    """A personal HTCondor pool and an S3 server, to try things on one machine.
+
+    \b
+      python3 cog_pipeline.py pool start
+      eval "$(python3 cog_pipeline.py pool env)"
+      condor_status
+      python3 cog_pipeline.py pool stop
+    """
+
+
+@pool.command("start")
+@_directory_option
+def pool_start(personal, directory: Path) -> None:
+    """Start it, after fetching HTCondor if there is none."""
+    with console.status("starting") as status:
+        started = personal.start(directory, lambda what: status.update(what))
+    _describe_pool(started)
+
+
+@pool.command("stop")
+@_directory_option
+def pool_stop(personal, directory: Path) -> None:
+    """Stop it, and the jobs that run in it."""
+    with console.status("stopping"):
+        personal.stop(personal.existing_pool(directory, _say))
+    console.print("Stopped; its queue and its buckets are kept for the next start.")
+
+
+@pool.command("status")
+@_directory_option
+def pool_status(personal, directory: Path) -> None:
+    """Say whether it runs; the exit status is 1 when it does not."""
+    found = personal.existing_pool(directory, _say)
+    if not found.running:
+        console.print(f"The pool in {directory} does not run.", soft_wrap=True)
+        sys.exit(1)
+    _describe_pool(found)
+
+
+@pool.command("env")
+@_directory_option
+def pool_env(personal, directory: Path) -> None:
+    """Print what a shell evaluates to reach it."""
+    click.echo(personal.shell_lines(personal.existing_pool(directory, _say)), nl=False)
+
+
+def _describe_pool(found) -> None:
+    s3 = found.s3
+    click.echo(
+        f"HTCondor runs ({found.condor.directory}).\n"
+        f"S3 runs at https://{s3.endpoint}; launch the pipeline on it with\n"
+        f"  -a {s3.access_key} -s {s3.secret_key}\n"
+        f"  -e {s3.endpoint} --ca-certs {s3.ca_certs}\n"
+        'after  eval "$(python3 cog_pipeline.py pool env)"'
+    )
+
+
+def _say(sentence: str) -> None:
+    click.echo(sentence)
+
+
+def _warn(sentence: str) -> None:
+    click.echo(f"Warning: {sentence}", err=True)
+
+
+if __name__ == "__main__":
+    cli()

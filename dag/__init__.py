@@ -1,0 +1,1 @@
+"""From a manifest to a running DAG; runs on the access point."""

@@ -1,0 +1,83 @@
+"""Launch the pipeline once: check everything, then submit the crondor job."""
+
+import secrets
+import stat
+from collections.abc import Callable
+from pathlib import Path
+
+from bucket import Bucket
+from dag import pipeline as pipelines, render, schedd
+from dag.errors import PipelineError
+from dag.files import write_atomically
+from dag.pipeline import Pipeline
+
+Say = Callable[[str], None]
+# By this attribute, the launch's identity, a crondor job is found in the queue.
+_LAUNCH_ATTRIBUTE = "CogPipeline"
+
+
+class AlreadyRunning(PipelineError):
+    """Another crondor job takes the same manifests."""
+
+
+def launch(pipeline: Pipeline, warn: Say) -> int:
+    """Check what a run will need and submit the crondor job.
+
+    Returns:
+        The job's cluster.
+
+    Raises:
+        AlreadyRunning: there is such a job; nothing was submitted.
+        BucketError, PipelineError: something is missing, in one sentence.
+    """
+    check(pipeline, warn)
+    if running := schedd.find(_LAUNCH_ATTRIBUTE, pipeline.identity):
+        held = f": {running.hold_reason}" if running.hold_reason else ""
+        raise AlreadyRunning(
+            f"already running for this endpoint, bucket and pattern: job "
+            f"{running.cluster}, of {running.owner}, {running.status}{held}. "
+            f"'condor_rm {running.cluster}' stops it"
+        )
+    pipelines.save(pipeline)
+    description = render.crondor(pipeline)
+    write_atomically(pipeline.home / "crondor.sub", description)
+    return schedd.submit(description)
+
+
+def check(pipeline: Pipeline, warn: Say) -> None:
+    """Raise the first thing that would keep a run from working."""
+    store = pipeline.store
+    for option, file in (("-a", store.access_key), ("-s", store.secret_key)):
+        _check_key(option, file, warn)
+    if store.ca_certs and not store.ca_certs.is_file():
+        raise PipelineError(f"there is no file {store.ca_certs}: see --ca-certs")
+    _check_targets(pipeline)
+    paths = [pipeline.directory, render.PROJECT, store.access_key, store.secret_key]
+    render.check_paths(paths)
+    inputs, outputs = pipeline.inputs(), pipeline.outputs()
+    for bucket in (inputs, outputs):
+        bucket.check()
+    for bucket in (inputs, outputs):
+        _check_writing(bucket)
+    schedd.check()
+
+
+def _check_key(option: str, file: Path, warn: Say) -> None:
+    if not file.is_file():
+        raise PipelineError(f"there is no key file {file}: see {option}")
+    if not file.read_text().strip():
+        raise PipelineError(f"the key file {file} is empty")
+    if file.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
+        warn(f"others can read the key file {file}: chmod 600 {file}")
+
+
+def _check_targets(pipeline: Pipeline) -> None:
+    for name in (pipeline.input_bucket, pipeline.output_bucket):
+        if not name or set(name) & set("/\\ ,;\"'$"):
+            raise PipelineError(f"{name!r} is no name of a bucket")
+
+
+def _check_writing(bucket: Bucket) -> None:
+    probe = f".cog_pipeline-write-check-{secrets.token_hex(8)}"
+    bucket.write(probe, b"", "application/octet-stream")
+    bucket.remove(probe)

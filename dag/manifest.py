@@ -1,0 +1,219 @@
+"""Read a manifest as people make them, and say what is wrong with each row."""
+
+import csv
+import io
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from urllib.parse import quote
+
+from bucket import StoredObject
+from dag.errors import NotAManifest
+
+_TIFF_SUFFIXES = (".tif", ".tiff")
+# TIFF counts samples a pixel in 16 bits (TIFF 6.0, tag 277).
+_MOST_BANDS = 65_535
+# What Linux file systems allow for a name; the image has its name in the
+# sandbox percent-encoded, as its URL does.
+_LONGEST_NAME = 255
+_BYTE_ORDER_MARKS = {
+    b"\xef\xbb\xbf": "utf-8-sig",
+    b"\xff\xfe": "utf-16",
+    b"\xfe\xff": "utf-16",
+}
+_HEADER_FIELD = re.compile(r"[^./\\\d]*")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of a manifest.
+
+    Attributes:
+        number: its line in the file, from 1 (of several lines, the first).
+        fields: all its fields as they were written.
+        key: the image's key in the input bucket.
+        bands: how many bands the image is said to have.
+        size: of the image in the bucket, in bytes.
+        reason: why it cannot be worked on, None where it can.
+    """
+
+    number: int
+    fields: tuple[str, ...]
+    key: str = ""
+    bands: int = 0
+    size: int = 0
+    reason: str | None = None
+
+    def failed(self, reason: str) -> "Row":
+        return replace(self, reason=reason)
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """A manifest's rows and, where it has one, its header row."""
+
+    rows: tuple[Row, ...]
+    header: tuple[str, ...] | None = None
+
+
+def parse(content: bytes) -> Manifest:
+    """Read a manifest.
+
+    A row that cannot be worked on is there with its reason; nothing is left out
+    but blank lines.
+
+    Raises:
+        NotAManifest: the content is no text, or has no rows.
+    """
+    header = None
+    rows: list[Row] = []
+    for number, fields, broken in _read_fields(_decode(content)):
+        if not any(field.strip() for field in fields):
+            continue
+        if broken:
+            rows.append(Row(number, fields, reason=broken))
+        elif not rows and header is None and _is_header(fields):
+            header = fields
+        else:
+            rows.append(_read_row(number, fields))
+    if not rows:
+        raise NotAManifest("the manifest has no rows: write image,bands, one a line")
+    return Manifest(tuple(rows), header)
+
+
+def candidate_keys(row: Row, bucket: str) -> tuple[str, ...]:
+    """The keys that a row can mean, the likelier first."""
+    written = row.key
+    without_bucket = written.removeprefix(f"{bucket}/")
+    return tuple(dict.fromkeys((without_bucket, written)))
+
+
+def resolve(
+    manifest: Manifest, bucket: str, stored: Mapping[str, StoredObject]
+) -> Manifest:
+    """Find every row's image in the bucket.
+
+    Rows are failed whose image is not there, or whose COG or JPEG would have
+    the name of an earlier row's.
+
+    Args:
+        stored: by key, at least every object that a row can mean.
+    """
+    taken: dict[str, int] = {}
+    rows = []
+    for row in manifest.rows:
+        if row.reason is None:
+            row = _find(row, bucket, stored)
+        if row.reason is None:
+            row = _claim_outputs(row, taken)
+        rows.append(row)
+    return replace(manifest, rows=tuple(rows))
+
+
+def jpeg_key(key: str) -> str:
+    """The key of the JPEG beside an image."""
+    return key[: key.rindex(".")] + ".jpg"
+
+
+def sandbox_name(key: str) -> str:
+    """The name that HTCondor gives to an image in a node's sandbox.
+
+    It takes the last part of the URL as it stands there, percent-encoded, so a
+    key of any content arrives as letters, digits, and ``_.-~%``.
+    """
+    return quote(key.rsplit("/", 1)[-1], safe="")
+
+
+def _decode(content: bytes) -> str:
+    encodings = (
+        encoding
+        for mark, encoding in _BYTE_ORDER_MARKS.items()
+        if content.startswith(mark)
+    )
+    try:
+        text = content.decode(next(encodings, "utf-8"))
+    except UnicodeDecodeError as error:
+        raise NotAManifest(
+            "the manifest is not text in UTF-8: save it again as 'CSV UTF-8'"
+        ) from error
+    if "\0" in text:
+        raise NotAManifest("the manifest is not a CSV file, but binary data")
+    return text
+
+
+def _read_fields(text: str) -> Iterator[tuple[int, tuple[str, ...], str | None]]:
+    """Yield number, fields and, for a line that is no CSV, what is wrong."""
+    lines = list(io.StringIO(text, newline=""))
+    try:
+        reader = csv.reader(lines, strict=True)
+        whole = []
+        number = 1
+        for fields in reader:
+            whole.append((number, tuple(fields), None))
+            number = reader.line_num + 1
+        yield from whole
+        return
+    except csv.Error:
+        # One line spoils it, a quote that is never closed for instance: read
+        # each line on its own, so that only that one fails.
+        pass
+    for number, line in enumerate(lines, start=1):
+        try:
+            fields = next(csv.reader([line], strict=True), [])
+            yield number, tuple(fields), None
+        except csv.Error as error:
+            yield number, (line.strip(), ""), f"the line is no CSV: {error}"
+
+
+def _is_header(fields: tuple[str, ...]) -> bool:
+    # A word or two each, with nothing in them of a path or a number.
+    return all(_HEADER_FIELD.fullmatch(field) for field in fields[:2])
+
+
+def _read_row(number: int, fields: tuple[str, ...]) -> Row:
+    key = fields[0].strip()
+    row = Row(number, fields, key=key)
+    if not key:
+        return row.failed("no image is named")
+    if key.startswith("/"):
+        return row.failed("the image begins with '/': write bucket/path/image.tif")
+    if ".." in key.split("/"):
+        return row.failed("the image has '..' in its path: write the path without")
+    if not key.lower().endswith(_TIFF_SUFFIXES):
+        return row.failed("not a TIFF by name: it must end in .tif or .tiff")
+    encoded = max(len(sandbox_name(key)), len(sandbox_name(jpeg_key(key))))
+    if encoded > _LONGEST_NAME:
+        return row.failed(
+            f"the image's name is too long: {encoded} characters when "
+            f"percent-encoded, at most {_LONGEST_NAME}"
+        )
+    written = fields[1].strip() if len(fields) > 1 else ""
+    if not written:
+        return row.failed("no number of bands: write image,bands")
+    # A spreadsheet may make 3.0 of a 3.
+    bands = re.fullmatch(r"(\d{1,9})(\.0*)?", written, re.ASCII)
+    if not bands or not 1 <= int(bands[1]) <= _MOST_BANDS:
+        return row.failed(
+            f"impossible number of bands {written[:40]!r}: "
+            f"write a number from 1 to {_MOST_BANDS}"
+        )
+    return replace(row, bands=int(bands[1]))
+
+
+def _find(row: Row, bucket: str, stored: Mapping[str, StoredObject]) -> Row:
+    for key in candidate_keys(row, bucket):
+        if key in stored:
+            return replace(row, key=key, size=stored[key].size)
+    return row.failed(f"not in the bucket {bucket}: upload it, or mend its name")
+
+
+def _claim_outputs(row: Row, taken: dict[str, int]) -> Row:
+    jpeg = jpeg_key(row.key)
+    if row.key in taken:
+        return row.failed(f"twice in the manifest: line {taken[row.key]} is the same")
+    if jpeg in taken:
+        return row.failed(
+            f"its JPEG would replace that of line {taken[jpeg]}: rename one image"
+        )
+    taken[row.key] = taken[jpeg] = row.number
+    return row

@@ -1,0 +1,84 @@
+"""What one launch fixed for good: the buckets, the pattern, how to run."""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+from bucket import Bucket, Store
+from dag.files import write_atomically
+
+SIGNINGS = ("auto", "shadow", "presigned")
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """One launch of the pipeline.
+
+    Attributes:
+        directory: where it was launched; its run directories are made there.
+        input_bucket: where manifests and images are put.
+        output_bucket: where COGs and JPEGs go.
+        output_prefix: what is written before every key in the output bucket.
+        pattern: which keys of the input bucket are manifests, as a shell pattern.
+        every: minutes between two polls.
+        max_running: how many nodes of a run are in the queue at once.
+        signing: who signs transfers, one of SIGNINGS.
+        container_image: the image that nodes run in, if any.
+        submit_options: lines that end every node's submit description.
+    """
+
+    directory: Path
+    store: Store
+    input_bucket: str
+    output_bucket: str
+    output_prefix: str = ""
+    pattern: str = "*raw.csv"
+    every: int = 15
+    max_running: int = 10_000
+    signing: str = "auto"
+    container_image: str | None = None
+    submit_options: tuple[str, ...] = ()
+
+    @property
+    def identity(self) -> str:
+        """What two launches that would take each other's manifests share."""
+        return f"{self.store.endpoint}/{self.input_bucket}/{self.pattern}"
+
+    @property
+    def home(self) -> Path:
+        """The folder of the launch's own files, crondor's log among them."""
+        digest = hashlib.sha256(self.identity.encode()).hexdigest()[:8]
+        return self.directory / f"pipeline-{self.input_bucket}-{digest}"
+
+    @property
+    def file(self) -> Path:
+        return self.home / "pipeline.json"
+
+    def inputs(self) -> Bucket:
+        return Bucket(self.store, self.input_bucket)
+
+    def outputs(self) -> Bucket:
+        return Bucket(self.store, self.output_bucket)
+
+
+def save(pipeline: Pipeline) -> None:
+    pipeline.home.mkdir(mode=0o700, exist_ok=True)
+    text = json.dumps(asdict(pipeline), indent=2, default=str)
+    write_atomically(pipeline.file, text + "\n")
+
+
+def load(path: Path) -> Pipeline:
+    saved = json.loads(path.read_text())
+    store = saved.pop("store")
+    for name in ("access_key", "secret_key", "ca_certs"):
+        store[name] = Path(store[name]) if store[name] else None
+    known = {field.name for field in fields(Pipeline)}
+    return Pipeline(
+        **{name: value for name, value in saved.items() if name in known}
+        | {
+            "directory": Path(saved["directory"]),
+            "store": Store(**store),
+            "submit_options": tuple(saved["submit_options"]),
+        }
+    )

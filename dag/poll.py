@@ -1,0 +1,216 @@
+"""What the crondor job does each time: recover, find, claim, render, submit."""
+
+import fcntl
+import fnmatch
+import json
+import os
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
+from bucket import Bucket, BucketError, StoredObject
+from dag import render, run as runs, schedd, signing
+from dag.errors import NotAManifest, PipelineError
+from dag.files import write_atomically
+from dag.manifest import Manifest, Row, candidate_keys, parse, resolve
+from dag.pipeline import Pipeline
+from dag.run import Run
+
+Say = Callable[[str], None]
+Reconcile = Callable[[Run, Pipeline], object]
+# By this attribute of its DAGMan job a run is found in the queue.
+RUN_ATTRIBUTE = "CogPipelineRun"
+
+
+def poll(pipeline: Pipeline, reconcile: Reconcile, say: Say) -> list[Run]:
+    """Look at the input bucket once and start what is to be started.
+
+    Args:
+        reconcile: ends a run whose DAG has nothing (more) to do.
+        say: takes a sentence for each thing done.
+
+    Returns:
+        The runs that were begun.
+
+    Raises:
+        BucketError, PipelineError: of the manifests that could not be started,
+            the first one's; the others were started nevertheless.
+    """
+    errors: list[Exception] = []
+    begun = []
+    with _alone(pipeline):
+        for run in runs.all_runs(pipeline):
+            if not run.done:
+                with _collected(errors, say, run.manifest_key):
+                    _recover(run, pipeline, reconcile, say)
+        inputs = pipeline.inputs()
+        for found in find_manifests(inputs, pipeline.pattern):
+            with _collected(errors, say, found.key):
+                begun.append(_begin(found, inputs, pipeline, reconcile, say))
+    if errors:
+        raise errors[0]
+    return begun
+
+
+def find_manifests(inputs: Bucket, pattern: str) -> list[StoredObject]:
+    """The manifests that wait in a bucket."""
+    literal = re.split(r"[*?\[]", pattern, maxsplit=1)[0]
+    return [
+        found
+        for found in inputs.list(literal)
+        if fnmatch.fnmatchcase(found.key, pattern) and not runs.is_ours(found.key)
+    ]
+
+
+def _begin(
+    found: StoredObject,
+    inputs: Bucket,
+    pipeline: Pipeline,
+    reconcile: Reconcile,
+    say: Say,
+) -> Run:
+    content = inputs.read(found.key)
+    run = runs.create(pipeline, found, content)
+    _carry_on(run, inputs, pipeline, reconcile, say)
+    return run
+
+
+def _recover(run: Run, pipeline: Pipeline, reconcile: Reconcile, say: Say) -> None:
+    """Carry on a run from whatever step it had come to."""
+    if run.job_id is None:
+        inputs = pipeline.inputs()
+        if inputs.exists(run.processing_key) or inputs.exists(run.manifest_key):
+            _carry_on(run, inputs, pipeline, reconcile, say)
+        else:
+            say(f"{run.manifest_key} was removed before it was claimed: nothing done")
+            write_atomically(run.done_file, json.dumps({"removed": True}) + "\n")
+    elif schedd.find_cluster(run.job_id) is None:
+        say(f"{run.directory.name}: its DAG has left the queue, reconciling")
+        reconcile(run, pipeline)
+
+
+def _carry_on(
+    run: Run, inputs: Bucket, pipeline: Pipeline, reconcile: Reconcile, say: Say
+) -> None:
+    """From a run that exists to a DAG in the queue; every step can be repeated."""
+    _claim(run, inputs)
+    _check(run, inputs, pipeline)
+    manifest = runs.load_rows(run)
+    convertible = runs.convertible(manifest.rows)
+    if not convertible:
+        say(f"{run.manifest_key}: no row can be converted, see {run.failed_key}")
+        reconcile(run, pipeline)
+        return
+    cluster = _submit(run, pipeline, convertible)
+    say(
+        f"{run.manifest_key}: {len(manifest.rows)} rows, {len(convertible)} of them "
+        f"to convert in {run.directory.name}, job {cluster}"
+    )
+
+
+def _claim(run: Run, inputs: Bucket) -> None:
+    """Rename the manifest, which makes this access point the one to work on it.
+
+    What was read and checked is what is written; a manifest that was replaced
+    meanwhile stays, and is a manifest of its own.
+    """
+    if not inputs.exists(run.processing_key):
+        inputs.write(run.processing_key, run.manifest_file.read_bytes())
+    if inputs.exists(run.manifest_key):
+        if inputs.stat(run.manifest_key).etag == run.etag:
+            inputs.remove(run.manifest_key)
+
+
+def _check(run: Run, inputs: Bucket, pipeline: Pipeline) -> None:
+    """Read the manifest and find its images; leaves the run's rows file."""
+    if run.rows_file.exists():
+        return
+    try:
+        manifest = parse(run.manifest_file.read_bytes())
+    except NotAManifest as error:
+        reason = f"{error} (it is kept on the access point: {run.manifest_file})"
+        line = Row(1, (run.manifest_key, ""), reason=reason)
+        runs.save_rows(run, Manifest((line,)))
+        return
+    stored = _stored(inputs, runs.convertible(manifest.rows))
+    manifest = resolve(manifest, pipeline.input_bucket, stored)
+    if pipeline.signing == "shadow":
+        manifest = replace(
+            manifest,
+            rows=tuple(_refuse_unsigned(row, pipeline) for row in manifest.rows),
+        )
+    runs.save_rows(run, manifest)
+
+
+def _refuse_unsigned(row: Row, pipeline: Pipeline) -> Row:
+    if row.reason is None and not signing.shadow_can_sign(pipeline, row):
+        return row.failed(signing.SHADOW_REFUSES)
+    return row
+
+
+def _stored(inputs: Bucket, rows: list[Row]) -> dict[str, StoredObject]:
+    """What is stored under the keys that rows can mean.
+
+    By listings of what these keys share, not by a look-up each; one with, one
+    without the bucket's name before them.
+    """
+    candidates = [candidate_keys(row, inputs.name) for row in rows]
+    prefixes = {
+        os.path.commonprefix([keys[0] for keys in candidates]),
+        os.path.commonprefix([keys[-1] for keys in candidates]),
+    }
+    wanted = {key for keys in candidates for key in keys}
+    return {
+        found.key: found
+        for prefix in prefixes
+        for found in (inputs.list(prefix) if wanted else ())
+        if found.key in wanted
+    }
+
+
+def _submit(run: Run, pipeline: Pipeline, rows: list[Row]) -> int:
+    # A crash between the submission and its record must not submit twice.
+    submitted = schedd.find(RUN_ATTRIBUTE, str(run.directory))
+    if submitted is None:
+        render.write_dag(run, pipeline, _nodes(pipeline, rows))
+        cluster = schedd.submit_dag(
+            run.dag_file,
+            {RUN_ATTRIBUTE: str(run.directory)},
+            pipeline.max_running,
+            f"{run.manifest_key} {run.timestamp}",
+        )
+    else:
+        cluster = submitted.cluster
+    write_atomically(run.submitted_file, json.dumps({"cluster": cluster}) + "\n")
+    return cluster
+
+
+def _nodes(pipeline: Pipeline, rows: list[Row]) -> Iterator[render.Node]:
+    by_shadow = signing.shadow_signs(pipeline, schedd.version())
+    inputs, outputs = pipeline.inputs(), pipeline.outputs()
+    for row in rows:
+        if by_shadow and signing.shadow_can_sign(pipeline, row):
+            urls = signing.shadow_urls(pipeline, row)
+        else:
+            prefix = pipeline.output_prefix
+            urls = signing.presigned_urls(inputs, outputs, prefix, row)
+        yield render.node(row, urls)
+
+
+@contextmanager
+def _alone(pipeline: Pipeline) -> Iterator[None]:
+    """Wait until no other poll of this launch is under way."""
+    with (pipeline.home / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+@contextmanager
+def _collected(errors: list[Exception], say: Say, what: str) -> Iterator[None]:
+    """Let one manifest's failure not keep the others waiting."""
+    try:
+        yield
+    except (BucketError, PipelineError) as error:
+        say(f"{what}: {error}; the next poll tries again")
+        errors.append(error)

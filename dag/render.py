@@ -1,0 +1,203 @@
+"""Templates and rows in, what HTCondor reads out.
+
+Every value that a person or a bucket chose passes a filter that escapes it for
+the language it is written into.
+"""
+
+import os
+import re
+import shlex
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import jinja2
+
+from dag.errors import PipelineError
+from dag.files import write_atomically
+from dag.manifest import Row, jpeg_key, sandbox_name
+from dag.pipeline import Pipeline
+from dag.run import Run, node_name
+from dag.signing import Urls
+
+PROJECT = Path(__file__).resolve().parent.parent
+SCRIPT = PROJECT / "cog_pipeline.py"
+# What bin/generate_cogs.sh exits with for an image that will never convert, so
+# that it is not tried again (sysexits.h: EX_DATAERR).
+UNCONVERTIBLE = 65
+_MIB = 2**20
+# The environment that the crondor job and what it starts run in.
+_KEPT_VARIABLES = ("HOME", "USER", "PATH", "CONDOR_CONFIG", "LANG", "TZ")
+_UNSAFE_IN_PATH = re.compile(r"[,;\"'$\n\\=]")
+
+
+@dataclass(frozen=True)
+class Node:
+    """What the DAG says of one row.
+
+    Attributes:
+        image: the image's name in the sandbox; jpeg_name likewise.
+        memory: to request, in MiB.
+        disk: to request, in KiB.
+    """
+
+    name: str
+    image: str
+    jpeg_name: str
+    bands: int
+    memory: int
+    disk: int
+    image_url: str
+    cog_url: str
+    jpeg_url: str
+
+
+def node(row: Row, urls: Urls) -> Node:
+    """Describe a row's node; memory and disk follow from its image's size."""
+    mebibytes = -(-row.size // _MIB)
+    return Node(
+        name=node_name(row),
+        image=sandbox_name(row.key),
+        jpeg_name=sandbox_name(jpeg_key(row.key)),
+        bands=row.bands,
+        # The JPEG is made in memory, from at most three bands.
+        memory=1024 + 4 * mebibytes,
+        # The image, its COG (a third more for the overviews) twice over while
+        # it is arranged, the JPEG; compressed images grow.
+        disk=(1024 + 6 * mebibytes) * 1024,
+        image_url=urls.image,
+        cog_url=urls.cog,
+        jpeg_url=urls.jpeg,
+    )
+
+
+def check_paths(paths: Iterable[Path]) -> None:
+    """Raise PipelineError for a path that cannot stand in a submit description."""
+    for path in paths:
+        if found := _UNSAFE_IN_PATH.search(str(path)):
+            raise PipelineError(
+                f"HTCondor cannot take the path {str(path)!r}, which holds "
+                f"{found[0]!r}: move it to one without"
+            )
+
+
+def crondor(pipeline: Pipeline) -> str:
+    """The submit description of the crondor job."""
+    minute, hour = cron_schedule(pipeline.every)
+    kept = {name: os.environ[name] for name in _KEPT_VARIABLES if name in os.environ}
+    return _render(
+        "crondor.sub",
+        pipeline=pipeline,
+        python=sys.executable,
+        script=SCRIPT,
+        environment=kept,
+        cron_minute=minute,
+        cron_hour=hour,
+    )
+
+
+def cron_schedule(every: int) -> tuple[str, str]:
+    """The cron fields, minute and hour, of a period in minutes.
+
+    Raises:
+        ValueError: cron cannot say it: neither a divisor of an hour nor whole
+            hours that divide a day.
+    """
+    if 1 <= every < 60 and 60 % every == 0:
+        return f"*/{every}", "*"
+    hours, rest = divmod(every, 60)
+    if rest == 0 and 1 <= hours <= 24 and 24 % hours == 0:
+        return "0", f"*/{hours}"
+    raise ValueError(f"cron has no period of {every} minutes")
+
+
+def write_dag(run: Run, pipeline: Pipeline, nodes: Iterable[Node]) -> None:
+    """Write a run's DAG file and the files it names into the run directory."""
+    wrapper = run.directory / "reconcile.sh"
+    write_atomically(
+        wrapper,
+        _render(
+            "reconcile.sh",
+            python=sys.executable,
+            script=SCRIPT,
+            run=run,
+        ),
+    )
+    wrapper.chmod(0o700)
+    scratch = run.directory / ".convert.dag"
+    template = _environment.get_template("convert.dag")
+    stream = template.stream(
+        run=run,
+        pipeline=pipeline,
+        nodes=nodes,
+        project=PROJECT,
+        unconvertible=UNCONVERTIBLE,
+    )
+    stream.enable_buffering(200)
+    with scratch.open("w", encoding="utf-8") as file:
+        stream.dump(file)
+    scratch.replace(run.dag_file)
+
+
+def _render(name: str, **values: object) -> str:
+    return _environment.get_template(name).render(**values)
+
+
+def _vars(value: object) -> str:
+    """A value of a DAG file's VARS line.
+
+    https://htcondor.readthedocs.io/en/latest/automated-workflows/dagman-vars.html
+    """
+    text = str(value)
+    if "$(" in text or not text.isprintable():
+        raise PipelineError(f"HTCondor cannot take the value {text!r}")
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
+
+
+def _condor_word(text: str) -> str:
+    return "'" + text.replace("'", "''").replace('"', '""') + "'"
+
+
+def _condor_arguments(values: Iterable[object]) -> str:
+    """``arguments`` in HTCondor's new syntax: each quoted, all quoted."""
+    return '"' + " ".join(_condor_word(str(value)) for value in values) + '"'
+
+
+def _condor_environment(values: dict[str, str]) -> str:
+    """``environment`` in HTCondor's new syntax."""
+    words = (f"{name}={_condor_word(value)}" for name, value in values.items())
+    return '"' + " ".join(words) + '"'
+
+
+def _classad(value: object) -> str:
+    """A ClassAd string."""
+    escaped = str(value).replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
+
+
+def _comment(value: object) -> str:
+    """Text for a comment, which must not end its line."""
+    return "".join(c if c.isprintable() else "?" for c in str(value))
+
+
+def _shell(values: Iterable[object]) -> str:
+    return shlex.join(str(value) for value in values)
+
+
+_environment = jinja2.Environment(
+    loader=jinja2.FileSystemLoader(PROJECT / "templates"),
+    undefined=jinja2.StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+    keep_trailing_newline=True,
+)
+_environment.filters.update(
+    vars=_vars,
+    condor_arguments=_condor_arguments,
+    condor_environment=_condor_environment,
+    classad=_classad,
+    comment=_comment,
+    shell=_shell,
+)

@@ -1,0 +1,1 @@
+"""Runs on the execution point, alone: imports nothing of the rest."""

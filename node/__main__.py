@@ -1,0 +1,70 @@
+"""One node: IMAGE BANDS on the command line, two files and a result after it.
+
+In the working directory the image is replaced by its COG, the JPEG stands
+beside it, and ``result.json`` tells what was done. On failure the image is left
+as it is and ``result.json`` has the reason.
+"""
+
+import hashlib
+import json
+import math
+import sys
+import tempfile
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from node.convert import convert
+from node.errors import NodeError
+
+RESULT = Path("result.json")
+
+
+def main(image: Path, bands: int) -> int:
+    began = time.monotonic()
+    try:
+        told = _convert_in_place(image, bands)
+        status = 0
+    except NodeError as error:
+        told = {"ok": False, "code": error.code, "reason": str(error)}
+        status = error.exit_status
+        print(f"{image.name}: {error}", file=sys.stderr)
+    told |= {"image": image.name, "seconds": round(time.monotonic() - began, 3)}
+    RESULT.write_text(json.dumps(told, indent=2, allow_nan=False) + "\n")
+    return status
+
+
+def _convert_in_place(image: Path, bands: int) -> dict[str, Any]:
+    # In a folder of its own, since HTCondor brings back what is new in the
+    # sandbox itself, even of a node that was killed half way.
+    with tempfile.TemporaryDirectory(dir=image.parent, prefix=".cog-") as scratch:
+        cog, jpeg = Path(scratch, "image.tif"), Path(scratch, "image.jpg")
+        source = convert(image, bands, cog, jpeg)
+        told = {
+            "ok": True,
+            **asdict(source),
+            "nodata": _json_number(source.nodata),
+            "cog": _describe_file(cog),
+            "jpeg": _describe_file(jpeg),
+        }
+        jpeg.replace(image.with_suffix(".jpg"))
+        cog.replace(image)
+    return told
+
+
+def _describe_file(path: Path) -> dict[str, Any]:
+    with path.open("rb") as file:
+        md5 = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False))
+    return {"bytes": path.stat().st_size, "md5": md5.hexdigest()}
+
+
+def _json_number(number: float | None) -> float | str | None:
+    """JSON has no NaN and no infinity; they go as words."""
+    if number is None or math.isfinite(number):
+        return number
+    return str(number)
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1]), int(sys.argv[2])))

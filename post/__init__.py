@@ -1,0 +1,1 @@
+"""After the last node; runs on the access point."""

@@ -1,0 +1,170 @@
+"""Decide row by row, from what is in the output bucket, how a run ended."""
+
+import csv
+import io
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from bucket import ObjectMissing, StoredObject
+from dag import run as runs, schedd
+from dag.files import write_atomically
+from dag.manifest import Manifest, Row, jpeg_key
+from dag.pipeline import Pipeline
+from dag.run import Run, node_name
+from dag.schedd import LastWord
+from post import results
+from post.results import NodeResult
+
+# Of an object that was put in one piece and not encrypted, S3 gives the MD5.
+_MD5 = re.compile(r"[0-9a-f]{32}")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How many rows went where."""
+
+    processed: int
+    failed: int
+
+
+def reconcile(run: Run, pipeline: Pipeline) -> Outcome:
+    """Put the two CSVs in place of a run's manifest.
+
+    Can be repeated after a crash at any step, with the same CSVs in the end.
+
+    Raises:
+        BucketError, SchedulerError: try again later.
+    """
+    inputs = pipeline.inputs()
+    manifest = runs.load_rows(run)
+    told = {
+        row.number: result
+        for row in runs.convertible(manifest.rows)
+        if (result := results.read(run, row))
+    }
+    processed, failed = _judge(run, pipeline, manifest, told)
+    results.gather(run, told)
+    for key, rows in ((run.processed_key, processed), (run.failed_key, failed)):
+        if rows:
+            inputs.write(key, _as_csv(manifest, rows).encode())
+    inputs.remove(run.processing_key)
+    outcome = Outcome(len(processed), len(failed))
+    record = {"processed": outcome.processed, "failed": outcome.failed}
+    write_atomically(run.done_file, json.dumps(record) + "\n")
+    _tidy(run, processed)
+    return outcome
+
+
+def _judge(
+    run: Run, pipeline: Pipeline, manifest: Manifest, told: dict[int, NodeResult]
+) -> tuple[list[Row], list[Row]]:
+    """Part the rows into those processed and those failed, these with reasons."""
+    stored = _stored_outputs(pipeline, runs.convertible(manifest.rows))
+    claimed = _claimed(run, pipeline)
+    last_words = schedd.last_words(run.node_log)
+    processed, failed = [], []
+    for row in manifest.rows:
+        if row.reason is None:
+            result = told.get(row.number)
+            missing = _what_is_missing(row, pipeline, result, stored, claimed)
+            if missing is not None:
+                reason = _why(result, last_words.get(node_name(row)), missing)
+                row = row.failed(results.presentable(reason))
+        (processed if row.reason is None else failed).append(row)
+    return processed, failed
+
+
+def _what_is_missing(
+    row: Row,
+    pipeline: Pipeline,
+    result: NodeResult | None,
+    stored: dict[str, StoredObject],
+    claimed: datetime,
+) -> str | None:
+    """What keeps a row from being processed; None when both outputs are right."""
+    if result is None or not result.ok:
+        return "it was not converted"
+    for kind, key in _output_keys(row, pipeline).items():
+        size, md5 = result.files[kind]
+        found = stored.get(key)
+        if found is None:
+            return f"its node ended well, but {key} is not in the output bucket"
+        if found.size != size:
+            return (
+                f"{key} in the output bucket has {found.size} bytes, "
+                f"but its node made {size}"
+            )
+        same = _MD5.fullmatch(found.etag) and found.etag == md5
+        if not same and found.modified < claimed:
+            return f"{key} in the output bucket is older than this run"
+    return None
+
+
+def _why(result: NodeResult | None, last: LastWord | None, missing: str) -> str:
+    """The reason a person can act on, from what the queue and the node said."""
+    if last and last.event == "held":
+        return f"its transfers failed until they were given up: {last.reason}"
+    if result and not result.ok:
+        return result.reason
+    if last and last.event == "removed":
+        return f"its job was removed from the queue: {last.reason}"
+    if last and result is None:
+        return f"its job left no result and ended by {last.event} {last.reason}"
+    if result is None:
+        return "the run ended before this row was converted"
+    return missing
+
+
+def _stored_outputs(pipeline: Pipeline, rows: list[Row]) -> dict[str, StoredObject]:
+    keys = [key for row in rows for key in _output_keys(row, pipeline).values()]
+    if not keys:
+        return {}
+    wanted = set(keys)
+    listed = pipeline.outputs().list(os.path.commonprefix(keys))
+    return {found.key: found for found in listed if found.key in wanted}
+
+
+def _output_keys(row: Row, pipeline: Pipeline) -> dict[str, str]:
+    prefix = pipeline.output_prefix
+    return {"cog": prefix + row.key, "jpeg": prefix + jpeg_key(row.key)}
+
+
+def _claimed(run: Run, pipeline: Pipeline) -> datetime:
+    """When the run began, by the clock that also dates its outputs."""
+    try:
+        return pipeline.inputs().stat(run.processing_key).modified
+    except ObjectMissing:
+        began = datetime.strptime(run.timestamp, "%Y%m%dT%H%M%SZ")
+        return began.replace(tzinfo=UTC)
+
+
+def _as_csv(manifest: Manifest, rows: Iterable[Row]) -> str:
+    """The rows as they were, failed ones with their reason as third column."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    header = manifest.header
+    rows = list(rows)
+    if header:
+        writer.writerow(_with_reason(header, "reason") if rows[0].reason else header)
+    for row in rows:
+        failed = row.reason is not None
+        fields = _with_reason(row.fields, row.reason) if failed else row.fields
+        writer.writerow(fields)
+    return text.getvalue()
+
+
+def _with_reason(fields: tuple[str, ...], reason: str) -> tuple[str, ...]:
+    first_two = (*fields, "", "")[:2]
+    return (*first_two, reason, *fields[2:])
+
+
+def _tidy(run: Run, processed: list[Row]) -> None:
+    """A success leaves no file of its own; a failure keeps its log."""
+    shutil.rmtree(run.results_directory, ignore_errors=True)
+    for row in processed:
+        (run.logs_directory / f"{node_name(row)}.log").unlink(missing_ok=True)
