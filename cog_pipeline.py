@@ -54,7 +54,8 @@ def cli() -> None:
       python3 cog_pipeline.py -a access.key -s secret.key -e s3.example.org \\
           --input-bucket maps --output-bucket cogs -p "*raw.csv"
 
-    LAUNCH --help tells all options.  POLL and RECONCILE are what HTCondor calls; people rarely do.
+    LAUNCH --help tells all options.  POLL and RECONCILE are what HTCondor
+    calls; people rarely do.
     """
 
 
@@ -127,7 +128,9 @@ def _period(context: click.Context, parameter: click.Parameter, every: int) -> i
     help="Who signs S3 transfers: HTCondor's shadow when they begin, or the poll "
     "beforehand, for a week.",
 )
-@click.option("--container-image", help="Run the nodes in it, e.g. docker://… or a .sif.")
+@click.option(
+    "--container-image", help="Run the nodes in it, e.g. docker://… or a .sif."
+)
 @click.option(
     "--submit-option",
     "submit_options",
@@ -137,7 +140,9 @@ def _period(context: click.Context, parameter: click.Parameter, every: int) -> i
     help="A line more for every node's submit description; may be repeated.",
 )
 @click.option(
-    "--ca-certs", type=Path, help="Certificate authorities to trust, for test endpoints."
+    "--ca-certs",
+    type=Path,
+    help="Certificate authorities to trust, for test endpoints.",
 )
 @click.option(
     "--insecure-http", is_flag=True, help="Speak plain http, for test endpoints."
@@ -271,7 +276,9 @@ def reconcile(run_directory: Path, dag_status: str | None) -> None:
 
 def _directory_option(command: Callable) -> Callable:
     @click.option(
-        "--directory", type=Path, help="Of the pool; by default the user's state folder."
+        "--directory",
+        type=Path,
+        help="Of the pool; by default the user's state folder.",
     )
     @wraps(command)
     def with_pool_directory(directory: Path | None) -> object:

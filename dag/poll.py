@@ -3,7 +3,6 @@
 import fcntl
 import fnmatch
 import json
-import os
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -117,9 +116,9 @@ def _claim(run: Run, inputs: Bucket) -> None:
     """
     if not inputs.exists(run.processing_key):
         inputs.write(run.processing_key, run.manifest_file.read_bytes())
-    if inputs.exists(run.manifest_key):
-        if inputs.stat(run.manifest_key).etag == run.etag:
-            inputs.remove(run.manifest_key)
+    waiting = inputs.find([run.manifest_key]).get(run.manifest_key)
+    if waiting and waiting.etag == run.etag:
+        inputs.remove(run.manifest_key)
 
 
 def _check(run: Run, inputs: Bucket, pipeline: Pipeline) -> None:
@@ -150,23 +149,12 @@ def _refuse_unsigned(row: Row, pipeline: Pipeline) -> Row:
 
 
 def _stored(inputs: Bucket, rows: list[Row]) -> dict[str, StoredObject]:
-    """What is stored under the keys that rows can mean.
-
-    By listings of what these keys share, not by a look-up each; one with, one
-    without the bucket's name before them.
-    """
+    """What is stored under the keys that rows can mean."""
     candidates = [candidate_keys(row, inputs.name) for row in rows]
-    prefixes = {
-        os.path.commonprefix([keys[0] for keys in candidates]),
-        os.path.commonprefix([keys[-1] for keys in candidates]),
-    }
-    wanted = {key for keys in candidates for key in keys}
-    return {
-        found.key: found
-        for prefix in prefixes
-        for found in (inputs.list(prefix) if wanted else ())
-        if found.key in wanted
-    }
+    # Apart, since keys with and without the bucket's name share no prefix.
+    without_bucket = {keys[0] for keys in candidates}
+    with_bucket = {keys[-1] for keys in candidates} - without_bucket
+    return inputs.find(without_bucket) | inputs.find(with_bucket)
 
 
 def _submit(run: Run, pipeline: Pipeline, rows: list[Row]) -> int:

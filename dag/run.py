@@ -65,10 +65,7 @@ class Run:
     def _sibling(self, state: str) -> str:
         folder, slash, name = self.manifest_key.rpartition("/")
         stem = name.rpartition(".")[0] or name
-        if _RAW.search(stem):
-            stem = _RAW.sub(state, stem)
-        else:
-            stem = f"{stem}-{state}"
+        stem = _RAW.sub(state, stem) if _RAW.search(stem) else f"{stem}-{state}"
         return f"{folder}{slash}{stem}-{self.timestamp}.csv"
 
     @property

@@ -29,7 +29,11 @@ _COG_OPTIONS = {
     # The default's limit of 4 GiB is estimated, so leave a margin.
     "BIGTIFF": "IF_SAFER",
 }
-_GDAL_CACHE_BYTES = 256 * 1024 * 1024
+_GDAL_OPTIONS = {
+    "GDAL_CACHEMAX": 256 * 1024 * 1024,  # bytes
+    # No .aux.xml beside what is made.
+    "GDAL_PAM_ENABLED": False,
+}
 
 
 @dataclass(frozen=True)
@@ -64,19 +68,18 @@ def convert(image: Path, bands: int, cog: Path, jpeg: Path) -> Source:
     """
     if not image.is_file():
         raise ImageMissing(f"{image.name} is not in the node's directory")
-    with rasterio.Env(GDAL_CACHEMAX=_GDAL_CACHE_BYTES, GDAL_PAM_ENABLED=False):
-        with _open(image) as raster:
-            if raster.count != bands:
-                raise WrongBands(
-                    f"the manifest says {bands} bands, but the image has "
-                    f"{raster.count}: mend the row"
-                )
-            _check_for_jpeg(raster)
-            with _failing_as("its COG cannot be made"):
-                rasterio.shutil.copy(raster, cog, driver="COG", **_COG_OPTIONS)
-            with _failing_as("its JPEG cannot be made"):
-                _write_jpeg(raster, jpeg)
-            return _describe(raster)
+    with rasterio.Env(**_GDAL_OPTIONS), _open(image) as raster:
+        if raster.count != bands:
+            raise WrongBands(
+                f"the manifest says {bands} bands, but the image has "
+                f"{raster.count}: mend the row"
+            )
+        _check_for_jpeg(raster)
+        with _failing_as("its COG cannot be made"):
+            rasterio.shutil.copy(raster, cog, driver="COG", **_COG_OPTIONS)
+        with _failing_as("its JPEG cannot be made"):
+            _write_jpeg(raster, jpeg)
+        return _describe(raster)
 
 
 @contextmanager

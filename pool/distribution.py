@@ -129,7 +129,9 @@ def _fetch(prefix: Path, suite: str | None, say: Say) -> None:
     with tempfile.TemporaryDirectory(dir=prefix.parent, prefix="fetch-") as scratch:
         work = Path(scratch)
         apt = _Apt(work)
-        if suite or not apt.offers_condor():
+        # Also reads the lists of the machine's own sources, which name the mirror.
+        offered = apt.offers_condor()
+        if suite or not offered:
             apt.use_debian(suite or _DEFAULT_SUITE)
             if not apt.offers_condor():
                 raise PoolError(
@@ -202,16 +204,20 @@ class _Apt:
 
     def download(self) -> list[Path]:
         _run(
-            ["apt-get", *self.options, "-q", "-y", "--download-only", "install"]
-            + ["condor", "openssl"]
+            [
+                *("apt-get", *self.options, "-q", "-y", "--download-only"),
+                *("install", "condor", "openssl"),
+            ]
         )
         return sorted(self.archives.glob("*.deb"))
 
     def _machine_mirror(self) -> str:
         listed = _run(
-            ["apt-get", *self.options, "indextargets"]
-            + ["--format", "$(COMPONENT) $(RELEASE) $(REPO_URI)"]
-            + ["Created-By: Packages"]
+            [
+                *("apt-get", *self.options, "indextargets"),
+                *("--format", "$(COMPONENT) $(RELEASE) $(REPO_URI)"),
+                "Created-By: Packages",
+            ]
         )
         for line in listed.splitlines():
             component, release, address = line.split(maxsplit=2)
@@ -239,7 +245,7 @@ def _assemble(tree: Path, prefix: Path) -> None:
             target = prefix / "lib" / library.name
             if not library.is_file() or target.is_symlink() or target.exists():
                 continue
-            beside = library.is_symlink() and "/" not in os.readlink(library)
+            beside = library.is_symlink() and "/" not in str(library.readlink())
             shutil.copy2(library, target, follow_symlinks=not beside)
 
 

@@ -2,8 +2,8 @@
 
 import os
 import shlex
-from contextlib import contextmanager
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 

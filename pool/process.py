@@ -1,5 +1,6 @@
 """Start a daemon, find it again by its pid file, stop it."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -61,11 +62,10 @@ def _find(pidfile: Path, mark: str) -> int | None:
     if not text.isdigit():
         return None
     pid = int(text)
-    try:
-        # Our own child stays as a zombie until it is waited for.
+    # A child of ours stays as a zombie until it is waited for; after a restart
+    # of ours it is somebody else's.
+    with contextlib.suppress(ChildProcessError):
         os.waitpid(pid, os.WNOHANG)
-    except ChildProcessError:
-        pass  # somebody else's child, as after a restart of ours
     try:
         arguments = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
     except (FileNotFoundError, ProcessLookupError):

@@ -3,7 +3,6 @@
 import csv
 import io
 import json
-import os
 import re
 import shutil
 from collections.abc import Iterable
@@ -122,11 +121,7 @@ def _why(result: NodeResult | None, last: LastWord | None, missing: str) -> str:
 
 def _stored_outputs(pipeline: Pipeline, rows: list[Row]) -> dict[str, StoredObject]:
     keys = [key for row in rows for key in _output_keys(row, pipeline).values()]
-    if not keys:
-        return {}
-    wanted = set(keys)
-    listed = pipeline.outputs().list(os.path.commonprefix(keys))
-    return {found.key: found for found in listed if found.key in wanted}
+    return pipeline.outputs().find(keys)
 
 
 def _output_keys(row: Row, pipeline: Pipeline) -> dict[str, str]:
