@@ -1,0 +1,237 @@
+"""Run the main job on this machine and show what a person would see of it."""
+
+import csv
+import io
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from PIL import Image, ImageDraw, ImageOps
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.progress import TimeElapsedColumn
+from rich.table import Table
+from rio_cogeo.cogeo import cog_validate
+
+from bucket import Bucket, Store
+from demo import scenes
+from pool import personal
+from pool.errors import PoolError
+from pool.personal import PersonalPool
+
+PROJECT = Path(__file__).resolve().parent.parent
+OUTPUT = PROJECT / "demo-output"
+MANIFEST = "demo-raw.csv"
+# A run of ten small images takes seconds; after this something is wrong.
+PATIENCE_SECONDS = 180
+THUMBNAIL = (280, 200)
+
+console = Console(highlight=False)
+
+
+def main() -> int:
+    signal.signal(signal.SIGTERM, _interrupt)
+    if OUTPUT.exists():
+        shutil.rmtree(OUTPUT)
+    OUTPUT.mkdir()
+    # Its logs are of no use to anyone once it has stopped.
+    with tempfile.TemporaryDirectory(dir=OUTPUT, prefix=".pool-") as directory:
+        with console.status("starting") as status:
+            pool = personal.start(Path(directory), lambda what: status.update(what))
+        try:
+            _say_step("A personal HTCondor pool and an S3 server run on this machine.")
+            return _run(pool)
+        finally:
+            with console.status("stopping the pool"):
+                personal.stop(pool)
+
+
+def _run(pool: PersonalPool) -> int:
+    os.environ.update(pool.condor.environment)
+    s3 = pool.s3
+    store = Store(s3.endpoint, s3.access_key, s3.secret_key, ca_certs=s3.ca_certs)
+    maps, cogs = Bucket(store, "maps"), Bucket(store, "cogs")
+    maps.create()
+    cogs.create()
+    rows = _upload_images(maps)
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    maps.write(MANIFEST, text.getvalue().encode())
+    _say_step(f"Uploaded {len(scenes.SCENES)} scenes and {MANIFEST} to bucket maps:")
+    console.print(text.getvalue(), style="dim")
+
+    _launch(pool)
+    if not _watch(maps):
+        console.print(
+            f"The run did not end within {PATIENCE_SECONDS} s: look into "
+            f"{_shown(OUTPUT)}/workflow-run-*/convert.dag.dagman.out",
+            soft_wrap=True,
+        )
+        return 1
+    _show_csvs(maps)
+    valid = _show_outputs(cogs)
+    _name_files()
+    return 0 if valid else 1
+
+
+def _upload_images(maps: Bucket) -> list[tuple[str, int]]:
+    rows = []
+    with console.status("cutting scenes out of Blue Marble and a shaded relief"):
+        for scene in scenes.SCENES:
+            path = OUTPUT / "scene.tif"
+            scenes.write(scene, path)
+            key = f"scenes/{scene.name}.tif"
+            maps.upload(key, path)
+            path.unlink()
+            rows.append((f"{maps.name}/{key}", scene.bands))
+        maps.write("scenes/postcard.tif", b"Greetings from a file that is no raster.")
+    rows.append((f"{maps.name}/scenes/atlantis.tif", 3))
+    rows.append((f"{maps.name}/scenes/postcard.tif", 3))
+    return rows
+
+
+def _launch(pool: PersonalPool) -> None:
+    s3 = pool.s3
+    options = [
+        *("-a", str(s3.access_key), "-s", str(s3.secret_key), "-e", s3.endpoint),
+        *("--ca-certs", str(s3.ca_certs), "--every", "1"),
+        *("--input-bucket", "maps", "--output-bucket", "cogs", "-p", "*raw.csv"),
+    ]
+    _say_step("Launching, as on an access point:")
+    shown = shlex.join(["python3", "cog_pipeline.py", *options])
+    console.print(shown.replace(str(s3.directory), "…"), style="dim", soft_wrap=True)
+    subprocess.run(
+        [sys.executable, str(PROJECT / "cog_pipeline.py"), *options],
+        cwd=OUTPUT,
+        check=True,
+    )
+
+
+def _watch(maps: Bucket) -> bool:
+    """Show a bar until the manifest's two CSVs are there; False when in vain."""
+    from dag import run as runs, schedd  # reads CONDOR_CONFIG when imported
+
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=console,
+    ) as bars:
+        bar = bars.add_task("converting", total=None)
+        while time.monotonic() < deadline:
+            run = next(_runs_below(OUTPUT, runs), None)
+            if run and run.done:
+                bars.update(bar, completed=bars.tasks[0].total or 1)
+                return True
+            if run and run.job_id and (progress := schedd.progress(run.job_id)):
+                ended = progress.done + progress.failed
+                bars.update(bar, total=progress.total or None, completed=ended)
+            time.sleep(0.5)
+    return False
+
+
+def _runs_below(directory: Path, runs):
+    for file in directory.glob("workflow-run-*/run.json"):
+        yield runs.load(file.parent)
+
+
+def _show_csvs(maps: Bucket) -> None:
+    for found in list(maps.list("demo-")):
+        state = found.key.split("-")[1]
+        content = maps.read(found.key).decode()
+        (OUTPUT / f"{state}.csv").write_text(content)
+        table = Table("image", "bands", title=found.key, title_justify="left")
+        if state == "failed":
+            table.add_column("reason")
+        for row in csv.reader(io.StringIO(content)):
+            table.add_row(*row)
+        console.print(table)
+
+
+def _show_outputs(cogs: Bucket) -> bool:
+    """Fetch what was made, validate it and lay the JPEGs out on one sheet."""
+    target = OUTPUT / "cogs"
+    target.mkdir()
+    thumbnails = []
+    all_valid = True
+    for found in list(cogs.list()):
+        file = target / Path(found.key).name
+        file.write_bytes(cogs.read(found.key))
+        if file.suffix == ".tif":
+            valid, errors, _ = cog_validate(file, strict=True, quiet=True)
+            if not valid:
+                all_valid = False
+                console.print(f"{file.name} is no valid COG: {errors}", style="red")
+        else:
+            thumbnails.append(file)
+    _contact_sheet(thumbnails, OUTPUT / "contact-sheet.jpg")
+    if all_valid:
+        _say_step("rio-cogeo finds every COG valid.")
+    return all_valid
+
+
+def _contact_sheet(images: list[Path], sheet: Path) -> None:
+    columns = 4
+    width, height = THUMBNAIL
+    label, gap = 22, 8
+    rows = -(-len(images) // columns)
+    canvas = Image.new(
+        "RGB",
+        (columns * (width + gap) + gap, rows * (height + label + gap) + gap),
+        "white",
+    )
+    draw = ImageDraw.Draw(canvas)
+    for place, path in enumerate(images):
+        row, column = divmod(place, columns)
+        left = gap + column * (width + gap)
+        top = gap + row * (height + label + gap)
+        with Image.open(path) as image:
+            fitted = ImageOps.pad(image.convert("RGB"), THUMBNAIL, color="#eee")
+        canvas.paste(fitted, (left, top))
+        draw.text((left, top + height + 3), path.stem, fill="black", font_size=14)
+    canvas.save(sheet, quality=90)
+
+
+def _name_files() -> None:
+    files = {
+        "contact-sheet.jpg": "all JPEGs on one sheet: look at this first",
+        "cogs/": "the COGs and JPEGs, as they are in the output bucket",
+        "processed.csv, failed.csv": "what became of each row",
+        "workflow-run-…/": "the run: its DAG, results.jsonl, logs of failed nodes",
+    }
+    table = Table.grid(padding=(0, 2))
+    for name, what in files.items():
+        table.add_row(f"{_shown(OUTPUT)}/{name}", what, style=None)
+    _say_step("To look at:")
+    console.print(table)
+
+
+def _shown(path: Path) -> str:
+    return os.path.relpath(path)
+
+
+def _say_step(sentence: str) -> None:
+    console.print(sentence, style="bold")
+
+
+def _interrupt(number: int, frame: object) -> None:
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        console.print("Interrupted; the pool was stopped and nothing runs on.")
+        sys.exit(130)
+    except PoolError as error:
+        console.print(str(error), style="red", soft_wrap=True)
+        sys.exit(1)

@@ -1,0 +1,156 @@
+"""The real parts, once a session: a personal HTCondor pool and an S3 server."""
+
+import csv
+import io
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from bucket import Bucket, BucketError, Store
+from pool import personal
+from pool.personal import PersonalPool
+from tests import rasters
+
+PROJECT = Path(__file__).resolve().parent.parent
+# Not the system's temporary directory: what is kept of a failed test is to be
+# found beside the code.
+TEST_RUNS = PROJECT / ".test-runs"
+PATIENCE_SECONDS = 150
+
+
+@pytest.fixture(scope="session")
+def workplace() -> Iterator[Path]:
+    TEST_RUNS.mkdir(exist_ok=True)
+    place = Path(tempfile.mkdtemp(dir=TEST_RUNS, prefix="session-"))
+    yield place
+    shutil.rmtree(place)
+
+
+@pytest.fixture(scope="session")
+def pool(workplace: Path) -> Iterator[PersonalPool]:
+    with personal.running_pool(workplace / "pool", print) as running:
+        os.environ.update(running.condor.environment)
+        yield running
+
+
+@pytest.fixture(scope="session")
+def store(pool: PersonalPool) -> Store:
+    s3 = pool.s3
+    return Store(s3.endpoint, s3.access_key, s3.secret_key, ca_certs=s3.ca_certs)
+
+
+@dataclass(frozen=True)
+class Archive:
+    """What one test has: two buckets, a directory to launch in."""
+
+    store: Store
+    maps: Bucket
+    cogs: Bucket
+    directory: Path
+
+    def command(self, *options: str) -> list[str]:
+        """A launch; ``options`` come last and override."""
+        return [
+            *(sys.executable, str(PROJECT / "cog_pipeline.py")),
+            *("-a", str(self.store.access_key), "-s", str(self.store.secret_key)),
+            *("-e", self.store.endpoint, "--ca-certs", str(self.store.ca_certs)),
+            *("--input-bucket", self.maps.name, "--output-bucket", self.cogs.name),
+            *("--every", "1", *options),
+        ]
+
+    def run(self, *options: str, **environment: str) -> subprocess.CompletedProcess:
+        """Launch and return what it said, successful or not."""
+        return subprocess.run(
+            self.command(*options),
+            cwd=self.directory,
+            env=os.environ | environment,
+            capture_output=True,
+            text=True,
+        )
+
+    def launch(self, *options: str) -> str:
+        done = self.run(*options)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    def poll(self, **environment: str) -> subprocess.CompletedProcess:
+        (pipeline,) = self.directory.glob("pipeline-*/pipeline.json")
+        return subprocess.run(
+            [sys.executable, str(PROJECT / "cog_pipeline.py"), "poll", str(pipeline)],
+            cwd=self.directory,
+            env=os.environ | environment,
+            capture_output=True,
+            text=True,
+        )
+
+    def upload_raster(self, key: str, bands: int, **how) -> Path:
+        """Upload a new raster; returns the file it was uploaded from."""
+        path = self.directory / f"source-{uuid.uuid4().hex}.tif"
+        rasters.write(path, bands, **how)
+        self.maps.upload(key, path)
+        return path
+
+    def upload_manifest(self, key: str, rows: list[tuple]) -> None:
+        text = io.StringIO()
+        csv.writer(text, lineterminator="\n").writerows(rows)
+        self.maps.write(key, text.getvalue().encode())
+
+    def outcome(self, stem: str) -> tuple[list[list[str]], list[list[str]]]:
+        """Wait for the end of the run of ``<stem>raw.csv``.
+
+        Returns:
+            The rows of the processed and of the failed CSV.
+        """
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while time.monotonic() < deadline:
+            keys = [found.key for found in self.maps.list(stem)]
+            waiting = (f"{stem}raw.csv", f"{stem}processing-")
+            if keys and not any(key.startswith(waiting) for key in keys):
+                return self._rows(f"{stem}processed-"), self._rows(f"{stem}failed-")
+            time.sleep(0.5)
+        raise AssertionError(f"no end of {stem}raw.csv; in the bucket: {keys}")
+
+    def _rows(self, prefix: str) -> list[list[str]]:
+        found = list(self.maps.list(prefix))
+        assert len(found) <= 1, found
+        if not found:
+            return []
+        return list(csv.reader(io.StringIO(self.maps.read(found[0].key).decode())))
+
+    def fetch(self, bucket: Bucket, key: str) -> Path:
+        path = self.directory / f"fetched-{uuid.uuid4().hex}{Path(key).suffix}"
+        path.write_bytes(bucket.read(key))
+        return path
+
+
+@pytest.fixture
+def archive(
+    store: Store, workplace: Path, request: pytest.FixtureRequest
+) -> Iterator[Archive]:
+    short = uuid.uuid4().hex[:8]
+    directory = workplace / f"{request.node.name[:40]}-{short}"
+    directory.mkdir()
+    made = Archive(
+        store,
+        Bucket(store, f"maps-{short}"),
+        Bucket(store, f"cogs-{short}"),
+        directory,
+    )
+    made.maps.create()
+    made.cogs.create()
+    yield made
+    # DAGMan takes its nodes along.
+    ours = f'regexp("{short}", UserLog)'
+    subprocess.run(["condor_rm", "-constraint", ours], capture_output=True)
+
+
+__all__ = ["Archive", "BucketError"]

@@ -1,0 +1,336 @@
+"""The whole story: upload, launch once, read two CSVs."""
+
+import json
+import subprocess
+import time
+
+import numpy
+import pytest
+import rasterio
+from PIL import Image
+from rio_cogeo.cogeo import cog_validate
+
+from tests.conftest import Archive
+
+HOSTILE_NAMES = [
+    "with space.tif",
+    "quote'single.tif",
+    'quote"double.tif',
+    "$(touch pwned).tif",
+    "$HOME `id`.tif",
+    "semi;colon.tif",
+    "com,ma.tif",
+    "new\nline.tif",
+    "back\\slash.tif",
+    "percent%20.tif",
+    "a=b&c#d?e.tif",
+    "$$(Name).tif",
+    "Ünïcödé 地図.TIF",
+    "-dash.tiff",
+]
+
+
+def assert_same_image(cog, source):
+    valid, errors, _ = cog_validate(cog, strict=True, quiet=True)
+    assert valid, errors
+    with rasterio.open(cog) as made, rasterio.open(source) as given:
+        assert made.crs == given.crs
+        assert made.bounds == given.bounds
+        assert made.compression.name == "lzw"
+        numpy.testing.assert_array_equal(made.read(), given.read())
+
+
+def test_good_rows_become_cogs_and_jpegs(archive: Archive):
+    sources = {
+        f"scenes/{bands}.tif": archive.upload_raster(f"scenes/{bands}.tif", bands)
+        for bands in (1, 3, 4)
+    }
+    rows = [(f"{archive.maps.name}/{key}", key[7]) for key in sources]
+    archive.upload_manifest("batch-raw.csv", rows)
+    archive.launch()
+
+    processed, failed = archive.outcome("batch-")
+
+    assert [tuple(row) for row in processed] == rows
+    assert failed == []
+    for key, source in sources.items():
+        assert_same_image(archive.fetch(archive.cogs, key), source)
+        jpeg = archive.fetch(archive.cogs, key.replace(".tif", ".jpg"))
+        with Image.open(jpeg) as image, rasterio.open(source) as given:
+            assert image.format == "JPEG"
+            assert image.size == (given.width, given.height)
+            assert image.mode == ("L" if given.count == 1 else "RGB")
+            shown = numpy.atleast_3d(numpy.asarray(image)).astype(int)
+            expected = given.read(list(range(1, shown.shape[2] + 1)))
+            difference = abs(shown.transpose(2, 0, 1) - expected)
+            assert difference.mean() < 5
+    assert len(list(archive.cogs.list())) == 6
+
+
+def test_a_success_leaves_no_file_of_its_own(archive: Archive):
+    archive.upload_raster("good.tif", 3)
+    archive.maps.write("bad.tif", b"no raster")
+    archive.upload_manifest("batch-raw.csv", [("good.tif", 3), ("bad.tif", 3)])
+    archive.launch()
+    archive.outcome("batch-")
+
+    (run,) = archive.directory.glob("workflow-run-*")
+    _wait_for(run / "done.json")
+    logs = [log.name for log in (run / "logs").iterdir()]
+    assert logs == ["row2.log"], "only the row that failed keeps its log"
+    results = [json.loads(line) for line in (run / "results.jsonl").open()]
+    assert [result["ok"] for result in results] == [True, False]
+    assert not (run / "results").exists()
+
+
+def test_rows_that_fail_do_not_stop_the_others(archive: Archive):
+    archive.upload_raster("a/good.tif", 3)
+    archive.upload_raster("a/wrong.tif", 3)
+    archive.upload_raster("a/deep.tif", 1, dtype="uint16")
+    archive.maps.write("a/text.tif", b"this is no raster")
+    rows = [("good", 3), ("wrong", 4), ("deep", 1), ("text", 1), ("absent", 1)]
+    archive.upload_manifest(
+        "deep/er/batch-raw.csv", [(f"a/{name}.tif", bands) for name, bands in rows]
+    )
+    archive.launch()
+
+    processed, failed = archive.outcome("deep/er/batch-")
+
+    assert processed == [["a/good.tif", "3"]]
+    reasons = {row[0]: row[2] for row in failed}
+    assert "says 4 bands" in reasons["a/wrong.tif"]
+    assert "has 3" in reasons["a/wrong.tif"]
+    assert "uint16" in reasons["a/deep.tif"]
+    assert "cannot read it as a GeoTIFF" in reasons["a/text.tif"]
+    assert "not in the bucket" in reasons["a/absent.tif"]
+    made = {found.key for found in archive.cogs.list()}
+    assert made == {"a/good.tif", "a/good.jpg"}, "nothing half made is there"
+
+
+def test_every_row_failing_writes_no_processed_csv(archive: Archive):
+    for name in "abc":
+        archive.maps.write(f"{name}.tif", name.encode() * 100)
+    archive.upload_manifest("batch-raw.csv", [(f"{name}.tif", 1) for name in "abc"])
+    archive.launch()
+
+    processed, failed = archive.outcome("batch-")
+
+    assert processed == []
+    assert [row[:2] for row in failed] == [[f"{name}.tif", "1"] for name in "abc"]
+    assert all(row[2] for row in failed)
+
+
+def test_manifests_with_equal_names_run_at_once(archive: Archive):
+    folders = ("north/", "south/", "")
+    for folder in folders:
+        archive.upload_raster(f"{folder}image.tif", 1)
+        archive.upload_manifest(f"{folder}batch-raw.csv", [(f"{folder}image.tif", 1)])
+    archive.launch()
+
+    for folder in folders:
+        processed, failed = archive.outcome(f"{folder}batch-")
+        assert processed == [[f"{folder}image.tif", "1"]]
+        assert failed == []
+    assert len(list(archive.directory.glob("workflow-run-*"))) == len(folders)
+
+
+def test_crondor_finds_a_manifest_that_comes_later(archive: Archive):
+    archive.launch()
+    archive.upload_raster("late.tif", 1)
+    archive.upload_manifest("late-raw.csv", [("late.tif", 1)])
+
+    processed, failed = archive.outcome("late-")
+
+    assert (processed, failed) == ([["late.tif", "1"]], [])
+
+
+@pytest.mark.parametrize("signing", ["auto", "presigned"])
+def test_hostile_keys_are_converted(archive: Archive, signing: str):
+    sources = {}
+    for name in HOSTILE_NAMES:
+        sources[f"h/{name}"] = archive.upload_raster(f"h/{name}", 1, width=80, height=60)
+    rows = [(key, 1) for key in sources]
+    archive.upload_manifest("batch-raw.csv", rows)
+    archive.launch("--signing", signing)
+
+    processed, failed = archive.outcome("batch-")
+
+    assert failed == []
+    assert processed == [[key, "1"] for key in sources]
+    for key, source in sources.items():
+        assert_same_image(archive.fetch(archive.cogs, key), source)
+    assert not list(archive.directory.rglob("pwned"))
+
+
+def test_shadow_signing_refuses_what_it_cannot_sign(archive: Archive):
+    archive.upload_raster("semi;colon.tif", 1)
+    archive.upload_manifest("batch-raw.csv", [("semi;colon.tif", 1)])
+    archive.launch("--signing", "shadow")
+
+    processed, failed = archive.outcome("batch-")
+
+    assert processed == []
+    assert "--signing auto" in failed[0][2]
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "no rows"),
+        (b"\n \n", "no rows"),
+        (b"image,bands\n", "no rows"),
+        (b"II*\0\x08\0\0\0", "binary"),
+        (b"\xff\xfd\xe4,3", "UTF-8"),
+    ],
+)
+def test_what_is_no_manifest_becomes_one_failed_line(
+    archive: Archive, content: bytes, reason: str
+):
+    archive.maps.write("batch-raw.csv", content)
+    archive.launch()
+
+    processed, failed = archive.outcome("batch-")
+
+    assert processed == []
+    ((key, bands, said),) = failed
+    assert (key, bands) == ("batch-raw.csv", "")
+    assert reason in said
+    (kept,) = archive.directory.glob("workflow-run-*/manifest.csv")
+    assert kept.read_bytes() == content
+
+
+def test_each_kind_of_bad_row_fails_with_its_reason(archive: Archive):
+    archive.upload_raster("good.tif", 1)
+    archive.upload_raster("twin.tif", 1)
+    archive.upload_raster("twin.tiff", 1)
+    bad = {
+        ("good.tif", "1"): "twice in the manifest",
+        ("no-bands.tif", ""): "no number of bands",
+        ("bands.tif", "three"): "impossible number of bands 'three'",
+        ("bands.tif", "0"): "impossible number of bands '0'",
+        ("bands.tif", "-3"): "impossible number of bands '-3'",
+        ("/etc/image.tif", "3"): "begins with '/'",
+        ("a/../b.tif", "3"): "'..'",
+        ("photo.png", "3"): "not a TIFF by name",
+        ("gone.tif", "3"): "not in the bucket",
+        ("", "3"): "no image is named",
+        ("twin.tiff", "1"): "its JPEG would replace that of line",
+        ("n" * 300 + ".tif", "1"): "too long",
+    }
+    archive.upload_manifest("x-raw.csv", [("good.tif", 1), ("twin.tif", 1), *bad])
+    archive.launch()
+
+    processed, failed = archive.outcome("x-")
+
+    assert processed == [["good.tif", "1"], ["twin.tif", "1"]]
+    assert [tuple(row[:2]) for row in failed] == list(bad)
+    for row, reason in zip(failed, bad.values(), strict=True):
+        assert reason in row[2]
+
+
+def test_a_failed_csv_can_be_uploaded_again(archive: Archive):
+    name = archive.maps.name
+    archive.maps.write(
+        "batch-raw.csv",
+        f"\ufeffImage,Bands,Note\r\n\r\n {name}/late.tif , 1 ,mine\r\n".encode(),
+    )
+    archive.launch()
+    _, failed = archive.outcome("batch-")
+    assert failed[0] == ["Image", "Bands", "reason", "Note"]
+    assert failed[1][:2] == [f" {name}/late.tif ", " 1 "]
+    assert failed[1][3] == "mine"
+
+    archive.upload_raster("late.tif", 1)
+    (key,) = [found.key for found in archive.maps.list("batch-failed")]
+    archive.maps.write("again-raw.csv", archive.maps.read(key))
+    archive.poll()
+    processed, failed = archive.outcome("again-")
+
+    assert failed == []
+    assert processed[1][:2] == [f" {name}/late.tif ", " 1 "]
+
+
+def test_one_bucket_for_both_wants_a_word(archive: Archive):
+    one = ("--output-bucket", archive.maps.name)
+    refused = archive.run(*one)
+    assert refused.returncode != 0
+    assert "--output-prefix" in refused.stderr
+    assert "--in-place" in refused.stderr
+
+    source = archive.upload_raster("image.tif", 1)
+    original = archive.maps.read("image.tif")
+    archive.upload_manifest("batch-raw.csv", [("image.tif", 1)])
+    archive.launch(*one, "--output-prefix", "cogs/")
+    processed, _ = archive.outcome("batch-")
+    assert processed == [["image.tif", "1"]]
+    assert archive.maps.read("image.tif") == original
+    assert_same_image(archive.fetch(archive.maps, "cogs/image.tif"), source)
+
+
+def test_in_place_replaces_the_originals(archive: Archive):
+    source = archive.upload_raster("image.tif", 1)
+    archive.upload_manifest("batch-raw.csv", [("image.tif", 1)])
+    archive.launch("--output-bucket", archive.maps.name, "--in-place")
+
+    processed, failed = archive.outcome("batch-")
+
+    assert (processed, failed) == ([["image.tif", "1"]], [])
+    assert_same_image(archive.fetch(archive.maps, "image.tif"), source)
+
+
+def test_transfers_that_fail_are_tried_again_and_given_up(archive: Archive):
+    wrong = archive.directory / "wrong.key"
+    wrong.write_text("not the secret\n")
+    archive.upload_raster("image.tif", 1)
+    archive.upload_manifest("batch-raw.csv", [("image.tif", 1)])
+    archive.launch(
+        *("--signing", "shadow") if _shadow_signs() else (),
+        *("--submit-option", f"aws_secret_access_key_file = {wrong}"),
+        *("--submit-option", f"transfer_input_files = {_unsigned(archive)}"),
+        *("--submit-option", "hold_backoff_seconds = 1"),
+        *("--submit-option", "most_holds = 1"),
+    )
+
+    processed, failed = archive.outcome("batch-")
+
+    assert processed == []
+    assert "transfers failed until they were given up" in failed[0][2]
+    (run,) = archive.directory.glob("workflow-run-*")
+    log = (run / "convert.dag.nodes.log").read_text()
+    # A node is tried four times; each of its jobs is held twice, released once.
+    assert log.count("Job was held") == 8
+    assert log.count("Job was released") == 4
+
+
+def test_submit_options_reach_every_node(archive: Archive):
+    archive.upload_raster("image.tif", 1)
+    archive.upload_manifest("batch-raw.csv", [("image.tif", 1)])
+    archive.launch("--submit-option", '+Project = "atlas"')
+    archive.outcome("batch-")
+
+    seen = subprocess.run(
+        ["condor_history", "-limit", "50", "-af", "Project"],
+        capture_output=True,
+        text=True,
+    )
+    assert "atlas" in seen.stdout.split()
+
+
+def _shadow_signs() -> bool:
+    from dag import schedd
+
+    return schedd.version() < (25, 10, 0)
+
+
+def _unsigned(archive: Archive) -> str:
+    """A transfer that the store refuses, whoever signs."""
+    if _shadow_signs():
+        return "$(image_url)"
+    return f"https://{archive.store.endpoint}/{archive.maps.name}/image.tif"
+
+
+def _wait_for(path, seconds: float = 20) -> None:
+    deadline = time.monotonic() + seconds
+    while not path.exists():
+        assert time.monotonic() < deadline, f"{path} did not appear"
+        time.sleep(0.1)
