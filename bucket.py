@@ -2,6 +2,7 @@
 
 import io
 import os
+import re
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from urllib3.exceptions import HTTPError
 # https://docs.aws.amazon.com/AmazonS3/latest/API/sigv4-query-string-auth.html
 _PRESIGNED_FOR = timedelta(days=7)
 
+_CODE_IN_XML = re.compile(r"<Code>(\w+)</Code>")
 _MEANING = {
     "AccessDenied": "the keys are known, but may not do this",
     "InvalidAccessKeyId": "the access key is not known there: check the key files",
@@ -90,9 +92,8 @@ class Bucket:
     def check(self) -> None:
         """Raise BucketError unless the bucket is there."""
         with self._explained("the bucket {name}"):
-            there = self._client.bucket_exists(self.name)
-        if not there:
-            raise BucketError(f"there is no bucket {self.name!r} at {self.endpoint}")
+            # Listing is what is needed of it; a key may do that and no more.
+            next(iter(self._client.list_objects(self.name)), None)
 
     def list(self, prefix: str = "") -> Iterator[StoredObject]:
         """The objects whose keys begin with ``prefix``, in the order of keys."""
@@ -179,9 +180,15 @@ def _explained(what: str) -> Iterator[None]:
     try:
         yield
     except S3Error as error:
-        meaning = _MEANING.get(error.code, error.message or error.code)
-        kind = ObjectMissing if error.code == "NoSuchKey" else BucketError
-        raise kind(f"{what}: {meaning} ({error.code})") from error
+        raise _refusal(what, error.code, error.message or "") from error
     except (MinioException, HTTPError, OSError, ValueError) as error:
+        # Some servers give their XML another type than minio expects.
+        if code := _CODE_IN_XML.search(str(error)):
+            raise _refusal(what, code[1], "") from error
         reason = getattr(error, "reason", None) or error
         raise BucketError(f"{what}: {reason}") from error
+
+
+def _refusal(what: str, code: str, message: str) -> BucketError:
+    kind = ObjectMissing if code == "NoSuchKey" else BucketError
+    return kind(f"{what}: {_MEANING.get(code, message)} ({code})")

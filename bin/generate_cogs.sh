@@ -36,17 +36,13 @@ else
     code=$(dirname -- "$here")
 fi
 
-python=${PYTHON:-python3}
-if ! found=$(PYTHONDONTWRITEBYTECODE=1 "$python" -c 'import sys; print(sys.version_info >= (3, 11))' 2>/dev/null); then
-    fail 69 no-python "this machine has no $python: nodes want Python 3.11 with rasterio, or --container-image"
-fi
-if [ "$found" != True ]; then
-    fail 69 old-python "this machine's $python is older than 3.11: use --container-image, or machines that have it"
-fi
-if ! "$python" -c 'import rasterio, PIL' 2>/dev/null; then
-    fail 69 no-rasterio "this machine's $python has no rasterio and Pillow: use --container-image, or machines that have them"
-fi
-
 # The image's directory must not be searched for modules: it may hold anything.
-PYTHONSAFEPATH=1 PYTHONDONTWRITEBYTECODE=1 PYTHONPATH=$code \
-    exec "$python" -m node "$1" "$2"
+export PYTHONSAFEPATH=1 PYTHONDONTWRITEBYTECODE=1 PYTHONPATH="$code"
+
+python=${PYTHON:-python3}
+"$python" -c 'import sys; sys.exit(3 if sys.version_info < (3, 11) else 0)'
+case $? in
+0) exec "$python" -m node "$1" "$2" ;;
+3) fail 69 old-python "this machine's $python is older than 3.11: use --container-image, or machines that have it" ;;
+*) fail 69 no-python "this machine has no $python: nodes want Python 3.11 with rasterio, or --container-image" ;;
+esac

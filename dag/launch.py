@@ -12,7 +12,8 @@ from dag.files import write_atomically
 from dag.pipeline import Pipeline
 
 Say = Callable[[str], None]
-# By this attribute, the launch's identity, a crondor job is found in the queue.
+# By this attribute, a name that two launches of the same share, a crondor job is
+# found in the queue.
 _LAUNCH_ATTRIBUTE = "CogPipeline"
 
 
@@ -31,7 +32,7 @@ def launch(pipeline: Pipeline, warn: Say) -> int:
         BucketError, PipelineError: something is missing, in one sentence.
     """
     check(pipeline, warn)
-    if running := schedd.find(_LAUNCH_ATTRIBUTE, pipeline.identity):
+    if running := schedd.find(_LAUNCH_ATTRIBUTE, pipeline.home.name):
         held = f": {running.hold_reason}" if running.hold_reason else ""
         raise AlreadyRunning(
             f"already running for this endpoint, bucket and pattern: job "

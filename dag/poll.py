@@ -83,7 +83,9 @@ def _recover(run: Run, pipeline: Pipeline, reconcile: Reconcile, say: Say) -> No
             _carry_on(run, inputs, pipeline, reconcile, say)
         else:
             say(f"{run.manifest_key} was removed before it was claimed: nothing done")
-            write_atomically(run.done_file, json.dumps({"removed": True}) + "\n")
+            write_atomically(
+                run.done_file, json.dumps({"processed": 0, "failed": 0}) + "\n"
+            )
     elif schedd.find_cluster(run.job_id) is None:
         say(f"{run.directory.name}: its DAG has left the queue, reconciling")
         reconcile(run, pipeline)
@@ -166,7 +168,6 @@ def _submit(run: Run, pipeline: Pipeline, rows: list[Row]) -> int:
             run.dag_file,
             {RUN_ATTRIBUTE: str(run.directory)},
             pipeline.max_running,
-            f"{run.manifest_key} {run.timestamp}",
         )
     else:
         cluster = submitted.cluster

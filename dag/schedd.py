@@ -16,6 +16,8 @@ with warnings.catch_warnings():
 from dag.errors import SchedulerError
 
 _HELD = 5
+# What DAGMan notes of a node's job when it submits it, to 24 and since 25.
+_NODE_IN_NOTES = re.compile(r"DAG(?: Node: |NodeName = \")(\w+)")
 _JOB_STATUS = {1: "idle", 2: "running", 3: "being removed", 4: "completed", 5: "held"}
 
 
@@ -70,9 +72,7 @@ def submit(description: str) -> int:
         return _schedd().submit(htcondor2.Submit(description)).cluster()
 
 
-def submit_dag(
-    dag_file: Path, attributes: dict[str, str], max_jobs: int, batch_name: str
-) -> int:
+def submit_dag(dag_file: Path, attributes: dict[str, str], max_jobs: int) -> int:
     """Submit DAGMan for a DAG file; returns DAGMan's cluster.
 
     Args:
@@ -84,7 +84,7 @@ def submit_dag(
         description = htcondor2.Submit.from_dag(str(dag_file), options)
         # DAGMan resolves the names in a DAG file against its own directory.
         description["initialdir"] = str(dag_file.parent)
-        description["JobBatchName"] = classad2.quote(batch_name)
+        description["JobBatchName"] = classad2.quote(dag_file.parent.name)
         for name, value in attributes.items():
             description[f"My.{name}"] = classad2.quote(value)
         return _schedd().submit(description).cluster()
@@ -135,8 +135,7 @@ def last_words(log: Path) -> dict[str, LastWord]:
 def _read_event(event, node_of: dict[int, str], words: dict[str, LastWord]) -> None:
     kind = htcondor2.JobEventType
     if event.type == kind.SUBMIT:
-        named = re.search(r"DAG Node: (\S+)", str(event.get("LogNotes", "")))
-        if named:
+        if named := _NODE_IN_NOTES.search(str(event.get("LogNotes", ""))):
             node_of[event.cluster] = named[1]
             words.pop(named[1], None)
         return

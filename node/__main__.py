@@ -11,12 +11,12 @@ import math
 import sys
 import tempfile
 import time
+import traceback
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from node.convert import convert
-from node.errors import NodeError
+from node.errors import NodeError, UnfitMachine
 
 RESULT = Path("result.json")
 
@@ -30,12 +30,25 @@ def main(image: Path, bands: int) -> int:
         told = {"ok": False, "code": error.code, "reason": str(error)}
         status = error.exit_status
         print(f"{image.name}: {error}", file=sys.stderr)
+    except Exception as error:
+        # Not foreseen: the log has where, and the row a reason nevertheless.
+        traceback.print_exc()
+        reason = f"{type(error).__name__}: {error}"
+        told = {"ok": False, "code": "unforeseen", "reason": reason}
+        status = NodeError.exit_status
     told |= {"image": image.name, "seconds": round(time.monotonic() - began, 3)}
     RESULT.write_text(json.dumps(told, indent=2, allow_nan=False) + "\n")
     return status
 
 
 def _convert_in_place(image: Path, bands: int) -> dict[str, Any]:
+    try:
+        from node.convert import convert
+    except ImportError as error:
+        raise UnfitMachine(
+            f"this machine's {sys.executable} lacks a package ({error}): use "
+            "--container-image, or machines that have rasterio and Pillow"
+        ) from error
     # In a folder of its own, since HTCondor brings back what is new in the
     # sandbox itself, even of a node that was killed half way.
     with tempfile.TemporaryDirectory(dir=image.parent, prefix=".cog-") as scratch:

@@ -10,6 +10,7 @@ from pathlib import Path
 import rasterio
 import rasterio.shutil
 from PIL import Image
+from rasterio._err import CPLE_BaseError  # what a copy raises of GDAL's own errors
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
 from node.errors import (
@@ -104,7 +105,7 @@ def _open(image: Path) -> Iterator[rasterio.DatasetReader]:
 def _failing_as(what: str) -> Iterator[None]:
     try:
         yield
-    except (RasterioError, OSError, MemoryError) as error:
+    except (RasterioError, CPLE_BaseError, OSError, MemoryError) as error:
         raise ConversionFailed(f"{what}: {_in_short(error)}") from error
 
 

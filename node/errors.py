@@ -40,3 +40,11 @@ class ConversionFailed(NodeError):
     """The machine may be the reason: another one may do it."""
 
     code = "conversion-failed"
+
+
+class UnfitMachine(NodeError):
+    """The machine lacks what a node needs: another one may have it."""
+
+    code = "unfit-machine"
+    # sysexits.h: EX_UNAVAILABLE
+    exit_status = 69

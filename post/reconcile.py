@@ -6,7 +6,7 @@ import json
 import re
 import shutil
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 
 from bucket import ObjectMissing, StoredObject
@@ -39,6 +39,8 @@ def reconcile(run: Run, pipeline: Pipeline) -> Outcome:
     Raises:
         BucketError, SchedulerError: try again later.
     """
+    if run.done:
+        return Outcome(**json.loads(run.done_file.read_text()))
     inputs = pipeline.inputs()
     manifest = runs.load_rows(run)
     told = {
@@ -53,8 +55,7 @@ def reconcile(run: Run, pipeline: Pipeline) -> Outcome:
             inputs.write(key, _as_csv(manifest, rows).encode())
     inputs.remove(run.processing_key)
     outcome = Outcome(len(processed), len(failed))
-    record = {"processed": outcome.processed, "failed": outcome.failed}
-    write_atomically(run.done_file, json.dumps(record) + "\n")
+    write_atomically(run.done_file, json.dumps(asdict(outcome)) + "\n")
     _tidy(run, processed)
     return outcome
 

@@ -148,7 +148,9 @@ def test_crondor_finds_a_manifest_that_comes_later(archive: Archive):
 def test_hostile_keys_are_converted(archive: Archive, signing: str):
     sources = {}
     for name in HOSTILE_NAMES:
-        sources[f"h/{name}"] = archive.upload_raster(f"h/{name}", 1, width=80, height=60)
+        sources[f"h/{name}"] = archive.upload_raster(
+            f"h/{name}", 1, width=80, height=60
+        )
     rows = [(key, 1) for key in sources]
     archive.upload_manifest("batch-raw.csv", rows)
     archive.launch("--signing", signing)

@@ -1,0 +1,135 @@
+"""Launching checks first, and says in one sentence what is wrong."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from pool import s3
+from tests.conftest import PROJECT, Archive
+
+
+def assert_refused(done: subprocess.CompletedProcess, *words: str) -> None:
+    assert done.returncode != 0
+    for word in words:
+        assert word in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def crondor_jobs(archive: Archive) -> list[str]:
+    seen = subprocess.run(
+        ["condor_q", "-af", "CogPipeline"], capture_output=True, text=True, check=True
+    )
+    return [line for line in seen.stdout.splitlines() if archive.maps.name in line]
+
+
+def test_a_second_launch_submits_nothing(archive: Archive):
+    job = re.search(r"job (\d+)", archive.launch())[1]
+
+    second = archive.run()
+
+    assert_refused(second, "already running", f"job {job}", f"condor_rm {job}")
+    assert len(crondor_jobs(archive)) == 1
+    archive.launch("-p", "*other.csv")
+    assert len(crondor_jobs(archive)) == 2, "another pattern is another pipeline"
+
+
+def test_some_of_the_three_is_not_enough(archive: Archive):
+    command = [sys.executable, str(PROJECT / "cog_pipeline.py")]
+    done = subprocess.run(
+        [*command, "-a", "x", "--input-bucket", "maps", "--output-bucket", "cogs"],
+        capture_output=True,
+        text=True,
+    )
+    assert_refused(done, "missing: -s, -e")
+
+
+def test_none_of_the_three_means_the_usual_keys(archive: Archive, tmp_path: Path):
+    command = [sys.executable, str(PROJECT / "cog_pipeline.py")]
+    done = subprocess.run(
+        [*command, "--input-bucket", "maps", "--output-bucket", "cogs"],
+        env={"HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+    )
+    assert_refused(done, f"{tmp_path}/.chtc_s3/access.key")
+
+
+def test_a_key_file_that_is_not_there(archive: Archive):
+    assert_refused(archive.run("-s", "absent.key"), "no key file", "absent.key", "-s")
+
+
+def test_a_key_file_that_others_can_read_is_warned_of(archive: Archive):
+    key = archive.directory / "access.key"
+    key.write_text(archive.store.access_key.read_text())
+    key.chmod(0o644)
+    done = archive.run("-a", str(key))
+    assert done.returncode == 0
+    assert f"chmod 600 {key}" in done.stderr
+
+
+def test_a_wrong_key(archive: Archive):
+    key = archive.directory / "secret.key"
+    key.write_text("wrong\n")
+    key.chmod(0o600)
+    assert_refused(archive.run("-s", str(key)), "check the key files")
+    assert crondor_jobs(archive) == []
+
+
+def test_an_unreachable_endpoint(archive: Archive):
+    endpoint = f"127.0.0.1:{s3.free_port()}"
+    assert_refused(archive.run("-e", endpoint), endpoint, "refused")
+    assert crondor_jobs(archive) == []
+
+
+def test_a_certificate_that_nobody_vouches_for(archive: Archive):
+    other = archive.directory / "other.pem"
+    other.write_text("")
+    assert_refused(archive.run("--ca-certs", str(other)))
+
+
+def test_a_bucket_that_is_not_there(archive: Archive):
+    assert_refused(
+        archive.run("--output-bucket", "nowhere"), "nowhere", "no such bucket"
+    )
+
+
+def test_htcondor_that_does_not_answer(archive: Archive):
+    done = archive.run(CONDOR_CONFIG="/dev/null")
+    assert_refused(done, "HTCondor", "condor_q")
+
+
+def test_a_period_that_cron_cannot_say(archive: Archive):
+    assert_refused(archive.run("--every", "7"), "7 minutes")
+
+
+def test_a_submit_option_that_is_none(archive: Archive):
+    assert_refused(archive.run("--submit-option", "queue 5"), "NAME = VALUE")
+
+
+def test_plain_http_only_when_it_is_said(archive: Archive):
+    assert_refused(archive.run("-e", "http://127.0.0.1:1"), "--insecure-http")
+
+
+def test_a_directory_that_htcondor_cannot_take(archive: Archive):
+    odd = archive.directory / "a,b"
+    odd.mkdir()
+    done = subprocess.run(archive.command(), cwd=odd, capture_output=True, text=True)
+    assert_refused(done, "a,b", "move it")
+
+
+def test_a_directory_with_a_space_is_fine(archive: Archive):
+    spaced = archive.directory / "our maps"
+    spaced.mkdir()
+    archive.upload_raster("image.tif", 1)
+    archive.upload_manifest("batch-raw.csv", [("image.tif", 1)])
+    done = subprocess.run(archive.command(), cwd=spaced, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert archive.outcome("batch-") == ([["image.tif", "1"]], [])
+
+
+def test_help_shows_every_command_and_an_example():
+    command = [sys.executable, str(PROJECT / "cog_pipeline.py"), "--help"]
+    shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    for word in ("launch", "poll", "reconcile", "pool", "--input-bucket"):
+        assert word in shown

@@ -1,0 +1,106 @@
+"""A manifest is read as people make it."""
+
+import csv
+import io
+from datetime import UTC, datetime
+
+import pytest
+from hypothesis import given, strategies
+
+from bucket import StoredObject
+from dag.errors import NotAManifest
+from dag.manifest import jpeg_key, parse, resolve, sandbox_name
+
+
+def keys_and_bands(content: bytes) -> list[tuple[str, int]]:
+    return [(row.key, row.bands) for row in parse(content).rows if not row.reason]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"maps/a.tif,3\nmaps/b.tif,1\n",
+        b"maps/a.tif,3\r\nmaps/b.tif,1",
+        b"maps/a.tif,3\rmaps/b.tif,1\r",
+        b"\xef\xbb\xbfmaps/a.tif,3\nmaps/b.tif,1\n",
+        "maps/a.tif,3\nmaps/b.tif,1\n".encode("utf-16"),
+        b"image,bands\nmaps/a.tif,3\nmaps/b.tif,1\n",
+        b"# image,bands\nmaps/a.tif,3\nmaps/b.tif,1\n",
+        b"\n\n  maps/a.tif ,\t3 \n\n , \nmaps/b.tif,1,a note,\n\n",
+        b'"maps/a.tif","3"\n"maps/b.tif",1.0\n',
+    ],
+)
+def test_the_forms_people_make(content: bytes):
+    assert keys_and_bands(content) == [("maps/a.tif", 3), ("maps/b.tif", 1)]
+
+
+def test_one_line_with_an_open_quote_fails_alone():
+    rows = parse(b'a.tif,1\n"b.tif,1\nc.tif,1\n').rows
+    assert [row.key for row in rows if not row.reason] == ["a.tif", "c.tif"]
+    assert [row.number for row in rows if row.reason] == [2]
+
+
+def test_a_first_row_that_is_bad_is_no_header():
+    manifest = parse(b"photo.png,three\na.tif,1\n")
+    assert manifest.header is None
+    assert len(manifest.rows) == 2
+
+
+def test_rows_keep_the_number_of_their_line():
+    rows = parse(b'image,bands\n\n"a\nb.tif",1\nc.tif,1\n').rows
+    assert [(row.key, row.number) for row in rows] == [("a\nb.tif", 3), ("c.tif", 5)]
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ("maps/x/a.tif", "x/a.tif"),
+        ("x/a.tif", "x/a.tif"),
+        ("maps/own.tif", "maps/own.tif"),
+    ],
+)
+def test_the_buckets_name_may_stand_before_the_key(written: str, meant: str):
+    stored = {
+        key: StoredObject(key, 7, "", datetime.now(UTC))
+        for key in ("x/a.tif", "maps/own.tif")
+    }
+    manifest = parse(f"{written},1\n".encode())
+    (row,) = resolve(manifest, "maps", stored).rows
+    assert (row.key, row.size, row.reason) == (meant, 7, None)
+
+
+@given(strategies.binary(max_size=300))
+def test_any_bytes_are_rows_or_no_manifest(content: bytes):
+    try:
+        rows = parse(content).rows
+    except NotAManifest as error:
+        assert str(error)
+    else:
+        assert all(row.reason or (row.key and row.bands) for row in rows)
+
+
+@given(
+    strategies.lists(
+        strategies.text(strategies.characters(exclude_characters="\0", codec="utf-8")),
+        min_size=1,
+        max_size=8,
+    )
+)
+def test_no_row_is_lost(names: list[str]):
+    text = io.StringIO()
+    writer = csv.writer(text)
+    for name in names:
+        writer.writerow([name + ".tif", "3"])
+    rows = parse(text.getvalue().encode()).rows
+    assert [row.fields[0] for row in rows] == [name + ".tif" for name in names]
+
+
+@given(strategies.text(min_size=1, max_size=40))
+def test_a_sandbox_name_is_harmless_in_any_language(name: str):
+    harmless = sandbox_name(f"folder/{name.encode(errors='replace').decode()}.tif")
+    assert harmless.replace("%", "").replace(".", "").replace("-", "").isascii()
+    assert not set(harmless) & set("/\\ ,;=\"'$(){}\n\r\t")
+
+
+def test_the_jpegs_key_stands_beside_the_image():
+    assert jpeg_key("a.b/c.d.TIFF") == "a.b/c.d.jpg"

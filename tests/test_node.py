@@ -1,0 +1,129 @@
+"""The node by hand, in a directory that holds the image, with no HTCondor."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import rasterio
+from PIL import Image
+from rio_cogeo.cogeo import cog_validate
+
+from tests import rasters
+from tests.conftest import PROJECT
+
+SCRIPT = PROJECT / "bin" / "generate_cogs.sh"
+
+
+def run_node(directory: Path, *arguments: str, **environment: str):
+    return subprocess.run(
+        [str(SCRIPT), *arguments],
+        cwd=directory,
+        env=os.environ | {"PYTHON": sys.executable} | environment,
+        capture_output=True,
+        text=True,
+    )
+
+
+def files(directory: Path) -> set[str]:
+    return {path.name for path in directory.iterdir()}
+
+
+@pytest.mark.parametrize("bands", [1, 2, 3, 4, 7])
+def test_it_leaves_a_cog_a_jpeg_and_a_result(tmp_path: Path, bands: int):
+    rasters.write(tmp_path / "image.tif", bands)
+
+    done = run_node(tmp_path, "image.tif", str(bands))
+
+    assert done.returncode == 0, done.stderr
+    assert files(tmp_path) == {"image.tif", "image.jpg", "result.json"}
+    assert cog_validate(tmp_path / "image.tif", strict=True, quiet=True)[0]
+    with Image.open(tmp_path / "image.jpg") as jpeg:
+        assert jpeg.mode == ("L" if bands < 3 else "RGB")
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert result["ok"]
+    assert (result["width"], result["height"], result["bands"]) == (700, 600, bands)
+    assert result["crs"] == "EPSG:32616"
+    assert result["cog"]["bytes"] == (tmp_path / "image.tif").stat().st_size
+
+
+def test_a_name_that_python_could_import_does_no_harm(tmp_path: Path):
+    (tmp_path / "rasterio.py").write_text("raise SystemExit('imported')")
+    (tmp_path / "json.py").write_text("raise SystemExit('imported')")
+    rasters.write(tmp_path / "node.tif", 1)
+    assert run_node(tmp_path, "node.tif", "1").returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("content", "bands", "code"),
+    [
+        (b"no raster", "3", "not-a-raster"),
+        (b"", "3", "not-a-raster"),
+        (None, "3", "image-missing"),
+        (b"<VRTDataset rasterXSize='1' rasterYSize='1'/>", "1", "not-a-raster"),
+    ],
+)
+def test_what_it_cannot_convert_it_explains(
+    tmp_path: Path, content: bytes | None, bands: str, code: str
+):
+    if content is not None:
+        (tmp_path / "image.tif").write_bytes(content)
+
+    done = run_node(tmp_path, "image.tif", bands)
+
+    assert done.returncode == 65
+    assert len(done.stderr.strip().splitlines()) == 1
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert (result["ok"], result["code"]) == (False, code)
+    assert result["reason"] in done.stderr
+    given = set() if content is None else {"image.tif"}
+    assert files(tmp_path) == {"result.json"} | given
+
+
+def test_a_truncated_image_leaves_only_its_result(tmp_path: Path):
+    whole = rasters.write(tmp_path / "whole.tif", 3).read_bytes()
+    (tmp_path / "whole.tif").unlink()
+    (tmp_path / "image.tif").write_bytes(whole[: len(whole) // 2])
+
+    done = run_node(tmp_path, "image.tif", "3")
+
+    assert done.returncode not in (0, 64)
+    assert files(tmp_path) == {"image.tif", "result.json"}
+    assert (tmp_path / "image.tif").stat().st_size == len(whole) // 2
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert not result["ok"]
+    assert result["reason"]
+
+
+def test_a_wrong_number_of_bands_names_both(tmp_path: Path):
+    rasters.write(tmp_path / "image.tif", 3)
+    done = run_node(tmp_path, "image.tif", "4")
+    assert done.returncode == 65
+    assert "says 4 bands" in done.stderr
+    assert "has 3" in done.stderr
+    with rasterio.open(tmp_path / "image.tif") as untouched:
+        assert untouched.count == 3
+
+
+@pytest.mark.parametrize("arguments", [(), ("image.tif",), ("image.tif", "three")])
+def test_a_wrong_call_shows_how_to_call_it(tmp_path: Path, arguments: tuple[str, ...]):
+    done = run_node(tmp_path, *arguments)
+    assert done.returncode == 64
+    assert "e.g. generate_cogs.sh scene.tif 4" in done.stderr
+
+
+def test_a_machine_without_python_says_so(tmp_path: Path):
+    rasters.write(tmp_path / "image.tif", 1)
+    done = run_node(tmp_path, "image.tif", "1", PYTHON="/nowhere/python3")
+    assert done.returncode == 69
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert result["code"] == "no-python"
+
+
+def test_the_dag_knows_the_status_that_forbids_another_try():
+    from dag.render import UNCONVERTIBLE
+    from node.errors import Unconvertible
+
+    assert Unconvertible.exit_status == UNCONVERTIBLE

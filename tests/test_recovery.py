@@ -1,0 +1,135 @@
+"""A run that was interrupted is carried on by what comes next."""
+
+import json
+import re
+import subprocess
+import sys
+import time
+
+from tests.conftest import PROJECT, Archive
+
+
+def test_a_claimed_manifest_is_submitted_by_the_next_poll(archive: Archive):
+    archive.launch()
+    archive.upload_raster("image.tif", 1)
+    _stop_crondor(archive)
+    archive.upload_manifest("batch-raw.csv", [("image.tif", 1)])
+
+    broken = archive.poll(CONDOR_CONFIG="/dev/null")
+    assert broken.returncode != 0
+    assert "the next poll tries again" in broken.stdout
+    assert "Traceback" not in broken.stderr
+    keys = [found.key for found in archive.maps.list("batch-")]
+    assert [key[:17] for key in keys] == ["batch-processing-"]
+
+    archive.poll()
+    assert archive.outcome("batch-") == ([["image.tif", "1"]], [])
+    assert len(list(archive.directory.glob("workflow-run-*"))) == 1
+
+
+def test_a_poll_that_is_repeated_submits_nothing_twice(archive: Archive):
+    archive.upload_raster("image.tif", 1)
+    archive.upload_manifest("batch-raw.csv", [("image.tif", 1)])
+    archive.launch()
+    (run,) = archive.directory.glob("workflow-run-*")
+    # As after a crash between the submission and its record.
+    (run / "submitted.json").unlink()
+
+    archive.poll()
+
+    seen = subprocess.run(
+        ["condor_q", "-constraint", f'CogPipelineRun == "{run}"', "-af", "ClusterId"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert len(seen.stdout.split()) == 1
+    assert archive.outcome("batch-") == ([["image.tif", "1"]], [])
+
+
+def test_a_dag_that_was_removed_is_reconciled(archive: Archive):
+    archive.upload_raster("image.tif", 1)
+    archive.upload_manifest("batch-raw.csv", [("image.tif", 1), ("gone.tif", 1)])
+    # Nodes that no machine takes, so that there is time to remove them.
+    archive.launch("--submit-option", "requirements = false")
+    (run,) = archive.directory.glob("workflow-run-*")
+    cluster = json.loads((run / "submitted.json").read_text())["cluster"]
+    subprocess.run(["condor_rm", str(cluster)], capture_output=True, check=True)
+
+    processed, failed = archive.outcome("batch-")
+
+    assert processed == []
+    assert [row[0] for row in failed] == ["image.tif", "gone.tif"]
+    assert all(row[2] for row in failed)
+
+
+def test_a_reconcile_that_fails_is_tried_again(archive: Archive):
+    archive.upload_raster("image.tif", 1)
+    archive.upload_manifest("batch-raw.csv", [("image.tif", 1)])
+    archive.launch()
+    (pipeline,) = archive.directory.glob("pipeline-*/pipeline.json")
+    kept = pipeline.read_text()
+    # An endpoint where nobody answers, as when the store is down.
+    pipeline.write_text(kept.replace(archive.store.endpoint, "127.0.0.1:9"))
+    (run,) = archive.directory.glob("workflow-run-*")
+    log = run / "reconcile.log"
+    deadline = time.monotonic() + 60
+    while not (log.exists() and "attempt 1" in log.read_text()):
+        assert time.monotonic() < deadline
+        time.sleep(0.5)
+    pipeline.write_text(kept)
+
+    assert archive.outcome("batch-") == ([["image.tif", "1"]], [])
+    assert "tried again in a minute" in log.read_text()
+    assert "1 rows processed, 0 failed" in _eventually(log, "processed")
+
+
+def test_reconciling_twice_changes_nothing(archive: Archive):
+    archive.upload_raster("image.tif", 1)
+    archive.upload_manifest("batch-raw.csv", [("image.tif", 1)])
+    archive.launch()
+    outcome = archive.outcome("batch-")
+    (run,) = archive.directory.glob("workflow-run-*")
+    _eventually(run / "reconcile.log", "processed")
+
+    done = subprocess.run(
+        [sys.executable, str(PROJECT / "cog_pipeline.py"), "reconcile", str(run)],
+        capture_output=True,
+        text=True,
+    )
+
+    assert done.returncode == 0, done.stderr
+    assert archive.outcome("batch-") == outcome
+
+
+def test_an_output_of_another_run_is_no_success(archive: Archive):
+    archive.upload_raster("image.tif", 1)
+    archive.cogs.write("image.tif", b"from an earlier run")
+    archive.cogs.write("image.jpg", b"from an earlier run")
+    archive.upload_manifest("batch-raw.csv", [("image.tif", 2)])
+    archive.launch()
+
+    processed, failed = archive.outcome("batch-")
+
+    assert processed == []
+    assert "says 2 bands" in failed[0][2]
+
+
+def _stop_crondor(archive: Archive) -> None:
+    (log,) = archive.directory.glob("pipeline-*/crondor.log")
+    cluster = re.search(r"\((\d+)\.", log.read_text())[1]
+    subprocess.run(["condor_rm", cluster], capture_output=True, check=True)
+    deadline = time.monotonic() + 30
+    while subprocess.run(
+        ["condor_q", cluster, "-af", "ClusterId"], capture_output=True, text=True
+    ).stdout.strip():
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+
+
+def _eventually(file, word: str) -> str:
+    deadline = time.monotonic() + 30
+    while not (file.exists() and word in file.read_text()):
+        assert time.monotonic() < deadline, f"no {word!r} in {file}"
+        time.sleep(0.2)
+    return file.read_text()
