@@ -29,6 +29,8 @@ def _drop_to_nobody() -> list[str]:
         "--clear-groups",
         f"--inh-caps={capabilities}",
         f"--ambient-caps={capabilities}",
+        # Or access(2), by which HTCondor looks before it opens, knows of none.
+        "--securebits=+no_setuid_fixup",
         "--",
     ]
 
