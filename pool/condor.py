@@ -15,7 +15,7 @@ import jinja2
 from pool import process
 from pool.distribution import Distribution
 from pool.errors import PoolError
-from pool.ordinary_user import command_prefix
+from pool.ordinary_user import command_prefix, give
 
 _TEMPLATES = Path(__file__).resolve().parent.parent / "templates"
 _DOMAIN = "cog-pipeline.pool"
@@ -50,7 +50,8 @@ class Condor:
 
 def configure(condor: Condor) -> None:
     """Write the configuration, a signing key and a token, once a directory."""
-    for folder in ("log", "spool", "execute", "passwords.d", "tokens.d"):
+    folders = ("log", "spool", "execute", "passwords.d", "tokens.d", "root-tokens.d")
+    for folder in folders:
         (condor.directory / folder).mkdir(mode=0o700, exist_ok=True)
     user = getpass.getuser() if os.geteuid() else "nobody"
     templates = jinja2.Environment(
@@ -74,8 +75,15 @@ def configure(condor: Condor) -> None:
     if not signing_key.exists():
         signing_key.touch(mode=0o600)
         signing_key.write_bytes(secrets.token_bytes(64))
+    give(condor.directory)
     identity = f"{user}@{_DOMAIN}"
     _condor(condor, "condor_token_create", "-identity", identity, "-token", "owner")
+    # For a client that is root: everyone reads tokens from files of their own.
+    token = condor.directory / "tokens.d" / "owner"
+    for_root = condor.directory / "root-tokens.d" / "owner"
+    for_root.unlink(missing_ok=True)
+    for_root.touch(mode=0o600)
+    for_root.write_bytes(token.read_bytes())
 
 
 def start(condor: Condor, certificates: Path) -> None:

@@ -13,6 +13,7 @@ import pwd
 import shutil
 import subprocess
 from functools import cache
+from pathlib import Path
 
 from pool.errors import PoolError
 
@@ -40,6 +41,19 @@ def _works(prefix: list[str]) -> bool:
         return False
     who = subprocess.run([*prefix, "id", "-u"], capture_output=True, text=True)
     return who.returncode == 0 and who.stdout.strip() not in ("", "0")
+
+
+def give(directory: Path) -> None:
+    """Make the pool's user the owner of a directory and of all that is in it.
+
+    HTCondor reads its secrets from files of its own user alone. In a user
+    namespace root's files are that already.
+    """
+    if command_prefix()[:1] != ["setpriv"]:
+        return
+    nobody = pwd.getpwnam("nobody")
+    for path in (directory, *directory.rglob("*")):
+        os.chown(path, nobody.pw_uid, nobody.pw_gid, follow_symlinks=False)
 
 
 @cache

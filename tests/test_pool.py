@@ -67,12 +67,13 @@ def test_keys_and_tokens_are_private(pool: PersonalPool):
     condor = pool.condor.directory
     private = [
         *(condor / "tokens.d").iterdir(),
+        *(condor / "root-tokens.d").iterdir(),
         *(condor / "passwords.d").iterdir(),
         pool.s3.access_key,
         pool.s3.secret_key,
         pool.s3.directory / "server.key",
     ]
-    assert len(private) == 5
+    assert len(private) == 6
     for path in private:
         assert path.stat().st_mode & 0o077 == 0, path
 
