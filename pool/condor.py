@@ -50,8 +50,7 @@ class Condor:
 
 def configure(condor: Condor) -> None:
     """Write the configuration, a signing key and a token, once a directory."""
-    folders = ("log", "spool", "execute", "passwords.d", "tokens.d", "root-tokens.d")
-    for folder in folders:
+    for folder in ("log", "spool", "execute", "passwords.d", "tokens.d"):
         (condor.directory / folder).mkdir(mode=0o700, exist_ok=True)
     user = getpass.getuser() if os.geteuid() else "nobody"
     templates = jinja2.Environment(
@@ -78,12 +77,13 @@ def configure(condor: Condor) -> None:
     give(condor.directory)
     identity = f"{user}@{_DOMAIN}"
     _condor(condor, "condor_token_create", "-identity", identity, "-token", "owner")
-    # For a client that is root: everyone reads tokens from files of their own.
-    token = condor.directory / "tokens.d" / "owner"
-    for_root = condor.directory / "root-tokens.d" / "owner"
-    for_root.unlink(missing_ok=True)
-    for_root.touch(mode=0o600)
-    for_root.write_bytes(token.read_bytes())
+    # Everyone reads tokens from files of their own: a copy for us, where the
+    # pool's user is another.
+    tokens = condor.directory / "tokens.d"
+    copy = tokens / "client"
+    copy.unlink(missing_ok=True)
+    copy.touch(mode=0o600)
+    copy.write_bytes((tokens / "owner").read_bytes())
 
 
 def start(condor: Condor, certificates: Path) -> None:

@@ -67,7 +67,6 @@ def test_keys_and_tokens_are_private(pool: PersonalPool):
     condor = pool.condor.directory
     private = [
         *(condor / "tokens.d").iterdir(),
-        *(condor / "root-tokens.d").iterdir(),
         *(condor / "passwords.d").iterdir(),
         pool.s3.access_key,
         pool.s3.secret_key,
