@@ -263,6 +263,21 @@ def _relocate(built: Path, final: Path) -> None:
             if ".so" not in program.name:
                 setting += ["--set-interpreter", str(loader)]
             _run([patchelf, *setting, str(program)])
+    _mend_curl_plugin(built / "libexec" / "curl_plugin", patchelf)
+
+
+def _mend_curl_plugin(plugin: Path, patchelf: str) -> None:
+    """Keep HTCondor's transfers from crashing on a machine without /etc/services.
+
+    Seen in 23.9.6 and 25.14.1: to fill in a statistic, the plugin looks up the
+    service "http", and where that fails, as in a container without the package
+    netbase, it frees what was never set. What it would free is a few bytes of a
+    program that ends at once, so the call is turned into one that does nothing.
+    """
+    with tempfile.NamedTemporaryFile("w", suffix=".map") as symbols:
+        symbols.write("freeaddrinfo getpid\n")
+        symbols.flush()
+        _run([patchelf, "--rename-dynamic-symbols", symbols.name, str(plugin)])
 
 
 def _elf_files(folder: Path) -> Iterator[Path]:
