@@ -10,7 +10,10 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 
 from PIL import Image, ImageDraw, ImageOps
 from rich.console import Console
@@ -41,24 +44,36 @@ console = Console(highlight=False)
 
 
 def main() -> int:
-    signal.signal(signal.SIGTERM, _interrupt)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupt)
     if OUTPUT.exists():
         shutil.rmtree(OUTPUT)
     OUTPUT.mkdir()
     # Its logs are of no use to anyone once it has stopped.
-    with tempfile.TemporaryDirectory(dir=OUTPUT, prefix=".pool-") as directory:
-        with console.status("starting") as status:
-            pool = personal.start(Path(directory), lambda what: status.update(what))
-        try:
-            _say_step("A personal HTCondor pool and an S3 server run on this machine.")
-            return _run(pool)
-        finally:
-            with console.status("stopping the pool"):
-                personal.stop(pool)
+    with (
+        tempfile.TemporaryDirectory(dir=OUTPUT, prefix=".pool-") as directory,
+        _pool(Path(directory)) as pool,
+    ):
+        _say_step("A personal HTCondor pool and an S3 server run on this machine.")
+        return _run(pool)
+
+
+@contextmanager
+def _pool(directory: Path) -> Iterator[PersonalPool]:
+    with console.status("starting") as status:
+        pool = personal.start(directory, lambda what: status.update(what))
+    try:
+        yield pool
+    finally:
+        with console.status("stopping the pool"):
+            personal.stop(pool)
 
 
 def _run(pool: PersonalPool) -> int:
     os.environ.update(pool.condor.environment)
+    # Not earlier, since HTCondor's bindings read CONDOR_CONFIG when imported.
+    from dag import run as runs, schedd
+
     s3 = pool.s3
     store = Store(s3.endpoint, s3.access_key, s3.secret_key, ca_certs=s3.ca_certs)
     maps, cogs = Bucket(store, "maps"), Bucket(store, "cogs")
@@ -72,7 +87,7 @@ def _run(pool: PersonalPool) -> int:
     console.print(text.getvalue(), style="dim")
 
     _launch(pool)
-    if not _watch(maps):
+    if not _watch(runs, schedd):
         console.print(
             f"The run did not end within {PATIENCE_SECONDS} s: look into "
             f"{_shown(OUTPUT)}/workflow-run-*/convert.dag.dagman.out",
@@ -118,10 +133,8 @@ def _launch(pool: PersonalPool) -> None:
     )
 
 
-def _watch(maps: Bucket) -> bool:
+def _watch(runs: ModuleType, schedd: ModuleType) -> bool:
     """Show a bar until the manifest's two CSVs are there; False when in vain."""
-    from dag import run as runs, schedd  # reads CONDOR_CONFIG when imported
-
     deadline = time.monotonic() + PATIENCE_SECONDS
     with Progress(
         TextColumn("{task.description}"),
@@ -132,7 +145,8 @@ def _watch(maps: Bucket) -> bool:
     ) as bars:
         bar = bars.add_task("converting", total=None)
         while time.monotonic() < deadline:
-            run = next(_runs_below(OUTPUT, runs), None)
+            begun = next(OUTPUT.glob("workflow-run-*/run.json"), None)
+            run = runs.load(begun.parent) if begun else None
             if run and run.done:
                 bars.update(bar, completed=bars.tasks[0].total or 1)
                 return True
@@ -141,11 +155,6 @@ def _watch(maps: Bucket) -> bool:
                 bars.update(bar, total=progress.total or None, completed=ended)
             time.sleep(0.5)
     return False
-
-
-def _runs_below(directory: Path, runs):
-    for file in directory.glob("workflow-run-*/run.json"):
-        yield runs.load(file.parent)
 
 
 def _show_csvs(maps: Bucket) -> None:
@@ -228,6 +237,9 @@ def _say_step(sentence: str) -> None:
 
 
 def _interrupt(number: int, frame: object) -> None:
+    # Once: make passes Ctrl-C on, and a second must not stop the cleaning up.
+    for further in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(further, signal.SIG_IGN)
     raise KeyboardInterrupt
 
 

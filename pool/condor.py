@@ -103,6 +103,7 @@ def start(condor: Condor, certificates: Path) -> None:
         [*command_prefix(), str(master), "-f", "-pidfile", str(condor.pidfile)],
         environment=environment,
         log=condor.directory / "log" / "master.out",
+        pidfile=condor.pidfile,
     )
     deadline = time.monotonic() + _READY_SECONDS
     while not _ready(condor):

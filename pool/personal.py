@@ -46,20 +46,24 @@ def open_pool(directory: Path, say: Say) -> PersonalPool:
 
 
 def start(directory: Path, say: Say) -> PersonalPool:
-    """Start what of the pool does not run yet.
+    """Start what of the pool does not run yet; all of it or nothing.
 
     Raises:
         PoolError: it cannot be installed or started.
     """
     pool = open_pool(directory, say)
-    s3.configure(pool.s3, pool.condor.distribution.openssl)
-    if not s3.running(pool.s3):
-        say("starting the S3 server")
-        s3.start(pool.s3)
-    if not condor.running(pool.condor):
-        say("starting HTCondor")
-        condor.configure(pool.condor)
-        condor.start(pool.condor, pool.s3.certificates)
+    try:
+        s3.configure(pool.s3, pool.condor.distribution.openssl)
+        if not s3.running(pool.s3):
+            say("starting the S3 server")
+            s3.start(pool.s3)
+        if not condor.running(pool.condor):
+            say("starting HTCondor")
+            condor.configure(pool.condor)
+            condor.start(pool.condor, pool.s3.certificates)
+    except BaseException:
+        stop(pool)
+        raise
     return pool
 
 

@@ -10,7 +10,9 @@ from pathlib import Path
 from pool.errors import PoolError
 
 
-def start(command: list[str], environment: dict[str, str], log: Path) -> int:
+def start(
+    command: list[str], environment: dict[str, str], log: Path, pidfile: Path
+) -> None:
     """Start ``command`` in a session of its own, so that Ctrl-C passes it by."""
     with log.open("ab") as output:
         child = subprocess.Popen(
@@ -21,11 +23,15 @@ def start(command: list[str], environment: dict[str, str], log: Path) -> int:
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-    # The kernel shows an empty command line for a moment after exec.
-    command_line = Path(f"/proc/{child.pid}/cmdline")
-    while child.poll() is None and not command_line.read_bytes():
-        time.sleep(0.01)
-    return child.pid
+    try:
+        pidfile.write_text(str(child.pid))
+        # The kernel shows an empty command line for a moment after exec.
+        command_line = Path(f"/proc/{child.pid}/cmdline")
+        while child.poll() is None and not command_line.read_bytes():
+            time.sleep(0.01)
+    except BaseException:
+        child.kill()
+        raise
 
 
 def alive(pidfile: Path, mark: str) -> bool:

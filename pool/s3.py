@@ -109,7 +109,7 @@ def start(server: S3Server) -> None:
         # Quoted, as rclone reads a list of pairs there, each with a comma in it.
         "RCLONE_AUTH_KEY": '"' + ",".join(key.strip() for key in keys) + '"',
     }
-    pid = process.start(
+    process.start(
         [
             str(program_of_environment("rclone")),
             *("serve", "s3", str(server.buckets)),
@@ -119,8 +119,8 @@ def start(server: S3Server) -> None:
         ],
         environment=environment,
         log=log,
+        pidfile=server.pidfile,
     )
-    server.pidfile.write_text(str(pid))
     deadline = time.monotonic() + _READY_SECONDS
     while not _answers(server):
         if time.monotonic() > deadline or not running(server):
