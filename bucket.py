@@ -134,10 +134,17 @@ class Bucket:
 
     def read(self, key: str) -> bytes:
         """Raises ObjectMissing when there is none."""
+        return self.read_with_etag(key)[0]
+
+    def read_with_etag(self, key: str) -> tuple[bytes, str]:
+        """An object's content and the ETag of just that content.
+
+        Raises ObjectMissing when there is none.
+        """
         with self._explained("the object {name}/" + key):
             answer = self._client.get_object(self.name, key)
             try:
-                return answer.read()
+                return answer.read(), answer.headers.get("ETag", "").strip('"')
             finally:
                 answer.close()
                 answer.release_conn()

@@ -203,7 +203,10 @@ def launch(
         f"{pipeline.home.name}/poll.out tells what it did.",
         soft_wrap=True,
     )
-    poll_once(pipeline, reconcile_run, _say)
+    try:
+        poll_once(pipeline, reconcile_run, _say)
+    except (BucketError, PipelineError) as error:
+        _warn(f"the first look did not go well: {error}; the job goes on looking")
 
 
 def _store(

@@ -69,8 +69,8 @@ def _begin(
     reconcile: Reconcile,
     say: Say,
 ) -> Run:
-    content = inputs.read(found.key)
-    run = runs.create(pipeline, found, content)
+    content, etag = inputs.read_with_etag(found.key)
+    run = runs.create(pipeline, found.key, etag, content)
     _carry_on(run, inputs, pipeline, reconcile, say)
     return run
 

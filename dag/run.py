@@ -22,7 +22,6 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from bucket import StoredObject
 from dag.files import write_atomically
 from dag.manifest import Manifest, Row
 from dag.pipeline import Pipeline
@@ -127,12 +126,12 @@ def is_ours(key: str) -> bool:
     return _OURS.search(key) is not None
 
 
-def create(pipeline: Pipeline, found: StoredObject, content: bytes) -> Run:
+def create(pipeline: Pipeline, manifest_key: str, etag: str, content: bytes) -> Run:
     """Make the run directory of a manifest that was just read."""
     timestamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
     name = RUN_DIRECTORY_PREFIX + timestamp
     place = _make_new(pipeline.directory / name)
-    run = Run(place, pipeline.file, found.key, found.etag, timestamp)
+    run = Run(place, pipeline.file, manifest_key, etag, timestamp)
     write_atomically(run.manifest_file, content)
     run.results_directory.mkdir()
     run.logs_directory.mkdir()
