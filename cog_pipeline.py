@@ -19,9 +19,7 @@ from post.reconcile import reconcile as reconcile_run
 
 DEFAULT_KEYS = Path.home() / ".chtc_s3"
 DEFAULT_ENDPOINT = "s3dev.chtc.wisc.edu"
-# DAGMan runs a POST script again that ends with this (convert.dag).
-TRY_AGAIN = 1
-GIVE_UP = 2
+GIVE_UP = 1
 # One attempt a minute; after that the next poll takes over.
 MOST_ATTEMPTS = 60
 
@@ -182,6 +180,8 @@ def launch(
         raise click.UsageError(
             "--in-place wants one bucket for both, and no --output-prefix."
         )
+    if container_image and Path(container_image).exists():
+        container_image = str(Path(container_image).resolve())
     pipeline = Pipeline(
         directory=Path.cwd(),
         store=_store(access_key, secret_key, s3_endpoint, insecure_http, ca_certs),
@@ -200,7 +200,7 @@ def launch(
     console.print(
         f"Launched as job {cluster}: every {every} minutes it looks for "
         f"{pattern!r} in {input_bucket}. 'condor_rm {cluster}' ends it, and "
-        f"{pipeline.home.name}/poll.out tells what it did.",
+        f"{pipeline.home.name}/poll.out tells what it did last.",
         soft_wrap=True,
     )
     try:
@@ -234,7 +234,8 @@ def _store(
             "for test endpoints, with --insecure-http."
         )
     return Store(
-        endpoint=host.rstrip("/"),
+        # In one form, by which two launches are seen to be the same.
+        endpoint=host.rstrip("/").lower().removesuffix(":443"),
         access_key=access_key.expanduser().resolve(),
         secret_key=secret_key.expanduser().resolve(),
         secure=not insecure_http,
@@ -255,8 +256,7 @@ def poll(pipeline_file: Path) -> None:
 
 @cli.command()
 @click.argument("run_directory", type=click.Path(exists=True, path_type=Path))
-@click.argument("dag_status", required=False)
-def reconcile(run_directory: Path, dag_status: str | None) -> None:
+def reconcile(run_directory: Path) -> None:
     """End a run: write its two CSVs (DAGMan calls this).
 
     \b
@@ -270,7 +270,7 @@ def reconcile(run_directory: Path, dag_status: str | None) -> None:
         last = attempt >= MOST_ATTEMPTS
         then = "the next poll tries again" if last else "tried again in a minute"
         _say(f"attempt {attempt}: {error}; {then}")
-        sys.exit(GIVE_UP if last else TRY_AGAIN)
+        sys.exit(GIVE_UP if last else render.TRY_AGAIN)
     _say(
         f"{run.manifest_key}: {outcome.processed} rows processed, "
         f"{outcome.failed} failed"
@@ -309,7 +309,7 @@ def pool() -> None:
 def pool_start(personal, directory: Path) -> None:
     """Start it, after fetching HTCondor if there is none."""
     with console.status("starting") as status:
-        started = personal.start(directory, lambda what: status.update(what))
+        started = personal.start(directory, status.update)
     _describe_pool(started)
 
 
@@ -318,7 +318,7 @@ def pool_start(personal, directory: Path) -> None:
 def pool_stop(personal, directory: Path) -> None:
     """Stop it, and the jobs that run in it."""
     with console.status("stopping"):
-        personal.stop(personal.existing_pool(directory, _say))
+        personal.stop(personal.existing_pool(directory))
     console.print("Stopped; its queue and its buckets are kept for the next start.")
 
 
@@ -326,7 +326,7 @@ def pool_stop(personal, directory: Path) -> None:
 @_directory_option
 def pool_status(personal, directory: Path) -> None:
     """Say whether it runs; the exit status is 1 when it does not."""
-    found = personal.existing_pool(directory, _say)
+    found = personal.existing_pool(directory)
     if not found.running:
         console.print(f"The pool in {directory} does not run.", soft_wrap=True)
         sys.exit(1)
@@ -337,7 +337,7 @@ def pool_status(personal, directory: Path) -> None:
 @_directory_option
 def pool_env(personal, directory: Path) -> None:
     """Print what a shell evaluates to reach it."""
-    click.echo(personal.shell_lines(personal.existing_pool(directory, _say)), nl=False)
+    click.echo(personal.shell_lines(personal.existing_pool(directory)), nl=False)
 
 
 def _describe_pool(found) -> None:

@@ -1,7 +1,9 @@
 """Launch the pipeline once: check everything, then submit the crondor job."""
 
+import os
 import secrets
 import stat
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -39,7 +41,8 @@ def launch(pipeline: Pipeline, warn: Say) -> int:
             f"{running.cluster}, of {running.owner}, {running.status}{held}. "
             f"'condor_rm {running.cluster}' stops it"
         )
-    pipelines.save(pipeline)
+    pipeline.home.mkdir(mode=0o700, exist_ok=True)
+    pipelines.save(pipeline, pipeline.file)
     description = render.crondor(pipeline)
     write_atomically(pipeline.home / "crondor.sub", description)
     return schedd.submit(description)
@@ -52,30 +55,37 @@ def check(pipeline: Pipeline, warn: Say) -> None:
         _check_key(option, file, warn)
     if store.ca_certs and not store.ca_certs.is_file():
         raise PipelineError(f"there is no file {store.ca_certs}: see --ca-certs")
-    _check_targets(pipeline)
+    _check_names(pipeline)
+    if not os.access(pipeline.directory, os.W_OK):
+        raise PipelineError(f"{pipeline.directory} cannot be written: launch elsewhere")
     paths = [pipeline.directory, render.PROJECT, store.access_key, store.secret_key]
-    render.check_paths(paths)
+    render.check_paths([*paths, Path(sys.executable)])
     inputs, outputs = pipeline.inputs(), pipeline.outputs()
     for bucket in (inputs, outputs):
         bucket.check()
-    for bucket in (inputs, outputs):
-        _check_writing(bucket)
+    _check_writing(inputs)
     schedd.check()
 
 
 def _check_key(option: str, file: Path, warn: Say) -> None:
     if not file.is_file():
         raise PipelineError(f"there is no key file {file}: see {option}")
-    if not file.read_text().strip():
+    try:
+        key = file.read_text().strip()
+    except (OSError, ValueError) as error:
+        raise PipelineError(f"the key file {file} cannot be read: {error}") from error
+    if not key:
         raise PipelineError(f"the key file {file} is empty")
     if file.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
         warn(f"others can read the key file {file}: chmod 600 {file}")
 
 
-def _check_targets(pipeline: Pipeline) -> None:
+def _check_names(pipeline: Pipeline) -> None:
     for name in (pipeline.input_bucket, pipeline.output_bucket):
         if not name or set(name) & set("/\\ ,;\"'$"):
             raise PipelineError(f"{name!r} is no name of a bucket")
+    if not (pipeline.container_image or "").isprintable():
+        raise PipelineError(f"{pipeline.container_image!r} is no container image")
 
 
 def _check_writing(bucket: Bucket) -> None:

@@ -21,7 +21,9 @@ _BYTE_ORDER_MARKS = {
     b"\xff\xfe": "utf-16",
     b"\xfe\xff": "utf-16",
 }
-_HEADER_FIELD = re.compile(r"[^./\\\d]*")
+# What people write over the two columns.
+_IMAGE_HEADER = re.compile(r"\W*(image|file|path|key|name|object|url|raster)\b", re.I)
+_BANDS_HEADER = re.compile(r"band|channel|sample|count|number", re.I)
 
 
 @dataclass(frozen=True)
@@ -105,7 +107,7 @@ def resolve(
         if row.reason is None:
             row = _find(row, bucket, stored)
         if row.reason is None:
-            row = _claim_outputs(row, taken)
+            row = _reserve_outputs(row, taken)
         rows.append(row)
     return replace(manifest, rows=tuple(rows))
 
@@ -162,32 +164,39 @@ def _read_fields(text: str) -> Iterator[tuple[int, tuple[str, ...], str | None]]
             fields = next(csv.reader([line], strict=True), [])
             yield number, tuple(fields), None
         except csv.Error as error:
-            yield number, (line.strip(), ""), f"the line is no CSV: {error}"
+            # A space after a closing quote does no harm: there are two fields.
+            fields = [field.strip() for field in next(csv.reader([line]))]
+            broken = f"the line is no CSV: {error}" if len(fields) < 2 else None
+            yield number, tuple(fields), broken
 
 
 def _is_header(fields: tuple[str, ...]) -> bool:
-    # A word or two each, with nothing in them of a path or a number.
-    return all(_HEADER_FIELD.fullmatch(field) for field in fields[:2])
+    image, bands = (*fields, "")[:2]
+    if image.strip().lower().endswith(_TIFF_SUFFIXES):
+        return False
+    return bool(_IMAGE_HEADER.match(image) or _BANDS_HEADER.search(bands))
 
 
 def _read_row(number: int, fields: tuple[str, ...]) -> Row:
-    key = fields[0].strip()
+    key = _bare(fields[0])
     row = Row(number, fields, key=key)
     if not key:
         return row.failed("no image is named")
     if key.startswith("/"):
         return row.failed("the image begins with '/': write bucket/path/image.tif")
-    if ".." in key.split("/"):
-        return row.failed("the image has '..' in its path: write the path without")
+    if {".", ".."} & set(key.split("/")):
+        return row.failed("the image has '.' or '..' in its path: write it without")
     if not key.lower().endswith(_TIFF_SUFFIXES):
         return row.failed("not a TIFF by name: it must end in .tif or .tiff")
+    if key.rsplit("/", 1)[-1].startswith("."):
+        return row.failed("its name begins with '.': rename the image")
     encoded = max(len(sandbox_name(key)), len(sandbox_name(jpeg_key(key))))
     if encoded > _LONGEST_NAME:
         return row.failed(
             f"the image's name is too long: {encoded} characters when "
             f"percent-encoded, at most {_LONGEST_NAME}"
         )
-    written = fields[1].strip() if len(fields) > 1 else ""
+    written = _bare(fields[1]) if len(fields) > 1 else ""
     if not written:
         return row.failed("no number of bands: write image,bands")
     # A spreadsheet may make 3.0 of a 3.
@@ -200,6 +209,14 @@ def _read_row(number: int, fields: tuple[str, ...]) -> Row:
     return replace(row, bands=int(bands[1]))
 
 
+def _bare(field: str) -> str:
+    """A field without the spaces, and the quotes after a space, round it."""
+    field = field.strip()
+    if len(field) > 1 and field[0] == field[-1] == '"':
+        return field[1:-1].strip()
+    return field
+
+
 def _find(row: Row, bucket: str, stored: Mapping[str, StoredObject]) -> Row:
     for key in candidate_keys(row, bucket):
         if key in stored:
@@ -207,7 +224,7 @@ def _find(row: Row, bucket: str, stored: Mapping[str, StoredObject]) -> Row:
     return row.failed(f"not in the bucket {bucket}: upload it, or mend its name")
 
 
-def _claim_outputs(row: Row, taken: dict[str, int]) -> Row:
+def _reserve_outputs(row: Row, taken: dict[str, int]) -> Row:
     jpeg = jpeg_key(row.key)
     if row.key in taken:
         return row.failed(f"twice in the manifest: line {taken[row.key]} is the same")

@@ -62,10 +62,9 @@ class Pipeline:
         return Bucket(self.store, self.output_bucket)
 
 
-def save(pipeline: Pipeline) -> None:
-    pipeline.home.mkdir(mode=0o700, exist_ok=True)
+def save(pipeline: Pipeline, path: Path) -> None:
     text = json.dumps(asdict(pipeline), indent=2, default=str)
-    write_atomically(pipeline.file, text + "\n")
+    write_atomically(path, text + "\n")
 
 
 def load(path: Path) -> Pipeline:

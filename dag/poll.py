@@ -4,12 +4,13 @@ import fcntl
 import fnmatch
 import json
 import re
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
 from bucket import Bucket, BucketError, StoredObject
-from dag import render, run as runs, schedd, signing
+from dag import pipeline as pipelines, render, run as runs, schedd, signing
 from dag.errors import NotAManifest, PipelineError
 from dag.files import write_atomically
 from dag.manifest import Manifest, Row, candidate_keys, parse, resolve
@@ -33,8 +34,9 @@ def poll(pipeline: Pipeline, reconcile: Reconcile, say: Say) -> list[Run]:
         The runs that were begun.
 
     Raises:
-        BucketError, PipelineError: of the manifests that could not be started,
-            the first one's; the others were started nevertheless.
+        Exception: of the runs that could not be carried on and the manifests
+            that could not be started, the first one's; a BucketError or a
+            PipelineError if it was foreseen. The others went on nevertheless.
     """
     errors: list[Exception] = []
     begun = []
@@ -42,11 +44,18 @@ def poll(pipeline: Pipeline, reconcile: Reconcile, say: Say) -> list[Run]:
         for run in runs.all_runs(pipeline):
             if not run.done:
                 with _collected(errors, say, run.manifest_key):
-                    _recover(run, pipeline, reconcile, say)
+                    _recover(run, reconcile, say)
         inputs = pipeline.inputs()
+        # A manifest whose run could not be carried on waits for that run.
+        begun_before = {
+            (run.manifest_key, run.etag)
+            for run in runs.all_runs(pipeline)
+            if not run.done
+        }
         for found in find_manifests(inputs, pipeline.pattern):
-            with _collected(errors, say, found.key):
-                begun.append(_begin(found, inputs, pipeline, reconcile, say))
+            if (found.key, found.etag) not in begun_before:
+                with _collected(errors, say, found.key):
+                    begun.append(_begin(found, inputs, pipeline, reconcile, say))
     if errors:
         raise errors[0]
     return begun
@@ -75,27 +84,31 @@ def _begin(
     return run
 
 
-def _recover(run: Run, pipeline: Pipeline, reconcile: Reconcile, say: Say) -> None:
+def _recover(run: Run, reconcile: Reconcile, say: Say) -> None:
     """Carry on a run from whatever step it had come to."""
-    if run.job_id is None:
-        inputs = pipeline.inputs()
-        if inputs.exists(run.processing_key) or inputs.exists(run.manifest_key):
-            _carry_on(run, inputs, pipeline, reconcile, say)
-        else:
-            say(f"{run.manifest_key} was removed before it was claimed: nothing done")
-            write_atomically(
-                run.done_file, json.dumps({"processed": 0, "failed": 0}) + "\n"
-            )
-    elif schedd.find_cluster(run.job_id) is None:
+    pipeline = pipelines.load(run.pipeline_file)
+    if run.cluster is None:
+        _carry_on(run, pipeline.inputs(), pipeline, reconcile, say)
+        return
+    job = schedd.find_cluster(run.cluster)
+    if job is None:
         say(f"{run.directory.name}: its DAG has left the queue, reconciling")
         reconcile(run, pipeline)
+    elif job.hold_reason is not None:
+        say(
+            f"{run.directory.name}: its DAGMan is held: {job.hold_reason}; "
+            f"'condor_release {job.cluster}' lets it go on"
+        )
 
 
 def _carry_on(
     run: Run, inputs: Bucket, pipeline: Pipeline, reconcile: Reconcile, say: Say
 ) -> None:
     """From a run that exists to a DAG in the queue; every step can be repeated."""
-    _claim(run, inputs)
+    if not _claim(run, inputs):
+        say(f"{run.manifest_key} was removed or replaced before it was claimed")
+        runs.finish(run, processed=0, failed=0)
+        return
     _check(run, inputs, pipeline)
     manifest = runs.load_rows(run)
     convertible = runs.convertible(manifest.rows)
@@ -110,17 +123,24 @@ def _carry_on(
     )
 
 
-def _claim(run: Run, inputs: Bucket) -> None:
+def _claim(run: Run, inputs: Bucket) -> bool:
     """Rename the manifest, which makes this access point the one to work on it.
 
     What was read and checked is what is written; a manifest that was replaced
-    meanwhile stays, and is a manifest of its own.
+    since is a manifest of its own.
+
+    Returns:
+        Whether it is claimed: False when somebody removed or replaced it first.
     """
-    if not inputs.exists(run.processing_key):
-        inputs.write(run.processing_key, run.manifest_file.read_bytes())
     waiting = inputs.find([run.manifest_key]).get(run.manifest_key)
-    if waiting and waiting.etag == run.etag:
+    ours = waiting is not None and waiting.etag == run.etag
+    if not inputs.exists(run.processing_key):
+        if not ours:
+            return False
+        inputs.write(run.processing_key, run.manifest_file.read_bytes())
+    if ours:
         inputs.remove(run.manifest_key)
+    return True
 
 
 def _check(run: Run, inputs: Bucket, pipeline: Pipeline) -> None:
@@ -200,6 +220,8 @@ def _collected(errors: list[Exception], say: Say, what: str) -> Iterator[None]:
     """Let one manifest's failure not keep the others waiting."""
     try:
         yield
-    except (BucketError, PipelineError) as error:
+    except Exception as error:
+        if not isinstance(error, BucketError | PipelineError):
+            traceback.print_exc()
         say(f"{what}: {error}; the next poll tries again")
         errors.append(error)

@@ -1,7 +1,8 @@
 """Templates and rows in, what HTCondor reads out.
 
-Every value that a person or a bucket chose passes a filter that escapes it for
-the language it is written into.
+Every value that came from a manifest or a bucket passes a filter that escapes it
+for the language it is written into. What the person who launches says, as paths
+and submit options, is checked at launch and written as it is.
 """
 
 import os
@@ -26,6 +27,9 @@ SCRIPT = PROJECT / "cog_pipeline.py"
 # What bin/generate_cogs.sh exits with for an image that will never convert, so
 # that it is not tried again (sysexits.h: EX_DATAERR).
 UNCONVERTIBLE = 65
+# What 'reconcile' exits with to be run again (sysexits.h: EX_TEMPFAIL); no status
+# that Python has for errors of its own.
+TRY_AGAIN = 75
 _MIB = 2**20
 # The environment that the crondor job and what it starts run in.
 _KEPT_VARIABLES = ("HOME", "USER", "PATH", "CONDOR_CONFIG", "LANG", "TZ")
@@ -133,6 +137,7 @@ def write_dag(run: Run, pipeline: Pipeline, nodes: Iterable[Node]) -> None:
         nodes=nodes,
         project=PROJECT,
         unconvertible=UNCONVERTIBLE,
+        try_again=TRY_AGAIN,
     )
     stream.enable_buffering(200)
     with scratch.open("w", encoding="utf-8") as file:

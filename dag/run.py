@@ -5,28 +5,33 @@ The files of a run directory are its whole state; each appears at once and whole
 ==================  =======================================================
 ``run.json``        the run exists: which manifest, under which names
 ``manifest.csv``    the manifest as it was uploaded
+``pipeline.json``   the settings of the launch
 ``rows.jsonl``      its rows, read and checked; the first line is the header
 ``convert.dag``     the DAG, with one node for each row that can be converted
+``reconcile.sh``    what its FINAL node runs, and reconcile.log what that said
 ``submitted.json``  the DAG is in HTCondor's queue: its job id
 ``results/``        what each node told, a file each while the run lasts
+``logs/``           what each node printed; kept of those that failed
+``attempts``        how often reconciling was tried
 ``results.jsonl``   all of them, in one file, when it is over
 ``done.json``       both CSVs are in the bucket and the manifest is gone
 ==================  =======================================================
 """
 
-import itertools
 import json
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from dag import pipeline as pipelines
 from dag.files import write_atomically
 from dag.manifest import Manifest, Row
 from dag.pipeline import Pipeline
 
 RUN_DIRECTORY_PREFIX = "workflow-run-"
+TIMESTAMP = "%Y%m%dT%H%M%SZ"
 _RAW = re.compile(r"raw$", re.IGNORECASE)
 _OURS = re.compile(r"(processing|processed|failed)-\d{8}T\d{6}Z\.csv$")
 
@@ -37,14 +42,14 @@ class Run:
 
     Attributes:
         directory: the run directory, absolute.
-        pipeline_file: of the launch that began it.
+        launch: the name of the launch that began it.
         manifest_key: what the manifest was called when it was found.
         etag: of the manifest when it was read.
         timestamp: UTC, as in ``20261120T193637Z``; part of all its names.
     """
 
     directory: Path
-    pipeline_file: Path
+    launch: str
     manifest_key: str
     etag: str
     timestamp: str
@@ -66,6 +71,11 @@ class Run:
         stem = name.rpartition(".")[0] or name
         stem = _RAW.sub(state, stem) if _RAW.search(stem) else f"{stem}-{state}"
         return f"{folder}{slash}{stem}-{self.timestamp}.csv"
+
+    @property
+    def pipeline_file(self) -> Path:
+        """The launch's settings when the run began; a later launch may differ."""
+        return self.directory / "pipeline.json"
 
     @property
     def manifest_file(self) -> Path:
@@ -109,7 +119,7 @@ class Run:
         return self.done_file.exists()
 
     @property
-    def job_id(self) -> int | None:
+    def cluster(self) -> int | None:
         """The cluster of the run's DAGMan job, once it was submitted."""
         if not self.submitted_file.exists():
             return None
@@ -128,33 +138,34 @@ def is_ours(key: str) -> bool:
 
 def create(pipeline: Pipeline, manifest_key: str, etag: str, content: bytes) -> Run:
     """Make the run directory of a manifest that was just read."""
-    timestamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
-    name = RUN_DIRECTORY_PREFIX + timestamp
-    place = _make_new(pipeline.directory / name)
-    run = Run(place, pipeline.file, manifest_key, etag, timestamp)
+    directory, timestamp = _make_directory(pipeline.directory)
+    run = Run(directory, pipeline.home.name, manifest_key, etag, timestamp)
     write_atomically(run.manifest_file, content)
+    pipelines.save(pipeline, run.pipeline_file)
     run.results_directory.mkdir()
     run.logs_directory.mkdir()
     saved = json.dumps(asdict(run), indent=2, default=str)
-    write_atomically(place / "run.json", saved + "\n")
+    write_atomically(directory / "run.json", saved + "\n")
     return run
 
 
-def _make_new(wanted: Path) -> Path:
-    """Make a directory of this name, or of the next that is free."""
-    for number in itertools.count(1):
-        place = wanted if number == 1 else wanted.with_name(f"{wanted.name}-{number}")
+def _make_directory(parent: Path) -> tuple[Path, str]:
+    """A new run directory, and the second that is its alone."""
+    moment = datetime.now(UTC)
+    while True:
+        timestamp = moment.strftime(TIMESTAMP)
+        place = parent / f"{RUN_DIRECTORY_PREFIX}{timestamp}"
         try:
             place.mkdir(mode=0o700)
         except FileExistsError:
-            continue
-        return place
+            moment += timedelta(seconds=1)
+        else:
+            return place, timestamp
 
 
 def load(directory: Path) -> Run:
     saved = json.loads((directory / "run.json").read_text())
-    paths = {name: Path(saved[name]) for name in ("directory", "pipeline_file")}
-    return Run(**saved | paths)
+    return Run(**saved | {"directory": Path(saved["directory"])})
 
 
 def all_runs(pipeline: Pipeline) -> Iterator[Run]:
@@ -162,8 +173,14 @@ def all_runs(pipeline: Pipeline) -> Iterator[Run]:
     pattern = f"{RUN_DIRECTORY_PREFIX}*/run.json"
     for file in sorted(pipeline.directory.glob(pattern)):
         run = load(file.parent)
-        if run.pipeline_file == pipeline.file:
+        if run.launch == pipeline.home.name:
             yield run
+
+
+def finish(run: Run, processed: int, failed: int) -> None:
+    """Record that nothing is left to do for a run."""
+    record = {"processed": processed, "failed": failed}
+    write_atomically(run.done_file, json.dumps(record) + "\n")
 
 
 def save_rows(run: Run, manifest: Manifest) -> None:

@@ -16,6 +16,14 @@ with warnings.catch_warnings():
 from dag.errors import SchedulerError
 
 _HELD = 5
+# Besides its own exceptions, what the bindings are known to raise.
+_REFUSALS = (
+    htcondor2.HTCondorException,
+    RuntimeError,
+    OSError,
+    LookupError,
+    ValueError,
+)
 # What DAGMan notes of a node's job when it submits it, to 24 and since 25.
 _NODE_IN_NOTES = re.compile(r"DAG(?: Node: |NodeName = \")(\w+)")
 _JOB_STATUS = {1: "idle", 2: "running", 3: "being removed", 4: "completed", 5: "held"}
@@ -110,12 +118,6 @@ def progress(cluster: int) -> Progress | None:
     return Progress(*(int(ads[0].get(name, 0)) for name in names))
 
 
-def remove(cluster: int) -> None:
-    """Remove a job, and what it submitted, from the queue."""
-    with _explained("HTCondor's queue"):
-        _schedd().act(htcondor2.JobAction.Remove, f"ClusterId == {cluster}")
-
-
 def last_words(log: Path) -> dict[str, LastWord]:
     """What DAGMan's log of the nodes says, by node, of how its last job ended.
 
@@ -144,6 +146,8 @@ def _read_event(event, node_of: dict[int, str], words: dict[str, LastWord]) -> N
         return
     if event.type == kind.JOB_HELD:
         words[node] = LastWord("held", str(event.get("HoldReason", "")))
+    elif event.type == kind.JOB_RELEASED:
+        words.pop(node, None)
     elif event.type == kind.JOB_ABORTED and node not in words:
         words[node] = LastWord("removed", str(event.get("Reason", "")))
     elif event.type == kind.JOB_TERMINATED:
@@ -180,7 +184,7 @@ def _explained(what: str) -> Iterator[None]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
-    except (htcondor2.HTCondorException, RuntimeError, OSError, KeyError) as error:
+    except _REFUSALS as error:
         raise SchedulerError(
             f"{what}: {error}. Is this an access point, and does 'condor_q' answer? "
             f"(These are HTCondor's bindings {_bindings_version()}; an access point "

@@ -61,7 +61,7 @@ def main() -> int:
 @contextmanager
 def _pool(directory: Path) -> Iterator[PersonalPool]:
     with console.status("starting") as status:
-        pool = personal.start(directory, lambda what: status.update(what))
+        pool = personal.start(directory, status.update)
     try:
         yield pool
     finally:

@@ -1,17 +1,21 @@
 """The personal pool as one thing: HTCondor and an S3 server in one directory."""
 
+import json
 import os
 import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from pool import condor, s3
 from pool.condor import Condor
-from pool.distribution import Say, find_or_fetch
+from pool.distribution import Distribution, Say, find_or_fetch
 from pool.errors import PoolError
 from pool.s3 import S3Server
+
+_PORT_FILE = "s3-port"
+_PROGRAMS_FILE = "programs.json"
 
 
 @dataclass(frozen=True)
@@ -29,19 +33,37 @@ def default_directory() -> Path:
     return Path(base) / "cog_pipeline" / "pool"
 
 
-def open_pool(directory: Path, say: Say) -> PersonalPool:
-    """The pool of ``directory``, running or not, configured when it is new."""
+def _prepare(directory: Path, say: Say) -> PersonalPool:
+    """The pool of ``directory``, with HTCondor found or fetched for it."""
     directory = directory.resolve()
-    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    port_file = directory / "s3-port"
+    for folder in (directory, directory / "s3", directory / "condor"):
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    port_file = directory / _PORT_FILE
     # The port is kept, so that a stopped pool comes back under its old address.
     if not port_file.exists():
         port_file.write_text(str(s3.free_port()))
-    (directory / "s3").mkdir(mode=0o700, exist_ok=True)
-    (directory / "condor").mkdir(mode=0o700, exist_ok=True)
+    # And where its HTCondor lies, so that it is stopped by the one it runs.
+    programs = asdict(find_or_fetch(say))
+    (directory / _PROGRAMS_FILE).write_text(json.dumps(programs, default=str))
+    return existing_pool(directory)
+
+
+def existing_pool(directory: Path) -> PersonalPool:
+    """The pool that was started in ``directory`` before, running or not.
+
+    Raises:
+        PoolError: none was.
+    """
+    directory = directory.resolve()
+    if not (directory / _PROGRAMS_FILE).exists():
+        raise PoolError(
+            f"there is no pool in {directory}: 'cog_pipeline.py pool start' makes one."
+        )
+    programs = json.loads((directory / _PROGRAMS_FILE).read_text())
+    distribution = Distribution(**{name: Path(at) for name, at in programs.items()})
     return PersonalPool(
-        condor=Condor(find_or_fetch(say), directory / "condor"),
-        s3=S3Server(directory / "s3", int(port_file.read_text())),
+        condor=Condor(distribution, directory / "condor"),
+        s3=S3Server(directory / "s3", int((directory / _PORT_FILE).read_text())),
     )
 
 
@@ -51,7 +73,7 @@ def start(directory: Path, say: Say) -> PersonalPool:
     Raises:
         PoolError: it cannot be installed or started.
     """
-    pool = open_pool(directory, say)
+    pool = _prepare(directory, say)
     try:
         s3.configure(pool.s3, pool.condor.distribution.openssl)
         if not s3.running(pool.s3):
@@ -89,16 +111,3 @@ def shell_lines(pool: PersonalPool) -> str:
         f"export {name}={shlex.quote(value)}\n"
         for name, value in pool.condor.environment.items()
     )
-
-
-def existing_pool(directory: Path, say: Say) -> PersonalPool:
-    """The pool that was started in ``directory`` before.
-
-    Raises:
-        PoolError: none was.
-    """
-    if not (directory / "s3-port").exists():
-        raise PoolError(
-            f"there is no pool in {directory}: 'cog_pipeline.py pool start' makes one."
-        )
-    return open_pool(directory, say)

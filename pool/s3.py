@@ -122,10 +122,12 @@ def start(server: S3Server) -> None:
         pidfile=server.pidfile,
     )
     deadline = time.monotonic() + _READY_SECONDS
-    while not _answers(server):
+    while not _answers(server) or not running(server):
         if time.monotonic() > deadline or not running(server):
             stop(server)
-            raise PoolError(f"the S3 server did not start: look into {log}.")
+            raise PoolError(
+                f"the S3 server did not start at {server.endpoint}: look into {log}."
+            )
         time.sleep(0.1)
 
 

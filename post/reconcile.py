@@ -6,12 +6,11 @@ import json
 import re
 import shutil
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from bucket import ObjectMissing, StoredObject
 from dag import run as runs, schedd
-from dag.files import write_atomically
 from dag.manifest import Manifest, Row, jpeg_key
 from dag.pipeline import Pipeline
 from dag.run import Run, node_name
@@ -54,10 +53,9 @@ def reconcile(run: Run, pipeline: Pipeline) -> Outcome:
         if rows:
             inputs.write(key, _as_csv(manifest, rows).encode())
     inputs.remove(run.processing_key)
-    outcome = Outcome(len(processed), len(failed))
-    write_atomically(run.done_file, json.dumps(asdict(outcome)) + "\n")
+    runs.finish(run, len(processed), len(failed))
     _tidy(run, processed)
-    return outcome
+    return Outcome(len(processed), len(failed))
 
 
 def _judge(
@@ -108,7 +106,7 @@ def _what_is_missing(
 def _why(result: NodeResult | None, last: LastWord | None, missing: str) -> str:
     """The reason a person can act on, from what the queue and the node said."""
     if last and last.event == "held":
-        return f"its transfers failed until they were given up: {last.reason}"
+        return f"its job was held until it was given up: {last.reason}"
     if result and not result.ok:
         return result.reason
     if last and last.event == "removed":
@@ -135,28 +133,36 @@ def _claimed(run: Run, pipeline: Pipeline) -> datetime:
     try:
         return pipeline.inputs().stat(run.processing_key).modified
     except ObjectMissing:
-        began = datetime.strptime(run.timestamp, "%Y%m%dT%H%M%SZ")
+        began = datetime.strptime(run.timestamp, runs.TIMESTAMP)
         return began.replace(tzinfo=UTC)
 
 
 def _as_csv(manifest: Manifest, rows: Iterable[Row]) -> str:
     """The rows as they were, failed ones with their reason as third column."""
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    header = manifest.header
     rows = list(rows)
-    if header:
-        writer.writerow(_with_reason(header, "reason") if rows[0].reason else header)
-    for row in rows:
-        failed = row.reason is not None
-        fields = _with_reason(row.fields, row.reason) if failed else row.fields
-        writer.writerow(fields)
+    lines = [row.fields for row in rows]
+    header = manifest.header
+    if rows[0].reason is not None:
+        lines = [_with_reason(row.fields, row.reason, header) for row in rows]
+        header = header and _with_reason(header, "reason", header)
+    for fields in (header, *lines) if header else lines:
+        # By itself the module leaves a carriage return unquoted.
+        quoting = csv.QUOTE_ALL if "\r" in "".join(fields) else csv.QUOTE_MINIMAL
+        csv.writer(text, lineterminator="\n", quoting=quoting).writerow(fields)
     return text.getvalue()
 
 
-def _with_reason(fields: tuple[str, ...], reason: str) -> tuple[str, ...]:
+def _with_reason(
+    fields: tuple[str, ...], reason: str, header: tuple[str, ...] | None
+) -> tuple[str, ...]:
+    """The fields with the reason as the third.
+
+    It replaces an earlier run's, where the header tells that there is one.
+    """
     first_two = (*fields, "", "")[:2]
-    return (*first_two, reason, *fields[2:])
+    had_reason = header is not None and header[2:3] == ("reason",)
+    return (*first_two, reason, *fields[3 if had_reason else 2 :])
 
 
 def _tidy(run: Run, processed: list[Row]) -> None:

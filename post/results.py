@@ -51,7 +51,8 @@ def read(run: Run, row: Row) -> NodeResult | None:
 
 def presentable(reason: str) -> str:
     """A reason as one line that may be shown to anyone."""
-    line = " ".join(_SIGNED_QUERY.sub("?…", reason).split())
+    encodable = reason.encode(errors="replace").decode()
+    line = " ".join(_SIGNED_QUERY.sub("?…", encodable).split())
     if len(line) > _LONGEST_REASON:
         line = line[: _LONGEST_REASON - 1] + "…"
     return line

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from bucket import Bucket, BucketError, Store
+from bucket import Bucket, Store
 from pool import personal
 from pool.personal import PersonalPool
 from tests import rasters
@@ -151,6 +151,3 @@ def archive(
     # DAGMan takes its nodes along.
     ours = f'regexp("{short}", UserLog)'
     subprocess.run(["condor_rm", "-constraint", ours], capture_output=True)
-
-
-__all__ = ["Archive", "BucketError"]

@@ -1,6 +1,7 @@
 """The whole story: upload, launch once, read two CSVs."""
 
 import json
+import re
 import subprocess
 import time
 
@@ -21,6 +22,7 @@ HOSTILE_NAMES = [
     "semi;colon.tif",
     "com,ma.tif",
     "new\nline.tif",
+    "carriage\rreturn.tif",
     "back\\slash.tif",
     "percent%20.tif",
     "a=b&c#d?e.tif",
@@ -213,6 +215,8 @@ def test_each_kind_of_bad_row_fails_with_its_reason(archive: Archive):
         ("bands.tif", "-3"): "impossible number of bands '-3'",
         ("/etc/image.tif", "3"): "begins with '/'",
         ("a/../b.tif", "3"): "'..'",
+        ("a/./b.tif", "3"): "'.'",
+        (".tif", "3"): "begins with '.'",
         ("photo.png", "3"): "not a TIFF by name",
         ("gone.tif", "3"): "not in the bucket",
         ("", "3"): "no image is named",
@@ -250,6 +254,50 @@ def test_a_failed_csv_can_be_uploaded_again(archive: Archive):
 
     assert failed == []
     assert processed[1][:2] == [f" {name}/late.tif ", " 1 "]
+
+
+def test_a_cog_is_made_of_a_cog(archive: Archive):
+    source = archive.upload_raster("image.tif", 3)
+    archive.upload_manifest("first-raw.csv", [("image.tif", 3)])
+    archive.launch()
+    archive.outcome("first-")
+    # Made again, it has the same bytes, and has to arrive all the same.
+    archive.maps.write("again/image.tif", archive.cogs.read("image.tif"))
+    archive.upload_manifest("second-raw.csv", [("again/image.tif", 3)])
+    archive.poll()
+
+    processed, failed = archive.outcome("second-")
+
+    assert (processed, failed) == ([["again/image.tif", "3"]], [])
+    assert_same_image(archive.fetch(archive.cogs, "again/image.tif"), source)
+
+
+def test_a_run_keeps_the_settings_it_began_with(archive: Archive):
+    archive.upload_raster("image.tif", 1)
+    archive.upload_manifest("batch-raw.csv", [("image.tif", 1)])
+    job = re.search(r"job (\d+)", archive.launch())[1]
+    subprocess.run(["condor_rm", job], capture_output=True, check=True)
+    relaunched = archive.run("--output-prefix", "elsewhere/")
+    while "already running" in relaunched.stderr:
+        relaunched = archive.run("--output-prefix", "elsewhere/")
+    assert relaunched.returncode == 0, relaunched.stderr
+
+    assert archive.outcome("batch-") == ([["image.tif", "1"]], [])
+    assert archive.cogs.exists("image.tif")
+
+
+def test_names_that_become_one_are_kept_apart(archive: Archive):
+    archive.upload_raster("a.tif", 1)
+    archive.upload_raster("b.tif", 1)
+    archive.upload_manifest("x.csv", [("a.tif", 1)])
+    archive.upload_manifest("x-raw.csv", [("b.tif", 1)])
+    archive.launch("-p", "*.csv")
+
+    _wait_for_done(archive, 2)
+
+    keys = [found.key for found in archive.maps.list("x-processed-")]
+    rows = {archive.maps.read(key).decode() for key in keys}
+    assert rows == {"a.tif,1\n", "b.tif,1\n"}
 
 
 def test_one_bucket_for_both_wants_a_word(archive: Archive):
@@ -296,7 +344,7 @@ def test_transfers_that_fail_are_tried_again_and_given_up(archive: Archive):
     processed, failed = archive.outcome("batch-")
 
     assert processed == []
-    assert "transfers failed until they were given up" in failed[0][2]
+    assert "held until it was given up: Transfer" in failed[0][2]
     (run,) = archive.directory.glob("workflow-run-*")
     log = (run / "convert.dag.nodes.log").read_text()
     # A node is tried four times; each of its jobs is held twice, released once.
@@ -329,6 +377,13 @@ def _unsigned(archive: Archive) -> str:
     if _shadow_signs():
         return "$(image_url)"
     return f"https://{archive.store.endpoint}/{archive.maps.name}/image.tif"
+
+
+def _wait_for_done(archive: Archive, runs: int, seconds: float = 90) -> None:
+    deadline = time.monotonic() + seconds
+    while len(list(archive.directory.glob("workflow-run-*/done.json"))) < runs:
+        assert time.monotonic() < deadline
+        time.sleep(0.5)
 
 
 def _wait_for(path, seconds: float = 20) -> None:

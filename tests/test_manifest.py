@@ -28,6 +28,9 @@ def keys_and_bands(content: bytes) -> list[tuple[str, int]]:
         b"# image,bands\nmaps/a.tif,3\nmaps/b.tif,1\n",
         b"\n\n  maps/a.tif ,\t3 \n\n , \nmaps/b.tif,1,a note,\n\n",
         b'"maps/a.tif","3"\n"maps/b.tif",1.0\n',
+        b'"maps/a.tif", "3"\n"maps/b.tif" ,1\n',
+        b"S3 key,Bands\nmaps/a.tif,3\nmaps/b.tif,1\n",
+        b"image.path,no. of bands\nmaps/a.tif,3\nmaps/b.tif,1\n",
     ],
 )
 def test_the_forms_people_make(content: bytes):
@@ -40,10 +43,11 @@ def test_one_line_with_an_open_quote_fails_alone():
     assert [row.number for row in rows if row.reason] == [2]
 
 
-def test_a_first_row_that_is_bad_is_no_header():
-    manifest = parse(b"photo.png,three\na.tif,1\n")
+@pytest.mark.parametrize("first", ["photo.png,three", "alps,x", "alps", "<html>"])
+def test_a_first_row_that_is_bad_is_no_header(first: str):
+    manifest = parse(f"{first}\na.tif,1\n".encode())
     assert manifest.header is None
-    assert len(manifest.rows) == 2
+    assert [bool(row.reason) for row in manifest.rows] == [True, False]
 
 
 def test_rows_keep_the_number_of_their_line():

@@ -82,6 +82,16 @@ def test_what_it_cannot_convert_it_explains(
     assert files(tmp_path) == {"result.json"} | given
 
 
+def test_a_transform_that_is_no_number_still_leaves_a_result(tmp_path: Path):
+    path = rasters.write(tmp_path / "image.tif", 1)
+    with rasterio.open(path, "r+") as raster:
+        raster.transform = rasterio.Affine(float("inf"), 0, 0, 0, -1, 0)
+    done = run_node(tmp_path, "image.tif", "1")
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert (done.returncode == 0) == result["ok"]
+    assert (tmp_path / "image.jpg").exists() == result["ok"]
+
+
 def test_a_truncated_image_leaves_only_its_result(tmp_path: Path):
     whole = rasters.write(tmp_path / "whole.tif", 3).read_bytes()
     (tmp_path / "whole.tif").unlink()

@@ -67,11 +67,11 @@ def test_a_reconcile_that_fails_is_tried_again(archive: Archive):
     archive.upload_raster("image.tif", 1)
     archive.upload_manifest("batch-raw.csv", [("image.tif", 1)])
     archive.launch()
-    (pipeline,) = archive.directory.glob("pipeline-*/pipeline.json")
+    (run,) = archive.directory.glob("workflow-run-*")
+    pipeline = run / "pipeline.json"
     kept = pipeline.read_text()
     # An endpoint where nobody answers, as when the store is down.
     pipeline.write_text(kept.replace(archive.store.endpoint, "127.0.0.1:9"))
-    (run,) = archive.directory.glob("workflow-run-*")
     log = run / "reconcile.log"
     deadline = time.monotonic() + 60
     while not (log.exists() and "attempt 1" in log.read_text()):
