@@ -150,7 +150,7 @@ def _watch(runs: ModuleType, schedd: ModuleType) -> bool:
             if run and run.done:
                 bars.update(bar, completed=bars.tasks[0].total or 1)
                 return True
-            if run and run.job_id and (progress := schedd.progress(run.job_id)):
+            if run and run.cluster and (progress := schedd.progress(run.cluster)):
                 ended = progress.done + progress.failed
                 bars.update(bar, total=progress.total or None, completed=ended)
             time.sleep(0.5)

@@ -16,7 +16,8 @@ from pathlib import Path
 import pytest
 
 from bucket import Bucket, Store
-from pool import personal
+from pool import personal, s3
+from pool.distribution import program_of_environment
 from pool.personal import PersonalPool
 from tests import rasters
 
@@ -48,6 +49,26 @@ def store(pool: PersonalPool) -> Store:
     return Store(s3.endpoint, s3.access_key, s3.secret_key, ca_certs=s3.ca_certs)
 
 
+@pytest.fixture
+def plain_store(store: Store, workplace: Path) -> Iterator[Store]:
+    """The same keys at a server that speaks plain http."""
+    endpoint = f"127.0.0.1:{s3.free_port()}"
+    buckets = Path(tempfile.mkdtemp(dir=workplace, prefix="plain-"))
+    keys = ",".join(
+        key.read_text().strip() for key in (store.access_key, store.secret_key)
+    )
+    rclone = str(program_of_environment("rclone"))
+    server = subprocess.Popen(
+        [rclone, "serve", "s3", str(buckets), "--addr", endpoint],
+        env=os.environ | {"RCLONE_AUTH_KEY": f'"{keys}"'},
+    )
+    try:
+        yield Store(endpoint, store.access_key, store.secret_key, secure=False)
+    finally:
+        server.terminate()
+        server.wait()
+
+
 @dataclass(frozen=True)
 class Archive:
     """What one test has: two buckets, a directory to launch in."""
@@ -62,10 +83,15 @@ class Archive:
         return [
             *(sys.executable, str(PROJECT / "cog_pipeline.py")),
             *("-a", str(self.store.access_key), "-s", str(self.store.secret_key)),
-            *("-e", self.store.endpoint, "--ca-certs", str(self.store.ca_certs)),
+            *("-e", self.store.endpoint, *self._trust()),
             *("--input-bucket", self.maps.name, "--output-bucket", self.cogs.name),
             *("--every", "1", *options),
         ]
+
+    def _trust(self) -> list[str]:
+        if not self.store.secure:
+            return ["--insecure-http"]
+        return ["--ca-certs", str(self.store.ca_certs)]
 
     def run(self, *options: str, **environment: str) -> subprocess.CompletedProcess:
         """Launch and return what it said, successful or not."""
@@ -134,6 +160,19 @@ class Archive:
 
 @pytest.fixture
 def archive(
+    store: Store, workplace: Path, request: pytest.FixtureRequest
+) -> Iterator[Archive]:
+    yield from _archive(store, workplace, request)
+
+
+@pytest.fixture
+def plain_archive(
+    plain_store: Store, workplace: Path, request: pytest.FixtureRequest
+) -> Iterator[Archive]:
+    yield from _archive(plain_store, workplace, request)
+
+
+def _archive(
     store: Store, workplace: Path, request: pytest.FixtureRequest
 ) -> Iterator[Archive]:
     short = uuid.uuid4().hex[:8]

@@ -166,6 +166,15 @@ def test_hostile_keys_are_converted(archive: Archive, signing: str):
     assert not list(archive.directory.rglob("pwned"))
 
 
+def test_plain_http_is_for_test_endpoints(plain_archive: Archive):
+    source = plain_archive.upload_raster("image.tif", 1)
+    plain_archive.upload_manifest("batch-raw.csv", [("image.tif", 1)])
+    plain_archive.launch()
+
+    assert plain_archive.outcome("batch-") == ([["image.tif", "1"]], [])
+    assert_same_image(plain_archive.fetch(plain_archive.cogs, "image.tif"), source)
+
+
 def test_shadow_signing_refuses_what_it_cannot_sign(archive: Archive):
     archive.upload_raster("semi;colon.tif", 1)
     archive.upload_manifest("batch-raw.csv", [("semi;colon.tif", 1)])
