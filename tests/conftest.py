@@ -127,7 +127,7 @@ class Archive:
 
     def upload_manifest(self, key: str, rows: list[tuple]) -> None:
         text = io.StringIO()
-        csv.writer(text, lineterminator="\n").writerows(rows)
+        csv.writer(text).writerows(rows)
         self.maps.write(key, text.getvalue().encode())
 
     def outcome(self, stem: str) -> tuple[list[list[str]], list[list[str]]]:
