@@ -300,6 +300,7 @@ def pool() -> None:
       python3 cog_pipeline.py pool start
       eval "$(python3 cog_pipeline.py pool env)"
       condor_status
+      rclone mkdir pool:maps
       python3 cog_pipeline.py pool stop
     """
 

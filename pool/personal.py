@@ -106,8 +106,8 @@ def running_pool(directory: Path, say: Say) -> Iterator[PersonalPool]:
 
 
 def shell_lines(pool: PersonalPool) -> str:
-    """What a shell evaluates to reach the pool."""
+    """What a shell evaluates to reach the pool, and its buckets as ``pool:``."""
+    variables = pool.condor.environment | pool.s3.client_environment
     return "".join(
-        f"export {name}={shlex.quote(value)}\n"
-        for name, value in pool.condor.environment.items()
+        f"export {name}={shlex.quote(value)}\n" for name, value in variables.items()
     )

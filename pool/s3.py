@@ -72,6 +72,19 @@ class S3Server:
         return self.certificates / "ca.pem"
 
     @property
+    def client_environment(self) -> dict[str, str]:
+        """What makes the server known to ``rclone`` as the remote ``pool:``."""
+        remote = "RCLONE_CONFIG_POOL"
+        return {
+            f"{remote}_TYPE": "s3",
+            f"{remote}_PROVIDER": "Rclone",
+            f"{remote}_ENDPOINT": f"https://{self.endpoint}",
+            f"{remote}_ACCESS_KEY_ID": self.access_key.read_text().strip(),
+            f"{remote}_SECRET_ACCESS_KEY": self.secret_key.read_text().strip(),
+            "RCLONE_CA_CERT": str(self.ca_certs),
+        }
+
+    @property
     def pidfile(self) -> Path:
         return self.directory / "rclone.pid"
 

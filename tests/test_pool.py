@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from pool.distribution import program_of_environment
 from pool.personal import PersonalPool
 from tests.conftest import PROJECT
 
@@ -35,6 +36,13 @@ def test_it_starts_answers_and_stops(workplace: Path):
             text=True,
         )
         assert "slot" in seen.stdout, seen.stderr
+        rclone = program_of_environment("rclone")
+        listed = subprocess.run(
+            ["sh", "-c", f"{shell} {rclone} mkdir pool:maps; {rclone} lsf pool:"],
+            capture_output=True,
+            text=True,
+        )
+        assert listed.stdout == "maps/\n", listed.stderr
     finally:
         stopped = run_pool("stop", directory)
     assert stopped.returncode == 0, stopped.stderr
