@@ -1,5 +1,6 @@
 # make demo   sets everything up and runs the main job on this machine
-# make test   sets everything up and runs all tests
+# make test   sets everything up and runs all tests, on two pools side by side:
+#             most of their time is spent waiting
 # make lint   checks the style
 # make clean  removes what these made in this folder
 
@@ -12,7 +13,7 @@ demo: .venv/ready-demo
 	@.venv/bin/python -m demo
 
 test: .venv/ready-test
-	@.venv/bin/python -m pytest
+	@.venv/bin/python -m pytest -n 2
 
 lint: .venv/ready-test
 	@.venv/bin/ruff check .
