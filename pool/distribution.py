@@ -269,9 +269,9 @@ def _relocate(built: Path, final: Path) -> None:
 def _mend_curl_plugin(plugin: Path, patchelf: str) -> None:
     """Keep HTCondor's transfers from crashing on a machine without /etc/services.
 
-    Seen in 23.9.6 and 25.14.1: to fill in a statistic, the plugin looks up the
-    service "http", and where that fails, as in a container without the package
-    netbase, it frees what was never set. What it would free is a few bytes of a
+    Seen in 23.9.6: to fill in a statistic, the plugin looks up the service
+    "http", and where that fails, as in a container without the package netbase,
+    it frees what was never set. What it would free is a few bytes of a
     program that ends at once, so the call is turned into one that does nothing.
     """
     with tempfile.NamedTemporaryFile("w", suffix=".map") as symbols:
