@@ -1,4 +1,4 @@
-"""One node: IMAGE BANDS on the command line, two files and a result after it.
+"""One node: IMAGE BANDS and options in, two files and a result out.
 
 In the working directory the image is replaced by its COG, the JPEG stands
 beside it, and ``result.json`` tells what was done. On failure the image is left
@@ -13,19 +13,19 @@ import sys
 import tempfile
 import time
 import traceback
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from node.errors import NodeError, UnfitMachine
+from node.options import Options, parse
 
 RESULT = Path("result.json")
 
 
-def main(image: Path, bands: int) -> int:
+def main(image: Path, bands: int, options: Options) -> int:
     began = time.monotonic()
     try:
-        told = _convert_in_place(image, bands)
+        told = _convert_in_place(image, bands, options)
         status = 0
     except NodeError as error:
         told = {"ok": False, "code": error.code, "reason": str(error)}
@@ -42,25 +42,21 @@ def main(image: Path, bands: int) -> int:
     return status
 
 
-def _convert_in_place(image: Path, bands: int) -> dict[str, Any]:
+def _convert_in_place(image: Path, bands: int, options: Options) -> dict[str, Any]:
     try:
         from node.convert import convert
     except ImportError as error:
         raise UnfitMachine(
             f"this machine's {sys.executable} lacks a package ({error}): use "
-            "--container-image, or machines that have rasterio and Pillow"
+            "--container-image, or machines that have the node's environment"
         ) from error
     # In a folder of its own, since HTCondor brings back what is new in the
     # sandbox itself, even of a node that was killed half way.
     with tempfile.TemporaryDirectory(dir=image.parent, prefix=".cog-") as scratch:
         cog, jpeg = Path(scratch, "image.tif"), Path(scratch, "image.jpg")
-        source = convert(image, bands, cog, jpeg)
-        told = {
-            "ok": True,
-            **asdict(source),
-            "cog": _describe_file(cog),
-            "jpeg": _describe_file(jpeg),
-        }
+        told = {"ok": True} | convert(image, bands, options, cog, jpeg)
+        told["cog"] = _describe_file(cog)
+        told["jpeg"] |= _describe_file(jpeg)
         jpeg.replace(image.with_suffix(".jpg"))
         cog.replace(image)
     # HTCondor brings back what differs from what it sent in size or, in whole
@@ -87,5 +83,10 @@ def _jsonable(value: Any) -> Any:
     return value
 
 
+def run() -> None:
+    name, bands, options = parse(sys.argv[1:])
+    sys.exit(main(Path(name), bands, options))
+
+
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1]), int(sys.argv[2])))
+    run()

@@ -1,152 +1,218 @@
-"""Read ▸ check ▸ COG ▸ JPEG: from an image to the two files made of it."""
+"""Read ▸ check ▸ COG ▸ JPEG ▸ check: from an image to the two files made of it."""
 
+import logging
 import os
-import warnings
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 import rasterio
-import rasterio.shutil
-from PIL import Image
-from rasterio._err import CPLE_BaseError  # what a copy raises of GDAL's own errors
-from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
-from node.errors import (
-    ConversionFailed,
-    ImageMissing,
-    NotARaster,
-    UnsupportedRaster,
-    WrongBands,
-)
+from node import check, cog, encode, levels, overviews, tiff
+from node.errors import ConversionFailed, ImageMissing, in_short
+from node.options import Options
+from node.picture import LONGEST_JPEG_SIDE, picture
+from node.source import READ_ERRORS, Source, open_source
 
-JPEG_QUALITY = 80
-# The format counts a side's pixels in 16 bits; libjpeg ends a little earlier.
-_LONGEST_JPEG_SIDE = 65_500
-_COG_OPTIONS = {
-    "COMPRESS": "LZW",
-    "BLOCKSIZE": "512",
-    # The default's limit of 4 GiB is estimated, so leave a margin.
-    "BIGTIFF": "IF_SAFER",
-}
+_MIB = 1024 * 1024
 _GDAL_OPTIONS = {
-    "GDAL_CACHEMAX": 256 * 1024 * 1024,  # bytes
-    # No .aux.xml beside what is made.
-    "GDAL_PAM_ENABLED": False,
+    "GDAL_CACHEMAX": 64 * _MIB,  # bytes
+    # Uncompressed images go past GDAL's block cache.
+    "GTIFF_DIRECT_IO": True,
+    # A JPEG in a TIFF that ends too early would be grey from there on.
+    "GDAL_ERROR_ON_LIBJPEG_WARNING": True,
+    # What an image says of other files must not lead to other hosts.
+    "CPL_VSIL_CURL_ALLOWED_EXTENSIONS": "{none}",
 }
+_LARGEST_CACHE = 192 * _MIB
+_MOST_WARNINGS = 20
 
 
-@dataclass(frozen=True)
-class Source:
-    """What is known of an image.
-
-    Attributes:
-        width, height: in pixels.
-        crs: as an authority's code where it has one, else as WKT.
-        bounds: left, bottom, right, top, in units of the CRS.
-        transform: the affine transform from pixels to the CRS, row by row.
-    """
-
-    width: int
-    height: int
-    bands: int
-    data_type: str
-    crs: str | None
-    bounds: tuple[float, float, float, float]
-    transform: tuple[float, float, float, float, float, float]
-    nodata: float | None
-
-
-def convert(image: Path, bands: int, cog: Path, jpeg: Path) -> Source:
+def convert(
+    image: Path, bands: int, options: Options, cog_path: Path, jpeg_path: Path
+) -> dict[str, Any]:
     """Make a COG and a JPEG of an image, and leave the image as it is.
 
     Args:
         bands: how many bands the image is said to have.
+        cog_path, jpeg_path: in a folder for temporary files.
+
+    Returns:
+        What was found and made, for result.json.
 
     Raises:
         NodeError: it cannot be converted; neither file is complete then.
     """
     if not image.is_file():
         raise ImageMissing(f"{image.name} is not in the node's directory")
-    with rasterio.Env(**_GDAL_OPTIONS), _open(image) as raster:
-        if raster.count != bands:
-            raise WrongBands(
-                f"the manifest says {bands} bands, but the image has "
-                f"{raster.count}: mend the row"
-            )
-        _check_for_jpeg(raster)
-        with _failing_as("its COG cannot be made"):
-            rasterio.shutil.copy(raster, cog, driver="COG", **_COG_OPTIONS)
-        with _failing_as("its JPEG cannot be made"):
-            _write_jpeg(raster, jpeg)
-        return _describe(raster)
-
-
-@contextmanager
-def _open(image: Path) -> Iterator[rasterio.DatasetReader]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+    with ExitStack() as stack:
+        heard = stack.enter_context(_listening())
+        stack.enter_context(rasterio.Env(**_GDAL_OPTIONS))
+        source = stack.enter_context(open_source(image, bands, options))
+        cache = {"GDAL_CACHEMAX": _cache_for(source)}
+        stack.enter_context(rasterio.Env(**_GDAL_OPTIONS | cache))
+        plan = _plan(source, options, cog_path.parent)
         try:
-            # No other driver may look at it: some follow what a file says to
-            # other files and addresses.
-            raster = rasterio.open(os.path.abspath(image), driver="GTiff")
-        except RasterioError as error:
-            said = _in_short(error).replace(f"{os.path.abspath(image.parent)}/", "")
-            raise NotARaster(
-                f"GDAL cannot read it as a GeoTIFF ({said}): "
-                "upload it again, or leave it out"
+            if (
+                options.copy_valid_cog
+                and not source.warped
+                and not check.layout_faults(image)
+            ):
+                told = _copy(plan, image, cog_path, jpeg_path)
+            else:
+                told = _make(plan, cog_path, jpeg_path)
+        except (*READ_ERRORS, OSError, MemoryError) as error:
+            raise ConversionFailed(
+                f"it cannot be converted: {in_short(error)}"
             ) from error
-        with raster:
-            yield raster
+        told["warnings"] += _warnings(plan) + heard
+    return told
+
+
+def _plan(source: Source, options: Options, scratch: Path) -> levels.Plan:
+    tile = options.block_size
+    sizes = overviews.sizes(source.width, source.height, tile, options.overview_level)
+    written = len(sizes)
+    limit = min(options.jpeg_max_size or LONGEST_JPEG_SIDE, LONGEST_JPEG_SIDE)
+    while max(sizes[-1]) > limit:
+        sizes += overviews.sizes(*sizes[-1], tile, 1)[1:]
+    jpeg_level = next(n for n, size in enumerate(sizes) if max(size) <= limit)
+    return levels.Plan(source, options, sizes, written, jpeg_level, scratch)
+
+
+def _make(plan: levels.Plan, cog_path: Path, jpeg_path: Path) -> dict[str, Any]:
+    source, profile, tile = plan.source, plan.options.stored_as, plan.options.block_size
+    stored = cog.creation_options(source, profile.options)
+    codec = encode.codec(stored, source.data_type)
+    with _workers() as apply:
+        spools, checksums = levels.make(
+            plan,
+            encode.encoder(stored, source.data_type, tile, apply),
+            picture(source),
+            jpeg_path,
+            whole_checksum=codec is None,
+        )
+    directory = cog.directory(source, stored, tile, plan.scratch)
+    mask = tiff.mask_directory(tile) if source.has_mask else None
+    written = [
+        tiff.Level(
+            *size,
+            tiff.overview_directory(directory) if number else directory,
+            mask,
+            spool,
+        )
+        for number, (size, spool) in enumerate(zip(plan.sizes, spools, strict=False))
+    ]
+    big = {"YES": True, "NO": False}.get(profile.options.get("BIGTIFF"))
+    tiff.write(cog_path, written, big)
+    began = time.process_time()
+    warnings = check.check(cog_path, plan, codec, checksums)
+    return _tell(plan) | {
+        "compression": profile.options["COMPRESS"],
+        "check_cpu_seconds": round(time.process_time() - began, 3),
+        "warnings": warnings,
+    }
+
+
+def _copy(
+    plan: levels.Plan, image: Path, cog_path: Path, jpeg_path: Path
+) -> dict[str, Any]:
+    """The image is a COG: leave it, and make the JPEG alone."""
+    jpeg_only = levels.Plan(
+        plan.source, plan.options, plan.sizes, 0, plan.jpeg_level, plan.scratch
+    )
+    levels.make(jpeg_only, iter, picture(plan.source), jpeg_path, whole_checksum=False)
+    os.link(image, cog_path)
+    compression = plan.source.image.compression
+    return _tell(plan) | {
+        "compression": compression.name.upper() if compression else "NONE",
+        "copied": True,
+        "warnings": [],
+    }
+
+
+def _tell(plan: levels.Plan) -> dict[str, Any]:
+    source = plan.source
+    raster = source.raster
+    crs = source.crs or source.image.gcps[1]
+    width, height = plan.sizes[plan.jpeg_level]
+    return {
+        "width": source.width,
+        "height": source.height,
+        "bands": source.bands,
+        "data_type": source.data_type,
+        "crs": crs.to_string() if crs else None,
+        # Left, bottom, right, top, in units of the CRS.
+        "bounds": tuple(raster.bounds),
+        # From pixels to the CRS, row by row.
+        "transform": tuple(raster.transform)[:6],
+        "nodata": source.nodata[0] if source.nodata else None,
+        "profile": plan.options.profile,
+        "overviews": plan.written - 1,
+        "jpeg": {
+            "width": width,
+            "height": height,
+            "quality": plan.options.jpeg_quality,
+        },
+    }
+
+
+def _warnings(plan: levels.Plan) -> list[str]:
+    source, options = plan.source, plan.options
+    said = []
+    if not source.crs and not source.image.gcps[0] and not source.image.rpcs:
+        said.append("it has no coordinate reference system")
+    compression = source.image.compression
+    lossy = options.stored_as.most_difference is not None
+    if compression and compression.name == "jpeg" and lossy:
+        said.append("it was compressed as JPEG before: each time some more is lost")
+    if plan.jpeg_level:
+        width, height = plan.sizes[plan.jpeg_level]
+        said.append(
+            f"its JPEG is scaled down to {width} x {height} pixels, "
+            f"1/{2**plan.jpeg_level} of its size"
+        )
+    return said
 
 
 @contextmanager
-def _failing_as(what: str) -> Iterator[None]:
+def _workers() -> Iterator[encode.Apply]:
+    """A ``map`` for as many cores as the job was given, which HTCondor tells so."""
+    given = os.environ.get("OMP_NUM_THREADS", "")
+    if not given.isdigit() or int(given) < 2:
+        yield map
+        return
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor(int(given)) as executor:
+        yield executor.map
+
+
+def _cache_for(source: Source) -> int:
+    """Room for what GDAL has to read at once, a row of the image's blocks."""
+    image = source.image
+    rows = max(height for height, _ in image.block_shapes)
+    row = rows * image.width * image.count * source.array_type.itemsize
+    return min(max(_GDAL_OPTIONS["GDAL_CACHEMAX"], row + 16 * _MIB), _LARGEST_CACHE)
+
+
+@contextmanager
+def _listening() -> Iterator[list[str]]:
+    """Hear what GDAL warns of."""
+    heard: list[str] = []
+
+    class Listener(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            said = " ".join(record.getMessage().split())[:300]
+            if said not in heard and len(heard) < _MOST_WARNINGS:
+                heard.append(said)
+
+    listener = Listener(logging.WARNING)
+    logger = logging.getLogger("rasterio")
+    logger.addHandler(listener)
     try:
-        yield
-    except (RasterioError, CPLE_BaseError, OSError, MemoryError) as error:
-        raise ConversionFailed(f"{what}: {_in_short(error)}") from error
-
-
-def _check_for_jpeg(raster: rasterio.DatasetReader) -> None:
-    shown = {raster.dtypes[band - 1] for band in _shown_bands(raster)}
-    if shown != {"uint8"}:
-        raise UnsupportedRaster(
-            f"its JPEG can be made of 8-bit bands alone, and it has "
-            f"{', '.join(sorted(shown))}: convert it to 8 bits first"
-        )
-
-
-def _shown_bands(raster: rasterio.DatasetReader) -> list[int]:
-    return [1, 2, 3] if raster.count >= 3 else [1]
-
-
-def _write_jpeg(raster: rasterio.DatasetReader, jpeg: Path) -> None:
-    scale = min(1, _LONGEST_JPEG_SIDE / max(raster.width, raster.height))
-    height = max(1, int(raster.height * scale))
-    width = max(1, int(raster.width * scale))
-    shown = _shown_bands(raster)
-    pixels = raster.read(shown, out_shape=(len(shown), height, width))
-    pixels = pixels[0] if len(shown) == 1 else pixels.transpose(1, 2, 0)
-    Image.fromarray(pixels).save(jpeg, "JPEG", quality=JPEG_QUALITY)
-
-
-def _describe(raster: rasterio.DatasetReader) -> Source:
-    crs = raster.crs
-    return Source(
-        width=raster.width,
-        height=raster.height,
-        bands=raster.count,
-        data_type=raster.dtypes[0],
-        crs=crs.to_string() if crs else None,
-        bounds=tuple(raster.bounds),
-        transform=tuple(raster.transform)[:6],
-        nodata=raster.nodata,
-    )
-
-
-def _in_short(error: BaseException) -> str:
-    # rasterio wraps what GDAL said; the cause says more than the wrapper.
-    said = error.__cause__ or error
-    return " ".join(str(said).split())[:300] or type(said).__name__
+        yield heard
+    finally:
+        logger.removeHandler(listener)

@@ -28,11 +28,23 @@ class NotARaster(Unconvertible):
     code = "not-a-raster"
 
 
+class DamagedImage(Unconvertible):
+    """It can be opened, but not be read to its end."""
+
+    code = "damaged-image"
+
+
 class WrongBands(Unconvertible):
     code = "wrong-bands"
 
 
+class NoCrs(Unconvertible):
+    code = "no-crs"
+
+
 class UnsupportedRaster(Unconvertible):
+    """A kind of raster that cannot be converted, or not as was asked for."""
+
     code = "unsupported-raster"
 
 
@@ -42,9 +54,21 @@ class ConversionFailed(NodeError):
     code = "conversion-failed"
 
 
+class CheckFailed(NodeError):
+    """What was written is not what it should be."""
+
+    code = "check-failed"
+
+
 class UnfitMachine(NodeError):
     """The machine lacks what a node needs: another one may have it."""
 
     code = "unfit-machine"
     # sysexits.h: EX_UNAVAILABLE
     exit_status = 69
+
+
+def in_short(error: BaseException) -> str:
+    """What an error says, on one line; what GDAL said rather than rasterio."""
+    said = error.__cause__ or error
+    return " ".join(str(said).split())[:300] or type(said).__name__

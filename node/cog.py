@@ -1,0 +1,128 @@
+"""The COG's directories, as GDAL would write them for the same image.
+
+GDAL is left to say what every tag of the image has to be, coordinate reference
+system, metadata, colour table and all: it writes a GeoTIFF of one pixel that has
+everything but the size and the pixels of the image.
+"""
+
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Mapping
+from pathlib import Path
+
+import rasterio.shutil
+
+from node import tiff
+from node.errors import UnsupportedRaster
+from node.source import Source
+
+# What a VRT tells of a source's pixels, which the one of one pixel has not.
+_PIXELS = {
+    *("SimpleSource", "ComplexSource", "AveragedSource", "KernelFilteredSource"),
+    *("MaskBand", "Overview", "OverviewList", "Histograms"),
+}
+
+
+def creation_options(source: Source, options: Mapping[str, str]) -> dict[str, str]:
+    """Creation options that the GTiff driver takes, for this image's pixels.
+
+    Raises:
+        UnsupportedRaster: the compression cannot hold them.
+    """
+    _check_compression(source, options["COMPRESS"])
+    resolved = dict(options)
+    resolved.pop("BLOCKSIZE", None)
+    resolved.pop("BIGTIFF", None)
+    predictor = resolved.pop("PREDICTOR", "NO")
+    kind = source.array_type.kind
+    if predictor in ("YES", "STANDARD"):
+        # Neighbours in a palette have nothing in common.
+        if source.palette is not None or kind not in "iuf":
+            predictor = "NO"
+        elif kind == "f":
+            predictor = "3" if predictor == "YES" else "NO"
+        else:
+            predictor = "2"
+    if predictor != "NO":
+        resolved["PREDICTOR"] = predictor
+    if resolved["COMPRESS"] == "JPEG" and source.bands == 3:
+        resolved.setdefault("PHOTOMETRIC", "YCBCR")
+    if source.inverted:
+        resolved["PHOTOMETRIC"] = "MINISWHITE"
+    return resolved
+
+
+def _check_compression(source: Source, compression: str) -> None:
+    kind, bands = source.array_type, source.bands
+    takes = {
+        "JPEG": ("8-bit images of 1 or 3 bands", kind == "u1" and bands in (1, 3)),
+        "WEBP": ("8-bit images of 3 or 4 bands", kind == "u1" and bands in (3, 4)),
+        "LERC": (
+            "integers of up to 32 bits and floating point",
+            kind.kind == "f" or (kind.kind in "iu" and kind.itemsize <= 4),
+        ),
+    }.get(compression.partition("_")[0])
+    if takes and source.palette is not None and compression in ("JPEG", "WEBP"):
+        takes = ("true colours, and this image has a colour table", False)
+    if takes and not takes[1]:
+        raise UnsupportedRaster(
+            f"{compression} takes {takes[0]}; this one is {source.data_type} with "
+            f"{bands} bands: choose another --profile"
+        )
+
+
+def directory(
+    source: Source, options: Mapping[str, str], tile: int, scratch: Path
+) -> tiff.Directory:
+    """The image's directory, but for its size and its tiles."""
+    description, pixel = scratch / "pixel.vrt", scratch / "pixel.tif"
+    rasterio.shutil.copy(source.image, description, driver="VRT")
+    description.write_bytes(_of_one_pixel(description.read_bytes(), source))
+    with rasterio.open(description, driver="VRT") as raster:
+        rasterio.shutil.copy(
+            raster,
+            pixel,
+            driver="GTiff",
+            TILED="YES",
+            BLOCKXSIZE=str(tile),
+            BLOCKYSIZE=str(tile),
+            INTERLEAVE="PIXEL",
+            **options,
+        )
+    with pixel.open("rb") as file:
+        return tiff.read(file).directories[0]
+
+
+def _of_one_pixel(description: bytes, source: Source) -> bytes:
+    # GDAL wrote it: it has no entities that could grow.
+    root = ElementTree.fromstring(description)  # noqa: S314
+    root.set("rasterXSize", "1")
+    root.set("rasterYSize", "1")
+    for parent in [root, *root.findall("VRTRasterBand")]:
+        for child in list(parent):
+            # How the image is stored says nothing of how the COG is.
+            structure = child.get("domain") == "IMAGE_STRUCTURE"
+            # GDAL shows white before black as a colour table that is not there.
+            made_up = child.tag == "ColorTable" and source.inverted
+            if child.tag in _PIXELS or structure or made_up:
+                parent.remove(child)
+    if source.warped:
+        for child in list(root):
+            if child.tag == "GCPList" or child.get("domain") in ("RPC", "GEOLOCATION"):
+                root.remove(child)
+        _set(
+            root,
+            "GeoTransform",
+            ", ".join(map(repr, source.raster.transform.to_gdal())),
+        )
+    if source.crs and source.crs != source.image.crs:
+        _set(root, "SRS", source.crs.to_wkt())
+    return ElementTree.tostring(root)
+
+
+def _set(root: ElementTree.Element, tag: str, text: str) -> None:
+    element = root.find(tag)
+    if element is None:
+        element = ElementTree.Element(tag)
+        root.insert(0, element)
+    element.attrib.clear()
+    element.text = text

@@ -1,0 +1,317 @@
+"""One pass over an image, from which everything that is made of it is fed.
+
+Each strip is read once; while it is in memory its tiles are compressed, it is
+halved for the overview above it, and shown in the JPEG. Then each overview is
+gone over in the same way.
+"""
+
+import itertools
+import mmap
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+import numpy
+import rasterio
+from rasterio.enums import Resampling
+from rasterio.windows import Window
+
+from node import encode, overviews
+from node.jpeg import JpegWriter
+from node.options import Options
+from node.picture import Picture
+from node.source import Source
+from node.spool import TileSpool
+
+_MIB = 1024 * 1024
+# Of pixels at a time, unless one tile is more.
+_MOST_PIXELS = 128 * _MIB  # bytes
+# Overviews larger than this wait on disk.
+_MOST_IN_MEMORY = 64 * _MIB  # bytes
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be made of an image.
+
+    Attributes:
+        sizes: widths and heights of the image, its overviews and, where the
+            JPEG is smaller, what lies between.
+        written: how many of them are in the COG.
+        jpeg_level: which of them is the JPEG.
+        scratch: a folder for temporary files.
+    """
+
+    source: Source
+    options: Options
+    sizes: list[tuple[int, int]]
+    written: int
+    jpeg_level: int
+    scratch: Path
+
+    def windows(self, level: int) -> Iterator[Window]:
+        """A row of tiles at a time, or as much of one as memory is for."""
+        width, height = self.sizes[level]
+        tile = self.options.block_size
+        pixel = self.source.bands * self.source.array_type.itemsize
+        columns = max(1, _MOST_PIXELS // (pixel * tile * tile)) * tile
+        for row in range(0, height, tile):
+            for column in range(0, width, columns):
+                yield Window(
+                    column,
+                    row,
+                    min(columns, width - column),
+                    min(tile, height - row),
+                )
+
+
+@dataclass(frozen=True)
+class Part:
+    """What a window shows.
+
+    Attributes:
+        pixels: of shape (rows, columns, bands); gone when the next part is read.
+        mask: of shape (rows, columns), None where there is none.
+        valid: which samples are data, as `Source.valid` tells it.
+    """
+
+    window: Window
+    pixels: numpy.ndarray
+    mask: numpy.ndarray | None
+    valid: numpy.ndarray | None
+
+
+@dataclass(frozen=True)
+class Checksums:
+    """By which the COG can be compared with the image.
+
+    Attributes:
+        pixels: CRC-32 of all pixels, window by window, or None where it was
+            enough to have the next one.
+        tiles: of each tile as it was before it was compressed.
+    """
+
+    pixels: int | None
+    tiles: tuple[int, ...]
+
+
+class _Consumer(Protocol):
+    def add(self, part: Part) -> None: ...
+
+
+def make(
+    plan: Plan,
+    encode_tiles: encode.Encode,
+    shown: Picture,
+    jpeg: Path,
+    whole_checksum: bool,
+) -> tuple[list[TileSpool], Checksums]:
+    """Write the JPEG, and make the tiles of the COG.
+
+    Returns:
+        The tiles of each level, and the checksums of the image.
+
+    Raises:
+        DamagedImage: the image cannot be read.
+    """
+    pixels = _Checksum()
+    tiles: list[_Tiles] = []
+    canvas: Canvas | None = None
+    levels = max(plan.written, plan.jpeg_level + 1)
+    with jpeg.open("wb") as jpeg_file:
+        for level in range(levels):
+            consumers: list[_Consumer] = []
+            if level < plan.written:
+                spool = TileSpool(plan.scratch, f"tiles-{level}")
+                tiles.append(_Tiles(spool, encode_tiles, plan.options.block_size))
+                consumers.append(tiles[-1])
+            if level == 0 and whole_checksum:
+                consumers.append(pixels)
+            if level == plan.jpeg_level:
+                writer = JpegWriter(
+                    jpeg_file, *plan.sizes[level], plan.options.jpeg_quality
+                )
+                consumers.append(_Shown(writer, shown, plan.sizes[level][0]))
+            following, halving = None, None
+            if level + 1 < levels:
+                following = Canvas(*plan.sizes[level + 1], plan.source, plan.scratch)
+                halving = _halving(plan, following)
+            if halving:
+                consumers.append(halving)
+            for part in _parts(plan, level, canvas):
+                for consumer in consumers:
+                    consumer.add(part)
+            if following and not halving:
+                _resample(plan, level + 1, following)
+            canvas = following
+    checksums = Checksums(
+        pixels.crc32 if whole_checksum else None,
+        tuple(tiles[0].checksums) if tiles and not whole_checksum else (),
+    )
+    return [each.spool for each in tiles], checksums
+
+
+class Canvas:
+    """The pixels of an overview, in memory or, when large, on disk.
+
+    Attributes:
+        pixels: of shape (height, width, bands).
+        mask: of shape (height, width), None where there is none.
+    """
+
+    def __init__(
+        self, width: int, height: int, source: Source, directory: Path
+    ) -> None:
+        shape = (height, width, source.bands)
+        kind = source.array_type
+        size = height * width * source.bands * kind.itemsize
+        self._map = None
+        if size > _MOST_IN_MEMORY:
+            path = directory / "overview"
+            with path.open("w+b") as file:
+                file.truncate(size)
+                self._map = mmap.mmap(file.fileno(), size)
+            # It goes when the map does.
+            path.unlink()
+            self.pixels = numpy.frombuffer(self._map, kind).reshape(shape)
+        else:
+            self.pixels = numpy.empty(shape, kind)
+        self.mask = numpy.empty((height, width), bool) if source.has_mask else None
+
+    def rest(self) -> None:
+        """Let go of memory whose content also stands on disk."""
+        if self._map:
+            self._map.madvise(mmap.MADV_DONTNEED)
+
+
+def _parts(plan: Plan, level: int, canvas: Canvas | None) -> Iterator[Part]:
+    source = plan.source
+    buffer = numpy.empty(0, source.array_type)
+    for window in plan.windows(level):
+        if canvas:
+            area = window.toslices()
+            pixels = canvas.pixels[area]
+            mask = None if canvas.mask is None else canvas.mask[area]
+        else:
+            shape = (window.height, window.width, source.bands)
+            samples = window.height * window.width * source.bands
+            if buffer.size < samples:
+                buffer = numpy.empty(samples, source.array_type)
+            pixels = buffer[:samples].reshape(shape)
+            mask = source.read(window, pixels)
+        yield Part(window, pixels, mask, source.valid(pixels, mask))
+        if canvas:
+            canvas.rest()
+
+
+class _Checksum:
+    def __init__(self) -> None:
+        self.crc32 = 0
+
+    def add(self, part: Part) -> None:
+        self.crc32 = zlib.crc32(part.pixels, self.crc32)
+
+
+@dataclass(frozen=True)
+class _Tiles:
+    spool: TileSpool
+    encode_tiles: encode.Encode
+    tile: int
+    checksums: list[int | None] = field(default_factory=list)
+
+    def add(self, part: Part) -> None:
+        masks: Iterable[encode.Tile | None] = itertools.repeat(None)
+        if part.mask is not None:
+            masks = encode.encode_mask(part.mask, self.tile)
+        for tile, mask in zip(self.encode_tiles(part.pixels), masks, strict=False):
+            self.spool.add(tile.data, *([mask.data] if mask else []))
+            self.checksums.append(tile.crc32)
+
+
+class _Shown:
+    """The JPEG, of parts that are put together to whole rows."""
+
+    def __init__(self, writer: JpegWriter, shown: Picture, width: int) -> None:
+        self._writer = writer
+        self._shown = shown
+        self._width = width
+        self._parts: list[numpy.ndarray] = []
+
+    def add(self, part: Part) -> None:
+        seen = self._shown.show(part.pixels, part.valid)
+        window = part.window
+        if window.width == self._width:
+            self._writer.add(seen)
+            return
+        self._parts.append(seen.copy())
+        if window.col_off + window.width == self._width:
+            self._writer.add(numpy.hstack(self._parts))
+            self._parts.clear()
+
+
+@dataclass(frozen=True)
+class _Halving:
+    canvas: Canvas
+    halve: Callable[[Part], numpy.ndarray]
+
+    def add(self, part: Part) -> None:
+        halved = self.halve(part)
+        row, column = part.window.row_off // 2, part.window.col_off // 2
+        rows, columns = halved.shape[:2]
+        area = slice(row, row + rows), slice(column, column + columns)
+        self.canvas.pixels[area] = halved
+        if part.mask is not None:
+            self.canvas.mask[area] = overviews.any_valid(part.mask)
+        self.canvas.rest()
+
+
+def _halving(plan: Plan, canvas: Canvas) -> _Halving | None:
+    """The way to halve that suits the data or was asked for, None if it is GDAL's."""
+    source = plan.source
+    suits = "nearest" if source.classes else "average"
+    resampling = plan.options.overview_resampling or suits
+    if resampling == "nearest":
+        return _Halving(canvas, lambda part: overviews.nearest(part.pixels))
+    if resampling == "average" and source.array_type.kind != "c":
+        return _Halving(
+            canvas,
+            lambda part: overviews.average(part.pixels, part.valid, source.nodata),
+        )
+    return None
+
+
+def _resample(plan: Plan, level: int, canvas: Canvas) -> None:
+    """Fill an overview from the image itself, as GDAL resamples it."""
+    source = plan.source
+    width, height = plan.sizes[level]
+    across, down = source.width / width, source.height / height
+    resampling = Resampling[plan.options.overview_resampling]
+    # Not from overviews that the image may have: those are somebody else's.
+    with rasterio.open(
+        source.image.name, driver="GTiff", OVERVIEW_LEVEL="NONE"
+    ) as image:
+        raster = source.raster if source.warped else image
+        for window in plan.windows(level):
+            area = window.toslices()
+            part = Window(
+                window.col_off * across,
+                window.row_off * down,
+                window.width * across,
+                window.height * down,
+            )
+            shape = (window.height, window.width)
+            bands = list(range(1, source.bands + 1))
+            read = raster.read(
+                bands,
+                window=part,
+                out_shape=(source.bands, *shape),
+                resampling=resampling,
+            )
+            canvas.pixels[area] = read.transpose(1, 2, 0)
+            if canvas.mask is not None:
+                canvas.mask[area] = (
+                    raster.dataset_mask(window=part, out_shape=shape) > 0
+                )
+            canvas.rest()

@@ -1,0 +1,135 @@
+"""How pixels look: what the JPEG shows of an image."""
+
+from dataclasses import dataclass
+
+import numpy
+from rasterio.windows import Window
+
+from node.source import Source
+
+_WHITE = 255
+_SHOWN_PERCENT = (2, 98)
+_SAMPLED_ROWS = 64
+# libjpeg's own limit; the format's is 35 pixels more.
+LONGEST_JPEG_SIDE = 65_500
+
+
+@dataclass(frozen=True)
+class Picture:
+    """How an image is shown.
+
+    Attributes:
+        bands: the indices of the shown ones, one or three.
+        limits: for each of them what is shown as black and as white; none
+            where the values are shown as they are.
+    """
+
+    source: Source
+    bands: tuple[int, ...]
+    limits: tuple[tuple[float, float], ...]
+
+    def show(self, pixels: numpy.ndarray, valid: numpy.ndarray | None) -> numpy.ndarray:
+        """Pixels as one sees them, white where there is no data.
+
+        Args:
+            pixels: of shape (rows, columns, bands).
+            valid: as `Source.valid` tells it.
+
+        Returns:
+            8-bit, of shape (rows, columns), (rows, columns, 3) or, where the
+            fourth band is not to be looked at, (rows, columns, 4).
+        """
+        source = self.source
+        if source.palette is not None:
+            colours = source.palette[_as_index(pixels[:, :, 0])]
+            shown, alpha = colours[:, :, :3], colours[:, :, 3]
+        else:
+            alpha = None
+            if source.alpha is not None:
+                alpha = pixels[:, :, source.alpha]
+            as_it_is = not self.limits and not source.inverted
+            if (
+                as_it_is
+                and pixels.shape[2] in (3, 4)
+                and alpha is None
+                and valid is None
+            ):
+                return pixels
+            shown = pixels[:, :, list(self.bands)]
+            shown = self._stretched(shown) if self.limits else shown
+            shown = 255 - shown if source.inverted else shown
+        if valid is not None and source.alpha is None:
+            # Of a colour one band may well have the value that means no data.
+            seen = valid if valid.shape[2] == 1 else valid[:, :, list(self.bands)]
+            shown = numpy.where(seen.any(axis=2, keepdims=True), shown, _WHITE)
+        if alpha is not None:
+            shown = _on_white(shown, alpha)
+        shown = numpy.ascontiguousarray(shown, "u1")
+        return shown[:, :, 0] if shown.shape[2] == 1 else shown
+
+    def _stretched(self, pixels: numpy.ndarray) -> numpy.ndarray:
+        shown = numpy.empty(pixels.shape, "u1")
+        for band, (black, white) in enumerate(self.limits):
+            values = _real(pixels[:, :, band]).astype("f8")
+            with numpy.errstate(invalid="ignore"):
+                scaled = (values - black) * (255 / (white - black))
+            scaled = numpy.nan_to_num(scaled, nan=_WHITE, posinf=_WHITE, neginf=0)
+            shown[:, :, band] = numpy.clip(numpy.rint(scaled), 0, 255)
+        return shown
+
+
+def picture(source: Source) -> Picture:
+    """Bands 1 to 3, or the one; 8 bits as they are, others stretched."""
+    bands = (0, 1, 2) if source.bands >= 3 else (0,)
+    if source.array_type == numpy.uint8 or source.palette is not None:
+        return Picture(source, bands, ())
+    values: list[list[numpy.ndarray]] = [[] for _ in bands]
+    rows = numpy.linspace(0, source.height - 1, min(_SAMPLED_ROWS, source.height))
+    for row in rows.astype(int).tolist():
+        pixels = numpy.empty((1, source.width, source.bands), source.array_type)
+        mask = source.read(Window(0, row, source.width, 1), pixels)
+        valid = source.valid(pixels, mask)
+        for band, found in zip(bands, values, strict=True):
+            sample = _real(pixels[0, :, band])
+            data = numpy.isfinite(sample)
+            if valid is not None:
+                data &= valid[0, :, band if valid.shape[2] > 1 else 0]
+            found.append(sample[data].astype("f8"))
+    return Picture(
+        source, bands, tuple(_limits(numpy.concatenate(found)) for found in values)
+    )
+
+
+def _limits(values: numpy.ndarray) -> tuple[float, float]:
+    if not values.size:
+        return 0.0, 1.0
+    black, white = numpy.percentile(values, _SHOWN_PERCENT).tolist()
+    # One value alone is shown as a grey. Halves, since a span of all that a
+    # double can hold is more than one can.
+    span = white / 2 - black / 2
+    if not span > 0 or not numpy.isfinite(white - black):
+        margin = max(1.0, abs(black) * 1e-6)
+        return black - margin, black + margin
+    return black, white
+
+
+def _real(values: numpy.ndarray) -> numpy.ndarray:
+    return numpy.abs(values) if values.dtype.kind == "c" else values
+
+
+def _as_index(values: numpy.ndarray) -> numpy.ndarray:
+    return numpy.minimum(values, 255).astype("u1")
+
+
+def _on_white(shown: numpy.ndarray, alpha: numpy.ndarray) -> numpy.ndarray:
+    if alpha.dtype.kind == "f":
+        opaque = numpy.clip(alpha, 0, 1) * 255
+    elif alpha.dtype.itemsize > 1:
+        # 16-bit alpha is full at 65535; some only know none and all.
+        opaque = (alpha > 0) * 255
+    else:
+        opaque = alpha
+    if opaque.min(initial=255) == 255:
+        return shown
+    opaque = opaque.astype("u4")[:, :, None]
+    return (shown * opaque + _WHITE * (255 - opaque) + 127) // 255

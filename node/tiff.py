@@ -1,0 +1,303 @@
+"""The structure of a TIFF file: directories in, a file laid out as a COG out.
+
+TIFF 6.0 (Adobe, 1992) and BigTIFF; the layout is that of GDAL's COG driver
+(https://gdal.org/drivers/raster/cog.html, "Header ghost area"): all directories
+first, then the tiles of the smallest overview, …, then those of the image, each
+with its size before and its last four bytes again after it.
+"""
+
+import struct
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy
+
+from node.spool import TileSpool
+
+SUBFILE_TYPE = 254
+IMAGE_WIDTH, IMAGE_LENGTH = 256, 257
+COMPRESSION, _PHOTOMETRIC = 259, 262
+TILE_WIDTH, TILE_LENGTH, TILE_OFFSETS, TILE_BYTE_COUNTS = 322, 323, 324, 325
+_STRIP_OFFSETS, _ROWS_PER_STRIP, _STRIP_BYTE_COUNTS = 273, 278, 279
+REDUCED, MASK = 1, 4
+
+# What a directory of an overview keeps of the image's: how pixels are stored
+# (bits, compression, photometric, samples, planes, predictor, colour table, tile
+# size, extra samples, sample format, JPEG tables, YCbCr, black and white), nodata
+# and LERC's parameters. The rest tells of the whole file.
+_KEPT_BY_OVERVIEWS = {
+    *(258, 259, 262, 277, 284, 317, 320, 322, 323, 338, 339, 347),
+    *(529, 530, 531, 532, 42113, 50674),
+}
+_UINT32, _UINT16, _UINT64 = 4, 3, 16
+_SIZES = {
+    **{1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4},
+    **{10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8},
+}
+_UNSIGNED = {1: "u1", 3: "u2", 4: "u4", 13: "u4", 16: "u8", 18: "u8"}
+# No real file comes near; a hostile one would have us read for ever.
+_MOST_DIRECTORIES = 1000
+# A classic TIFF's offsets are 32 bits.
+_CLASSIC_END = 2**32 - 1
+
+_GHOST = (
+    b"LAYOUT=IFDS_BEFORE_DATA\n"
+    b"BLOCK_ORDER=ROW_MAJOR\n"
+    b"BLOCK_LEADER=SIZE_AS_UINT4\n"
+    b"BLOCK_TRAILER=LAST_4_BYTES_REPEATED\n"
+    b"KNOWN_INCOMPATIBLE_EDITION=NO\n "
+)
+_GHOST_MASK = b"MASK_INTERLEAVED_WITH_IMAGERY=YES\n"
+
+
+class NotATiff(ValueError):
+    """The bytes are no TIFF, or an incomplete one."""
+
+
+@dataclass(frozen=True)
+class Field:
+    """A directory's value for one tag, in the byte order of its file."""
+
+    type: int
+    count: int
+    value: bytes
+
+
+Directory = dict[int, Field]
+
+
+@dataclass(frozen=True)
+class Structure:
+    """The directories of a file and where each of them stands.
+
+    Attributes:
+        order: "<" or ">", the byte order.
+        positions: of the directories, in bytes from the file's beginning.
+    """
+
+    order: str
+    directories: tuple[Directory, ...]
+    positions: tuple[int, ...]
+
+    def numbers(self, directory: int, tag: int) -> numpy.ndarray:
+        """A field's unsigned integers, none where there is no such field."""
+        field = self.directories[directory].get(tag)
+        if field is None or field.type not in _UNSIGNED:
+            return numpy.empty(0, "u8")
+        kind = numpy.dtype(_UNSIGNED[field.type]).newbyteorder(self.order)
+        return numpy.frombuffer(field.value, kind)
+
+    def number(self, directory: int, tag: int, default: int = 0) -> int:
+        numbers = self.numbers(directory, tag)
+        return int(numbers[0]) if numbers.size else default
+
+
+@dataclass(frozen=True)
+class Level:
+    """An image, or an overview of it, to be written with its mask.
+
+    Attributes:
+        mask: the directory of its mask, None where it has none.
+        tiles: row by row; where there is a mask, after each tile the mask's.
+    """
+
+    width: int
+    height: int
+    directory: Directory
+    mask: Directory | None
+    tiles: TileSpool
+
+
+def read(file: BinaryIO) -> Structure:
+    """Read all directories of a TIFF or BigTIFF.
+
+    Raises:
+        NotATiff: it is none.
+    """
+    head = _exactly(file, 0, 8)
+    order = {b"II": "<", b"MM": ">"}.get(head[:2])
+    if order is None:
+        raise NotATiff("no TIFF header")
+    version = struct.unpack(order + "H", head[2:4])[0]
+    if version == 42:
+        entry, counts, offsets, at = 12, "H", "I", 4
+    elif version == 43:
+        entry, counts, offsets, at = 20, "Q", "Q", 8
+    else:
+        raise NotATiff(f"version {version} of TIFF is not known")
+    inline = struct.calcsize(offsets)
+    (position,) = struct.unpack(order + offsets, _exactly(file, at, inline))
+    directories, positions = [], []
+    while position:
+        if position in positions or len(positions) == _MOST_DIRECTORIES:
+            raise NotATiff("its directories go round in a circle")
+        positions.append(position)
+        length = struct.calcsize("=" + counts)
+        (count,) = struct.unpack(order + counts, _exactly(file, position, length))
+        body = _exactly(file, position + length, count * entry + inline)
+        directory = {}
+        for start in range(0, count * entry, entry):
+            tag, kind, number = struct.unpack_from(order + "HH" + offsets, body, start)
+            size = _SIZES.get(kind, 0) * number
+            value = body[start + entry - inline : start + entry]
+            if size > inline:
+                (where,) = struct.unpack(order + offsets, value)
+                value = _exactly(file, where, size)
+            directory[tag] = Field(kind, number, value[:size])
+        directories.append(directory)
+        (position,) = struct.unpack(order + offsets, body[-inline:])
+    return Structure(order, tuple(directories), tuple(positions))
+
+
+def overview_directory(directory: Directory) -> Directory:
+    """What the directory of an overview has of its image's."""
+    kept = {tag: field for tag, field in directory.items() if tag in _KEPT_BY_OVERVIEWS}
+    return kept | {SUBFILE_TYPE: _uint32(REDUCED)}
+
+
+def write(path: Path, levels: Sequence[Level], big: bool | None = None) -> None:
+    """Write a COG.
+
+    Args:
+        levels: the image, then its overviews, the smallest last. Their
+            directories may be of an image of any other size. The tiles are used
+            up.
+        big: whether to write a BigTIFF; None where it must be one.
+    """
+    if big is None:
+        big = _end(levels, big=False) > _CLASSIC_END
+    head, blocks = _head(levels, big)
+    with path.open("wb") as file:
+        file.write(head)
+        for level in reversed(levels):
+            level.tiles.pour_into(file)
+        if file.tell() != blocks:
+            raise AssertionError(f"{file.tell()} bytes were written, not {blocks}")
+
+
+def _end(levels: Sequence[Level], big: bool) -> int:
+    return _head(levels, big)[1]
+
+
+def _head(levels: Sequence[Level], big: bool) -> tuple[bytes, int]:
+    """All that stands before the tiles, and where the file ends."""
+    masked = levels[0].mask is not None
+    ghost = _GHOST + (_GHOST_MASK if masked else b"")
+    ghost = b"GDAL_STRUCTURAL_METADATA_SIZE=%06d bytes\n" % len(ghost) + ghost
+    first = 16 if big else 8
+    # GDAL looks for the first directory right behind, at an even position.
+    ghost += b"\0" * (-(first + len(ghost)) % 2)
+    start = first + len(ghost)
+    # Offsets do not change a directory's length, so the first round finds where
+    # the tiles begin and the second one what stands there.
+    directories = _directories(levels, [0] * len(levels))
+    position = start
+    for directory in directories:
+        position += len(_packed(directory, position, big, last=False))
+    starts = [0] * len(levels)
+    for number in reversed(range(len(levels))):
+        starts[number] = position
+        position += levels[number].tiles.length
+    if big:
+        packed = [struct.pack("<2sHHHQ", b"II", 43, 8, 0, start), ghost]
+    else:
+        packed = [struct.pack("<2sHI", b"II", 42, start), ghost]
+        if position > _CLASSIC_END:
+            starts = [0] * len(levels)
+    at = start
+    directories = _directories(levels, starts)
+    for number, directory in enumerate(directories, start=1):
+        packed.append(_packed(directory, at, big, last=number == len(directories)))
+        at += len(packed[-1])
+    return b"".join(packed), position
+
+
+def _directories(levels: Sequence[Level], starts: Sequence[int]) -> list[Directory]:
+    directories = []
+    for number, (level, start) in enumerate(zip(levels, starts, strict=True)):
+        step = 2 if level.mask else 1
+        offsets = level.tiles.offsets + start
+        sizes = level.tiles.sizes
+        for part, directory in enumerate((level.directory, level.mask)[:step]):
+            kind = (REDUCED if number else 0) + (MASK if part else 0)
+            directories.append(
+                {
+                    tag: field
+                    for tag, field in directory.items()
+                    if tag not in (_STRIP_OFFSETS, _ROWS_PER_STRIP, _STRIP_BYTE_COUNTS)
+                }
+                | {
+                    SUBFILE_TYPE: _uint32(kind),
+                    IMAGE_WIDTH: _uint32(level.width),
+                    IMAGE_LENGTH: _uint32(level.height),
+                    TILE_OFFSETS: _offsets(offsets[part::step]),
+                    TILE_BYTE_COUNTS: _uint32(*sizes[part::step]),
+                }
+            )
+    return directories
+
+
+def _packed(directory: Directory, position: int, big: bool, last: bool) -> bytes:
+    """A directory and, behind it, those of its values that it has no room for."""
+    counts, offsets, inline = ("Q", "Q", 8) if big else ("H", "I", 4)
+    entry = struct.calcsize("<HH") + 2 * inline
+    room = struct.calcsize("<" + counts) + len(directory) * entry + inline
+    entries = [struct.pack("<" + counts, len(directory))]
+    behind = b""
+    for tag, field in sorted(directory.items()):
+        kind, value = field.type, field.value
+        if kind == _UINT64 and not big:
+            kind, value = _UINT32, numpy.frombuffer(value, "<u8").astype("<u4")
+            value = value.tobytes()
+        if len(value) > inline:
+            behind += b"\0" * (-(position + room + len(behind)) % 8)
+            where = position + room + len(behind)
+            behind += value
+            value = struct.pack("<" + offsets, where)
+        entries.append(struct.pack("<HH" + offsets, tag, kind, field.count))
+        entries.append(value.ljust(inline, b"\0"))
+    behind += b"\0" * (-(position + room + len(behind)) % 8)
+    following = 0 if last else position + room + len(behind)
+    return b"".join((*entries, struct.pack("<" + offsets, following), behind))
+
+
+def _uint16(number: int) -> Field:
+    return Field(_UINT16, 1, struct.pack("<H", number))
+
+
+def _uint32(*numbers: int) -> Field:
+    return Field(_UINT32, len(numbers), numpy.array(numbers, "<u4").tobytes())
+
+
+def _offsets(numbers: numpy.ndarray) -> Field:
+    return Field(_UINT64, len(numbers), numbers.astype("<u8").tobytes())
+
+
+def _exactly(file: BinaryIO, position: int, size: int) -> bytes:
+    # No value of a directory is larger than the file, whatever it says.
+    file.seek(0, 2)
+    if size > file.tell() - position:
+        raise NotATiff("it ends within a directory")
+    file.seek(position)
+    return file.read(size)
+
+
+def tiles(structure: Structure, file: BinaryIO) -> Iterator[bytes]:
+    """The first image's tiles as they are stored, row by row."""
+    offsets = structure.numbers(0, TILE_OFFSETS)
+    sizes = structure.numbers(0, TILE_BYTE_COUNTS)
+    for offset, size in zip(offsets.tolist(), sizes.tolist(), strict=True):
+        yield _exactly(file, offset, size)
+
+
+def mask_directory(tile: int) -> Directory:
+    """That of a mask: a bit a pixel, deflated, in tiles."""
+    ones = {tag: _uint16(1) for tag in (258, 277, 284, 339)}
+    return ones | {
+        COMPRESSION: _uint16(8),
+        _PHOTOMETRIC: _uint16(4),
+        TILE_WIDTH: _uint16(tile),
+        TILE_LENGTH: _uint16(tile),
+    }
