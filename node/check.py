@@ -11,7 +11,7 @@ from rasterio.enums import MaskFlags
 from rasterio.transform import Affine
 from rasterio.windows import Window
 
-from node import tiff
+from node import cog, tiff
 from node.encode import Codec
 from node.errors import CheckFailed, in_short
 from node.levels import Checksums, Plan
@@ -75,7 +75,7 @@ def layout_faults(path: Path) -> list[str]:
 
 
 def check(
-    cog: Path, plan: Plan, codec: Codec | None, checksums: Checksums
+    path: Path, plan: Plan, codec: Codec | None, checksums: Checksums
 ) -> list[str]:
     """Compare a COG with its source.
 
@@ -91,25 +91,25 @@ def check(
     Raises:
         CheckFailed: it is not the source's COG.
     """
-    if faults := layout_faults(cog):
+    if faults := layout_faults(path):
         raise CheckFailed(f"what was written is no valid COG: {'; '.join(faults)}")
     source = plan.source
     most_difference = plan.options.stored_as.most_difference
     try:
-        with rasterio.open(cog, driver="GTiff", sharing=False) as raster:
+        with rasterio.open(path, driver="GTiff", sharing=False) as raster:
             for name, ours, theirs in _descriptions(source, raster):
                 if ours != theirs:
                     raise CheckFailed(
                         f"its COG has another {name}: {_cut(theirs)}, not {_cut(ours)}"
                     )
             if most_difference is None and codec:
-                _compare_tiles(cog, codec, checksums.tiles)
+                _compare_tiles(path, codec, checksums.tiles)
             if most_difference is None and not codec:
                 _compare_pixels(raster, plan, checksums.pixels)
             else:
                 _compare_samples(raster, plan, most_difference or 0.0)
             if plan.written > 1:
-                _read_smallest_overview(cog, plan.written - 1)
+                _read_smallest_overview(path, plan.written - 1)
             return _tags_not_kept(source, raster)
     except READ_ERRORS as error:
         raise CheckFailed(f"its COG cannot be read: {in_short(error)}") from error
@@ -154,8 +154,8 @@ def _same_transform(ours: Affine, theirs: Affine) -> bool:
     )
 
 
-def _compare_tiles(cog: Path, codec: Codec, checksums: tuple[int, ...]) -> None:
-    with cog.open("rb") as file:
+def _compare_tiles(path: Path, codec: Codec, checksums: tuple[int, ...]) -> None:
+    with path.open("rb") as file:
         found = tiff.tiles(tiff.read(file), file)
         for number, (tile, checksum) in enumerate(zip(found, checksums, strict=True)):
             if zlib.crc32(codec.decompress(tile)) != checksum:
@@ -220,19 +220,23 @@ def _cut(value: object) -> str:
     return said if len(said) < 150 else f"{said[:150]}…"
 
 
-def _read_smallest_overview(cog: Path, count: int) -> None:
-    with rasterio.open(cog, driver="GTiff", overview_level=count - 1) as overview:
+def _read_smallest_overview(path: Path, count: int) -> None:
+    with rasterio.open(path, driver="GTiff", overview_level=count - 1) as overview:
         overview.read(1)
 
 
 def _tags_not_kept(source: Source, raster: rasterio.DatasetReader) -> list[str]:
     lost = []
     for band in range(source.bands + 1):
-        ours, theirs = source.image.tags(band), raster.tags(band)
         where = f"band {band}'s" if band else "the image's"
-        lost += [
-            f"{where} tag {name[:60]} is not kept"
-            for name, value in ours.items()
-            if theirs.get(name) != value and name != "AREA_OR_POINT"
-        ]
+        spaces = [None, *source.image.tag_namespaces(band)]
+        for space in spaces:
+            if space in cog.OWN_NAMESPACES:
+                continue
+            ours, theirs = source.image.tags(band, space), raster.tags(band, space)
+            lost += [
+                f"{where} tag {name[:60]} is not kept"
+                for name, value in ours.items()
+                if theirs.get(name) != value and name != "AREA_OR_POINT"
+            ]
     return lost

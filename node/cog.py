@@ -9,6 +9,7 @@ import xml.etree.ElementTree as ElementTree
 from collections.abc import Mapping
 from pathlib import Path
 
+import rasterio
 import rasterio.shutil
 
 from node import tiff
@@ -19,6 +20,11 @@ from node.source import Source
 _PIXELS = {
     *("SimpleSource", "ComplexSource", "AveragedSource", "KernelFilteredSource"),
     *("MaskBand", "Overview", "OverviewList", "Histograms"),
+}
+# Namespaces that GDAL makes itself: how an image is stored, what it offers.
+OWN_NAMESPACES = {
+    *("IMAGE_STRUCTURE", "DERIVED_SUBDATASETS", "SUBDATASETS", "RPC"),
+    *("COLOR_PROFILE", "GEOLOCATION", "TIFF", "IMD"),
 }
 
 
@@ -88,8 +94,23 @@ def directory(
             INTERLEAVE="PIXEL",
             **options,
         )
+    _add_namespaces(source.image, pixel)
     with pixel.open("rb") as file:
         return tiff.read(file).directories[0]
+
+
+def _add_namespaces(image: rasterio.DatasetReader, pixel: Path) -> None:
+    """Copy the tags in namespaces, of which a VRT has only those it knows."""
+    tags = [
+        (band, namespace, image.tags(band, namespace))
+        for band in range(image.count + 1)
+        for namespace in image.tag_namespaces(band)
+        if namespace not in OWN_NAMESPACES and not namespace.startswith("xml:")
+    ]
+    if tags:
+        with rasterio.open(pixel, "r+", driver="GTiff") as raster:
+            for band, namespace, values in tags:
+                raster.update_tags(band, namespace, **values)
 
 
 def _of_one_pixel(description: bytes, source: Source) -> bytes:

@@ -1,6 +1,5 @@
 """Read ▸ check ▸ COG ▸ JPEG ▸ check: from an image to the two files made of it."""
 
-import logging
 import os
 import time
 from collections.abc import Iterator
@@ -14,15 +13,11 @@ from node import check, cog, encode, levels, overviews, tiff
 from node.errors import ConversionFailed, ImageMissing, in_short
 from node.options import Options
 from node.picture import LONGEST_JPEG_SIDE, picture
-from node.source import READ_ERRORS, Source, open_source
+from node.source import READ_ERRORS, Source, gdal_warnings, open_source
 
 _MIB = 1024 * 1024
 _GDAL_OPTIONS = {
     "GDAL_CACHEMAX": 64 * _MIB,  # bytes
-    # Uncompressed images go past GDAL's block cache.
-    "GTIFF_DIRECT_IO": True,
-    # A JPEG in a TIFF that ends too early would be grey from there on.
-    "GDAL_ERROR_ON_LIBJPEG_WARNING": True,
     # What an image says of other files must not lead to other hosts.
     "CPL_VSIL_CURL_ALLOWED_EXTENSIONS": "{none}",
 }
@@ -48,9 +43,9 @@ def convert(
     if not image.is_file():
         raise ImageMissing(f"{image.name} is not in the node's directory")
     with ExitStack() as stack:
-        heard = stack.enter_context(_listening())
+        heard = stack.enter_context(gdal_warnings())
         stack.enter_context(rasterio.Env(**_GDAL_OPTIONS))
-        source = stack.enter_context(open_source(image, bands, options))
+        source = stack.enter_context(open_source(image, bands, options, heard))
         cache = {"GDAL_CACHEMAX": _cache_for(source)}
         stack.enter_context(rasterio.Env(**_GDAL_OPTIONS | cache))
         plan = _plan(source, options, cog_path.parent)
@@ -67,7 +62,9 @@ def convert(
             raise ConversionFailed(
                 f"it cannot be converted: {in_short(error)}"
             ) from error
-        told["warnings"] += _warnings(plan) + heard
+        told["warnings"] += (
+            _warnings(plan) + list(dict.fromkeys(heard))[:_MOST_WARNINGS]
+        )
     return told
 
 
@@ -164,6 +161,8 @@ def _warnings(plan: levels.Plan) -> list[str]:
     said = []
     if not source.crs and not source.image.gcps[0] and not source.image.rpcs:
         said.append("it has no coordinate reference system")
+    elif source.raster.transform.is_identity and source.crs:
+        said.append("it has a coordinate reference system, but no place in it")
     compression = source.image.compression
     lossy = options.stored_as.most_difference is not None
     if compression and compression.name == "jpeg" and lossy:
@@ -196,23 +195,3 @@ def _cache_for(source: Source) -> int:
     rows = max(height for height, _ in image.block_shapes)
     row = rows * image.width * image.count * source.array_type.itemsize
     return min(max(_GDAL_OPTIONS["GDAL_CACHEMAX"], row + 16 * _MIB), _LARGEST_CACHE)
-
-
-@contextmanager
-def _listening() -> Iterator[list[str]]:
-    """Hear what GDAL warns of."""
-    heard: list[str] = []
-
-    class Listener(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            said = " ".join(record.getMessage().split())[:300]
-            if said not in heard and len(heard) < _MOST_WARNINGS:
-                heard.append(said)
-
-    listener = Listener(logging.WARNING)
-    logger = logging.getLogger("rasterio")
-    logger.addHandler(listener)
-    try:
-        yield heard
-    finally:
-        logger.removeHandler(listener)

@@ -1,6 +1,8 @@
 """An image opened: what it is, and its pixels window by window."""
 
+import logging
 import os
+import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -54,6 +56,7 @@ class Source:
         palette: of shape (256, 4), red, green, blue and alpha of each value.
         classes: whether a mean of two values means nothing.
         inverted: whether its least value is white, as in a scanned negative.
+        heard: what GDAL warns of.
     """
 
     raster: rasterio.DatasetReader | WarpedVRT
@@ -66,6 +69,7 @@ class Source:
     palette: numpy.ndarray | None
     classes: bool
     inverted: bool
+    heard: list[str]
 
     @property
     def width(self) -> int:
@@ -100,17 +104,26 @@ class Source:
         Raises:
             DamagedImage: its pixels cannot be read.
         """
+        mask = None
+        warned = len(self.heard)
         try:
             bands = list(range(1, self.bands + 1))
             self.raster.read(bands, window=window, out=pixels.transpose(2, 0, 1))
-            return (
-                self.raster.dataset_mask(window=window) > 0 if self.has_mask else None
-            )
+            if self.has_mask:
+                mask = self.raster.dataset_mask(window=window) > 0
         except READ_ERRORS as error:
             raise DamagedImage(
                 f"it is damaged, its pixels cannot be read ({in_short(error)}): "
                 "upload it again"
             ) from error
+        # Where a JPEG or a fax in a TIFF goes wrong, its decoder makes something
+        # up and goes on with a warning.
+        if len(self.heard) > warned:
+            raise DamagedImage(
+                f"it is damaged, not all of its pixels can be read "
+                f"({self.heard[warned]}): upload it again"
+            )
+        return mask
 
     def valid(
         self, pixels: numpy.ndarray, mask: numpy.ndarray | None
@@ -144,8 +157,13 @@ class Source:
 
 
 @contextmanager
-def open_source(path: Path, bands: int, options: Options) -> Iterator[Source]:
+def open_source(
+    path: Path, bands: int, options: Options, heard: list[str]
+) -> Iterator[Source]:
     """Open an image and check that it can be converted.
+
+    Args:
+        heard: what `gdal_warnings` yields.
 
     Raises:
         NodeError: it cannot be.
@@ -170,9 +188,28 @@ def open_source(path: Path, bands: int, options: Options) -> Iterator[Source]:
                 options.block_size,
                 Resampling.nearest if _classes(image) else Resampling.bilinear,
             ) as raster:
-                yield _source(raster, image, raster.crs)
+                yield _source(raster, image, raster.crs, heard)
         else:
-            yield _source(image, image, crs)
+            yield _source(image, image, crs, heard)
+
+
+@contextmanager
+def gdal_warnings() -> Iterator[list[str]]:
+    """A list that grows with each warning of GDAL's."""
+    heard: list[str] = []
+
+    class Listener(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            said = re.sub(r"^CPLE_\w+( in |:)", "", record.getMessage())
+            heard.append(" ".join(said.split())[:300])
+
+    listener = Listener(logging.WARNING)
+    logger = logging.getLogger("rasterio")
+    logger.addHandler(listener)
+    try:
+        yield heard
+    finally:
+        logger.removeHandler(listener)
 
 
 @contextmanager
@@ -243,6 +280,7 @@ def _source(
     raster: rasterio.DatasetReader | WarpedVRT,
     image: rasterio.DatasetReader,
     crs: CRS | None,
+    heard: list[str],
 ) -> Source:
     colours = image.colorinterp
     palette = None
@@ -269,6 +307,7 @@ def _source(
         palette=palette,
         classes=_classes(image),
         inverted=palette is None and _says(image, "MINISWHITE") == "YES",
+        heard=heard,
     )
 
 

@@ -6,6 +6,8 @@ import numpy
 import rasterio
 from rasterio.transform import from_origin
 
+TRANSFORM = from_origin(300_000, 4_800_000, 10, 10)
+
 
 def write(
     path: Path,
@@ -13,9 +15,14 @@ def write(
     width: int = 700,
     height: int = 600,
     dtype: str = "uint8",
-    crs: str = "EPSG:32616",
+    crs: str | None = "EPSG:32616",
+    **options: str | int | bool,
 ) -> Path:
-    """A raster of smooth colours with some noise, every band another."""
+    """A raster of smooth colours with some noise, every band another.
+
+    Args:
+        options: of rasterio and of the GTiff driver.
+    """
     noise = numpy.random.default_rng(bands).integers(0, 16, (bands, height, width))
     rows = numpy.linspace(0, 200, height)[None, :, None]
     columns = numpy.linspace(0, 30, width)[None, None, :]
@@ -29,7 +36,9 @@ def write(
         count=bands,
         dtype=dtype,
         crs=crs,
-        transform=from_origin(300_000, 4_800_000, 10, 10),
+        **{"transform": TRANSFORM} | options,
     ) as raster:
-        raster.write((rows + columns + band + noise).astype(dtype))
+        # numpy has no complex integers.
+        kind = "complex64" if dtype.startswith("complex_int") else dtype
+        raster.write((rows + columns + band + noise).astype(kind))
     return path

@@ -1,0 +1,64 @@
+"""A COG beside the image it was made of, by readers that are not the node's."""
+
+from pathlib import Path
+
+import rasterio
+from rasterio.enums import MaskFlags
+from rio_cogeo.cogeo import cog_validate
+
+
+def assert_valid(cog: Path) -> None:
+    """It is a COG in rio-cogeo's strictest sense, tiled by 512, to one tile."""
+    valid, errors, warnings = cog_validate(cog, strict=True, quiet=True)
+    assert valid, (errors, warnings)
+    with rasterio.open(cog) as raster:
+        assert set(raster.block_shapes) == {(512, 512)}
+        smallest = max(raster.width, raster.height)
+        for factor in raster.overviews(1):
+            smallest = -(-max(raster.width, raster.height) // factor)
+        assert smallest <= 512
+        assert raster.tags(ns="IMAGE_STRUCTURE")["LAYOUT"] == "COG"
+
+
+def assert_same_pixels(image: Path, cog: Path) -> None:
+    """Every bit of every pixel, and every pixel of the mask."""
+    with rasterio.open(image) as ours, rasterio.open(cog) as theirs:
+        assert ours.dtypes == theirs.dtypes
+        assert ours.shape == theirs.shape
+        for band in ours.indexes:
+            assert ours.read(band).tobytes() == theirs.read(band).tobytes()
+            our_mask, their_mask = ours.read_masks(band), theirs.read_masks(band)
+            assert (our_mask == their_mask).all()
+
+
+def assert_same_description(image: Path, cog: Path) -> None:
+    """All that is said of an image but how it is stored."""
+    with rasterio.open(image) as ours, rasterio.open(cog) as theirs:
+        for name in (
+            *("crs", "transform", "colorinterp", "descriptions", "units"),
+            *("scales", "offsets", "count"),
+        ):
+            assert getattr(ours, name) == getattr(theirs, name), name
+        assert [str(n) for n in ours.nodatavals] == [str(n) for n in theirs.nodatavals]
+        assert _points(ours) == _points(theirs)
+        assert bool(ours.rpcs) == bool(theirs.rpcs)
+        if ours.rpcs:
+            assert ours.rpcs.to_gdal() == theirs.rpcs.to_gdal()
+        assert _has_mask(ours) == _has_mask(theirs)
+        for band in (0, *ours.indexes):
+            for namespace in ours.tag_namespaces(band):
+                if namespace not in ("IMAGE_STRUCTURE", "DERIVED_SUBDATASETS", "RPC"):
+                    assert ours.tags(band, namespace) == theirs.tags(band, namespace)
+            assert ours.tags(band).items() <= theirs.tags(band).items()
+        if ours.colorinterp[0].name == "palette":
+            entries, found = ours.colormap(1), theirs.colormap(1)
+            assert entries == {value: found[value] for value in entries}
+
+
+def _points(raster: rasterio.DatasetReader) -> tuple:
+    points, crs = raster.gcps
+    return [(p.row, p.col, p.x, p.y, p.z) for p in points], crs
+
+
+def _has_mask(raster: rasterio.DatasetReader) -> bool:
+    return raster.mask_flag_enums[0] == [MaskFlags.per_dataset]
