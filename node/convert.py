@@ -48,27 +48,25 @@ def convert(
         source = stack.enter_context(open_source(image, bands, options, heard))
         cache = {"GDAL_CACHEMAX": _cache_for(source)}
         stack.enter_context(rasterio.Env(**_GDAL_OPTIONS | cache))
-        plan = _plan(source, options, cog_path.parent)
+        planned = plan(source, options, cog_path.parent)
+        copied = options.copy_valid_cog and not source.warped
+        copied = copied and not check.layout_faults(image)
         try:
-            if (
-                options.copy_valid_cog
-                and not source.warped
-                and not check.layout_faults(image)
-            ):
-                told = _copy(plan, image, cog_path, jpeg_path)
+            if copied:
+                made = _copy(planned, image, cog_path, jpeg_path)
             else:
-                told = _make(plan, cog_path, jpeg_path)
+                made = _make_and_check(planned, cog_path, jpeg_path)
         except (*READ_ERRORS, OSError, MemoryError) as error:
             raise ConversionFailed(
                 f"it cannot be converted: {in_short(error)}"
             ) from error
-        told["warnings"] += (
-            _warnings(plan) + list(dict.fromkeys(heard))[:_MOST_WARNINGS]
-        )
-    return told
+        made["warnings"] += _warnings(planned)
+        made["warnings"] += list(dict.fromkeys(heard))[:_MOST_WARNINGS]
+        return _tell(planned) | made
 
 
-def _plan(source: Source, options: Options, scratch: Path) -> levels.Plan:
+def plan(source: Source, options: Options, scratch: Path) -> levels.Plan:
+    """What is to be made of an image: how many overviews, and which the JPEG is."""
     tile = options.block_size
     sizes = overviews.sizes(source.width, source.height, tile, options.overview_level)
     written = len(sizes)
@@ -79,7 +77,14 @@ def _plan(source: Source, options: Options, scratch: Path) -> levels.Plan:
     return levels.Plan(source, options, sizes, written, jpeg_level, scratch)
 
 
-def _make(plan: levels.Plan, cog_path: Path, jpeg_path: Path) -> dict[str, Any]:
+def make(
+    plan: levels.Plan, cog_path: Path, jpeg_path: Path
+) -> tuple[encode.Codec | None, levels.Checksums]:
+    """Write a COG and a JPEG, and return that by which the COG can be checked.
+
+    Raises:
+        NodeError: they cannot be made; neither file is complete then.
+    """
     source, profile, tile = plan.source, plan.options.stored_as, plan.options.block_size
     stored = cog.creation_options(source, profile.options)
     codec = encode.codec(stored, source.data_type)
@@ -89,7 +94,10 @@ def _make(plan: levels.Plan, cog_path: Path, jpeg_path: Path) -> dict[str, Any]:
             encode.encoder(stored, source.data_type, tile, apply),
             picture(source),
             jpeg_path,
-            whole_checksum=codec is None,
+            # Warped pixels depend on the window by a bit: only those that were
+            # read can be compared.
+            whole_checksum=profile.most_difference is None
+            and (codec is None or source.warped),
         )
     directory = cog.directory(source, stored, tile, plan.scratch)
     mask = tiff.mask_directory(tile) if source.has_mask else None
@@ -104,10 +112,18 @@ def _make(plan: levels.Plan, cog_path: Path, jpeg_path: Path) -> dict[str, Any]:
     ]
     big = {"YES": True, "NO": False}.get(profile.options.get("BIGTIFF"))
     tiff.write(cog_path, written, big)
+    return codec, checksums
+
+
+def _make_and_check(
+    plan: levels.Plan, cog_path: Path, jpeg_path: Path
+) -> dict[str, Any]:
+    codec, checksums = make(plan, cog_path, jpeg_path)
     began = time.process_time()
     warnings = check.check(cog_path, plan, codec, checksums)
-    return _tell(plan) | {
-        "compression": profile.options["COMPRESS"],
+    return {
+        "compression": plan.options.stored_as.options["COMPRESS"],
+        "overviews": plan.written - 1,
         "check_cpu_seconds": round(time.process_time() - began, 3),
         "warnings": warnings,
     }
@@ -122,9 +138,12 @@ def _copy(
     )
     levels.make(jpeg_only, iter, picture(plan.source), jpeg_path, whole_checksum=False)
     os.link(image, cog_path)
-    compression = plan.source.image.compression
-    return _tell(plan) | {
-        "compression": compression.name.upper() if compression else "NONE",
+    raster = plan.source.image
+    return {
+        "compression": raster.compression.name.upper()
+        if raster.compression
+        else "NONE",
+        "overviews": len(raster.overviews(1)),
         "copied": True,
         "warnings": [],
     }
@@ -147,7 +166,6 @@ def _tell(plan: levels.Plan) -> dict[str, Any]:
         "transform": tuple(raster.transform)[:6],
         "nodata": source.nodata[0] if source.nodata else None,
         "profile": plan.options.profile,
-        "overviews": plan.written - 1,
         "jpeg": {
             "width": width,
             "height": height,
@@ -163,6 +181,8 @@ def _warnings(plan: levels.Plan) -> list[str]:
         said.append("it has no coordinate reference system")
     elif source.raster.transform.is_identity and source.crs:
         said.append("it has a coordinate reference system, but no place in it")
+    if pages := len(source.image.subdatasets):
+        said.append(f"it has {pages} images: the first one is converted")
     compression = source.image.compression
     lossy = options.stored_as.most_difference is not None
     if compression and compression.name == "jpeg" and lossy:

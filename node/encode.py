@@ -32,10 +32,15 @@ Encode = Callable[[numpy.ndarray], Iterator[Tile]]
 
 @dataclass(frozen=True)
 class Codec:
-    """A compression of which we know both ways."""
+    """A compression of which we know both ways.
+
+    Attributes:
+        error: what decompressing raises of bytes that are damaged.
+    """
 
     compress: Callable[[numpy.ndarray], bytes]
     decompress: Callable[[bytes], bytes]
+    error: type[Exception]
 
 
 def encoder(
@@ -97,11 +102,16 @@ def codec(options: Mapping[str, str], data_type: str) -> Codec | None:
                 own.compressor = zstandard.ZstdCompressor(level=level)
             return own.compressor.compress(tile)
 
-        return Codec(compress, zstandard.ZstdDecompressor().decompress)
+        decompress = zstandard.ZstdDecompressor().decompress
+        return Codec(compress, decompress, zstandard.ZstdError)
     if kind == "DEFLATE" and options.get("ZLEVEL") == "1":
         from isal import isal_zlib
 
-        return Codec(lambda tile: isal_zlib.compress(tile, 1), isal_zlib.decompress)
+        return Codec(
+            lambda tile: isal_zlib.compress(tile, 1),
+            isal_zlib.decompress,
+            isal_zlib.error,
+        )
     return None
 
 

@@ -11,6 +11,9 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from PIL import Image
+from rio_cogeo.cogeo import cog_validate
+
 from node.__main__ import main
 from node.options import parse
 from tests import rasters
@@ -64,10 +67,23 @@ def run(first_seed: int, count: int, directory: Path) -> Iterator[dict]:
         status = main(Path("image.tif"), int(bands), parse(["image.tif", bands])[2])
         result = json.loads(Path("result.json").read_text())
         untouched = Path("image.tif").read_bytes() == content
+        valid = status == 0 and _is_valid_pair(Path("image.tif"), Path("image.jpg"))
         found = sorted(each.name for each in Path().iterdir())
-        yield {"status": status, "result": result, "files": found, "kept": untouched}
+        yield {
+            "status": status,
+            "result": result,
+            "files": found,
+            "kept": untouched,
+            "valid": valid,
+        }
         for each in found:
             Path(each).unlink()
+
+
+def _is_valid_pair(cog: Path, jpeg: Path) -> bool:
+    with Image.open(jpeg) as picture:
+        picture.load()
+    return cog_validate(cog, strict=True, quiet=True)[0]
 
 
 if __name__ == "__main__":

@@ -1,0 +1,114 @@
+"""What the node checks before a COG leaves it, and that it finds what is wrong."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy
+import pytest
+import rasterio
+import rasterio.shutil
+
+from node import check, convert as converting, tiff
+from node.errors import CheckFailed
+from node.options import parse
+from node.source import gdal_warnings, open_source
+from tests import rasters
+
+
+@contextmanager
+def made(directory: Path, *options: str) -> Iterator[tuple]:
+    """A COG of an image, and all with which it is checked."""
+    image = rasters.write(directory / "image.tif", 3, width=1300, height=1100)
+    cog = directory / "cog.tif"
+    told = parse(["image.tif", "3", *options])[2]
+    with gdal_warnings() as heard, open_source(image, 3, told, heard) as source:
+        plan = converting.plan(source, told, directory)
+        codec, checksums = converting.make(plan, cog, directory / "image.jpg")
+        yield cog, plan, codec, checksums
+
+
+def damage(cog: Path, tile: int) -> None:
+    """Turn a bit in one of the first pixels of a tile of the image."""
+    with cog.open("r+b") as file:
+        structure = tiff.read(file)
+        offset = int(structure.numbers(0, tiff.TILE_OFFSETS)[tile])
+        file.seek(offset + 60)
+        byte = file.read(1)[0]
+        file.seek(offset + 60)
+        file.write(bytes((byte ^ 4,)))
+
+
+@pytest.mark.parametrize("profile", ["zstd", "deflate", "lzw", "jpeg", "webp"])
+def test_a_good_cog_passes(profile: str, tmp_path: Path):
+    with made(tmp_path, "--profile", profile) as arguments:
+        assert check.check(*arguments) == []
+
+
+@pytest.mark.parametrize("tile", [0, 4, 8])
+@pytest.mark.parametrize("profile", ["zstd", "deflate", "lzw", "raw"])
+def test_one_bit_in_any_tile_is_found(profile: str, tile: int, tmp_path: Path):
+    with made(tmp_path, "--profile", profile) as arguments:
+        damage(arguments[0], tile)
+        with pytest.raises(CheckFailed):
+            check.check(*arguments)
+
+
+def test_more_than_a_lossy_profile_may_lose_is_found(tmp_path: Path):
+    with made(tmp_path, "--profile", "jpeg") as arguments:
+        inverted = tmp_path / "inverted.tif"
+        with rasterio.open(tmp_path / "image.tif") as raster:
+            profile, pixels = raster.profile, raster.read()
+        with rasterio.open(inverted, "w", **profile) as raster:
+            raster.write(255 - pixels)
+        rasterio.shutil.copy(
+            inverted, arguments[0], driver="COG", COMPRESS="JPEG", BLOCKSIZE=512
+        )
+        with pytest.raises(CheckFailed, match="in the mean, and 16"):
+            check.check(*arguments)
+
+
+def test_another_description_is_found(tmp_path: Path):
+    with made(tmp_path) as arguments:
+        with rasterio.open(arguments[0], "r+", IGNORE_COG_LAYOUT_BREAK=True) as raster:
+            raster.nodata = 9
+        with pytest.raises(CheckFailed):
+            check.check(*arguments)
+
+
+@pytest.mark.parametrize("layout", ["strips", "no overviews", "appended", "text"])
+def test_what_is_no_valid_cog_is_told(layout: str, tmp_path: Path):
+    tiled = {"tiled": True, "blockxsize": 512, "blockysize": 512}
+    path = tmp_path / "image.tif"
+    if layout == "text":
+        path.write_text("this is no TIFF")
+    else:
+        options = {} if layout == "strips" else tiled
+        rasters.write(path, 3, width=1300, height=1100, **options)
+    if layout == "appended":
+        with rasterio.open(path, "r+") as raster:
+            raster.build_overviews([2, 4])
+    (fault, *_) = check.layout_faults(path)
+    assert {
+        "strips": "image 0 is not tiled",
+        "no overviews": "it has no overviews",
+        "appended": "a directory stands behind pixels",
+        "text": "no TIFF header",
+    }[layout] == fault
+
+
+def test_gdals_own_cog_is_valid(tmp_path: Path):
+    rasters.write(tmp_path / "image.tif", 3, width=1300, height=1100)
+    cog = tmp_path / "cog.tif"
+    rasterio.shutil.copy(tmp_path / "image.tif", cog, driver="COG")
+    assert check.layout_faults(cog) == []
+
+
+def test_what_was_read_of_a_tiff_is_what_gdal_reads(tmp_path: Path):
+    path = rasters.write(tmp_path / "image.tif", 3, ENDIANNESS="BIG", BIGTIFF="YES")
+    with path.open("rb") as file:
+        structure = tiff.read(file)
+    with rasterio.open(path) as raster:
+        assert structure.order == ">"
+        assert structure.number(0, tiff.IMAGE_WIDTH) == raster.width
+        assert numpy.array_equal(structure.numbers(0, 258), [8, 8, 8])

@@ -1,0 +1,43 @@
+"""Damaged images end in a valid pair or in a sentence: never in a crash or a hang."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import PROJECT
+
+CASES = 100
+CODES = {
+    *("damaged-image", "not-a-raster", "no-crs", "wrong-bands", "check-failed"),
+    *("unsupported-raster", "conversion-failed"),
+}
+
+
+@pytest.mark.parametrize("first", range(0, 1000, CASES))
+def test_every_damaged_image_ends_well(first: int, tmp_path: Path):
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.fuzz", str(first), str(CASES), str(tmp_path)],
+        cwd=PROJECT,
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
+    # The last line names the image that a crash came of.
+    assert done.returncode == 0, [*done.stdout.splitlines()[-1:], done.stderr[-2000:]]
+    lines = done.stdout.splitlines()
+    assert len(lines) == CASES
+    for line in lines:
+        case, end = json.JSONDecoder().raw_decode(line)
+        outcome = json.loads(line[end:])
+        result = outcome["result"]
+        if outcome["status"] == 0:
+            assert outcome["files"] == ["image.jpg", "image.tif", "result.json"], case
+            assert outcome["valid"], case
+        else:
+            assert outcome["files"] == ["image.tif", "result.json"], case
+            assert outcome["kept"], case
+            assert result["code"] in CODES, (case, result)
+            assert result["reason"] and "\n" not in result["reason"], case

@@ -1,0 +1,306 @@
+"""How a COG is stored: profiles, creation and overview options, other CRSs."""
+
+import json
+import math
+import shutil
+from pathlib import Path
+
+import numpy
+import pytest
+import rasterio
+from rasterio.enums import MaskFlags
+
+from node.profiles import DEFAULT, PROFILES
+from tests import compare, rasters
+from tests.test_kinds import convert, files, filled, plain, with_mask, with_palette
+from tests.test_node import run_node
+
+COMPRESSIONS = {
+    "zstd": "zstd",
+    "deflate": "deflate",
+    "lzw": "lzw",
+    "packbits": "packbits",
+    "raw": None,
+    "jpeg": "jpeg",
+    "webp": "webp",
+    "lerc": "lerc",
+    "lerc_deflate": "lerc_deflate",
+    "lerc_zstd": "lerc_zstd",
+    "aerial-gray": "deflate",
+    "aerial-rgb": "jpeg",
+    "elevation": "zstd",
+    "archive": "deflate",
+    "web": "deflate",
+}
+LOSSY = {"jpeg", "webp", "aerial-rgb"}
+WARPED = {"web"}
+
+
+def test_every_profile_is_tested():
+    assert set(COMPRESSIONS) == set(PROFILES)
+    assert DEFAULT in PROFILES
+
+
+@pytest.mark.parametrize(
+    "make", [plain(3), with_mask(True, bands=3)], ids=["whole", "masked"]
+)
+@pytest.mark.parametrize("profile", sorted(set(PROFILES) - WARPED))
+def test_a_profile_stores_a_colour_image(profile: str, make, tmp_path: Path):
+    status, result, image = convert(tmp_path, make, 3, "--profile", profile)
+    assert status == 0, result["reason"]
+    cog = tmp_path / "image.tif"
+    compare.assert_valid(cog)
+    compare.assert_same_description(image, cog)
+    if profile not in LOSSY:
+        compare.assert_same_pixels(image, cog)
+    else:
+        with rasterio.open(image) as ours, rasterio.open(cog) as theirs:
+            difference = ours.read().astype(float) - theirs.read()
+            assert 0 < numpy.abs(difference).mean() < 8
+    with rasterio.open(cog) as raster:
+        compression = raster.tags(ns="IMAGE_STRUCTURE").get("COMPRESSION")
+        known = {"YCbCr JPEG": "jpeg"}.get(compression, compression)
+        assert (known.lower() if known else None) == COMPRESSIONS[profile]
+    assert (result["profile"], result["ok"]) == (profile, True)
+
+
+@pytest.mark.parametrize("profile", ["elevation", "lerc", "lerc_zstd", "archive"])
+@pytest.mark.parametrize("dtype", ["float32", "float64", "int16"])
+def test_heights_are_kept_to_the_bit(profile: str, dtype: str, tmp_path: Path):
+    make = plain(1, dtype=dtype, nodata=-9999)
+    status, result, image = convert(tmp_path, make, 1, "--profile", profile)
+    assert status == 0, result["reason"]
+    compare.assert_valid(tmp_path / "image.tif")
+    compare.assert_same_pixels(image, tmp_path / "image.tif")
+
+
+@pytest.mark.parametrize(
+    ("make", "bands", "profile"),
+    [
+        (plain(1, dtype="uint16"), 1, "jpeg"),
+        (plain(4), 4, "aerial-rgb"),
+        (with_palette, 1, "jpeg"),
+        (plain(1), 1, "webp"),
+        (plain(1, dtype="int64"), 1, "lerc"),
+    ],
+)
+def test_what_a_compression_cannot_hold_is_said(
+    make, bands: int, profile: str, tmp_path: Path
+):
+    status, result, _ = convert(tmp_path, make, bands, "--profile", profile)
+    assert (status, result["code"]) == (65, "unsupported-raster")
+    assert "choose another --profile" in result["reason"]
+
+
+def test_an_error_that_lerc_may_make_is_the_largest_it_makes(tmp_path: Path):
+    options = ("--profile", "lerc", "--co", "MAX_Z_ERROR=0.5")
+    make = plain(1, dtype="float32", width=1200, height=900)
+    status, _, image = convert(tmp_path, make, 1, *options)
+    assert status == 0
+    with rasterio.open(image) as ours, rasterio.open(tmp_path / "image.tif") as theirs:
+        worst = numpy.abs(ours.read(1) - theirs.read(1)).max()
+    assert 0 < worst <= 0.5
+
+
+def test_creation_options_change_a_profile(tmp_path: Path):
+    options = ("--co", "BLOCKSIZE=256", "--co", "PREDICTOR=NO", "--co", "BIGTIFF=YES")
+    status, _, image = convert(tmp_path, plain(3), 3, *options)
+    assert status == 0
+    compare.assert_same_pixels(image, tmp_path / "image.tif")
+    with rasterio.open(tmp_path / "image.tif") as raster:
+        assert set(raster.block_shapes) == {(256, 256)}
+        assert "PREDICTOR" not in raster.tags(ns="IMAGE_STRUCTURE")
+    assert (tmp_path / "image.tif").read_bytes()[:4] == b"II\x2b\x00"
+
+
+@pytest.mark.parametrize("level", ["0", "1", "3"])
+def test_there_are_as_many_overviews_as_asked_for(level: str, tmp_path: Path):
+    options = ("--op", f"overview_level={level}")
+    assert convert(tmp_path, plain(1), 1, *options)[0] == 0
+    with rasterio.open(tmp_path / "image.tif") as raster:
+        assert raster.overviews(1) == [2, 4, 8][: int(level)]
+
+
+@pytest.mark.parametrize(
+    "method", ["nearest", "average", "bilinear", "cubic", "lanczos", "mode", "rms"]
+)
+def test_overviews_are_resampled_as_asked_for(method: str, tmp_path: Path):
+    # Of a checkerboard of single pixels every method makes something else.
+    board = numpy.indices((1, 1024, 1024)).sum(axis=0).astype("u1") % 2 * 200
+    options = ("--op", f"overview_resampling={method}")
+    assert convert(tmp_path, filled(board), 1, *options)[0] == 0
+    compare.assert_valid(tmp_path / "image.tif")
+    with rasterio.open(tmp_path / "image.tif", overview_level=0) as overview:
+        values = set(numpy.unique(overview.read(1)[8:-8, 8:-8]).tolist())
+    if method in ("nearest", "mode"):
+        assert values <= {0, 200}
+    elif method == "rms":
+        assert values == {141}
+    else:
+        assert values <= {99, 100, 101}
+
+
+def test_what_is_not_data_never_bleeds_into_an_overview(tmp_path: Path):
+    values = numpy.full((1, 2048, 2048), 100, "u1")
+    values[0, numpy.random.default_rng(1).random((2048, 2048)) < 0.5] = 255
+    assert convert(tmp_path, filled(values, nodata=255), 1)[0] == 0
+    for level in (0, 1):
+        with rasterio.open(tmp_path / "image.tif", overview_level=level) as overview:
+            assert set(numpy.unique(overview.read(1))) <= {100, 255}
+
+
+def test_what_is_masked_never_bleeds_into_an_overview(tmp_path: Path):
+    def make(path: Path) -> None:
+        values = numpy.full((3, 1100, 1100), 100, "u1")
+        seen = numpy.random.default_rng(1).random((1100, 1100)) < 0.5
+        values[:, ~seen] = 255
+        filled(values)(path)
+        with (
+            rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True),
+            rasterio.open(path, "r+") as raster,
+        ):
+            raster.write_mask(seen)
+
+    assert convert(tmp_path, make, 3)[0] == 0
+    with rasterio.open(tmp_path / "image.tif", overview_level=0) as overview:
+        seen = overview.dataset_mask() > 0
+        assert 0.9 < seen.mean() < 1
+        assert (overview.read()[:, seen] == 100).all()
+
+
+def test_what_is_transparent_never_bleeds_into_an_overview(tmp_path: Path):
+    values = numpy.full((4, 1100, 1100), 100, "u1")
+    seen = numpy.random.default_rng(1).random((1100, 1100)) < 0.5
+    values[:3, ~seen] = 255
+    values[3] = seen * 255
+    make = filled(values, photometric="RGB", alpha="YES")
+    assert convert(tmp_path, make, 4)[0] == 0
+    with rasterio.open(tmp_path / "image.tif", overview_level=0) as overview:
+        found = overview.read()
+        assert (found[:3, found[3] > 0] == 100).all()
+
+
+def test_classes_stay_classes_in_an_overview(tmp_path: Path):
+    assert convert(tmp_path, with_palette, 1)[0] == 0
+    with rasterio.open(tmp_path / "image.tif", overview_level=0) as overview:
+        assert set(numpy.unique(overview.read(1))) <= set(range(9))
+
+
+def test_a_valid_cog_is_copied_when_that_is_asked_for(tmp_path: Path):
+    rasters.write(tmp_path / "image.tif", 3)
+    run_node(tmp_path, "image.tif", "3", "--profile", "jpeg")
+    cog = (tmp_path / "image.tif").read_bytes()
+
+    assert run_node(tmp_path, "image.tif", "3", "--copy-valid-cog").returncode == 0
+
+    assert (tmp_path / "image.tif").read_bytes() == cog
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert result["copied"]
+    assert files(tmp_path) == {"image.tif", "image.jpg", "result.json"}
+
+
+def test_what_is_no_valid_cog_is_not_copied(tmp_path: Path):
+    status, result, _ = convert(tmp_path, plain(3), 3, "--copy-valid-cog")
+    assert status == 0
+    assert "copied" not in result
+    compare.assert_valid(tmp_path / "image.tif")
+
+
+def test_a_jpeg_made_of_a_jpeg_is_warned_of(tmp_path: Path):
+    make = plain(3, compress="JPEG", photometric="YCBCR")
+    status, result, _ = convert(tmp_path, make, 3, "--profile", "jpeg")
+    assert status == 0
+    assert any("was compressed as JPEG before" in said for said in result["warnings"])
+
+
+def test_an_image_without_a_crs_can_be_given_one(tmp_path: Path):
+    make = plain(1, crs=None)
+    status, result, _ = convert(tmp_path, make, 1, "--assign-crs", "EPSG:26915")
+    assert (status, result["crs"]) == (0, "EPSG:26915")
+    with rasterio.open(tmp_path / "image.tif") as raster:
+        assert raster.crs.to_epsg() == 26915
+        assert raster.transform == rasters.TRANSFORM
+
+
+def test_an_image_without_a_crs_can_be_let_through(tmp_path: Path):
+    status, result, image = convert(tmp_path, plain(1, crs=None), 1, "--allow-no-crs")
+    assert (status, result["crs"]) == (0, None)
+    assert "it has no coordinate reference system" in result["warnings"]
+    compare.assert_same_pixels(image, tmp_path / "image.tif")
+
+
+@pytest.mark.parametrize("nodata", [None, 0])
+def test_an_image_is_warped_to_another_crs(nodata: int | None, tmp_path: Path):
+    make = plain(3, nodata=nodata)
+    status, result, image = convert(tmp_path, make, 3, "--reproject", "EPSG:4326")
+    assert status == 0, result["reason"]
+    compare.assert_valid(tmp_path / "image.tif")
+    with rasterio.open(image) as ours, rasterio.open(tmp_path / "image.tif") as theirs:
+        assert theirs.crs.to_epsg() == 4326
+        assert theirs.count == 3
+        # The corners of the warped image are not the image's: white or nodata.
+        mask = theirs.dataset_mask()
+        assert 0 < (mask > 0).mean() < 1
+        expected = MaskFlags.nodata if nodata is not None else MaskFlags.per_dataset
+        assert theirs.mask_flag_enums[0] == [expected]
+        middle = theirs.read(1)[theirs.height // 2, theirs.width // 2]
+        ours_there = ours.read(1)[ours.height // 2, ours.width // 2]
+        assert abs(int(middle) - int(ours_there)) < 20
+
+
+def test_the_web_profile_has_the_tiles_of_web_maps(tmp_path: Path):
+    status, result, _ = convert(tmp_path, plain(3), 3, "--profile", "web")
+    assert status == 0, result["reason"]
+    compare.assert_valid(tmp_path / "image.tif")
+    with rasterio.open(tmp_path / "image.tif") as raster:
+        assert raster.crs.to_epsg() == 3857
+        world = 2 * math.pi * 6378137
+        zoom = math.log2(world / 256 / raster.transform.a)
+        assert zoom == pytest.approx(round(zoom))
+        span = 512 * raster.transform.a
+        for offset in (raster.bounds.left + world / 2, world / 2 - raster.bounds.top):
+            assert offset / span == pytest.approx(round(offset / span), abs=1e-6)
+        assert raster.width % 512 == raster.height % 512 == 0
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--profile", "best"),
+        ("--co", "COMPRESS"),
+        ("--co", "COMPRESS=RAR"),
+        ("--co", "TILED=NO"),
+        ("--co", "ZLEVEL=$(id)"),
+        ("--op", "overview_resampling=best"),
+        ("--assign-crs", "somewhere"),
+        ("--jpeg-quality", "101"),
+        ("--jpeg-max-size", "0"),
+    ],
+)
+def test_an_impossible_option_is_named_and_nothing_is_done(
+    options: tuple[str, str], tmp_path: Path
+):
+    rasters.write(tmp_path / "image.tif", 1)
+    done = run_node(tmp_path, "image.tif", "1", *options)
+    assert done.returncode == 64
+    assert options[0] in done.stderr
+    assert files(tmp_path) == {"image.tif"}
+
+
+def test_help_tells_every_profile(tmp_path: Path):
+    done = run_node(tmp_path, "--help")
+    assert done.returncode == 0
+    assert "generate_cogs.sh scene.tif 4" in done.stdout
+    for profile in PROFILES:
+        assert f"  {profile} " in done.stdout
+
+
+def test_several_cores_make_the_same_cog(tmp_path: Path):
+    rasters.write(tmp_path / "kept.tif", 3, width=1500, height=1200)
+    made = []
+    for cores in ("1", "2"):
+        shutil.copy(tmp_path / "kept.tif", tmp_path / "image.tif")
+        done = run_node(tmp_path, "image.tif", "3", OMP_NUM_THREADS=cores)
+        assert done.returncode == 0
+        made.append((tmp_path / "image.tif").read_bytes())
+    assert made[0] == made[1]
