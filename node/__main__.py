@@ -17,9 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from node.errors import NodeError, UnfitMachine
-from node.options import Options, parse
+from node.options import Misused, Options, parse
 
 RESULT = Path("result.json")
+_USAGE = 64  # sysexits.h: EX_USAGE
 
 
 def main(image: Path, bands: int, options: Options) -> int:
@@ -84,7 +85,12 @@ def _jsonable(value: Any) -> Any:
 
 
 def run() -> None:
-    name, bands, options = parse(sys.argv[1:])
+    try:
+        name, bands, options = parse(sys.argv[1:])
+    except Misused as error:
+        example = "e.g. generate_cogs.sh scene.tif 4, or see --help"
+        print(f"generate_cogs.sh: {error}\n{example}", file=sys.stderr)
+        sys.exit(_USAGE)
     sys.exit(main(Path(name), bands, options))
 
 

@@ -1,9 +1,12 @@
-"""What a node can be told: the options of bin/generate_cogs.sh."""
+"""What a node can be told: the options of bin/generate_cogs.sh.
+
+They are one table, since they are said in three places: to the node, to the
+launch, which passes them on, and in columns of a manifest.
+"""
 
 import argparse
 import re
-import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NoReturn
@@ -21,8 +24,17 @@ RESAMPLINGS = (
     *("mode", "gauss", "rms"),
 )
 _BLOCK_SIZES = ("128", "256", "512", "1024", "2048")
-_USAGE = 64  # sysexits.h: EX_USAGE
-_EXAMPLE = """\
+_CREATION_VALUES = {
+    "BIGTIFF": ("YES", "NO", "IF_NEEDED"),
+    "BLOCKSIZE": _BLOCK_SIZES,
+    "COMPRESS": sorted(COMPRESSIONS),
+    "PHOTOMETRIC": ("RGB", "YCBCR", "MINISBLACK"),
+    "PREDICTOR": ("YES", "NO", "STANDARD", "1", "2", "3"),
+    "WEBP_LOSSLESS": ("YES", "NO"),
+}
+_YES = ("yes", "true", "1", "x")
+_NO = ("no", "false", "0", "")
+_EXAMPLES = """\
 examples:
   generate_cogs.sh scene.tif 4
   generate_cogs.sh scene.tif 3 --profile aerial-rgb --co JPEG_QUALITY=90
@@ -32,23 +44,26 @@ profiles:
 """
 
 
+class Misused(ValueError):
+    """Options that cannot be; the message says which and what could."""
+
+
 @dataclass(frozen=True)
 class Options:
     """How to convert an image.
 
     Attributes:
         profile: the name of how to store it.
-        creation: what --co changes of the profile.
-        overview_level: how many overviews, None for down to one tile.
-        overview_resampling: None for what suits the data.
+        co: creation options that change the profile, by name.
+        op: overview options, likewise.
         assign_crs, reproject: as an authority's code.
         jpeg_max_size: of the JPEG's longer side, in pixels.
+        jpeg_quality: as libjpeg counts it, 1 to 95.
     """
 
     profile: str = DEFAULT
-    creation: tuple[tuple[str, str], ...] = ()
-    overview_level: int | None = None
-    overview_resampling: str | None = None
+    co: tuple[tuple[str, str], ...] = ()
+    op: tuple[tuple[str, str], ...] = ()
     allow_no_crs: bool = False
     assign_crs: str | None = None
     reproject: str | None = None
@@ -58,137 +73,202 @@ class Options:
 
     @cached_property
     def stored_as(self) -> Profile:
-        return PROFILES[self.profile].with_options(dict(self.creation))
+        return PROFILES[self.profile].with_options(dict(self.co))
 
     @property
     def block_size(self) -> int:
         """Of a tile's side, in pixels."""
-        return int(dict(self.creation).get("BLOCKSIZE", 512))
+        return int(dict(self.co).get("BLOCKSIZE", 512))
+
+    @property
+    def overview_level(self) -> int | None:
+        """How many overviews, None for down to one tile."""
+        level = dict(self.op).get("overview_level")
+        return None if level is None else int(level)
+
+    @property
+    def overview_resampling(self) -> str | None:
+        """How to resample them, None for what suits the data."""
+        return dict(self.op).get("overview_resampling")
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One of the options, as it is offered.
+
+    Attributes:
+        name: a field of `Options`.
+        read: from what was written to the field's value; raises ValueError.
+        metavar: what is to be written, None for a flag.
+        many: whether it may be said several times.
+    """
+
+    name: str
+    help: str
+    read: Callable[[str], object]
+    metavar: str | None = None
+    many: bool = False
+
+    @property
+    def flag(self) -> str:
+        return "--" + self.name.replace("_", "-")
+
+
+def arguments(said: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
+    """Command line arguments that say options, checked.
+
+    Args:
+        said: by the options' names, what was written for each of them.
+
+    Raises:
+        Misused: there is no such option or value.
+    """
+    words = []
+    for name, values in said.items():
+        choice = _BY_NAME[name]
+        for value in values:
+            try:
+                choice.read(value)
+            except ValueError as error:
+                raise Misused(f"{choice.flag}: {error}") from error
+            if choice.metavar:
+                words += [choice.flag, value]
+            elif value.lower() in _YES:
+                words.append(choice.flag)
+    return tuple(words)
+
+
+def parse(words: Sequence[str]) -> tuple[str, int, Options]:
+    """The image's name, its number of bands and the options.
+
+    Raises:
+        Misused: they are no options.
+        SystemExit: the help was asked for and printed.
+    """
+    profiles = "\n".join(f"  {name:13} {PROFILES[name].about}" for name in PROFILES)
+    parser = _Parser(
+        prog="generate_cogs.sh",
+        description="Make a COG and a JPEG of an image.",
+        epilog=_EXAMPLES + profiles,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("image", metavar="IMAGE", help="replaced by its COG")
+    parser.add_argument("bands", metavar="BANDS", type=_as_type(_positive))
+    for choice in CHOICES:
+        how = {"action": "append" if choice.many else "store"}
+        if choice.metavar:
+            how |= {"metavar": choice.metavar, "type": _as_type(choice.read)}
+        else:
+            how["action"] = "store_true"
+        parser.add_argument(
+            choice.flag, help=choice.help, default=argparse.SUPPRESS, **how
+        )
+    told = vars(parser.parse_args(words))
+    image, bands = told.pop("image"), told.pop("bands")
+    # A list stands where an option may be said several times.
+    for name, value in told.items():
+        told[name] = tuple(value) if isinstance(value, list) else value
+    return image, bands, Options(**told)
 
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        sys.stderr.write(f"{self.prog}: {message}\ne.g. {self.prog} scene.tif 4\n")
-        raise SystemExit(_USAGE)
+        raise Misused(message)
 
 
-def parse(arguments: Sequence[str]) -> tuple[str, int, Options]:
-    """The image's name, its number of bands and the options.
+def _as_type(read: Callable[[str], object]) -> Callable[[str], object]:
+    def checked(text: str) -> object:
+        try:
+            return read(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from error
 
-    Raises:
-        SystemExit: with 64, the reason was printed; with 0, the help was.
-    """
-    parser = _Parser(
-        prog="generate_cogs.sh",
-        description="Make a COG and a JPEG of an image.",
-        epilog=_EXAMPLE
-        + "\n".join(f"  {name:13} {each.about}" for name, each in PROFILES.items()),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+    return checked
+
+
+def _profile(text: str) -> str:
+    if text not in PROFILES:
+        raise ValueError(f"there is no profile {text!r}: choose of {_list(PROFILES)}")
+    return text
+
+
+def _creation_option(text: str) -> tuple[str, str]:
+    name, _, value = text.upper().partition("=")
+    if name not in CREATION_OPTIONS:
+        raise ValueError(
+            f"{text!r}: write NAME=VALUE, NAME of {_list(CREATION_OPTIONS)}"
+        )
+    values = _CREATION_VALUES.get(name)
+    if values and value not in values:
+        raise ValueError(f"{text!r}: {name} is one of {_list(values)}")
+    if not values and not re.fullmatch(r"\d{1,9}(\.\d{1,9})?", value, re.ASCII):
+        raise ValueError(f"{text!r}: {name} is a number")
+    return name, value
+
+
+def _overview_option(text: str) -> tuple[str, str]:
+    name, _, value = text.partition("=")
+    if name == "overview_level" and re.fullmatch(r"\d{1,2}", value, re.ASCII):
+        return name, value
+    if name == "overview_resampling" and value in RESAMPLINGS:
+        return name, value
+    raise ValueError(
+        f"{text!r}: write overview_level=NUMBER or overview_resampling=METHOD, "
+        f"METHOD of {_list(RESAMPLINGS)}"
     )
-    parser.add_argument("image", metavar="IMAGE", help="replaced by its COG")
-    parser.add_argument("bands", metavar="BANDS", type=_positive, help="that it has")
-    add_options(parser)
-    told = vars(parser.parse_args(arguments))
-    return told.pop("image"), told.pop("bands"), options_of(told)
-
-
-def add_options(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument
-    add("--profile", choices=PROFILES, default=DEFAULT, metavar="NAME", help="below")
-    add(
-        *("--co", "--creation-option"),
-        dest="creation",
-        type=_creation_option,
-        action="append",
-        default=[],
-        metavar="NAME=VALUE",
-        help="change an option of the profile: " + ", ".join(sorted(CREATION_OPTIONS)),
-    )
-    add(
-        *("--op", "--overview-option"),
-        dest="overview",
-        type=_overview_option,
-        action="append",
-        default=[],
-        metavar="NAME=VALUE",
-        help="overview_level=NUMBER of overviews; overview_resampling=METHOD, of "
-        + ", ".join(RESAMPLINGS),
-    )
-    add("--allow-no-crs", action="store_true", help="convert an image without a CRS")
-    add("--assign-crs", type=_crs, metavar="EPSG:CODE", help="the CRS it is in")
-    add("--reproject", type=_crs, metavar="EPSG:CODE", help="warp it to a CRS")
-    add(
-        "--copy-valid-cog",
-        action="store_true",
-        help="leave an image as it is that is a valid COG",
-    )
-    add("--jpeg-max-size", type=_positive, metavar="PIXELS", help="its longer side")
-    add("--jpeg-quality", type=_quality, default=80, metavar="1-95", help="80")
-
-
-def options_of(told: dict) -> Options:
-    overview = dict(told.pop("overview"))
-    return Options(
-        **told
-        | {
-            "creation": tuple(told["creation"]),
-            "overview_level": overview.get("overview_level"),
-            "overview_resampling": overview.get("overview_resampling"),
-        }
-    )
-
-
-def _positive(text: str) -> int:
-    if not re.fullmatch(r"0*[1-9]\d{0,8}", text, re.ASCII):
-        raise argparse.ArgumentTypeError(f"{text!r} is no number above 0")
-    return int(text)
-
-
-def _quality(text: str) -> int:
-    quality = _positive(text)
-    if quality > 95:
-        raise argparse.ArgumentTypeError("more than 95 makes it larger and no better")
-    return quality
 
 
 def _crs(text: str) -> str:
     if not re.fullmatch(r"[A-Za-z]{2,16}:\d{1,9}", text, re.ASCII):
-        raise argparse.ArgumentTypeError(f"{text!r} is no CRS: write e.g. EPSG:32616")
+        raise ValueError(f"{text!r} is no CRS: write e.g. EPSG:32616")
     return text.upper()
 
 
-def _creation_option(text: str) -> tuple[str, str]:
-    name, equals, value = text.upper().partition("=")
-    if not equals or name not in CREATION_OPTIONS:
-        raise argparse.ArgumentTypeError(
-            f"{text!r}: write NAME=VALUE, NAME of {', '.join(sorted(CREATION_OPTIONS))}"
-        )
-    if not re.fullmatch(r"[A-Z0-9_.]{1,32}", value, re.ASCII):
-        raise argparse.ArgumentTypeError(f"{text!r} has no value that could be one")
-    allowed = {
-        "COMPRESS": COMPRESSIONS,
-        "BLOCKSIZE": _BLOCK_SIZES,
-        "BIGTIFF": ("YES", "NO", "IF_NEEDED"),
-        "PREDICTOR": ("YES", "NO", "STANDARD", "1", "2", "3"),
-        "PHOTOMETRIC": ("RGB", "YCBCR", "MINISBLACK"),
-        "WEBP_LOSSLESS": ("YES", "NO"),
-    }.get(name)
-    if allowed and value not in allowed:
-        raise argparse.ArgumentTypeError(
-            f"{text!r}: {name} is one of {', '.join(sorted(allowed))}"
-        )
-    if allowed is None and not re.fullmatch(r"\d+(\.\d+)?", value, re.ASCII):
-        raise argparse.ArgumentTypeError(f"{text!r}: {name} is a number")
-    return name, value
+def _positive(text: str) -> int:
+    if not re.fullmatch(r"0*[1-9]\d{0,8}", text, re.ASCII):
+        raise ValueError(f"{text!r} is no number above 0")
+    return int(text)
 
 
-def _overview_option(text: str) -> tuple[str, int | str]:
-    name, _, value = text.partition("=")
-    if name == "overview_level" and re.fullmatch(r"\d{1,2}", value, re.ASCII):
-        return name, int(value)
-    if name == "overview_resampling" and value in RESAMPLINGS:
-        return name, value
-    raise argparse.ArgumentTypeError(
-        f"{text!r}: write overview_level=NUMBER, or overview_resampling= one of "
-        + ", ".join(RESAMPLINGS)
-    )
+def _quality(text: str) -> int:
+    if _positive(text) > 95:
+        raise ValueError("more than 95 makes it larger and no better")
+    return int(text)
+
+
+def _yes(text: str) -> bool:
+    if text.lower() not in (*_YES, *_NO):
+        raise ValueError(f"{text!r} is neither yes nor no")
+    return text.lower() in _YES
+
+
+def _list(names: object) -> str:
+    return ", ".join(names)
+
+
+CHOICES = (
+    Choice("profile", f"how to store it; {DEFAULT} if not said", _profile, "NAME"),
+    Choice(
+        "co",
+        "change an option of the profile: " + _list(CREATION_OPTIONS),
+        _creation_option,
+        "NAME=VALUE",
+        many=True,
+    ),
+    Choice(
+        "op",
+        "overview_level=NUMBER of overviews; overview_resampling=METHOD, of "
+        + _list(RESAMPLINGS),
+        _overview_option,
+        "NAME=VALUE",
+        many=True,
+    ),
+    Choice("allow_no_crs", "convert an image that has no CRS", _yes),
+    Choice("assign_crs", "the CRS it is in, whatever it says", _crs, "EPSG:CODE"),
+    Choice("reproject", "warp it to another CRS first", _crs, "EPSG:CODE"),
+    Choice("copy_valid_cog", "leave an image as it is that is a valid COG", _yes),
+    Choice("jpeg_max_size", "of the JPEG's longer side", _positive, "PIXELS"),
+    Choice("jpeg_quality", "of the JPEG; 80 if not said", _quality, "1-95"),
+)
+_BY_NAME = {choice.name: choice for choice in CHOICES}

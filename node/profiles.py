@@ -109,9 +109,9 @@ PROFILES = {
 DEFAULT = "zstd"
 
 # What --co may change: how pixels are stored, not what they are.
-CREATION_OPTIONS = {
+CREATION_OPTIONS = (
     *("BIGTIFF", "BLOCKSIZE", "COMPRESS", "DISCARD_LSB", "JPEG_QUALITY"),
     *("MAX_Z_ERROR", "PHOTOMETRIC", "PREDICTOR", "WEBP_LEVEL", "WEBP_LOSSLESS"),
     *("ZLEVEL", "ZSTD_LEVEL"),
-}
+)
 COMPRESSIONS = {profile.options["COMPRESS"] for profile in PROFILES.values()}
