@@ -19,7 +19,7 @@ from rasterio.enums import Resampling
 from rasterio.windows import Window
 
 from node import encode, overviews
-from node.jpeg import JpegWriter
+from node.jpeg import STRIP_ROWS, JpegWriter
 from node.options import Options
 from node.picture import Picture
 from node.source import Source
@@ -28,6 +28,8 @@ from node.spool import TileSpool
 _MIB = 1024 * 1024
 # Of pixels at a time, unless one tile is more.
 _MOST_PIXELS = 128 * _MIB  # bytes
+# Even, so that no two pixels that make one are parted.
+_HALVED_ROWS = 64
 # Overviews larger than this wait on disk.
 _MOST_IN_MEMORY = 64 * _MIB  # bytes
 
@@ -81,6 +83,19 @@ class Part:
     pixels: numpy.ndarray
     mask: numpy.ndarray | None
     valid: numpy.ndarray | None
+
+    def pieces(self, rows: int) -> Iterator["Part"]:
+        """Some rows at a time: what is made of pixels may be larger than they."""
+        window = self.window
+        for row in range(0, window.height, rows):
+            taken = slice(row, row + rows)
+            pixels = self.pixels[taken]
+            yield Part(
+                Window(window.col_off, window.row_off + row, window.width, len(pixels)),
+                pixels,
+                None if self.mask is None else self.mask[taken],
+                None if self.valid is None else self.valid[taken],
+            )
 
 
 @dataclass(frozen=True)
@@ -240,14 +255,20 @@ class _Shown:
         self._parts: list[numpy.ndarray] = []
 
     def add(self, part: Part) -> None:
-        seen = self._shown.show(part.pixels, part.valid)
         window = part.window
         if window.width == self._width:
-            self._writer.add(seen)
+            for piece in part.pieces(STRIP_ROWS):
+                self._writer.add(self._shown.show(piece.pixels, piece.valid))
             return
-        self._parts.append(seen.copy())
+        seen = [
+            self._shown.show(piece.pixels, piece.valid)
+            for piece in part.pieces(STRIP_ROWS)
+        ]
+        self._parts.append(numpy.concatenate(seen))
         if window.col_off + window.width == self._width:
-            self._writer.add(numpy.hstack(self._parts))
+            for row in range(0, window.height, STRIP_ROWS):
+                rows = [part[row : row + STRIP_ROWS] for part in self._parts]
+                self._writer.add(numpy.hstack(rows))
             self._parts.clear()
 
 
@@ -257,13 +278,14 @@ class _Halving:
     halve: Callable[[Part], numpy.ndarray]
 
     def add(self, part: Part) -> None:
-        halved = self.halve(part)
-        row, column = part.window.row_off // 2, part.window.col_off // 2
-        rows, columns = halved.shape[:2]
-        area = slice(row, row + rows), slice(column, column + columns)
-        self.canvas.pixels[area] = halved
-        if part.mask is not None:
-            self.canvas.mask[area] = overviews.any_valid(part.mask)
+        for piece in part.pieces(_HALVED_ROWS):
+            halved = self.halve(piece)
+            row, column = piece.window.row_off // 2, piece.window.col_off // 2
+            rows, columns = halved.shape[:2]
+            area = slice(row, row + rows), slice(column, column + columns)
+            self.canvas.pixels[area] = halved
+            if piece.mask is not None:
+                self.canvas.mask[area] = overviews.any_valid(piece.mask)
         self.canvas.rest()
 
 

@@ -128,7 +128,9 @@ def _wide(kind: numpy.dtype) -> numpy.dtype:
     """A type that holds a sum of four."""
     if kind.itemsize == 8:
         return numpy.dtype(numpy.longdouble)
-    return numpy.dtype("f8" if kind.kind == "f" else "i8")
+    if kind.kind == "f":
+        return numpy.dtype("f8")
+    return numpy.dtype("i4" if kind.itemsize <= 2 else "i8")
 
 
 def _keep_apart(
