@@ -2,12 +2,16 @@
 # make test   sets everything up and runs all tests, on two pools side by side:
 #             most of their time is spent waiting
 # make lint   checks the style
+# make bench  measures what a conversion costs beside GDAL's programs (Debian's
+#             gdal-bin) and writes docs/benchmarks.md; make bench RUNS=1 is quicker
 # make clean  removes what these made in this folder
 
 PYTHON ?= python3
 export PYTHON
 
-.PHONY: demo test lint clean setup
+RUNS ?= 5
+
+.PHONY: bench demo test lint clean setup
 
 demo: .venv/ready-demo
 	@.venv/bin/python -m demo
@@ -18,6 +22,9 @@ test: .venv/ready-test
 lint: .venv/ready-test
 	@.venv/bin/ruff check .
 	@.venv/bin/ruff format --check .
+
+bench: .venv/ready-bench
+	@.venv/bin/python -m bench --runs $(RUNS)
 
 setup: .venv/ready-demo .venv/ready-test
 

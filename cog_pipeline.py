@@ -14,6 +14,7 @@ from dag import launch as launching, pipeline as pipelines, render, run as runs
 from dag.errors import PipelineError
 from dag.pipeline import SIGNINGS, Pipeline
 from dag.poll import poll as poll_once
+from node import options
 from pool.errors import PoolError
 from post.reconcile import reconcile as reconcile_run
 
@@ -66,6 +67,34 @@ def _submit_option(
         if not equals or not named.isalnum() or not line.isprintable():
             raise click.BadParameter(f"{line!r} is not NAME = VALUE")
     return lines
+
+
+def _node_options(command: Callable) -> Callable:
+    """Add the options that a launch passes on to its nodes."""
+    for choice in reversed(options.CHOICES):
+        how = {"multiple": choice.many, "metavar": choice.metavar}
+        command = click.option(
+            choice.flag,
+            choice.name,
+            is_flag=choice.metavar is None,
+            help=f"For the nodes: {choice.help}.",
+            **{name: value for name, value in how.items() if value},
+        )(command)
+    return command
+
+
+def _said(told: dict[str, str | tuple[str, ...] | bool | None]) -> tuple[str, ...]:
+    """What was said of the nodes' options, as arguments for them."""
+    said: dict[str, list[str]] = {}
+    for name, value in told.items():
+        if value is True:
+            said[name] = ["yes"]
+        elif value:
+            said[name] = list(value) if isinstance(value, tuple) else [value]
+    try:
+        return options.arguments(said)
+    except options.Misused as error:
+        raise click.UsageError(str(error)) from error
 
 
 def _period(context: click.Context, parameter: click.Parameter, every: int) -> int:
@@ -145,6 +174,7 @@ def _period(context: click.Context, parameter: click.Parameter, every: int) -> i
 @click.option(
     "--insecure-http", is_flag=True, help="Speak plain http, for test endpoints."
 )
+@_node_options
 def launch(
     access_key: Path | None,
     secret_key: Path | None,
@@ -161,6 +191,7 @@ def launch(
     submit_options: tuple[str, ...],
     ca_certs: Path | None,
     insecure_http: bool,
+    **node_options: str | tuple[str, ...] | bool | None,
 ) -> None:
     """Launch the pipeline here: poll at once, and then for ever.
 
@@ -194,6 +225,7 @@ def launch(
         signing=signing,
         container_image=container_image,
         submit_options=submit_options,
+        node_options=_said(node_options),
     )
     with console.status("checking the endpoint, the buckets and HTCondor"):
         cluster = launching.launch(pipeline, _warn)

@@ -9,6 +9,7 @@ from urllib.parse import quote
 
 from bucket import StoredObject
 from dag.errors import NotAManifest
+from node import options
 
 _TIFF_SUFFIXES = (".tif", ".tiff")
 # TIFF counts samples a pixel in 16 bits (TIFF 6.0, tag 277).
@@ -36,6 +37,8 @@ class Row:
         key: the image's key in the input bucket.
         bands: how many bands the image is said to have.
         size: of the image in the bucket, in bytes.
+        options: for its node, on top of the launch's.
+        sidecars: keys of the files beside the image that tell of it.
         reason: why it cannot be worked on, None where it can.
     """
 
@@ -44,6 +47,8 @@ class Row:
     key: str = ""
     bands: int = 0
     size: int = 0
+    options: tuple[str, ...] = ()
+    sidecars: tuple[str, ...] = ()
     reason: str | None = None
 
     def failed(self, reason: str) -> "Row":
@@ -77,17 +82,26 @@ def parse(content: bytes) -> Manifest:
         elif not rows and header is None and _is_header(fields):
             header = fields
         else:
-            rows.append(_read_row(number, fields))
+            rows.append(_read_options(_read_row(number, fields), header))
     if not rows:
         raise NotAManifest("the manifest has no rows: write image,bands, one a line")
     return Manifest(tuple(rows), header)
 
 
 def candidate_keys(row: Row, bucket: str) -> tuple[str, ...]:
-    """The keys that a row can mean, the likelier first."""
+    """The keys that a row's image can have, the likelier first."""
     written = row.key
     without_bucket = written.removeprefix(f"{bucket}/")
     return tuple(dict.fromkeys((without_bucket, written)))
+
+
+def sidecar_keys(key: str) -> tuple[str, ...]:
+    """Where what tells of an image may stand: GDAL's names, and world files."""
+    stem = key[: key.rindex(".")]
+    return (
+        *(f"{key}.{suffix}" for suffix in ("aux.xml", "msk", "ovr")),
+        *(f"{stem}.{suffix}" for suffix in ("tfw", "TFW", "tifw", "wld")),
+    )
 
 
 def resolve(
@@ -209,6 +223,22 @@ def _read_row(number: int, fields: tuple[str, ...]) -> Row:
     return replace(row, bands=int(bands[1]))
 
 
+def _read_options(row: Row, header: tuple[str, ...] | None) -> Row:
+    """Options of its node, from columns that have their names."""
+    if row.reason is not None or header is None:
+        return row
+    said: dict[str, list[str]] = {}
+    for title, field in zip(header[2:], row.fields[2:], strict=False):
+        name = title.strip().lower().removeprefix("--").replace("-", "_")
+        if name in options.NAMES and field.strip():
+            # No value of an option has a space: one parts several.
+            said.setdefault(name, []).extend(field.split())
+    try:
+        return replace(row, options=options.arguments(said))
+    except options.Misused as error:
+        return row.failed(f"{error}: mend the column")
+
+
 def _bare(field: str) -> str:
     """A field without the spaces, and the quotes after a space, round it."""
     field = field.strip()
@@ -220,7 +250,9 @@ def _bare(field: str) -> str:
 def _find(row: Row, bucket: str, stored: Mapping[str, StoredObject]) -> Row:
     for key in candidate_keys(row, bucket):
         if key in stored:
-            return replace(row, key=key, size=stored[key].size)
+            beside = tuple(other for other in sidecar_keys(key) if other in stored)
+            size = sum(stored[each].size for each in (key, *beside))
+            return replace(row, key=key, size=size, sidecars=beside)
     return row.failed(f"not in the bucket {bucket}: upload it, or mend its name")
 
 

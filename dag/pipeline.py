@@ -39,6 +39,7 @@ class Pipeline:
     signing: str = "auto"
     container_image: str | None = None
     submit_options: tuple[str, ...] = ()
+    node_options: tuple[str, ...] = ()
 
     @property
     def identity(self) -> str:
@@ -79,5 +80,6 @@ def load(path: Path) -> Pipeline:
             "directory": Path(saved["directory"]),
             "store": Store(**store),
             "submit_options": tuple(saved["submit_options"]),
+            "node_options": tuple(saved.get("node_options", ())),
         }
     )

@@ -13,7 +13,14 @@ from bucket import Bucket, BucketError, StoredObject
 from dag import pipeline as pipelines, render, run as runs, schedd, signing
 from dag.errors import NotAManifest, PipelineError
 from dag.files import write_atomically
-from dag.manifest import Manifest, Row, candidate_keys, parse, resolve
+from dag.manifest import (
+    Manifest,
+    Row,
+    candidate_keys,
+    parse,
+    resolve,
+    sidecar_keys,
+)
 from dag.pipeline import Pipeline
 from dag.run import Run
 
@@ -171,12 +178,16 @@ def _refuse_unsigned(row: Row, pipeline: Pipeline) -> Row:
 
 
 def _stored(inputs: Bucket, rows: list[Row]) -> dict[str, StoredObject]:
-    """What is stored under the keys that rows can mean."""
+    """What is stored of the images that rows can mean, and of what tells of them."""
     candidates = [candidate_keys(row, inputs.name) for row in rows]
     # Apart, since keys with and without the bucket's name share no prefix.
     without_bucket = {keys[0] for keys in candidates}
     with_bucket = {keys[-1] for keys in candidates} - without_bucket
-    return inputs.find(without_bucket) | inputs.find(with_bucket)
+    stored = {}
+    for images in (without_bucket, with_bucket):
+        beside = {other for key in images for other in sidecar_keys(key)}
+        stored |= inputs.find(images | beside)
+    return stored
 
 
 def _submit(run: Run, pipeline: Pipeline, rows: list[Row]) -> int:
@@ -204,7 +215,7 @@ def _nodes(pipeline: Pipeline, rows: list[Row]) -> Iterator[render.Node]:
         else:
             prefix = pipeline.output_prefix
             urls = signing.presigned_urls(inputs, outputs, prefix, row)
-        yield render.node(row, urls)
+        yield render.node(row, urls, pipeline.node_options)
 
 
 @contextmanager

@@ -44,6 +44,8 @@ class Node:
         image: the image's name in the sandbox; jpeg_name likewise.
         memory: to request, in MiB.
         disk: to request, in KiB.
+        options: those of bin/generate_cogs.sh, none of which needs quotes.
+        input_urls: the image's and those of what is beside it.
     """
 
     name: str
@@ -52,28 +54,47 @@ class Node:
     bands: int
     memory: int
     disk: int
-    image_url: str
+    options: str
+    input_urls: str
     cog_url: str
     jpeg_url: str
 
 
-def node(row: Row, urls: Urls) -> Node:
-    """Describe a row's node; memory and disk follow from its image's size."""
+def node(row: Row, urls: Urls, options: tuple[str, ...] = ()) -> Node:
+    """Describe a row's node; its disk follows from its image's size.
+
+    Args:
+        options: the launch's, which those of the row come after and so override.
+    """
     mebibytes = -(-row.size // _MIB)
     return Node(
         name=node_name(row),
         image=sandbox_name(row.key),
         jpeg_name=sandbox_name(jpeg_key(row.key)),
         bands=row.bands,
-        # The JPEG is made in memory, from at most three bands.
-        memory=1024 + 4 * mebibytes,
-        # The image, its COG (a third more for the overviews) twice over while
-        # it is arranged, the JPEG; compressed images grow.
+        # Half of it is what the largest images were seen to take.
+        memory=1024,
+        # The image, its COG (a third more for the overviews), overviews that wait
+        # uncompressed, the JPEG; compressed images grow.
         disk=(1024 + 6 * mebibytes) * 1024,
-        image_url=urls.image,
+        options=" ".join(_overridden(options, row.options)),
+        input_urls=", ".join(urls.inputs),
         cog_url=urls.cog,
         jpeg_url=urls.jpeg,
     )
+
+
+def _overridden(launched: tuple[str, ...], own: tuple[str, ...]) -> Iterable[str]:
+    """The launch's options and then a row's own.
+
+    What the launch changes of its profile means nothing to another one.
+    """
+    dropped = set()
+    if "--profile" in own:
+        dropped = {n for n, word in enumerate(launched) if word == "--co"}
+        dropped |= {n + 1 for n in dropped}
+    kept = (word for n, word in enumerate(launched) if n not in dropped)
+    return (*kept, *own)
 
 
 def check_paths(paths: Iterable[Path]) -> None:

@@ -196,8 +196,12 @@ def load_rows(run: Run) -> Manifest:
     return Manifest(rows, tuple(header) if header is not None else None)
 
 
+_LISTS_OF_A_ROW = ("fields", "options", "sidecars")
+
+
 def _row(saved: dict) -> Row:
-    return Row(**saved | {"fields": tuple(saved["fields"])})
+    lists = {name: tuple(saved.get(name, ())) for name in _LISTS_OF_A_ROW}
+    return Row(**saved | lists)
 
 
 def convertible(rows: Iterable[Row]) -> list[Row]:

@@ -28,9 +28,13 @@ SHADOW_REFUSES = (
 
 @dataclass(frozen=True)
 class Urls:
-    """Where a node's transfers come from and go to."""
+    """Where a node's transfers come from and go to.
 
-    image: str
+    Attributes:
+        inputs: the image's, then those of the files beside it.
+    """
+
+    inputs: tuple[str, ...]
     cog: str
     jpeg: str
 
@@ -46,7 +50,7 @@ def shadow_signs(pipeline: Pipeline, condor_version: tuple[int, int, int]) -> bo
 
 
 def shadow_can_sign(pipeline: Pipeline, row: Row) -> bool:
-    keys = (row.key, pipeline.output_prefix + row.key)
+    keys = (row.key, pipeline.output_prefix + row.key, *row.sidecars)
     return all(_PLAIN_KEY.fullmatch(key) for key in keys)
 
 
@@ -54,7 +58,9 @@ def shadow_urls(pipeline: Pipeline, row: Row) -> Urls:
     base = f"s3://{pipeline.store.endpoint}"
     target = f"{base}/{pipeline.output_bucket}/{pipeline.output_prefix}"
     return Urls(
-        image=f"{base}/{pipeline.input_bucket}/{row.key}",
+        inputs=tuple(
+            f"{base}/{pipeline.input_bucket}/{key}" for key in (row.key, *row.sidecars)
+        ),
         cog=target + row.key,
         jpeg=target + jpeg_key(row.key),
     )
@@ -62,7 +68,7 @@ def shadow_urls(pipeline: Pipeline, row: Row) -> Urls:
 
 def presigned_urls(inputs: Bucket, outputs: Bucket, prefix: str, row: Row) -> Urls:
     return Urls(
-        image=inputs.url_to_read(row.key),
+        inputs=tuple(inputs.url_to_read(key) for key in (row.key, *row.sidecars)),
         cog=outputs.url_to_write(prefix + row.key),
         jpeg=outputs.url_to_write(prefix + jpeg_key(row.key)),
     )

@@ -64,6 +64,9 @@ def write(scene: Scene, path: Path) -> None:
         dtype="uint8",
         crs="EPSG:4326",
         transform=from_bounds(*bounds, width, height),
+        photometric="RGB" if scene.bands > 1 else "MINISBLACK",
+        # Four bands of bytes would be taken for colours and opacity.
+        alpha="NO",
     ) as raster:
         raster.write(numpy.stack(bands))
 

@@ -21,7 +21,7 @@ _GDAL_OPTIONS = {
     # What an image says of other files must not lead to other hosts.
     "CPL_VSIL_CURL_ALLOWED_EXTENSIONS": "{none}",
 }
-_LARGEST_CACHE = 192 * _MIB
+_LARGEST_CACHE = 96 * _MIB
 _MOST_WARNINGS = 20
 
 

@@ -26,8 +26,9 @@ from node.source import Source
 from node.spool import TileSpool
 
 _MIB = 1024 * 1024
-# Of pixels at a time, unless one tile is more.
-_MOST_PIXELS = 128 * _MIB  # bytes
+# Of pixels at a time: a whole row of tiles if it is no more than this, else some
+# tiles of it, or one.
+_MOST_OF_A_ROW, _MOST_OF_SOME = 128 * _MIB, 64 * _MIB  # bytes
 # Even, so that no two pixels that make one are parted.
 _HALVED_ROWS = 64
 # Overviews larger than this wait on disk.
@@ -58,7 +59,9 @@ class Plan:
         width, height = self.sizes[level]
         tile = self.options.block_size
         pixel = self.source.bands * self.source.array_type.itemsize
-        columns = max(1, _MOST_PIXELS // (pixel * tile * tile)) * tile
+        columns = width
+        if width * pixel * tile > _MOST_OF_A_ROW:
+            columns = max(1, _MOST_OF_SOME // (pixel * tile * tile)) * tile
         for row in range(0, height, tile):
             for column in range(0, width, columns):
                 yield Window(

@@ -32,6 +32,7 @@ _CREATION_VALUES = {
     "PREDICTOR": ("YES", "NO", "STANDARD", "1", "2", "3"),
     "WEBP_LOSSLESS": ("YES", "NO"),
 }
+_IMAGE = (".tif", ".tiff", ".TIF", ".TIFF")
 _YES = ("yes", "true", "1", "x")
 _NO = ("no", "false", "0", "")
 _EXAMPLES = """\
@@ -164,6 +165,9 @@ def parse(words: Sequence[str]) -> tuple[str, int, Options]:
         parser.add_argument(
             choice.flag, help=choice.help, default=argparse.SUPPRESS, **how
         )
+    # The image first and by itself: its name may begin with a dash.
+    if words and (words[0].endswith(_IMAGE) or not words[0].startswith("-")):
+        words = [*words[2:], "--", *words[:2]]
     told = vars(parser.parse_args(words))
     image, bands = told.pop("image"), told.pop("bands")
     # A list stands where an option may be said several times.
@@ -272,3 +276,4 @@ CHOICES = (
     Choice("jpeg_quality", "of the JPEG; 80 if not said", _quality, "1-95"),
 )
 _BY_NAME = {choice.name: choice for choice in CHOICES}
+NAMES = frozenset(_BY_NAME)

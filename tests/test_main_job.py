@@ -38,13 +38,15 @@ def assert_same_image(cog, source):
     with rasterio.open(cog) as made, rasterio.open(source) as given:
         assert made.crs == given.crs
         assert made.bounds == given.bounds
-        assert made.compression.name == "lzw"
+        assert made.compression.name == "zstd"
         numpy.testing.assert_array_equal(made.read(), given.read())
 
 
 def test_good_rows_become_cogs_and_jpegs(archive: Archive):
     sources = {
-        f"scenes/{bands}.tif": archive.upload_raster(f"scenes/{bands}.tif", bands)
+        f"scenes/{bands}.tif": archive.upload_raster(
+            f"scenes/{bands}.tif", bands, alpha="NO"
+        )
         for bands in (1, 3, 4)
     }
     rows = [(f"{archive.maps.name}/{key}", key[7]) for key in sources]
@@ -85,12 +87,69 @@ def test_a_success_leaves_no_file_of_its_own(archive: Archive):
     assert not (run / "results").exists()
 
 
+def test_a_rows_columns_come_before_the_launchs_options(archive: Archive):
+    for name in "abcd":
+        archive.upload_raster(
+            f"{name}.tif", 3, crs=None if name == "c" else "EPSG:32616"
+        )
+    archive.upload_manifest(
+        "batch-raw.csv",
+        [
+            ("image", "bands", "profile", "co", "Assign-CRS", "remark"),
+            ("a.tif", 3, "", "", "", "as the launch said"),
+            ("b.tif", 3, "deflate", "BLOCKSIZE=256 PREDICTOR=NO", "", ""),
+            ("c.tif", 3, "", "", "EPSG:26915", ""),
+            ("d.tif", 3, "best", "", "", ""),
+        ],
+    )
+    archive.launch(
+        "--profile", "jpeg", "--co", "JPEG_QUALITY=60", "--jpeg-max-size=400"
+    )
+
+    processed, failed = archive.outcome("batch-")
+
+    assert [row[0] for row in processed[1:]] == ["a.tif", "b.tif", "c.tif"]
+    assert [row[0] for row in failed[1:]] == ["d.tif"]
+    assert "there is no profile 'best'" in failed[1][2]
+    stored = {}
+    for name in "abc":
+        with rasterio.open(archive.fetch(archive.cogs, f"{name}.tif")) as cog:
+            stored[name] = (
+                cog.compression.name,
+                cog.block_shapes[0][0],
+                cog.crs.to_epsg(),
+            )
+        with Image.open(archive.fetch(archive.cogs, f"{name}.jpg")) as jpeg:
+            assert jpeg.size == (350, 300)
+    assert stored == {
+        "a": ("jpeg", 512, 32616),
+        "b": ("deflate", 256, 32616),
+        "c": ("jpeg", 512, 26915),
+    }
+
+
+def test_what_stands_beside_an_image_goes_with_it(archive: Archive):
+    key = "scenes/with space.tif"
+    archive.upload_raster(key, 1, crs=None, transform=rasterio.Affine.scale(1, -1))
+    beside = b"<PAMDataset><SRS>EPSG:32616</SRS></PAMDataset>"
+    archive.maps.write(f"{key}.aux.xml", beside, "text/xml")
+    archive.upload_manifest("batch-raw.csv", [(key, 1)])
+    archive.launch()
+
+    processed, _ = archive.outcome("batch-")
+
+    assert processed == [[key, "1"]]
+    with rasterio.open(archive.fetch(archive.cogs, key)) as cog:
+        assert cog.crs.to_epsg() == 32616
+    assert {found.key for found in archive.cogs.list()} == {key, key[:-3] + "jpg"}
+
+
 def test_rows_that_fail_do_not_stop_the_others(archive: Archive):
     archive.upload_raster("a/good.tif", 3)
     archive.upload_raster("a/wrong.tif", 3)
-    archive.upload_raster("a/deep.tif", 1, dtype="uint16")
+    archive.upload_raster("a/nowhere.tif", 1, crs=None)
     archive.maps.write("a/text.tif", b"this is no raster")
-    rows = [("good", 3), ("wrong", 4), ("deep", 1), ("text", 1), ("absent", 1)]
+    rows = [("good", 3), ("wrong", 4), ("nowhere", 1), ("text", 1), ("absent", 1)]
     archive.upload_manifest(
         "deep/er/batch-raw.csv", [(f"a/{name}.tif", bands) for name, bands in rows]
     )
@@ -102,7 +161,7 @@ def test_rows_that_fail_do_not_stop_the_others(archive: Archive):
     reasons = {row[0]: row[2] for row in failed}
     assert "says 4 bands" in reasons["a/wrong.tif"]
     assert "has 3" in reasons["a/wrong.tif"]
-    assert "uint16" in reasons["a/deep.tif"]
+    assert "--assign-crs" in reasons["a/nowhere.tif"]
     assert "cannot read it as a GeoTIFF" in reasons["a/text.tif"]
     assert "not in the bucket" in reasons["a/absent.tif"]
     made = {found.key for found in archive.cogs.list()}
@@ -384,7 +443,7 @@ def _shadow_signs() -> bool:
 def _unsigned(archive: Archive) -> str:
     """A transfer that the store refuses, whoever signs."""
     if _shadow_signs():
-        return "$(image_url)"
+        return "$(input_urls)"
     return f"https://{archive.store.endpoint}/{archive.maps.name}/image.tif"
 
 

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 from datetime import UTC, datetime
 
 import pytest
@@ -108,3 +109,39 @@ def test_a_sandbox_name_is_harmless_in_any_language(name: str):
 
 def test_the_jpegs_key_stands_beside_the_image():
     assert jpeg_key("a.b/c.d.TIFF") == "a.b/c.d.jpg"
+
+
+def test_columns_with_the_names_of_options_are_options():
+    manifest = parse(
+        b"image,bands,--Profile,jpeg_max_size,co,op,allow-no-crs,note\n"
+        b"a.tif,1,elevation,2000,ZSTD_LEVEL=3 BIGTIFF=YES,overview_level=2,yes,$(id)\n"
+        b"b.tif,1,,,,,no,\n"
+        b"c.tif,1,elevation,,,,perhaps,\n"
+    )
+    first, second, third = manifest.rows
+    assert first.options == (
+        *("--profile", "elevation", "--jpeg-max-size", "2000"),
+        *("--co", "ZSTD_LEVEL=3", "--co", "BIGTIFF=YES"),
+        *("--op", "overview_level=2", "--allow-no-crs"),
+    )
+    assert second.options == ()
+    assert (
+        third.reason
+        == "--allow-no-crs: 'perhaps' is neither yes nor no: mend the column"
+    )
+
+
+def test_without_a_header_no_column_is_an_option():
+    (row,) = parse(b"a.tif,1,elevation\n").rows
+    assert row.options == ()
+
+
+@given(strategies.lists(strategies.text(max_size=30), min_size=1, max_size=4))
+def test_no_column_makes_an_argument_that_would_need_quotes(fields: list[str]):
+    text = io.StringIO()
+    titles = ("image", "bands", "profile", "co", "op", "reproject")
+    csv.writer(text).writerow(titles)
+    csv.writer(text).writerow(("a.tif", "1", *fields))
+    for row in parse(text.getvalue().replace("\0", "").encode(errors="replace")).rows:
+        for word in row.options:
+            assert re.fullmatch(r"[A-Za-z0-9_.:=-]+", word)

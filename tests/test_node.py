@@ -117,7 +117,17 @@ def test_a_wrong_number_of_bands_names_both(tmp_path: Path):
         assert untouched.count == 3
 
 
-@pytest.mark.parametrize("arguments", [(), ("image.tif",), ("image.tif", "three")])
+@pytest.mark.parametrize("name", ["-h.tif", "--profile.tif", "--.TIFF"])
+def test_a_name_that_looks_like_an_option_is_a_name(name: str, tmp_path: Path):
+    rasters.write(tmp_path / name, 1)
+    done = run_node(tmp_path, name, "1", "--profile", "raw")
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [(), ("",), ("image.tif",), ("image.tif", "three"), ("image.tif", "0")],
+)
 def test_a_wrong_call_shows_how_to_call_it(tmp_path: Path, arguments: tuple[str, ...]):
     done = run_node(tmp_path, *arguments)
     assert done.returncode == 64

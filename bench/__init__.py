@@ -1,0 +1,1 @@
+"""What a conversion costs, beside other ways to do it: ``make bench``."""
