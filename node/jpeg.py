@@ -12,8 +12,6 @@ from typing import BinaryIO
 import numpy
 from PIL import Image
 
-# The format counts a side's pixels in 16 bits (T.81, table B.2).
-LONGEST_SIDE = 65_535
 # Restart markers count to eight, one for each row of blocks, of 16 pixels at
 # most: after so many pixels the next strip may begin with the first one again.
 STRIP_ROWS = 8 * 16

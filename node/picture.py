@@ -69,12 +69,16 @@ class Picture:
 
     def _stretched(self, pixels: numpy.ndarray) -> numpy.ndarray:
         shown = numpy.empty(pixels.shape, "u1")
-        for band, (black, white) in enumerate(self.limits):
-            values = _real(pixels[:, :, band]).astype("f8")
-            with numpy.errstate(invalid="ignore"):
-                scaled = (values - black) * (255 / (white - black))
-            scaled = numpy.nan_to_num(scaled, nan=_WHITE, posinf=_WHITE, neginf=0)
-            shown[:, :, band] = numpy.clip(numpy.rint(scaled), 0, 255)
+        kind = pixels.dtype
+        for band, limits in enumerate(self.limits):
+            values = pixels[:, :, band]
+            if kind.kind in "iu" and kind.itemsize <= 2:
+                # There are few values: look each pixel's up.
+                index = f"u{kind.itemsize}"
+                every = numpy.arange(256**kind.itemsize).astype(index).view(kind)
+                shown[:, :, band] = _between(every, *limits)[values.view(index)]
+            else:
+                shown[:, :, band] = _between(values, *limits)
         return shown
 
 
@@ -98,6 +102,14 @@ def picture(source: Source) -> Picture:
     return Picture(
         source, bands, tuple(_limits(numpy.concatenate(found)) for found in values)
     )
+
+
+def _between(values: numpy.ndarray, black: float, white: float) -> numpy.ndarray:
+    """Values as 8 bits, from black to white."""
+    with numpy.errstate(invalid="ignore", over="ignore"):
+        scaled = (_real(values).astype("f8") - black) * (255 / (white - black))
+    scaled = numpy.nan_to_num(scaled, nan=_WHITE, posinf=_WHITE, neginf=0)
+    return numpy.clip(numpy.rint(scaled), 0, 255).astype("u1")
 
 
 def _limits(values: numpy.ndarray) -> tuple[float, float]:

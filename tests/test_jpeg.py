@@ -62,6 +62,18 @@ def test_more_than_8_bits_are_stretched(dtype: str, tmp_path: Path):
     assert (numpy.diff(shown[300, 20:-20].astype(int)) >= -2).all()
 
 
+def test_parts_of_a_wide_image_are_put_together(tmp_path: Path):
+    # A row of its tiles is more than is read at a time.
+    values = numpy.tile(numpy.arange(40_000, dtype="float32"), (3, 40, 1))
+    status, *_ = convert(tmp_path, filled(values), 3)
+    assert status == 0
+    shown = seen(tmp_path)
+    assert shown.shape == (40, 40_000, 3)
+    middle = shown[20, 1000:-1000, 0]
+    assert (numpy.diff(middle) >= -2).all()
+    assert numpy.abs(middle - numpy.linspace(1.5, 253.5, middle.size)).max() < 6
+
+
 def test_nodata_does_not_take_part_in_the_stretch_and_is_white(tmp_path: Path):
     values = (1000 + RAMP).astype("float32")
     values[:300] = -3.4e38
