@@ -10,7 +10,12 @@ from typing import Any
 import rasterio
 
 from node import check, cog, encode, levels, overviews, tiff
-from node.errors import ConversionFailed, ImageMissing, in_short
+from node.errors import (
+    ConversionFailed,
+    ImageMissing,
+    UnsupportedRaster,
+    in_short,
+)
 from node.options import Options
 from node.picture import LONGEST_JPEG_SIDE, picture
 from node.source import READ_ERRORS, Source, gdal_warnings, open_source
@@ -111,7 +116,10 @@ def make(
         for number, (size, spool) in enumerate(zip(plan.sizes, spools, strict=False))
     ]
     big = {"YES": True, "NO": False}.get(profile.options.get("BIGTIFF"))
-    tiff.write(cog_path, written, big)
+    try:
+        tiff.write(cog_path, written, big)
+    except tiff.TooLarge as error:
+        raise UnsupportedRaster(f"{error}: leave BIGTIFF=NO out") from error
     return codec, checksums
 
 

@@ -56,6 +56,10 @@ class NotATiff(ValueError):
     """The bytes are no TIFF, or an incomplete one."""
 
 
+class TooLarge(ValueError):
+    """Offsets of 32 bits do not reach the end of the file."""
+
+
 @dataclass(frozen=True)
 class Field:
     """A directory's value for one tag, in the byte order of its file."""
@@ -164,54 +168,54 @@ def write(path: Path, levels: Sequence[Level], big: bool | None = None) -> None:
         levels: the image, then its overviews, the smallest last. Their
             directories may be of an image of any other size. The tiles are used
             up.
-        big: whether to write a BigTIFF; None where it must be one.
+        big: whether to write a BigTIFF; None for where it must be one.
+
+    Raises:
+        TooLarge: it must be one, and may not.
     """
     if big is None:
-        big = _end(levels, big=False) > _CLASSIC_END
-    head, blocks = _head(levels, big)
+        big = _starts(levels, big=False)[-1] > _CLASSIC_END
+    *starts, end = _starts(levels, big)
+    if end > _CLASSIC_END and not big:
+        raise TooLarge(f"it would have {end} bytes, more than a classic TIFF can have")
     with path.open("wb") as file:
-        file.write(head)
+        file.write(_head(levels, big, starts))
         for level in reversed(levels):
             level.tiles.pour_into(file)
-        if file.tell() != blocks:
-            raise AssertionError(f"{file.tell()} bytes were written, not {blocks}")
+        if file.tell() != end:
+            raise AssertionError(f"{file.tell()} bytes were written, not {end}")
 
 
-def _end(levels: Sequence[Level], big: bool) -> int:
-    return _head(levels, big)[1]
+def _starts(levels: Sequence[Level], big: bool) -> list[int]:
+    """Where each level's tiles begin, and where the file ends."""
+    # Where tiles begin changes nothing of how long the head is.
+    position = len(_head(levels, big, [0] * len(levels)))
+    starts = []
+    for level in reversed(levels):
+        starts.insert(0, position)
+        position += level.tiles.length
+    return [*starts, position]
 
 
-def _head(levels: Sequence[Level], big: bool) -> tuple[bytes, int]:
-    """All that stands before the tiles, and where the file ends."""
-    masked = levels[0].mask is not None
-    ghost = _GHOST + (_GHOST_MASK if masked else b"")
+def _head(levels: Sequence[Level], big: bool, starts: Sequence[int]) -> bytes:
+    """All that stands before the tiles."""
+    ghost = _GHOST + (_GHOST_MASK if levels[0].mask else b"")
     ghost = b"GDAL_STRUCTURAL_METADATA_SIZE=%06d bytes\n" % len(ghost) + ghost
     first = 16 if big else 8
     # GDAL looks for the first directory right behind, at an even position.
     ghost += b"\0" * (-(first + len(ghost)) % 2)
-    start = first + len(ghost)
-    # Offsets do not change a directory's length, so the first round finds where
-    # the tiles begin and the second one what stands there.
-    directories = _directories(levels, [0] * len(levels))
-    position = start
-    for directory in directories:
-        position += len(_packed(directory, position, big, last=False))
-    starts = [0] * len(levels)
-    for number in reversed(range(len(levels))):
-        starts[number] = position
-        position += levels[number].tiles.length
+    position = first + len(ghost)
     if big:
-        packed = [struct.pack("<2sHHHQ", b"II", 43, 8, 0, start), ghost]
+        header = struct.pack("<2sHHHQ", b"II", 43, 8, 0, position)
     else:
-        packed = [struct.pack("<2sHI", b"II", 42, start), ghost]
-        if position > _CLASSIC_END:
-            starts = [0] * len(levels)
-    at = start
+        header = struct.pack("<2sHI", b"II", 42, position)
+    packed = [header, ghost]
     directories = _directories(levels, starts)
     for number, directory in enumerate(directories, start=1):
-        packed.append(_packed(directory, at, big, last=number == len(directories)))
-        at += len(packed[-1])
-    return b"".join(packed), position
+        last = number == len(directories)
+        packed.append(_packed(directory, position, big, last))
+        position += len(packed[-1])
+    return b"".join(packed)
 
 
 def _directories(levels: Sequence[Level], starts: Sequence[int]) -> list[Directory]:
