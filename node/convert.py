@@ -54,10 +54,8 @@ def convert(
         cache = {"GDAL_CACHEMAX": _cache_for(source)}
         stack.enter_context(rasterio.Env(**_GDAL_OPTIONS | cache))
         planned = plan(source, options, cog_path.parent)
-        copied = options.copy_valid_cog and not source.warped
-        copied = copied and not check.layout_faults(image)
         try:
-            if copied:
+            if options.copy_valid_cog and _is_complete_cog(source, options, image):
                 made = _copy(planned, image, cog_path, jpeg_path)
             else:
                 made = _make_and_check(planned, cog_path, jpeg_path)
@@ -68,6 +66,13 @@ def convert(
         made["warnings"] += _warnings(planned)
         made["warnings"] += list(dict.fromkeys(heard))[:_MOST_WARNINGS]
         return _tell(planned) | made
+
+
+def _is_complete_cog(source: Source, options: Options, image: Path) -> bool:
+    """Whether an image is a COG already, and nothing is to be added to it."""
+    changed = source.warped or options.assign_crs
+    alone = len(source.image.files) == 1
+    return alone and not changed and not check.layout_faults(image)
 
 
 def plan(source: Source, options: Options, scratch: Path) -> levels.Plan:

@@ -199,6 +199,15 @@ def test_a_valid_cog_is_copied_when_that_is_asked_for(tmp_path: Path):
     assert files(tmp_path) == {"image.tif", "image.jpg", "result.json"}
 
 
+def test_a_valid_cog_that_is_to_be_changed_is_not_copied(tmp_path: Path):
+    rasters.write(tmp_path / "image.tif", 3)
+    run_node(tmp_path, "image.tif", "3")
+    again = ("--copy-valid-cog", "--assign-crs", "EPSG:26915")
+    assert run_node(tmp_path, "image.tif", "3", *again).returncode == 0
+    with rasterio.open(tmp_path / "image.tif") as raster:
+        assert raster.crs.to_epsg() == 26915
+
+
 def test_what_is_no_valid_cog_is_not_copied(tmp_path: Path):
     status, result, _ = convert(tmp_path, plain(3), 3, "--copy-valid-cog")
     assert status == 0
