@@ -26,8 +26,14 @@ _USAGE = 64  # sysexits.h: EX_USAGE
 def main(image: Path, bands: int, options: Options) -> int:
     began = time.monotonic()
     try:
-        told = _convert_in_place(image, bands, options)
-        status = 0
+        try:
+            told = _convert_in_place(image, bands, options)
+            status = 0
+        except ImportError as error:
+            raise UnfitMachine(
+                f"this machine's {sys.executable} lacks a package ({error}): use "
+                "--container-image, or machines that have the node's environment"
+            ) from error
     except NodeError as error:
         told = {"ok": False, "code": error.code, "reason": str(error)}
         status = error.exit_status
@@ -44,13 +50,9 @@ def main(image: Path, bands: int, options: Options) -> int:
 
 
 def _convert_in_place(image: Path, bands: int, options: Options) -> dict[str, Any]:
-    try:
-        from node.convert import convert
-    except ImportError as error:
-        raise UnfitMachine(
-            f"this machine's {sys.executable} lacks a package ({error}): use "
-            "--container-image, or machines that have the node's environment"
-        ) from error
+    # Here, since a machine may lack what it imports.
+    from node.convert import convert
+
     # In a folder of its own, since HTCondor brings back what is new in the
     # sandbox itself, even of a node that was killed half way.
     with tempfile.TemporaryDirectory(dir=image.parent, prefix=".cog-") as scratch:
