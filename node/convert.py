@@ -49,10 +49,12 @@ def convert(
         raise ImageMissing(f"{image.name} is not in the node's directory")
     with ExitStack() as stack:
         heard = stack.enter_context(gdal_warnings())
-        stack.enter_context(rasterio.Env(**_GDAL_OPTIONS))
+        # Past GDAL's cache, where that is safe: it does not see that a file ends.
+        direct = {"GTIFF_DIRECT_IO": tiff.is_plain_and_whole(image)}
+        stack.enter_context(rasterio.Env(**_GDAL_OPTIONS | direct))
         source = stack.enter_context(open_source(image, bands, options, heard))
         cache = {"GDAL_CACHEMAX": _cache_for(source)}
-        stack.enter_context(rasterio.Env(**_GDAL_OPTIONS | cache))
+        stack.enter_context(rasterio.Env(**_GDAL_OPTIONS | direct | cache))
         planned = plan(source, options, cog_path.parent)
         try:
             if options.copy_valid_cog and _is_complete_cog(source, options, image):

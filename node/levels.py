@@ -32,7 +32,7 @@ _MOST_OF_A_ROW, _MOST_OF_SOME = 128 * _MIB, 64 * _MIB  # bytes
 # Even, so that no two pixels that make one are parted.
 _HALVED_ROWS = 64
 # Overviews larger than this wait on disk.
-_MOST_IN_MEMORY = 64 * _MIB  # bytes
+_MOST_IN_MEMORY = 128 * _MIB  # bytes
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,8 @@ from node.spool import TileSpool
 
 SUBFILE_TYPE = 254
 IMAGE_WIDTH, IMAGE_LENGTH = 256, 257
-COMPRESSION, _PHOTOMETRIC = 259, 262
+_BITS_PER_SAMPLE, COMPRESSION, _PHOTOMETRIC = 258, 259, 262
+_SAMPLES_PER_PIXEL, _PLANAR_CONFIGURATION = 277, 284
 TILE_WIDTH, TILE_LENGTH, TILE_OFFSETS, TILE_BYTE_COUNTS = 322, 323, 324, 325
 _STRIP_OFFSETS, _ROWS_PER_STRIP, _STRIP_BYTE_COUNTS = 273, 278, 279
 REDUCED, MASK = 1, 4
@@ -294,6 +295,44 @@ def tiles(structure: Structure, file: BinaryIO) -> Iterator[bytes]:
     sizes = structure.numbers(0, TILE_BYTE_COUNTS)
     for offset, size in zip(offsets.tolist(), sizes.tolist(), strict=True):
         yield _exactly(file, offset, size)
+
+
+def is_plain_and_whole(path: Path) -> bool:
+    """Whether an image is not compressed and every pixel of it is in the file."""
+    try:
+        with path.open("rb") as file:
+            structure = read(file)
+            length = file.seek(0, 2)
+    except (NotATiff, OSError):
+        return False
+    if not structure.directories or structure.number(0, COMPRESSION, 1) != 1:
+        return False
+    width, height = (structure.number(0, tag) for tag in (IMAGE_WIDTH, IMAGE_LENGTH))
+    bits, samples, planes = (
+        structure.number(0, tag, 1)
+        for tag in (_BITS_PER_SAMPLE, _SAMPLES_PER_PIXEL, _PLANAR_CONFIGURATION)
+    )
+    if planes == 2:
+        planes, samples = samples, 1
+    if TILE_OFFSETS in structure.directories[0]:
+        tags = TILE_OFFSETS, TILE_BYTE_COUNTS
+        across, down = (structure.number(0, tag) for tag in (TILE_WIDTH, TILE_LENGTH))
+        if not across or not down:
+            return False
+        rows = numpy.full(-(-width // across) * -(-height // down) * planes, down)
+    else:
+        tags = _STRIP_OFFSETS, _STRIP_BYTE_COUNTS
+        across, down = width, structure.number(0, _ROWS_PER_STRIP, height)
+        down = min(max(down, 1), height)
+        rows = numpy.full(-(-height // down) if down else 0, down)
+        rows[-1:] = height - (len(rows) - 1) * down
+        rows = numpy.tile(rows, planes)
+    sizes = rows * -(-across * samples * bits // 8)
+    offsets, counts = (structure.numbers(0, tag).astype("f8") for tag in tags)
+    if not len(offsets) == len(counts) == len(sizes) > 0:
+        return False
+    there = (counts >= sizes) & (offsets > 0) & (offsets + sizes <= length)
+    return bool(there.all())
 
 
 def mask_directory(tile: int) -> Directory:

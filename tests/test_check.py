@@ -112,3 +112,34 @@ def test_what_was_read_of_a_tiff_is_what_gdal_reads(tmp_path: Path):
         assert structure.order == ">"
         assert structure.number(0, tiff.IMAGE_WIDTH) == raster.width
         assert numpy.array_equal(structure.numbers(0, 258), [8, 8, 8])
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"interleave": "pixel"},
+        {"interleave": "band"},
+        {"blockysize": 7},
+        {"tiled": True, "blockxsize": 128, "blockysize": 64},
+        {"dtype": "float64"},
+        {"nbits": 1},
+        {"ENDIANNESS": "BIG", "BIGTIFF": "YES"},
+    ],
+)
+def test_a_plain_image_is_whole_until_a_byte_is_missing(options: dict, tmp_path: Path):
+    path = rasters.write(tmp_path / "image.tif", 3, **options)
+    assert tiff.is_plain_and_whole(path)
+    with path.open("rb") as file:
+        structure = tiff.read(file)
+    first = 324 if options.get("tiled") else 273
+    ends = structure.numbers(0, first) + structure.numbers(
+        0, first + (1 if options.get("tiled") else 6)
+    )
+    path.write_bytes(path.read_bytes()[: int(ends.max()) - 1])
+    assert not tiff.is_plain_and_whole(path)
+
+
+def test_a_compressed_image_is_not_plain(tmp_path: Path):
+    path = rasters.write(tmp_path / "image.tif", 3, compress="LZW")
+    assert not tiff.is_plain_and_whole(path)
