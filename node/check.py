@@ -132,8 +132,12 @@ def _descriptions(source: Source, raster: rasterio.DatasetReader) -> Iterator[tu
         [str(each) for each in raster.nodatavals],
     )
     yield "colour interpretation", image.colorinterp, raster.colorinterp
-    yield "band descriptions", image.descriptions, raster.descriptions
-    yield "units", image.units, raster.units
+    for name, tag in (("band descriptions", "descriptions"), ("units", "units")):
+        try:
+            ours = getattr(image, tag)
+        except UnicodeDecodeError:
+            continue  # Latin-1, which the COG has as UTF-8
+        yield name, ours, getattr(raster, tag)
     yield "scales", image.scales, raster.scales
     yield "offsets", image.offsets, raster.offsets
     has_mask = raster.mask_flag_enums[0] == [MaskFlags.per_dataset]

@@ -5,6 +5,7 @@ system, metadata, colour table and all: it writes a GeoTIFF of one pixel that ha
 everything but the size and the pixels of the image.
 """
 
+import re
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Mapping
 from pathlib import Path
@@ -114,8 +115,19 @@ def _add_namespaces(image: rasterio.DatasetReader, pixel: Path) -> None:
 
 
 def _of_one_pixel(description: bytes, source: Source) -> bytes:
-    # GDAL wrote it: it has no entities that could grow.
-    root = ElementTree.fromstring(description)  # noqa: S314
+    # Tags of old images are often in Latin-1, which GDAL passes on as it is.
+    text = re.sub(
+        "[\udc80-\udcff]",
+        lambda found: chr(ord(found[0]) - 0xDC00),
+        description.decode("utf-8", "surrogateescape"),
+    )
+    try:
+        # GDAL wrote it: it has no entities that could grow.
+        root = ElementTree.fromstring(text)  # noqa: S314
+    except ElementTree.ParseError as error:
+        raise UnsupportedRaster(
+            f"its tags hold what is no text ({error}): rewrite it without them"
+        ) from error
     root.set("rasterXSize", "1")
     root.set("rasterYSize", "1")
     for parent in [root, *root.findall("VRTRasterBand")]:

@@ -220,7 +220,7 @@ def _opened(path: Path) -> Iterator[rasterio.DatasetReader]:
             # No other driver may look at it: some follow what a file says to
             # other files and addresses.
             image = rasterio.open(os.path.abspath(path), driver="GTiff", sharing=False)
-        except READ_ERRORS as error:
+        except (*READ_ERRORS, UnicodeDecodeError) as error:
             said = in_short(error).replace(f"{os.path.abspath(path.parent)}/", "")
             raise NotARaster(
                 f"GDAL cannot read it as a GeoTIFF ({said}): "

@@ -304,6 +304,24 @@ def test_what_cannot_be_converted_has_its_reason(kind: str, tmp_path: Path):
     assert (status, result["code"]) == (65, code)
 
 
+def test_tags_in_latin_1_become_utf_8(tmp_path: Path):
+    def make(path: Path) -> None:
+        rasters.write(path, 1)
+        with rasterio.open(path, "r+") as raster:
+            raster.update_tags(TITLE="K__RTE")
+            raster.descriptions = ["H__HE"]
+        content = path.read_bytes()
+        content = content.replace(b"K__RTE", b"K\xe4\xe4RTE")
+        path.write_bytes(content.replace(b"H__HE", b"H\xf6\xf6HE"))
+
+    status, result, image = convert(tmp_path, make, 1)
+    assert status == 0, result["reason"]
+    compare.assert_same_pixels(image, tmp_path / "image.tif")
+    with rasterio.open(tmp_path / "image.tif") as raster:
+        assert raster.descriptions == ("HööHE",)
+        assert raster.tags()["TITLE"] == "KääRTE"
+
+
 @pytest.mark.parametrize("options", [{}, {"compress": "LZW"}, {"tiled": True}])
 @pytest.mark.parametrize("share", [0.05, 0.5, 0.95])
 def test_a_truncated_image_is_damaged(options: dict, share: float, tmp_path: Path):
