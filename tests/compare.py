@@ -13,11 +13,13 @@ def assert_valid(cog: Path) -> None:
     assert valid, (errors, warnings)
     with rasterio.open(cog) as raster:
         assert set(raster.block_shapes) == {(512, 512)}
-        smallest = max(raster.width, raster.height)
-        for factor in raster.overviews(1):
-            smallest = -(-max(raster.width, raster.height) // factor)
-        assert smallest <= 512
+        overviews = len(raster.overviews(1))
         assert raster.tags(ns="IMAGE_STRUCTURE")["LAYOUT"] == "COG"
+        smallest = max(raster.shape)
+    if overviews:
+        with rasterio.open(cog, overview_level=overviews - 1) as overview:
+            smallest = max(overview.shape)
+    assert smallest <= 512
 
 
 def assert_same_pixels(image: Path, cog: Path) -> None:
