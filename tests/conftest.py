@@ -10,7 +10,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -19,7 +19,8 @@ from bucket import Bucket, Store
 from pool import personal, s3
 from pool.distribution import program_of_environment
 from pool.personal import PersonalPool
-from tests import rasters
+from tests import faulty_s3, rasters
+from tests.faulty_s3 import FaultyS3
 
 PROJECT = Path(__file__).resolve().parent.parent
 # Not the system's temporary directory: what is kept of a failed test is to be
@@ -67,6 +68,13 @@ def plain_store(store: Store, workplace: Path) -> Iterator[Store]:
     finally:
         server.terminate()
         server.wait()
+
+
+@pytest.fixture
+def faulty_s3_server(pool: PersonalPool) -> Iterator[FaultyS3]:
+    """A way to the S3 server on which a test can make things go wrong."""
+    with faulty_s3.in_front_of(pool.s3) as proxy:
+        yield proxy
 
 
 @dataclass(frozen=True)
@@ -170,6 +178,13 @@ def plain_archive(
     plain_store: Store, workplace: Path, request: pytest.FixtureRequest
 ) -> Iterator[Archive]:
     yield from _archive(plain_store, workplace, request)
+
+
+@pytest.fixture
+def faulty_archive(archive: Archive, faulty_s3_server: FaultyS3) -> Archive:
+    """An archive that is launched on ``faulty_s3_server``, and looked at directly."""
+    faulty = replace(archive.store, endpoint=faulty_s3_server.endpoint)
+    return replace(archive, store=faulty)
 
 
 def _archive(

@@ -1,0 +1,244 @@
+"""The real S3 server behind a proxy that does what networks and servers do.
+
+It speaks TLS on loopback with the server's own certificate, passes everything on
+as it is (signatures stay valid), and does to some requests what a test told it.
+"""
+
+import http.client
+import random
+import re
+import ssl
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+from pool.s3 import S3Server
+
+_BLOCK = 2**14
+_ERROR = (
+    '<?xml version="1.0" encoding="UTF-8"?>'
+    "<Error><Code>{code}</Code><Message>as a test wants it</Message></Error>"
+)
+_CODES = {500: "InternalError", 503: "SlowDown", 403: "AccessDenied"}
+
+
+@dataclass
+class Fault:
+    """What befalls the requests whose method and path match.
+
+    Attributes:
+        method: a regular expression, of the whole method.
+        path: a regular expression, to be found in the path with its query.
+        status: answer with it and do not ask the server.
+        bytes_per_second: for bodies, both ways.
+        cut_after: drop the connection after so many bytes of a body; at once
+            where there is none.
+        answer_lost: let the server do it, and drop the connection then.
+        probability: of befalling a request that matches.
+        times: how many more requests it befalls, None for all.
+    """
+
+    method: str = ".*"
+    path: str = ""
+    status: int | None = None
+    bytes_per_second: float | None = None
+    cut_after: int | None = None
+    answer_lost: bool = False
+    probability: float = 1
+    times: int | None = None
+
+    def befalls(self, method: str, path: str) -> bool:
+        if self.times == 0 or not re.fullmatch(self.method, method):
+            return False
+        if not re.search(self.path, path) or random.random() >= self.probability:
+            return False
+        if self.times is not None:
+            self.times -= 1
+        return True
+
+
+@dataclass
+class FaultyS3:
+    """The proxy; ``faults`` may be changed at any time.
+
+    Attributes:
+        requests: method and path of all that came, in their order.
+    """
+
+    endpoint: str
+    faults: list[Fault] = field(default_factory=list)
+    requests: list[tuple[str, str]] = field(default_factory=list)
+
+    @contextmanager
+    def suffering(self, *faults: Fault) -> Iterator[None]:
+        """These faults and no others, for the length of a ``with`` block."""
+        before, self.faults = self.faults, list(faults)
+        try:
+            yield
+        finally:
+            self.faults = before
+
+    def count(self, method: str, path: str = "") -> int:
+        return sum(
+            re.fullmatch(method, made) is not None
+            and re.search(path, where) is not None
+            for made, where in list(self.requests)
+        )
+
+
+@contextmanager
+def in_front_of(server: S3Server) -> Iterator[FaultyS3]:
+    """A proxy for the length of a ``with`` block."""
+    certificate = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    certificate.load_cert_chain(
+        server.directory / "server.pem", server.directory / "server.key"
+    )
+    listener = _Listener(("127.0.0.1", 0), _Handler)
+    listener.certificate = certificate
+    listener.server = server
+    listener.trust = ssl.create_default_context(cafile=server.ca_certs)
+    listener.proxy = FaultyS3(f"127.0.0.1:{listener.server_port}")
+    thread = threading.Thread(target=listener.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield listener.proxy
+    finally:
+        listener.shutdown()
+        listener.server_close()
+
+
+class _Listener(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 128
+    certificate: ssl.SSLContext
+    trust: ssl.SSLContext
+    server: S3Server
+    proxy: FaultyS3
+
+    def finish_request(self, request, client_address) -> None:
+        # In the request's own thread: a handshake must not keep others waiting.
+        request.settimeout(300)
+        with self.certificate.wrap_socket(request, server_side=True) as secured:
+            self.RequestHandlerClass(secured, client_address, self)
+
+    def handle_error(self, request, client_address) -> None:
+        """Connections that break are what this is for."""
+
+
+class _Dropped(Exception):
+    """The connection ends here, without a word."""
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: _Listener
+
+    def do_GET(self) -> None:
+        self.close_connection = True
+        self.server.proxy.requests.append((self.command, self.path))
+        faults = [
+            fault
+            for fault in list(self.server.proxy.faults)
+            if fault.befalls(self.command, self.path)
+        ]
+        try:
+            self._serve(faults)
+        except _Dropped:
+            return
+
+    do_PUT = do_POST = do_DELETE = do_HEAD = do_GET  # noqa: N815
+
+    def _serve(self, faults: list[Fault]) -> None:
+        length = int(self.headers.get("Content-Length") or 0)
+        for fault in faults:
+            if fault.status is not None:
+                self._refuse(fault.status)
+                return
+            if fault.cut_after is not None and fault.cut_after == 0:
+                raise _Dropped
+        with self._forwarded(length, faults) as answer:
+            if any(fault.answer_lost for fault in faults):
+                answer.read()
+                raise _Dropped
+            self.send_response_only(answer.status, answer.reason)
+            for name, value in answer.getheaders():
+                if name.lower() not in ("connection", "transfer-encoding"):
+                    self.send_header(name, value)
+            self.send_header("Connection", "close")
+            self.end_headers()
+            size = answer.length or 0
+            for block in self._paced(iter(lambda: answer.read(_BLOCK), b""), faults):
+                self.wfile.write(block)
+            if size and answer.length:
+                raise _Dropped
+
+    @contextmanager
+    def _forwarded(
+        self, length: int, faults: list[Fault]
+    ) -> Iterator[http.client.HTTPResponse]:
+        connection = http.client.HTTPSConnection(
+            self.server.server.endpoint, context=self.server.trust, timeout=300
+        )
+        try:
+            connection.putrequest(
+                self.command, self.path, skip_host=True, skip_accept_encoding=True
+            )
+            for name, value in self.headers.items():
+                if name.lower() not in ("connection", "expect"):
+                    connection.putheader(name, value)
+            connection.endheaders()
+            for block in self._paced(self._body(length), faults):
+                connection.send(block)
+            yield connection.getresponse()
+        finally:
+            connection.close()
+
+    def _body(self, length: int) -> Iterator[bytes]:
+        while length:
+            block = self.rfile.read(min(length, _BLOCK))
+            if not block:
+                raise _Dropped
+            length -= len(block)
+            yield block
+
+    def _paced(self, blocks: Iterator[bytes], faults: list[Fault]) -> Iterator[bytes]:
+        """The blocks, slowly, and only as many as the faults let through."""
+        left = min(
+            (fault.cut_after for fault in faults if fault.cut_after is not None),
+            default=None,
+        )
+        rate = min(
+            (fault.bytes_per_second for fault in faults if fault.bytes_per_second),
+            default=None,
+        )
+        step = _BLOCK if rate is None else max(1, min(_BLOCK, int(rate / 10)))
+        for block in blocks:
+            for begin in range(0, len(block), step):
+                piece = block[begin : begin + step]
+                if left is not None and len(piece) >= left:
+                    yield piece[:left]
+                    raise _Dropped
+                if left is not None:
+                    left -= len(piece)
+                if rate is not None:
+                    time.sleep(len(piece) / rate)
+                yield piece
+
+    def _refuse(self, status: int) -> None:
+        text = _ERROR.format(code=_CODES.get(status, "Refused")).encode()
+        # Of a body that was not read, closing would reset the connection.
+        for _ in self._body(int(self.headers.get("Content-Length") or 0)):
+            pass
+        self.send_response_only(status)
+        self.send_header("Content-Type", "application/xml")
+        self.send_header("Content-Length", str(len(text)))
+        self.send_header("Connection", "close")
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(text)
+
+    def log_message(self, *words: object) -> None:
+        """Tests look at ``requests`` instead."""
