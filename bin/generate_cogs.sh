@@ -60,5 +60,8 @@ if [ $status -gt 128 ]; then
     *) fail $status killed "it was killed after $seconds s by signal $((status - 128))" ;;
     esac
 fi
-[ -s result.json ] || fail $status unforeseen "it ended with status $status and no reason: its log may have one"
-exit $status
+[ -s result.json ] && exit $status
+case $status in
+74) fail 74 out-of-disk "the disk of its machine is full, without room even for a longer reason" ;;
+*) fail $status unforeseen "it ended with status $status and no reason: its log may have one" ;;
+esac

@@ -1,0 +1,106 @@
+"""Jobs that end otherwise than well: tried again, then failed with the reason."""
+
+import json
+import subprocess
+import sys
+import time
+
+from tests.conftest import PROJECT, Archive
+
+# In place of bin/generate_cogs.sh, which it goes on with, where that is to be.
+NODE = """\
+#!/bin/sh
+given=$(sed -n 's/^Memory = //p' .machine.ad)
+case $1 in
+memory*) ulimit -v $((given * 160)) ;;  # in KiB; too little of 1 GiB, enough of 2
+killed*) printf '#!/bin/sh\\nkill -9 $$\\n' >python; export PYTHON=./python ;;
+hang*) printf '#!/bin/sh\\nexec sleep 600\\n' >python; export PYTHON=./python ;;
+slow*) printf '#!/bin/sh\\nexec {python} -c "import signal, time
+signal.alarm(1); time.sleep(600)"\\n' >python; export PYTHON=./python ;;
+full*) exit 74 ;;
+wait*) sleep 600 ;;
+esac
+[ -f python ] && chmod +x python
+exec {script} "$@"
+"""
+
+
+def misbehaving(archive: Archive) -> tuple[str, str]:
+    node = archive.directory / "node.sh"
+    node.write_text(
+        NODE.replace("{script}", str(PROJECT / "bin" / "generate_cogs.sh")).replace(
+            "{python}", sys.executable
+        )
+    )
+    return "--submit-option", f"executable = {node}"
+
+
+def upload(archive: Archive, *names: str) -> None:
+    for name in names:
+        archive.upload_raster(f"{name}.tif", 1)
+    archive.upload_manifest("batch-raw.csv", [(f"{name}.tif", 1) for name in names])
+
+
+def test_a_nodes_end_is_tried_again_and_then_its_rows_reason(archive: Archive):
+    upload(archive, "memory", "killed", "hang", "slow", "full")
+    archive.launch(
+        *misbehaving(archive),
+        *("--submit-option", 'hangs = regexp("hang", Args)'),
+        *("--submit-option", "most_running_seconds = ifThenElse($(hangs), 2, 3600)"),
+    )
+
+    processed, failed = archive.outcome("batch-")
+
+    assert processed == [["memory.tif", "1"]], failed
+    reasons = {name: reason for name, _, reason in failed}
+    assert "too little memory" in reasons["killed.tif"]
+    assert "most_running_seconds" in reasons["hang.tif"]
+    assert "its time limit" in reasons["slow.tif"]
+    assert "disk of its machine was full" in reasons["full.tif"]
+    tries = _tries(archive)
+    assert tries["row1"] == 2, "the second one was given twice the memory"
+    assert [tries[f"row{n}"] for n in (2, 3, 4, 5)] == [4, 4, 4, 4]
+
+
+def _tries(archive: Archive) -> dict[str, int]:
+    (log,) = archive.directory.glob("workflow-run-*/convert.dag.nodes.log")
+    tries: dict[str, int] = {}
+    for line in log.read_text().splitlines():
+        if "DAG Node:" in line or "DAGNodeName" in line:
+            name = line.replace('"', " ").split()[-1]
+            tries[name] = tries.get(name, 0) + 1
+    return tries
+
+
+def test_rows_that_were_done_stay_processed_when_the_run_is_removed(archive: Archive):
+    upload(archive, "done", "wait-1", "wait-2")
+    archive.launch(*misbehaving(archive), "-m", "1")
+    (run,) = archive.directory.glob("workflow-run-*")
+    _wait(lambda: archive.cogs.exists("done.jpg"))
+    _wait(lambda: (run / "convert.dag.nodes.log").read_text().count("executing") == 2)
+    cluster = json.loads((run / "submitted.json").read_text())["cluster"]
+    subprocess.run(["condor_rm", str(cluster)], capture_output=True, check=True)
+
+    processed, failed = archive.outcome("batch-")
+
+    assert processed == [["done.tif", "1"]]
+    assert [row[0] for row in failed] == ["wait-1.tif", "wait-2.tif"]
+    assert "its job was removed from the queue: via condor_rm (by user" in failed[0][2]
+    assert "before this row's turn: via condor_rm (by user" in failed[1][2]
+
+
+def test_a_job_that_no_machine_takes_is_given_up(archive: Archive):
+    upload(archive, "image")
+    archive.launch(
+        *("--submit-option", "requirements = false"),
+        *("--submit-option", "most_idle_seconds = 1"),
+    )
+    _, failed = archive.outcome("batch-")
+    assert "no machine took it (most_idle_seconds)" in failed[0][2]
+
+
+def _wait(until, seconds: float = 90) -> None:
+    deadline = time.monotonic() + seconds
+    while not until():
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
