@@ -15,9 +15,9 @@ _GIVEN_UP = {
     "held": "its job was held until it was given up: {reason}",
     "running": "its job was given up, since it ran for longer than a node and slow "
     "transfers take (most_running_seconds): its machine may hang",
-    "idle": "its job was given up after {starts} starts (most_starts): its machines "
-    "vanished or gave it back",
-    "": "its job was given up, since no machine took it (most_idle_seconds): see "
+    "often": "its job was given up after {starts} starts (most_starts, "
+    "most_running_seconds): its machines vanish, hang or give it back",
+    "idle": "its job was given up, since no machine took it (most_idle_seconds): see "
     "'condor_q -better-analyze' for what it asks for",
 }
 
@@ -36,8 +36,8 @@ def why(
     told = result.reason if result and not result.ok else ""
     before = f"; an earlier try: {told}" if told else ""
     if last and last.event == "given up":
-        never_begun = last.before == "idle" and last.starts == 0
-        sentence = _GIVEN_UP["" if never_begun else last.before]
+        often = last.starts > 1 and last.before != "held"
+        sentence = _GIVEN_UP["often" if often else last.before]
         return sentence.format(reason=last.reason, starts=last.starts) + before
     if last and last.event == "held":
         return f"its job was held: {last.reason}{before}"

@@ -9,7 +9,7 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -170,14 +170,14 @@ class Archive:
 def archive(
     store: Store, workplace: Path, request: pytest.FixtureRequest
 ) -> Iterator[Archive]:
-    yield from _archive(store, workplace, request)
+    yield from make_archive(store, workplace, request)
 
 
 @pytest.fixture
 def plain_archive(
     plain_store: Store, workplace: Path, request: pytest.FixtureRequest
 ) -> Iterator[Archive]:
-    yield from _archive(plain_store, workplace, request)
+    yield from make_archive(plain_store, workplace, request)
 
 
 @pytest.fixture
@@ -187,7 +187,7 @@ def faulty_archive(archive: Archive, faulty_s3_server: FaultyS3) -> Archive:
     return replace(archive, store=faulty)
 
 
-def _archive(
+def make_archive(
     store: Store, workplace: Path, request: pytest.FixtureRequest
 ) -> Iterator[Archive]:
     short = uuid.uuid4().hex[:8]
@@ -205,3 +205,10 @@ def _archive(
     # DAGMan takes its nodes along.
     ours = f'regexp("{short}", UserLog)'
     subprocess.run(["condor_rm", "-constraint", ours], capture_output=True)
+
+
+def wait_for(until: Callable[[], bool], seconds: float = PATIENCE_SECONDS) -> None:
+    deadline = time.monotonic() + seconds
+    while not until():
+        assert time.monotonic() < deadline, "it did not come"
+        time.sleep(0.2)

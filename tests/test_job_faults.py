@@ -1,11 +1,16 @@
 """Jobs that end otherwise than well: tried again, then failed with the reason."""
 
 import json
+import re
 import subprocess
 import sys
-import time
 
-from tests.conftest import PROJECT, Archive
+from rio_cogeo.cogeo import cog_validate
+
+from pool.personal import PersonalPool
+from tests.conftest import PROJECT, Archive, wait_for
+from tests.faulty_s3 import Fault, FaultyS3
+from tests.processes import kill_machines
 
 # In place of bin/generate_cogs.sh, which it goes on with, where that is to be.
 NODE = """\
@@ -19,6 +24,7 @@ slow*) printf '#!/bin/sh\\nexec {python} -c "import signal, time
 signal.alarm(1); time.sleep(600)"\\n' >python; export PYTHON=./python ;;
 full*) exit 74 ;;
 wait*) sleep 600 ;;
+deadly*) kill -9 $PPID; sleep 600 ;;  # what watches over it, as if its machine died
 esac
 [ -f python ] && chmod +x python
 exec {script} "$@"
@@ -76,8 +82,10 @@ def test_rows_that_were_done_stay_processed_when_the_run_is_removed(archive: Arc
     upload(archive, "done", "wait-1", "wait-2")
     archive.launch(*misbehaving(archive), "-m", "1")
     (run,) = archive.directory.glob("workflow-run-*")
-    _wait(lambda: archive.cogs.exists("done.jpg"))
-    _wait(lambda: (run / "convert.dag.nodes.log").read_text().count("executing") == 2)
+    wait_for(lambda: archive.cogs.exists("done.jpg"))
+    wait_for(
+        lambda: (run / "convert.dag.nodes.log").read_text().count("executing") == 2
+    )
     cluster = json.loads((run / "submitted.json").read_text())["cluster"]
     subprocess.run(["condor_rm", str(cluster)], capture_output=True, check=True)
 
@@ -99,8 +107,27 @@ def test_a_job_that_no_machine_takes_is_given_up(archive: Archive):
     assert "no machine took it (most_idle_seconds)" in failed[0][2]
 
 
-def _wait(until, seconds: float = 90) -> None:
-    deadline = time.monotonic() + seconds
-    while not until():
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
+def test_a_job_that_makes_machines_vanish_is_given_up(archive: Archive):
+    upload(archive, "deadly")
+    archive.launch(*misbehaving(archive), "--submit-option", "most_starts = 2")
+    _, failed = archive.outcome("batch-")
+    assert re.search(r"given up after \d starts \(most_starts", failed[0][2])
+
+
+def test_half_an_upload_of_a_machine_that_vanished_is_no_output(
+    pool: PersonalPool, faulty_s3_server: FaultyS3, faulty_archive: Archive
+):
+    upload(faulty_archive, "image")
+    slow = Fault(method="PUT", path=r"/cogs-.*\.tif", bytes_per_second=10_000)
+    with faulty_s3_server.suffering(slow):
+        faulty_archive.launch("--submit-option", "job_lease_duration = 20")
+        wait_for(lambda: faulty_s3_server.count("PUT", r"/cogs-.*\.tif"))
+        kill_machines(pool)
+        (run,) = faulty_archive.directory.glob("workflow-run-*")
+        assert not (run / "done.json").exists()
+        assert not faulty_archive.cogs.exists("image.tif")
+
+    assert faulty_archive.outcome("batch-") == ([["image.tif", "1"]], [])
+    assert faulty_s3_server.count("PUT", r"/cogs-.*\.tif") == 2
+    made = faulty_archive.fetch(faulty_archive.cogs, "image.tif")
+    assert cog_validate(made, strict=True, quiet=True)[0]
