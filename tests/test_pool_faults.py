@@ -9,7 +9,7 @@ import pytest
 from bucket import Store
 from pool import personal
 from pool.personal import PersonalPool
-from tests.conftest import PROJECT, Archive, make_archive, wait_for
+from tests.conftest import PROJECT, Archive, archive_for, wait_for
 from tests.processes import descendants, kill, kill_all
 
 # Nodes end when the test wants it.
@@ -39,7 +39,7 @@ def archive(
 ) -> Iterator[Archive]:
     s3 = mortal.s3
     store = Store(s3.endpoint, s3.access_key, s3.secret_key, ca_certs=s3.ca_certs)
-    yield from make_archive(store, workplace, request)
+    yield from archive_for(store, workplace, request.node.name)
 
 
 # Until a machine that vanished is given up for lost.
@@ -83,7 +83,7 @@ def test_a_run_outlives_its_execution_point(archive: Archive, mortal: PersonalPo
 
 
 def test_a_run_outlives_the_whole_pool(archive: Archive, mortal: PersonalPool):
-    begin(archive)
+    begin(archive, *SHORT_LEASE)
     master = int(mortal.condor.pidfile.read_text())
     # The master first, or it starts the others again; some end with it.
     kill_all([master, *descendants(master)])
