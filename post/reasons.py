@@ -5,7 +5,7 @@ from post.results import NodeResult
 
 # What a node's exit status says where its machine could not even write a result.
 # The table is docs/conversion.md's.
-_EXITED = {
+EXITED = {
     71: "its machine had too little memory for it",
     74: "the disk of its machine was full, without room even for a reason",
     75: "it was not done within its time limit",
@@ -48,7 +48,7 @@ def why(
     if result is not None:
         return missing
     if last and last.event == "exited":
-        word = _EXITED.get(int(last.reason), f"it ended with status {last.reason}")
+        word = EXITED.get(int(last.reason), f"it ended with status {last.reason}")
         return f"its job left no result: {word}; its log may have more"
     if last and last.event == "killed":
         return f"its job left no result: it was killed by {last.reason}"

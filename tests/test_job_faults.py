@@ -71,7 +71,7 @@ def test_every_end_is_tried_again_and_then_is_its_rows_reason(archive: Archive):
     assert "no machine took it (most_idle_seconds)" in reasons["nobodys.tif"]
     tries = _tries(archive)
     assert tries.pop("row1") == 2, "the second one was given twice the memory"
-    assert set(tries.values()) == {4}
+    assert set(tries.values()) == {4}, tries
 
 
 def _tries(archive: Archive) -> dict[str, int]:
@@ -80,7 +80,8 @@ def _tries(archive: Archive) -> dict[str, int]:
     for line in log.read_text().splitlines():
         if "DAG Node:" in line or "DAGNodeName" in line:
             name = line.replace('"', " ").split()[-1]
-            tries[name] = tries.get(name, 0) + 1
+            if name.startswith("row"):
+                tries[name] = tries.get(name, 0) + 1
     return tries
 
 

@@ -11,7 +11,11 @@ import pytest
 import rasterio
 
 from dag import render
+from dag.manifest import Row
+from dag.signing import Urls
 from node import errors
+from node.options import parse
+from post import reasons
 from tests import rasters
 from tests.conftest import PROJECT
 from tests.test_node import SCRIPT, files, python_with, run_node, work_directory
@@ -201,3 +205,24 @@ def test_every_exit_is_documented():
     exits.pop(errors.NodeError.code)
     assert documented == exits
     assert documented["image-missing"] == render.UNCONVERTIBLE
+    said_by_status = set(reasons.EXITED) - {128 + 9}
+    assert said_by_status == {documented[code] for code in WITHOUT_RESULT}
+
+
+WITHOUT_RESULT = ("out-of-memory", "out-of-disk", "time-limit")
+
+
+@pytest.mark.parametrize(
+    ("mebibytes", "launched", "own", "limit", "running"),
+    [
+        (1, (), (), 1810, 5660),
+        (1024, (), (), 12_040, 271_640),
+        (1, ("--time-limit", "60"), (), 60, 3910),
+        (1, ("--time-limit", "60"), ("--time-limit", "90"), 90, 3940),
+    ],
+)
+def test_time_follows_from_the_images_size(mebibytes, launched, own, limit, running):
+    row = Row(1, ("a.tif", "1"), "a.tif", 1, size=mebibytes * 2**20, options=own)
+    node = render.node(row, Urls(("s3://in",), "s3://cog", "s3://jpeg"), launched)
+    assert parse(["a.tif", "1", *node.options.split()])[2].time_limit == limit
+    assert node.running_seconds == running
