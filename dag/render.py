@@ -43,8 +43,10 @@ class Node:
 
     Attributes:
         image: the image's name in the sandbox; jpeg_name likewise.
-        memory: to request, in MiB.
-        disk: to request, in KiB.
+        memory: to request for its first try, in MiB.
+        disk: likewise, in KiB.
+        running_seconds: after which a job of it is taken to hang, transfers
+            included.
         options: those of bin/generate_cogs.sh, none of which needs quotes.
         input_urls: the image's and those of what is beside it.
     """
@@ -55,6 +57,7 @@ class Node:
     bands: int
     memory: int
     disk: int
+    running_seconds: int
     options: str
     input_urls: str
     cog_url: str
@@ -62,12 +65,19 @@ class Node:
 
 
 def node(row: Row, urls: Urls, options: tuple[str, ...] = ()) -> Node:
-    """Describe a row's node; its disk follows from its image's size.
+    """Describe a row's node; its disk and its time follow from its image's size.
 
     Args:
         options: the launch's, which those of the row come after and so override.
     """
     mebibytes = -(-row.size // _MIB)
+    words = [*_overridden(options, row.options)]
+    if "--time-limit" not in words:
+        # A slow machine takes a second for what is stored uncompressed, and some
+        # images grow tenfold when they are read.
+        words += ["--time-limit", str(1800 + 10 * mebibytes)]
+    # Of several, the last one counts.
+    time_limit = int(words[len(words) - words[::-1].index("--time-limit")])
     return Node(
         name=node_name(row.number),
         image=sandbox_name(row.key),
@@ -78,7 +88,9 @@ def node(row: Row, urls: Urls, options: tuple[str, ...] = ()) -> Node:
         # The image, its COG (a third more for the overviews), overviews that wait
         # uncompressed, the JPEG; compressed images grow.
         disk=(1024 + 6 * mebibytes) * 1024,
-        options=" ".join(_overridden(options, row.options)),
+        # 10 kB/s are 105 s a MiB, each way; a COG may be larger than its image.
+        running_seconds=3600 + time_limit + 250 * mebibytes,
+        options=" ".join(words),
         input_urls=", ".join(urls.inputs),
         cog_url=urls.cog,
         jpeg_url=urls.jpeg,

@@ -121,6 +121,11 @@ class Run:
         return self.directory / "convert.dag.dagman.out"
 
     @property
+    def dagman_job_log(self) -> Path:
+        """The events of DAGMan's own job."""
+        return self.directory / "convert.dag.dagman.log"
+
+    @property
     def submitted_file(self) -> Path:
         return self.directory / "submitted.json"
 

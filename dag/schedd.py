@@ -18,6 +18,7 @@ from dag.errors import SchedulerError
 # Attributes by which jobs are found in the queue; their value is the run directory.
 RUN_ATTRIBUTE = "CogPipelineRun"
 NODE_ATTRIBUTE = "CogPipelineNodeOf"
+_REMOVED = 3
 _COMPLETED = 4
 _HELD = 5
 # Besides its own exceptions, what the bindings are known to raise.
@@ -54,10 +55,21 @@ class Progress:
 
 @dataclass(frozen=True)
 class LastWord:
-    """What the queue last said of a node that left no result."""
+    """What HTCondor last said of a node: where its last job stands, or how it ended.
+
+    Attributes:
+        event: ``idle``, ``running`` or ``held``; ``removed`` by somebody; ``given
+            up`` by its own bounds; ``killed`` by a signal; ``exited`` with a status
+            other than 0.
+        reason: why it was held, removed or killed; the exit status.
+        before: the event before it was removed or given up.
+        starts: how many times it was begun.
+    """
 
     event: str
-    reason: str
+    reason: str = ""
+    before: str = ""
+    starts: int = 0
 
 
 def version() -> tuple[int, int, int]:
@@ -131,10 +143,9 @@ def progress(cluster: int) -> Progress | None:
 
 
 def last_words(log: Path) -> dict[str, LastWord]:
-    """What DAGMan's log of the nodes says, by node, of how its last job ended.
+    """What DAGMan's log of the nodes says, by node, of its last job.
 
-    Only nodes are there whose last job was held or removed, or ended by a
-    signal or an exit status other than 0.
+    Those are not there whose last job ended well.
     """
     node_of: dict[int, str] = {}
     words: dict[str, LastWord] = {}
@@ -146,30 +157,63 @@ def last_words(log: Path) -> dict[str, LastWord]:
     return words
 
 
+def removal(attribute: str, value: str, log: Path) -> str | None:
+    """Why a job was removed or is being removed; None when it was not.
+
+    Args:
+        log: of the job's own events, which tells it when it has left the queue.
+    """
+    constraint = f"{attribute} =?= {classad2.quote(value)} && JobStatus == {_REMOVED}"
+    with _explained("HTCondor's queue"):
+        for ad in _schedd().query(constraint, ["RemoveReason"]):
+            return str(ad.get("RemoveReason", ""))
+    reason = None
+    if log.exists():
+        with _explained(f"the log {log}"):
+            for event in htcondor2.JobEventLog(str(log)).events(stop_after=0):
+                if event.type == htcondor2.JobEventType.JOB_ABORTED:
+                    reason = str(event.get("Reason", ""))
+    return reason
+
+
 def _read_event(event, node_of: dict[int, str], words: dict[str, LastWord]) -> None:
     kind = htcondor2.JobEventType
     if event.type == kind.SUBMIT:
         if named := _NODE_IN_NOTES.search(str(event.get("LogNotes", ""))):
             node_of[event.cluster] = named[1]
-            words.pop(named[1], None)
+            words[named[1]] = LastWord("idle")
         return
     node = node_of.get(event.cluster)
     if node is None:
         return
-    if event.type == kind.JOB_HELD:
-        words[node] = LastWord("held", str(event.get("HoldReason", "")))
-    elif event.type == kind.JOB_RELEASED:
-        words.pop(node, None)
-    elif event.type == kind.JOB_ABORTED and node not in words:
-        words[node] = LastWord("removed", str(event.get("Reason", "")))
+    last = words.get(node, LastWord("idle"))
+    if event.type == kind.EXECUTE:
+        words[node] = LastWord("running", starts=last.starts + 1)
+    elif event.type == kind.JOB_HELD:
+        reason = str(event.get("HoldReason", ""))
+        words[node] = LastWord("held", reason, starts=last.starts)
+    elif event.type in (
+        *(kind.JOB_RELEASED, kind.JOB_EVICTED, kind.SHADOW_EXCEPTION),
+        kind.JOB_RECONNECT_FAILED,
+    ):
+        words[node] = LastWord("idle", starts=last.starts)
+    elif event.type == kind.JOB_ABORTED:
+        words[node] = _removed(last, str(event.get("Reason", "")))
     elif event.type == kind.JOB_TERMINATED:
         if not event.get("TerminatedNormally", False):
             signal = event.get("TerminatedBySignal", "?")
             words[node] = LastWord("killed", f"signal {signal}")
         elif event.get("ReturnValue", 0) != 0:
-            words[node] = LastWord("exited", f"status {event['ReturnValue']}")
+            words[node] = LastWord("exited", str(event["ReturnValue"]))
         else:
             words.pop(node, None)
+
+
+def _removed(last: LastWord, reason: str) -> LastWord:
+    if "PeriodicRemove" not in reason:
+        return LastWord("removed", reason, last.event, last.starts)
+    why_held = last.reason if last.event == "held" else ""
+    return LastWord("given up", why_held, last.event, last.starts)
 
 
 def _query(constraint: str) -> Iterator[Job]:

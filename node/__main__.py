@@ -5,10 +5,12 @@ beside it, and ``result.json`` tells what was done. On failure the image is left
 as it is and ``result.json`` has the reason.
 """
 
+import gc
 import hashlib
 import json
 import math
 import os
+import signal
 import sys
 import tempfile
 import time
@@ -16,8 +18,9 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from node.errors import NodeError, UnfitMachine
+from node.errors import NodeError, UnfitMachine, Unforeseen
 from node.options import Misused, Options, parse
+from node.shortage import shortage
 
 RESULT = Path("result.json")
 _USAGE = 64  # sysexits.h: EX_USAGE
@@ -26,47 +29,69 @@ _USAGE = 64  # sysexits.h: EX_USAGE
 def main(image: Path, bands: int, options: Options) -> int:
     began = time.monotonic()
     try:
-        try:
-            told = _convert_in_place(image, bands, options)
-            status = 0
-        except ImportError as error:
-            raise UnfitMachine(
-                f"this machine's {sys.executable} lacks a package ({error}): use "
-                "--container-image, or machines that have the node's environment"
-            ) from error
-    except NodeError as error:
-        told = {"ok": False, "code": error.code, "reason": str(error)}
-        status = error.exit_status
-        print(f"{image.name}: {error}", file=sys.stderr)
+        _convert_in_place(image, bands, options, began)
+        return 0
     except Exception as error:
-        # Not foreseen: the log has where, and the row a reason nevertheless.
-        traceback.print_exc()
-        reason = f"{type(error).__name__}: {error}"
-        told = {"ok": False, "code": "unforeseen", "reason": reason}
-        status = NodeError.exit_status
-    told |= {"image": image.name, "seconds": round(time.monotonic() - began, 3)}
-    RESULT.write_text(json.dumps(_jsonable(told), indent=2, allow_nan=False) + "\n")
+        failure = _failure(error, image.parent)
+        code, reason, status = failure.code, str(failure), failure.exit_status
+    # What an error refers to may be files that were removed but are still open, on
+    # a disk that is full.
+    del failure
+    gc.collect()
+    print(f"{image.name}: {reason}", file=sys.stderr)
+    told = {"ok": False, "code": code, "reason": reason}
+    try:
+        _write_result(RESULT, told, image, began)
+    except OSError as error:
+        # The exit status still says what was wrong.
+        RESULT.unlink(missing_ok=True)
+        print(f"result.json cannot be written: {error}", file=sys.stderr)
     return status
 
 
-def _convert_in_place(image: Path, bands: int, options: Options) -> dict[str, Any]:
+def _failure(error: Exception, directory: Path) -> NodeError:
+    """What a node says of an error."""
+    if isinstance(error, NodeError):
+        return error
+    if short := shortage(error, directory):
+        return short
+    if isinstance(error, ImportError):
+        return UnfitMachine(
+            f"this machine's {sys.executable} lacks a package ({error}): use "
+            "--container-image, or machines that have the node's environment"
+        )
+    # Not foreseen: the log has where, and the row a reason nevertheless.
+    traceback.print_exception(error)
+    return Unforeseen(f"{type(error).__name__}: {error}")
+
+
+def _convert_in_place(image: Path, bands: int, options: Options, began: float) -> None:
     # Here, since a machine may lack what it imports.
     from node.convert import convert
 
     # In a folder of its own, since HTCondor brings back what is new in the
     # sandbox itself, even of a node that was killed half way.
-    with tempfile.TemporaryDirectory(dir=image.parent, prefix=".cog-") as scratch:
+    # Named after the shell that cleans up after a node that was killed.
+    prefix = f".cog-{os.getppid()}-"
+    with tempfile.TemporaryDirectory(dir=image.parent, prefix=prefix) as scratch:
         cog, jpeg = Path(scratch, "image.tif"), Path(scratch, "image.jpg")
         told = {"ok": True} | convert(image, bands, options, cog, jpeg)
         told["cog"] = _describe_file(cog)
         told["jpeg"] |= _describe_file(jpeg)
+        # Nothing is replaced before everything is written, and then all at once.
+        signal.alarm(0)
+        _write_result(RESULT, told, image, began)
         jpeg.replace(image.with_suffix(".jpg"))
         cog.replace(image)
     # HTCondor brings back what differs from what it sent in size or, in whole
     # seconds, in time. The COG of a COG may have the same size.
     later = time.time() + 2
     os.utime(image, (later, later))
-    return told
+
+
+def _write_result(file: Path, told: dict[str, Any], image: Path, began: float) -> None:
+    told |= {"image": image.name, "seconds": round(time.monotonic() - began, 3)}
+    file.write_text(json.dumps(_jsonable(told), indent=2, allow_nan=False) + "\n")
 
 
 def _describe_file(path: Path) -> dict[str, Any]:
@@ -93,6 +118,9 @@ def run() -> None:
         example = "e.g. generate_cogs.sh scene.tif 4, or see --help"
         print(f"generate_cogs.sh: {error}\n{example}", file=sys.stderr)
         sys.exit(_USAGE)
+    # A signal that nothing here catches, not even code that hangs in a library.
+    # It ends this process, and bin/generate_cogs.sh says so.
+    signal.alarm(options.time_limit or 0)
     sys.exit(main(Path(name), bands, options))
 
 

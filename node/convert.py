@@ -18,6 +18,7 @@ from node.errors import (
 )
 from node.options import Options
 from node.picture import LONGEST_JPEG_SIDE, picture
+from node.shortage import shortage
 from node.source import READ_ERRORS, Source, gdal_warnings, open_source
 
 _MIB = 1024 * 1024
@@ -47,6 +48,34 @@ def convert(
     """
     if not image.is_file():
         raise ImageMissing(f"{image.name} is not in the node's directory")
+    scratch = cog_path.parent
+    needed = None
+    try:
+        with _opened(image, bands, options) as source:
+            needed = _room_for(source)
+            planned = plan(source, options, scratch)
+            if options.copy_valid_cog and _is_complete_cog(source, options, image):
+                made = _copy(planned, image, cog_path, jpeg_path)
+            else:
+                made = _make_and_check(planned, cog_path, jpeg_path)
+            made["warnings"] += _warnings(planned)
+            made["warnings"] += list(dict.fromkeys(source.heard))[:_MOST_WARNINGS]
+            return _tell(planned) | made
+    except Exception as error:
+        # Whatever it was taken for: what reads as a damaged image may be a machine
+        # without memory to read it.
+        if short := shortage(error, scratch, needed):
+            raise short from error
+        if isinstance(error, (*READ_ERRORS, OSError)):
+            raise ConversionFailed(
+                f"it cannot be converted: {in_short(error)}"
+            ) from error
+        raise
+
+
+@contextmanager
+def _opened(image: Path, bands: int, options: Options) -> Iterator[Source]:
+    """The image, and GDAL set as it wants it."""
     with ExitStack() as stack:
         heard = stack.enter_context(gdal_warnings())
         # Past GDAL's cache, where that is safe: it does not see that a file ends.
@@ -55,19 +84,7 @@ def convert(
         source = stack.enter_context(open_source(image, bands, options, heard))
         cache = {"GDAL_CACHEMAX": _cache_for(source)}
         stack.enter_context(rasterio.Env(**_GDAL_OPTIONS | direct | cache))
-        planned = plan(source, options, cog_path.parent)
-        try:
-            if options.copy_valid_cog and _is_complete_cog(source, options, image):
-                made = _copy(planned, image, cog_path, jpeg_path)
-            else:
-                made = _make_and_check(planned, cog_path, jpeg_path)
-        except (*READ_ERRORS, OSError, MemoryError) as error:
-            raise ConversionFailed(
-                f"it cannot be converted: {in_short(error)}"
-            ) from error
-        made["warnings"] += _warnings(planned)
-        made["warnings"] += list(dict.fromkeys(heard))[:_MOST_WARNINGS]
-        return _tell(planned) | made
+        yield source
 
 
 def _is_complete_cog(source: Source, options: Options, image: Path) -> bool:
@@ -222,6 +239,16 @@ def _workers() -> Iterator[encode.Apply]:
 
     with ThreadPoolExecutor(int(given)) as executor:
         yield executor.map
+
+
+def _room_for(source: Source) -> int:
+    """How many bytes of disk a COG and what is made before it can take.
+
+    As if nothing could be compressed: the pixels, a third more for the overviews,
+    and the largest of these once more.
+    """
+    pixels = source.width * source.height * source.bands * source.array_type.itemsize
+    return pixels * 4 // 3 + pixels // 4
 
 
 def _cache_for(source: Source) -> int:

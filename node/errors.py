@@ -60,12 +60,34 @@ class CheckFailed(NodeError):
     code = "check-failed"
 
 
+class Unforeseen(NodeError):
+    """A defect of ours, or a machine that is not sound."""
+
+    code = "unforeseen"
+
+
 class UnfitMachine(NodeError):
     """The machine lacks what a node needs: another one may have it."""
 
     code = "unfit-machine"
     # sysexits.h: EX_UNAVAILABLE
     exit_status = 69
+
+
+class OutOfMemory(NodeError):
+    """The machine, or what the job was given of it, is too small."""
+
+    code = "out-of-memory"
+    # sysexits.h: EX_OSERR
+    exit_status = 71
+
+
+class OutOfDisk(NodeError):
+    """There is no room for the outputs or for temporary files."""
+
+    code = "out-of-disk"
+    # sysexits.h: EX_IOERR
+    exit_status = 74
 
 
 def in_short(error: BaseException) -> str:

@@ -7,6 +7,7 @@ gone over in the same way.
 
 import itertools
 import mmap
+import os
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -189,7 +190,9 @@ class Canvas:
         if size > _MOST_IN_MEMORY:
             path = directory / "overview"
             with path.open("w+b") as file:
-                file.truncate(size)
+                # Not a file with holes: a disk that is full is to be an error here,
+                # not a signal when a page is written.
+                os.posix_fallocate(file.fileno(), 0, size)
                 self._map = mmap.mmap(file.fileno(), size)
             # It goes when the map does.
             path.unlink()

@@ -60,6 +60,7 @@ class Options:
         assign_crs, reproject: as an authority's code.
         jpeg_max_size: of the JPEG's longer side, in pixels.
         jpeg_quality: as libjpeg counts it, 1 to 95.
+        time_limit: in seconds, after which the node ends itself.
     """
 
     profile: str = DEFAULT
@@ -71,6 +72,7 @@ class Options:
     copy_valid_cog: bool = False
     jpeg_max_size: int | None = None
     jpeg_quality: int = 80
+    time_limit: int | None = None
 
     @cached_property
     def stored_as(self) -> Profile:
@@ -274,6 +276,13 @@ CHOICES = (
     Choice("copy_valid_cog", "leave an image as it is that is a valid COG", _yes),
     Choice("jpeg_max_size", "of the JPEG's longer side", _positive, "PIXELS"),
     Choice("jpeg_quality", "of the JPEG; 80 if not said", _quality, "1-95"),
+    Choice(
+        "time_limit",
+        "after which a node ends itself, to be tried again; in a run, if not said, "
+        "half an hour and 10 s for each MiB of the image",
+        _positive,
+        "SECONDS",
+    ),
 )
 _BY_NAME = {choice.name: choice for choice in CHOICES}
 NAMES = frozenset(_BY_NAME)

@@ -16,8 +16,8 @@ from dag.files import write_atomically
 from dag.manifest import Manifest, Row, jpeg_key
 from dag.pipeline import Pipeline
 from dag.run import Run, node_name
-from dag.schedd import LastWord
 from post import results
+from post.reasons import why
 from post.results import NodeResult
 
 # Of an object that was put in one piece and not encrypted, S3 gives the MD5.
@@ -105,13 +105,17 @@ def _judge(
     stored = _stored_outputs(pipeline, runs.convertible(manifest.rows))
     claimed = _claimed(run, pipeline)
     last_words = schedd.last_words(run.node_log)
+    removal = schedd.removal(
+        schedd.RUN_ATTRIBUTE, str(run.directory), run.dagman_job_log
+    )
     processed, failed = [], []
     for row in manifest.rows:
         if row.reason is None:
             result = told.get(row.number)
             missing = _what_is_missing(row, pipeline, result, stored, claimed)
             if missing is not None:
-                reason = _why(result, last_words.get(node_name(row.number)), missing)
+                last = last_words.get(node_name(row.number))
+                reason = why(result, last, missing, removal)
                 row = row.failed(results.presentable(reason))
         (processed if row.reason is None else failed).append(row)
     return processed, failed
@@ -141,21 +145,6 @@ def _what_is_missing(
         if not same and found.modified < claimed:
             return f"{key} in the output bucket is older than this run"
     return None
-
-
-def _why(result: NodeResult | None, last: LastWord | None, missing: str) -> str:
-    """The reason a person can act on, from what the queue and the node said."""
-    if last and last.event == "held":
-        return f"its job was held until it was given up: {last.reason}"
-    if result and not result.ok:
-        return result.reason
-    if last and last.event == "removed":
-        return f"its job was removed from the queue: {last.reason}"
-    if last and result is None:
-        return f"its job left no result and ended by {last.event} {last.reason}"
-    if result is None:
-        return "the run ended before this row was converted"
-    return missing
 
 
 def _stored_outputs(pipeline: Pipeline, rows: list[Row]) -> dict[str, StoredObject]:

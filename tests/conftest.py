@@ -9,7 +9,7 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -208,3 +208,10 @@ def archive_for(store: Store, workplace: Path, name: str) -> Iterator[Archive]:
     # DAGMan takes its nodes along.
     ours = f'regexp("{short}", UserLog)'
     subprocess.run(["condor_rm", "-constraint", ours], capture_output=True)
+
+
+def wait_for(until: Callable[[], bool], seconds: float = PATIENCE_SECONDS) -> None:
+    deadline = time.monotonic() + seconds
+    while not until():
+        assert time.monotonic() < deadline, "it did not come"
+        time.sleep(0.2)

@@ -144,27 +144,36 @@ def test_a_machine_without_python_says_so(tmp_path: Path):
 
 @pytest.mark.parametrize("package", ["rasterio", "zstandard"])
 def test_a_machine_that_lacks_a_package_says_so(package: str, tmp_path: Path):
-    # A Python that has all but one: the others' folder is on its path, the one
-    # is shadowed by a module that cannot be imported.
-    shadow = tmp_path / "shadow"
-    shadow.mkdir()
-    (shadow / f"{package}.py").write_text(f"raise ImportError('no {package}')")
-    python = tmp_path / "python3"
-    python.write_text(
-        f'#!/bin/sh\nPYTHONPATH="{shadow}:$PYTHONPATH" exec "{sys.executable}" "$@"\n'
-    )
-    python.chmod(0o755)
-    work = tmp_path / "work"
-    work.mkdir()
-    rasters.write(work / "image.tif", 1)
+    python = python_with(tmp_path, package, f"raise ImportError('no {package}')")
+    work = work_directory(tmp_path)
 
-    done = run_node(work, "image.tif", "1", PYTHON=str(python))
+    done = run_node(work, "image.tif", "1", PYTHON=python)
 
     assert done.returncode == 69
     result = json.loads((work / "result.json").read_text())
     assert result["code"] == "unfit-machine"
     assert f"no {package}" in result["reason"]
     assert files(work) == {"image.tif", "result.json"}
+
+
+def python_with(directory: Path, module: str, content: str) -> str:
+    """A Python that has all, but one module is another."""
+    shadow = directory / "shadow"
+    shadow.mkdir()
+    (shadow / f"{module}.py").write_text(content)
+    python = directory / "python3"
+    python.write_text(
+        f'#!/bin/sh\nPYTHONPATH="{shadow}:$PYTHONPATH" exec "{sys.executable}" "$@"\n'
+    )
+    python.chmod(0o755)
+    return str(python)
+
+
+def work_directory(directory: Path) -> Path:
+    work = directory / "work"
+    work.mkdir()
+    rasters.write(work / "image.tif", 1)
+    return work
 
 
 def test_the_dag_knows_the_status_that_forbids_another_try():

@@ -1,0 +1,57 @@
+"""The reason of a failed row, in one sentence a person can act on."""
+
+from dag.schedd import LastWord
+from post.results import NodeResult
+
+# What a node's exit status says where its machine could not even write a result.
+# The table is docs/conversion.md's.
+EXITED = {
+    71: "its machine had too little memory for it",
+    74: "the disk of its machine was full, without room even for a reason",
+    75: "it was not done within its time limit",
+    137: "it was killed (signal 9), most often for want of memory",
+}
+_GIVEN_UP = {
+    "held": "its job was held until it was given up: {reason}",
+    "running": "its job was given up, since it ran for longer than a node and slow "
+    "transfers take (most_running_seconds): its machine may hang",
+    "often": "its job was given up after {starts} starts (most_starts, "
+    "most_running_seconds): its machines vanish, hang or give it back",
+    "idle": "its job was given up, since no machine took it (most_idle_seconds): see "
+    "'condor_q -better-analyze' for what it asks for",
+}
+
+
+def why(
+    result: NodeResult | None, last: LastWord | None, missing: str, removal: str | None
+) -> str:
+    """The reason of a row that was not processed.
+
+    Args:
+        result: what its node told, in its last try that told anything.
+        last: what HTCondor last said of it.
+        missing: what keeps it from being processed.
+        removal: why the whole run was removed from the queue, if it was.
+    """
+    told = result.reason if result and not result.ok else ""
+    before = f"; an earlier try: {told}" if told else ""
+    if last and last.event == "given up":
+        often = last.starts > 1 and last.before != "held"
+        sentence = _GIVEN_UP["often" if often else last.before]
+        return sentence.format(reason=last.reason, starts=last.starts) + before
+    if last and last.event == "held":
+        return f"its job was held: {last.reason}{before}"
+    if last and last.event == "removed":
+        return f"its job was removed from the queue: {removal or last.reason}{before}"
+    if told:
+        return told
+    if result is not None:
+        return missing
+    if last and last.event == "exited":
+        word = EXITED.get(int(last.reason), f"it ended with status {last.reason}")
+        return f"its job left no result: {word}; its log may have more"
+    if last and last.event == "killed":
+        return f"its job left no result: it was killed by {last.reason}"
+    if removal:
+        return f"the run was removed from the queue before this row's turn: {removal}"
+    return "the run ended before this row was converted"

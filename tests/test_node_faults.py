@@ -1,0 +1,228 @@
+"""A node that its machine fails: killed, hanging, out of memory or of disk."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import rasterio
+
+from dag import render
+from dag.manifest import Row
+from dag.signing import Urls
+from node import errors
+from node.options import parse
+from post import reasons
+from tests import rasters
+from tests.conftest import PROJECT
+from tests.test_node import SCRIPT, files, python_with, run_node, work_directory
+
+# What cannot be compressed, so that it needs memory and disk for sure.
+LARGE = {"width": 4000, "height": 4000}
+
+
+def result(directory: Path) -> dict:
+    return json.loads((directory / "result.json").read_text())
+
+
+def run_limited(directory: Path, limit: str, *arguments: str):
+    """Run a node under a limit of the shell's, as ``-v 250000`` in KiB."""
+    return subprocess.run(
+        ["sh", "-c", f'ulimit {limit} && exec "$@"', "-", str(SCRIPT), *arguments],
+        cwd=directory,
+        env=os.environ | {"PYTHON": sys.executable},
+        capture_output=True,
+        text=True,
+    )
+
+
+@pytest.mark.parametrize("hangs", ["time.sleep(600)", "signal.pause()"])
+def test_a_node_that_hangs_ends_itself(tmp_path: Path, hangs: str):
+    # Even before it is asked whether it can be imported at all.
+    python = python_with(tmp_path, "zstandard", f"import signal, time; {hangs}")
+    work = work_directory(tmp_path)
+    given = (work / "image.tif").read_bytes()
+
+    done = run_node(work, "image.tif", "1", "--time-limit", "2", PYTHON=python)
+
+    assert done.returncode == 75
+    assert result(work)["code"] == "time-limit"
+    assert re.search(r"not done after [2-9] s", result(work)["reason"])
+    assert files(work) == {"image.tif", "result.json"}, "no temporary file is left"
+    assert (work / "image.tif").read_bytes() == given
+
+
+def test_a_node_within_its_time_is_not_disturbed(tmp_path: Path):
+    work = work_directory(tmp_path)
+    done = run_node(work, "image.tif", "1", "--time-limit", "100")
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(("signal", "word"), [(9, "memory"), (11, "signal 11")])
+def test_a_node_that_is_killed_leaves_a_reason(tmp_path: Path, signal: int, word: str):
+    kill = f"import os; os.kill(os.getpid(), {signal})"
+    python = python_with(tmp_path, "zstandard", kill)
+    work = work_directory(tmp_path)
+
+    done = run_node(work, "image.tif", "1", PYTHON=python)
+
+    assert done.returncode == 128 + signal
+    assert result(work)["code"] == "killed"
+    assert word in result(work)["reason"]
+    assert files(work) == {"image.tif", "result.json"}, "no temporary file is left"
+
+
+def test_a_node_that_dies_without_a_word_leaves_a_reason(tmp_path: Path):
+    python = python_with(tmp_path, "zstandard", "import os; os._exit(5)")
+    work = work_directory(tmp_path)
+    (work / "result.json").write_text('{"ok": true, "of": "another one"}')
+
+    done = run_node(work, "image.tif", "1", PYTHON=python)
+
+    assert done.returncode == 5
+    assert result(work)["code"] == "unforeseen"
+    assert "status 5" in result(work)["reason"]
+
+
+# What GDAL says of it, and what libtiff does not.
+@pytest.mark.parametrize("kibibytes", [240_000, 300_000])
+def test_memory_that_ends_while_an_image_is_read_is_no_damage(
+    tmp_path: Path, kibibytes: int
+):
+    # One tile of 64 MiB, in a file of nearly as much.
+    tile = {"tiled": True, "blockxsize": 8192, "blockysize": 8192}
+    size = {"width": 8192, "height": 8192}
+    rasters.write(tmp_path / "image.tif", 1, compress="deflate", **size, **tile)
+
+    done = run_limited(tmp_path, f"-v {kibibytes}", "image.tif", "1")
+
+    assert done.returncode == 71, done.stderr
+    assert result(tmp_path)["code"] == "out-of-memory"
+    assert re.search(r"had taken \d+ MiB", result(tmp_path)["reason"])
+    assert files(tmp_path) == {"image.tif", "result.json"}
+
+
+def test_memory_that_ends_elsewhere_says_so_too(tmp_path: Path):
+    python = python_with(tmp_path, "zstandard", "raise MemoryError")
+    work = work_directory(tmp_path)
+    done = run_node(work, "image.tif", "1", PYTHON=python)
+    assert done.returncode == 71
+    assert result(work)["code"] == "out-of-memory"
+
+
+def on_a_small_disk(directory: Path, script: str) -> subprocess.CompletedProcess:
+    """Run a shell script in ``directory``, which is a disk of 40 MiB."""
+    # As whoever runs the tests: root of a namespace of its own may mount.
+    mounted = f'mount -t tmpfs -o size=40m small "{directory}" && cd "{directory}"'
+    unshare = ["unshare", "--user", "--map-root-user", "--mount"]
+    if subprocess.run([*unshare, "sh", "-c", mounted], capture_output=True).returncode:
+        pytest.skip("nobody may mount a small disk here")
+    return subprocess.run(
+        [*unshare, "sh", "-c", f"{mounted} && {script}"],
+        env=os.environ | {"PYTHON": sys.executable},
+        capture_output=True,
+        text=True,
+    )
+
+
+@pytest.mark.parametrize("free", [20, 0.2])
+def test_a_full_disk_is_said_with_what_is_free_and_needed(tmp_path: Path, free: float):
+    image = rasters.write(tmp_path / "large.tif", 1, **LARGE)
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    filled = round((40 - free) * 2**20) - image.stat().st_size
+
+    done = on_a_small_disk(
+        disk,
+        f"cp {image} image.tif && head -c {filled} /dev/zero >fill; "
+        f"{SCRIPT} image.tif 1; echo status $?; rm fill; ls -A; cat result.json; "
+        f"cmp image.tif {image}",
+    )
+
+    assert "status 74" in done.stdout, done.stderr
+    assert '"code": "out-of-disk"' in done.stdout
+    assert re.search(r"\d MiB written, \d+ MiB free, up to 24 MiB needed", done.stdout)
+    assert ".cog" not in done.stdout
+    assert "differ" not in done.stdout + done.stderr
+
+
+def test_an_overview_that_has_no_room_to_wait_is_known_at_once(tmp_path: Path):
+    # Of so many pixels that its overview is mapped, 137 MiB, on a disk of 40.
+    side = {"width": 24_000, "height": 24_000}
+    how = {"driver": "GTiff", "dtype": "uint8", "crs": "EPSG:32616", **side}
+    options = {"compress": "deflate", "sparse_ok": "TRUE", "tiled": True}
+    with rasterio.open(tmp_path / "large.tif", "w", count=1, **how, **options):
+        pass
+    disk = tmp_path / "disk"
+    disk.mkdir()
+
+    done = on_a_small_disk(
+        disk,
+        f"cp {tmp_path}/large.tif image.tif && {SCRIPT} image.tif 1 --allow-no-crs; "
+        "echo status $?",
+    )
+
+    assert "status 74" in done.stdout, done.stderr
+    # Not when the disk is full, by a signal or by luck by an error.
+    assert re.search(r"0 MiB written, 3\d MiB free", done.stderr)
+
+
+def test_a_disk_with_no_room_for_the_result_leaves_a_status(tmp_path: Path):
+    rasters.write(tmp_path / "large.tif", 1, **LARGE)
+    disk = tmp_path / "disk"
+    disk.mkdir()
+
+    done = on_a_small_disk(
+        disk,
+        f"cp {tmp_path}/large.tif image.tif; cat /dev/zero >fill; "
+        f"{SCRIPT} image.tif 1; echo status $?; wc -c result.json",
+    )
+
+    assert "status 74\n0 result.json" in done.stdout, done.stdout + done.stderr
+    assert "disk of its machine is full" in done.stderr
+
+
+def test_every_exit_is_documented():
+    """In one table, with the status that goes with the code."""
+    table = (PROJECT / "docs" / "conversion.md").read_text().partition("\n## Codes")[2]
+    table = table.partition("\n## ")[0]
+    documented = {
+        code: int(status)
+        for codes, status in re.findall(r"^\| (`.+?`) \| (\d+)", table, re.MULTILINE)
+        for code in re.findall(r"`([\w-]+)`", codes)
+    }
+    fails = re.findall(r"fail (\d+|\$status) ([\w-]+)", SCRIPT.read_text())
+    exits = {code: 128 if "$" in status else int(status) for status, code in fails}
+    exits |= {
+        each.code: each.exit_status
+        for each in vars(errors).values()
+        if isinstance(each, type) and issubclass(each, errors.NodeError)
+    }
+    # Never raised by themselves.
+    exits.pop(errors.NodeError.code)
+    assert documented == exits
+    assert documented["image-missing"] == render.UNCONVERTIBLE
+    said_by_status = set(reasons.EXITED) - {128 + 9}
+    assert said_by_status == {documented[code] for code in WITHOUT_RESULT}
+
+
+WITHOUT_RESULT = ("out-of-memory", "out-of-disk", "time-limit")
+
+
+@pytest.mark.parametrize(
+    ("mebibytes", "launched", "own", "limit", "running"),
+    [
+        (1, (), (), 1810, 5660),
+        (1024, (), (), 12_040, 271_640),
+        (1, ("--time-limit", "60"), (), 60, 3910),
+        (1, ("--time-limit", "60"), ("--time-limit", "90"), 90, 3940),
+    ],
+)
+def test_time_follows_from_the_images_size(mebibytes, launched, own, limit, running):
+    row = Row(1, ("a.tif", "1"), "a.tif", 1, size=mebibytes * 2**20, options=own)
+    node = render.node(row, Urls(("s3://in",), "s3://cog", "s3://jpeg"), launched)
+    assert parse(["a.tif", "1", *node.options.split()])[2].time_limit == limit
+    assert node.running_seconds == running

@@ -1,0 +1,99 @@
+"""HTCondor's daemons killed in the middle of a run, and started again."""
+
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from bucket import Store
+from pool import personal
+from pool.personal import PersonalPool
+from tests.conftest import PROJECT, Archive, archive_for, wait_for
+from tests.processes import descendants, kill, kill_all
+
+# Nodes end when the test wants it.
+NODE = """\
+#!/bin/sh
+case $1 in
+wait*) while [ ! -e "{directory}/go" ]; do sleep 0.2; done ;;
+esac
+exec {script} "$@"
+"""
+
+
+@pytest.fixture
+def mortal(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[PersonalPool]:
+    """A pool that a test may kill."""
+    with personal.running_pool(
+        workplace / f"mortal-{uuid.uuid4().hex[:8]}", print
+    ) as pool:
+        for name, value in pool.condor.environment.items():
+            monkeypatch.setenv(name, value)
+        yield pool
+
+
+@pytest.fixture
+def archive(
+    mortal: PersonalPool, workplace: Path, request: pytest.FixtureRequest
+) -> Iterator[Archive]:
+    s3 = mortal.s3
+    store = Store(s3.endpoint, s3.access_key, s3.secret_key, ca_certs=s3.ca_certs)
+    yield from archive_for(store, workplace, request.node.name)
+
+
+# Until a machine that vanished is given up for lost.
+SHORT_LEASE = ("--submit-option", "job_lease_duration = 20")
+
+
+def begin(archive: Archive, *options: str) -> None:
+    """Start a run of which one row is done and two are under way."""
+    node = archive.directory / "node.sh"
+    script = PROJECT / "bin" / "generate_cogs.sh"
+    node.write_text(NODE.format(directory=archive.directory, script=script))
+    names = ("done", "wait-1", "wait-2")
+    for name in names:
+        archive.upload_raster(f"{name}.tif", 1)
+    archive.upload_manifest("batch-raw.csv", [(f"{name}.tif", 1) for name in names])
+    archive.launch("--submit-option", f"executable = {node}", *options)
+    (run,) = archive.directory.glob("workflow-run-*")
+    wait_for(lambda: archive.cogs.exists("done.jpg"))
+    log = run / "convert.dag.nodes.log"
+    wait_for(lambda: log.read_text().count("executing") == len(names))
+
+
+def end(archive: Archive) -> None:
+    """Let the nodes go on, and see that all rows are processed."""
+    (archive.directory / "go").touch()
+    processed, failed = archive.outcome("batch-")
+    assert failed == []
+    assert [row[0] for row in processed] == ["done.tif", "wait-1.tif", "wait-2.tif"]
+
+
+def test_a_run_outlives_its_access_point(archive: Archive, mortal: PersonalPool):
+    begin(archive)
+    kill(mortal, "condor_schedd")
+    end(archive)
+
+
+def test_a_run_outlives_its_execution_point(archive: Archive, mortal: PersonalPool):
+    begin(archive, *SHORT_LEASE)
+    kill(mortal, "condor_startd")
+    end(archive)
+
+
+def test_a_run_outlives_the_whole_pool(archive: Archive, mortal: PersonalPool):
+    begin(archive, *SHORT_LEASE)
+    master = int(mortal.condor.pidfile.read_text())
+    # The master first, or it starts the others again; some end with it.
+    kill_all([master, *descendants(master)])
+
+    personal.start(mortal.condor.directory.parent, print)
+
+    end(archive)
+
+
+def test_a_run_outlives_its_dagman(archive: Archive, mortal: PersonalPool):
+    begin(archive)
+    kill(mortal, "condor_scheduniv_exec")
+    end(archive)
