@@ -34,7 +34,7 @@ def launch(pipeline: Pipeline, warn: Say) -> int:
         BucketError, PipelineError: something is missing, in one sentence.
     """
     check(pipeline, warn)
-    if running := schedd.find(_LAUNCH_ATTRIBUTE, pipeline.home.name):
+    if running := crondor_job(pipeline):
         held = f": {running.hold_reason}" if running.hold_reason else ""
         raise AlreadyRunning(
             f"already running for this endpoint, bucket and pattern: job "
@@ -46,6 +46,11 @@ def launch(pipeline: Pipeline, warn: Say) -> int:
     description = render.crondor(pipeline)
     write_atomically(pipeline.home / "crondor.sub", description)
     return schedd.submit(description)
+
+
+def crondor_job(pipeline: Pipeline) -> schedd.Job | None:
+    """The job that polls for a launch of the same name, if the queue has one."""
+    return schedd.find(_LAUNCH_ATTRIBUTE, pipeline.home.name)
 
 
 def check(pipeline: Pipeline, warn: Say) -> None:

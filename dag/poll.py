@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 from bucket import Bucket, BucketError, StoredObject
-from dag import pipeline as pipelines, render, run as runs, schedd, signing
+from dag import health, pipeline as pipelines, render, run as runs, schedd, signing
 from dag.errors import NotAManifest, PipelineError
 from dag.files import write_atomically
 from dag.manifest import (
@@ -65,6 +65,7 @@ def poll(pipeline: Pipeline, reconcile: Reconcile, say: Say) -> list[Run]:
                     begun.append(_begin(found, inputs, pipeline, reconcile, say))
     if errors:
         raise errors[0]
+    health.beat(pipeline)
     return begun
 
 

@@ -26,6 +26,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from dag import pipeline as pipelines
+from dag.errors import PipelineError
 from dag.files import write_atomically
 from dag.manifest import Manifest, Row
 from dag.pipeline import Pipeline
@@ -164,8 +165,16 @@ def _make_directory(parent: Path) -> tuple[Path, str]:
 
 
 def load(directory: Path) -> Run:
-    saved = json.loads((directory / "run.json").read_text())
-    return Run(**saved | {"directory": Path(saved["directory"])})
+    """Raises PipelineError when it is no run directory."""
+    file = directory / "run.json"
+    try:
+        saved = json.loads(file.read_text())
+        return Run(**saved | {"directory": Path(saved["directory"])})
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise PipelineError(
+            f"{file} cannot be read ({type(error).__name__}: {error}): name a "
+            f"directory {RUN_DIRECTORY_PREFIX}…"
+        ) from error
 
 
 def all_runs(pipeline: Pipeline) -> Iterator[Run]:

@@ -1,0 +1,99 @@
+"""What happened: a sentence for people, and a JSON object a line for programs.
+
+``log.jsonl`` in a run directory tells what happened to the run, the one in the
+home of a launch what its polls did. Each line has
+
+===========  ==============================================================
+``time``     UTC, as ISO 8601 has it
+``level``    ``info``, ``warning`` or ``error``
+``event``    a name for programs, which stays
+``message``  the sentence for people
+===========  ==============================================================
+
+and, where there are such, ``run``, ``row``, ``attempt`` and what else is known.
+"""
+
+import json
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+NAME = "log.jsonl"
+_FORMER = "log.1.jsonl"
+# When a launch's log is put aside for a new one: after months, as a rule.
+_LARGE = 10 * 10**6
+# A presigned URL's query is a key for a week: it is shown to nobody.
+_SIGNED_QUERY = re.compile(r"\?[^\s\"']*(X-Amz|Signature)[^\s\"']*")
+_LONGEST_MESSAGE = 500
+
+
+@dataclass(frozen=True)
+class Journal:
+    """Takes what there is to say.
+
+    Attributes:
+        terminal: takes each sentence for people.
+        logs: the files that take each event; the last is the nearest.
+        facts: what all its events share.
+    """
+
+    terminal: Callable[[str], None]
+    logs: tuple[Path, ...] = ()
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+    def say(self, event: str, message: str, level: str = "info", **facts: Any) -> None:
+        """Tell people and all logs."""
+        self.terminal(presentable(message))
+        for log in self.logs:
+            self._append(log, (self.line(event, message, level, **facts),))
+
+    def note(self, events: Iterable[str]) -> None:
+        """Add what ``line`` made to the nearest log alone."""
+        self._append(self.logs[-1], events)
+
+    def line(self, event: str, message: str, level: str = "info", **facts: Any) -> str:
+        now = datetime.now(UTC).isoformat(timespec="milliseconds")
+        told = {"time": now, "level": level, "event": event}
+        told |= {"message": presentable(message)}
+        return json.dumps(told | self.facts | facts, default=str) + "\n"
+
+    def of_run(self, directory: Path, **facts: Any) -> "Journal":
+        """Also takes down what happens to the run of this directory."""
+        known = {**self.facts, "run": directory.name, **facts}
+        return replace(self, logs=(*self.logs, directory / NAME), facts=known)
+
+    def _append(self, log: Path, lines: Iterable[str]) -> None:
+        try:
+            append(log, lines)
+        except OSError as error:
+            # A run is not to fail because it cannot be written about.
+            self.terminal(f"the log {log} cannot be written: {error.strerror}")
+
+
+def of_launch(home: Path, terminal: Callable[[str], None]) -> Journal:
+    """The journal of a launch; its log grows no further than twice ``_LARGE``."""
+    log = home / NAME
+    if log.exists() and log.stat().st_size > _LARGE:
+        log.replace(home / _FORMER)
+    return Journal(terminal, (log,))
+
+
+def append(log: Path, lines: Iterable[str]) -> None:
+    with log.open("a") as file:
+        file.writelines(lines)
+
+
+def presentable(message: str) -> str:
+    """A message as one line that may be shown to anyone."""
+    encodable = message.encode(errors="replace").decode()
+    line = " ".join(without_signatures(encodable).split())
+    if len(line) > _LONGEST_MESSAGE:
+        line = line[: _LONGEST_MESSAGE - 1] + "…"
+    return line
+
+
+def without_signatures(text: str) -> str:
+    return _SIGNED_QUERY.sub("?…", text)
