@@ -220,7 +220,7 @@ def _moves(run: Run) -> Iterator[Finding]:
             State.WARNING,
             "run-stands-still",
             f"{run.directory.name} has not moved for {_duration(age)}: 'condor_q "
-            "-dag -nobatch' shows what it waits for",
+            "-dag -nobatch', or else poll.out, shows what it waits for",
         )
 
 
