@@ -4,7 +4,6 @@
 import json
 import sys
 import tempfile
-import traceback
 from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import wraps
@@ -22,7 +21,7 @@ from dag import (
     render,
     run as runs,
 )
-from dag.errors import PipelineError
+from dag.errors import LookFailed, PipelineError
 from dag.exits import Exit
 from dag.health import State
 from dag.journal import Journal
@@ -85,7 +84,7 @@ def _unforeseen(error: Exception, journal: Journal | None) -> str:
         "unforeseen",
         said,
         "error",
-        traceback=journals.without_signatures(traceback.format_exc()),
+        traceback=journals.traceback_of(error),
     )
     return f"not foreseen: {said}. {_kept(line, journal.logs)}"
 
@@ -299,16 +298,18 @@ def launch(
             cluster = launching.launch(pipeline, _warn)
     except KeyboardInterrupt as error:
         raise _Ended(Exit.INTERRUPTED, _stopped(pipeline)) from error
-    console.print(
+    journal = _journal(pipeline)
+    journal.say(
+        "launched",
         f"Launched as job {cluster}: every {every} minutes it looks for "
         f"{pattern!r} in {input_bucket}. 'condor_rm {cluster}' ends it, and "
-        f"{pipeline.home.name}/poll.out tells what it did last.",
-        soft_wrap=True,
+        f"{pipeline.home.name}/{journals.NAME} tells what it did.",
+        job=cluster,
     )
     try:
-        _look(pipeline)
-    except (BucketError, PipelineError) as error:
-        _warn(f"the first look did not go well: {error}; the job goes on looking")
+        _look(pipeline, journal)
+    except LookFailed as error:
+        _warn(f"the first look did not go well: {error}")
     except KeyboardInterrupt as error:
         sentence = f"stopped the first look by Ctrl-C; job {cluster} goes on looking"
         raise _Ended(Exit.INTERRUPTED, sentence) from error
@@ -370,13 +371,22 @@ def poll(pipeline_file: Path) -> None:
     \b
       python3 cog_pipeline.py poll pipeline-maps-1a2b3c4d/pipeline.json
     """
-    _look(pipelines.load(pipeline_file))
+    pipeline = pipelines.load(pipeline_file)
+    _look(pipeline, _journal(pipeline))
 
 
-def _look(pipeline: Pipeline) -> None:
-    journal = journals.of_launch(pipeline.home, _say)
+def _journal(pipeline: Pipeline) -> Journal:
+    return _in_use(journals.of_launch(pipeline.home, _say))
+
+
+def _in_use(journal: Journal) -> Journal:
+    """From here on, unforeseen errors are written into this journal."""
     click.get_current_context().find_root().obj = journal
-    begun = poll_once(pipeline, reconcile_run, _say)
+    return journal
+
+
+def _look(pipeline: Pipeline, journal: Journal) -> None:
+    begun = poll_once(pipeline, reconcile_run, journal)
     now = datetime.now(UTC).isoformat(timespec="seconds")
     _say(f"{now}: looked into {pipeline.input_bucket}, runs begun: {len(begun)}")
 
@@ -428,19 +438,15 @@ def reconcile(run_directory: Path) -> None:
     """
     run = runs.load(run_directory)
     attempt = runs.count_attempt(run)
-    journal = Journal(_say).of_run(run.directory, attempt=attempt)
-    click.get_current_context().find_root().obj = journal
+    journal = _in_use(Journal(_say).of_run(run))
     try:
-        outcome = reconcile_run(run, pipelines.load(run.pipeline_file))
-    except (BucketError, PipelineError) as error:
+        reconcile_run(run, pipelines.load(run.pipeline_file), journal)
+    except (BucketError, PipelineError, OSError) as error:
         last = attempt >= MOST_ATTEMPTS
         then = "the next poll tries again" if last else "tried again in a minute"
-        _say(f"attempt {attempt}: {error}; {then}")
+        sentence = f"attempt {attempt}: {error}; {then}"
+        journal.say("not-reconciled", sentence, "warning", attempt=attempt)
         sys.exit(Exit.REFUSED if last else Exit.TRY_AGAIN)
-    _say(
-        f"{run.manifest_key}: {outcome.processed} rows processed, "
-        f"{outcome.failed} failed"
-    )
 
 
 def _directory_option(command: Callable) -> Callable:

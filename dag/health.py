@@ -16,6 +16,7 @@ from typing import Any
 from dag import launch as launching, pipeline as pipelines, run as runs, schedd
 from dag.errors import PipelineError, SchedulerError
 from dag.files import write_atomically
+from dag.journal import presentable
 from dag.pipeline import Pipeline
 from dag.run import Run
 
@@ -94,11 +95,14 @@ def beat(pipeline: Pipeline) -> None:
 def examine(pipeline_file: Path) -> Health:
     """How the launch of a ``pipeline.json`` is."""
     try:
-        pipeline = pipelines.load(pipeline_file)
-        alive = [run for run in runs.all_runs(pipeline) if not run.done]
-    except PipelineError as error:
+        return _examine(pipeline_file, pipelines.load(pipeline_file))
+    except (PipelineError, OSError) as error:
         finding = Finding(State.UNKNOWN, "unreadable", str(error))
         return Health(str(pipeline_file), pipeline_file, (finding,))
+
+
+def _examine(file: Path, pipeline: Pipeline) -> Health:
+    alive = [run for run in runs.all_runs(pipeline) if not run.done]
     findings = (
         *_looks(pipeline),
         *_queue(pipeline, alive),
@@ -108,7 +112,7 @@ def examine(pipeline_file: Path) -> Health:
     looked = _modified(_heartbeat(pipeline))
     return Health(
         name=f"{pipeline.input_bucket} {pipeline.pattern}",
-        file=pipeline_file,
+        file=file,
         findings=findings,
         last_look=datetime.fromtimestamp(looked, UTC) if looked else None,
         runs_alive=len(alive),
@@ -129,7 +133,7 @@ def as_json(health: Health) -> dict[str, Any]:
 
 def sentence(health: Health) -> str:
     """A line for a person, and for what shows the first line of a plugin."""
-    parts = [finding.message for finding in health.findings]
+    parts = [presentable(finding.message) for finding in health.findings]
     if health.runs_alive is not None:
         looked = "no look yet"
         if health.last_look:
@@ -140,7 +144,7 @@ def sentence(health: Health) -> str:
             f"{looked}, {health.runs_alive} run{plural} alive, "
             f"{health.free_bytes / 1e9:.0f} GB free"
         ]
-    line = " ".join(f"{health.state.name} {health.name}: {'; '.join(parts)}".split())
+    line = f"{health.state.name} {presentable(health.name)}: {'; '.join(parts)}"
     # After a bar, monitoring reads figures.
     return line.replace("|", "/")
 
@@ -182,7 +186,10 @@ def _looks(pipeline: Pipeline) -> Iterator[Finding]:
 def _queue(pipeline: Pipeline, alive: list[Run]) -> Iterator[Finding]:
     try:
         crondor = launching.crondor_job(pipeline)
-        jobs = [(run, schedd.find_cluster(run.cluster)) for run in alive if run.cluster]
+        jobs = [
+            (run, schedd.find(schedd.RUN_ATTRIBUTE, str(run.directory)))
+            for run in alive
+        ]
     except SchedulerError as error:
         yield Finding(State.CRITICAL, "no-htcondor", str(error))
         return

@@ -10,16 +10,20 @@ home of a launch what its polls did. Each line has
 ``message``  the sentence for people
 ===========  ==============================================================
 
-and, where there are such, ``run``, ``row``, ``attempt`` and what else is known.
+and, where there are such, ``run``, ``manifest``, ``row``, ``attempt`` and what else
+is known.
 """
 
 import json
 import re
+import traceback
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+
+from dag.run import Run
 
 NAME = "log.jsonl"
 _FORMER = "log.1.jsonl"
@@ -50,6 +54,16 @@ class Journal:
         for log in self.logs:
             self._append(log, (self.line(event, message, level, **facts),))
 
+    def say_unforeseen(self, message: str, error: Exception) -> None:
+        """Tell people that there was an error, and the logs where it came from."""
+        where = f"{self.logs[-1]} has the traceback, please tell the developers"
+        self.say(
+            "unforeseen",
+            f"{message}; not foreseen: {where}",
+            "error",
+            traceback=traceback_of(error),
+        )
+
     def note(self, events: Iterable[str]) -> None:
         """Add what ``line`` made to the nearest log alone."""
         self._append(self.logs[-1], events)
@@ -58,12 +72,15 @@ class Journal:
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
         told = {"time": now, "level": level, "event": event}
         told |= {"message": presentable(message)}
-        return json.dumps(told | self.facts | facts, default=str) + "\n"
+        known = {**self.facts, **facts}
+        told |= {name: fact for name, fact in known.items() if fact is not None}
+        return json.dumps(told, default=str) + "\n"
 
-    def of_run(self, directory: Path, **facts: Any) -> "Journal":
-        """Also takes down what happens to the run of this directory."""
-        known = {**self.facts, "run": directory.name, **facts}
-        return replace(self, logs=(*self.logs, directory / NAME), facts=known)
+    def of_run(self, run: Run) -> "Journal":
+        """A journal that also writes into the run's log."""
+        known = {"run": run.directory.name, "manifest": run.manifest_key}
+        logs = (*self.logs, run.directory / NAME)
+        return replace(self, logs=logs, facts={**self.facts, **known})
 
     def _append(self, log: Path, lines: Iterable[str]) -> None:
         try:
@@ -87,12 +104,18 @@ def append(log: Path, lines: Iterable[str]) -> None:
 
 
 def presentable(message: str) -> str:
-    """A message as one line that may be shown to anyone."""
-    encodable = message.encode(errors="replace").decode()
-    line = " ".join(without_signatures(encodable).split())
+    """A message as one line that may be shown to anyone, on any terminal."""
+    line = " ".join(without_signatures(message).split())
+    # A key may hold what moves a terminal's cursor, turns the line round, or cannot
+    # be encoded.
+    line = "".join(c if c.isprintable() else "?" for c in line)
     if len(line) > _LONGEST_MESSAGE:
         line = line[: _LONGEST_MESSAGE - 1] + "…"
     return line
+
+
+def traceback_of(error: Exception) -> str:
+    return without_signatures("".join(traceback.format_exception(error)))
 
 
 def without_signatures(text: str) -> str:

@@ -13,6 +13,7 @@ The files of a run directory are its whole state; each appears at once and whole
 ``submitted.json``  the DAG is in HTCondor's queue: its job id
 ``results/``        what each node told, a file each while the run lasts
 ``logs/``           what each node printed; kept of those that failed
+``log.jsonl``       what happened to the run, see dag/journal.py
 ``lock``            held by who ends the run
 ``attempts``        how often reconciling was tried
 ``processed.csv``   the two CSVs, as they are put into the bucket

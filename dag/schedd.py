@@ -2,9 +2,10 @@
 
 import re
 import warnings
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 with warnings.catch_warnings():
@@ -54,10 +55,15 @@ class Progress:
 
 @dataclass(frozen=True)
 class LastWord:
-    """What the queue last said of a node that left no result."""
+    """How a node's last job ended that did not end well.
+
+    Attributes:
+        attempt: how many jobs the node has had.
+    """
 
     event: str
     reason: str
+    attempt: int = 1
 
 
 def version() -> tuple[int, int, int]:
@@ -137,7 +143,8 @@ def last_words(log: Path) -> dict[str, LastWord]:
     with _explained(f"the log {log}"):
         for event in htcondor2.JobEventLog(str(log)).events(stop_after=0):
             _read_event(event, node_of, words)
-    return words
+    attempts = Counter(node_of.values())
+    return {node: replace(word, attempt=attempts[node]) for node, word in words.items()}
 
 
 def _read_event(event, node_of: dict[int, str], words: dict[str, LastWord]) -> None:

@@ -45,6 +45,9 @@ def main(image: Path, bands: int, options: Options) -> int:
         told = {"ok": False, "code": "unforeseen", "reason": reason}
         status = NodeError.exit_status
     told |= {"image": image.name, "seconds": round(time.monotonic() - began, 3)}
+    if retry := os.environ.get("COG_PIPELINE_RETRY"):
+        # DAGMan counts from 0.
+        told["attempt"] = int(retry) + 1
     RESULT.write_text(json.dumps(_jsonable(told), indent=2, allow_nan=False) + "\n")
     return status
 

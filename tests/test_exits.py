@@ -46,7 +46,11 @@ def command(*arguments: str) -> list[str]:
 
 
 def interrupted(
-    archive: Archive, server: FaultyS3, method: str, path: str
+    archive: Archive,
+    server: FaultyS3,
+    method: str,
+    path: str,
+    arguments: list[str] | None = None,
 ) -> subprocess.CompletedProcess:
     """A launch that Ctrl-C ends while it waits for the answer to a request."""
     # As good as a server that never answers.
@@ -54,7 +58,7 @@ def interrupted(
     before = server.count(method, path)
     with server.suffering(stalled):
         launch = subprocess.Popen(
-            archive.command("--every", "1440"),
+            arguments or archive.command("--every", "1440"),
             cwd=archive.directory,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -143,11 +147,9 @@ def test_an_unforeseen_error_where_there_is_no_log_yet(archive: Archive):
 
 
 def test_an_unforeseen_error_of_health_is_unknown(archive: Archive):
-    archive.upload_raster("image.tif", 1)
-    archive.upload_manifest("batch-raw.csv", [("image.tif", 1)])
-    archive.launch("--every", "1440", "--submit-option", "requirements = false")
-    (run,) = archive.directory.glob("workflow-run-*")
-    (run / "submitted.json").write_text("neither JSON")
+    archive.launch("--every", "1440")
+    (file,) = archive.directory.glob("pipeline-*/pipeline.json")
+    file.write_text(file.read_text().replace("1440", '"never"'))
     done = subprocess.run(
         command("health"),
         cwd=archive.directory,
@@ -156,7 +158,18 @@ def test_an_unforeseen_error_of_health_is_unknown(archive: Archive):
         text=True,
     )
     assert done.stdout.startswith("UNKNOWN")
-    assert_unforeseen(done, State.UNKNOWN, done.stdout)
+    assert "TypeError" in assert_unforeseen(done, State.UNKNOWN, done.stdout)
+
+
+def test_ctrl_c_of_a_poll(faulty_archive: Archive, faulty_s3_server: FaultyS3):
+    faulty_archive.launch("--every", "1440")
+    (file,) = faulty_archive.directory.glob("pipeline-*/pipeline.json")
+    done = interrupted(
+        faulty_archive, faulty_s3_server, "GET", "list-type", command("poll", str(file))
+    )
+    assert done.returncode == Exit.INTERRUPTED
+    assert "stopped by Ctrl-C" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_a_file_that_is_none_of_ours(archive: Archive):

@@ -95,9 +95,11 @@ def test_a_launch_that_never_looked_has_three_periods_for_it(archive: Archive):
 def test_a_look_that_fails_is_no_look(faulty_archive: Archive, faulty_s3_server):
     faulty_archive.launch(*RARELY)
     beat = (home(faulty_archive) / "heartbeat").read_text()
-    with faulty_s3_server.suffering(Fault(status=403)):
-        assert faulty_archive.poll().returncode == 1
-    assert (home(faulty_archive) / "heartbeat").read_text() == beat
+    faulty_archive.upload_manifest("batch-raw.csv", [("image.tif", 1)])
+    for path in ("list-type", "batch-raw.csv$"):
+        with faulty_s3_server.suffering(Fault(path=path, status=403)):
+            assert faulty_archive.poll().returncode == 1
+        assert (home(faulty_archive) / "heartbeat").read_text() == beat
     assert faulty_archive.poll().returncode == 0
     assert (home(faulty_archive) / "heartbeat").read_text() > beat
 
@@ -193,8 +195,16 @@ def test_each_launch_has_a_line_and_the_worst_decides(archive: Archive):
     deadline = time.monotonic() + 30
     while (done := health(archive)).returncode == 0:
         assert time.monotonic() < deadline
-    lines = sorted(done.stdout.splitlines())
-    assert [line.split()[0] for line in lines] == ["CRITICAL", "OK"]
+    assert sorted(states_of(done)) == ["CRITICAL", "OK"]
+    assert done.returncode == 2
     # What follows a bar is read as figures.
     assert "|" not in done.stdout
+
+    files = [str(file) for file in archive.directory.glob("pipeline-*/*.json")]
+    done = health(archive, "absent.json", *files)
+    assert sorted(states_of(done)) == ["CRITICAL", "OK", "UNKNOWN"]
     assert done.returncode == 2
+
+
+def states_of(done: subprocess.CompletedProcess) -> list[str]:
+    return [line.split()[0] for line in done.stdout.splitlines()]
