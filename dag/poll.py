@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
-from bucket import Bucket, BucketError, StoredObject
+from bucket import Bucket, BucketError, ObjectMissing, StoredObject
 from dag import (
     claim,
     health,
@@ -65,13 +65,14 @@ def poll(pipeline: Pipeline, reconcile: Reconcile, journal: Journal) -> list[Run
             if any(claim.is_that(run, manifest) for run in unfinished):
                 continue
             with _collected(errors, journal, manifest.key):
-                run = _begin(manifest, found, inputs, pipeline, journal)
-                if run is None:
-                    continue
-                begun.append(run)
-                of_run = journal.of_run(run)
-                with _collected(errors, of_run, manifest.key):
-                    _carry_on(run, inputs, pipeline, reconcile, of_run)
+                if manifest.key + claim.SUFFIX in found.claims:
+                    _say_claimed(manifest, inputs, journal)
+                elif (content := _read(manifest, inputs, journal)) is not None:
+                    run = runs.create(pipeline, manifest, content, found.ours)
+                    begun.append(run)
+                    of_run = journal.of_run(run)
+                    with _collected(errors, of_run, manifest.key):
+                        _carry_on(run, inputs, pipeline, reconcile, of_run)
     if errors:
         raise LookFailed(
             f"{len(errors)} of the things to do in {name} could not be done, see "
@@ -109,30 +110,31 @@ def look(inputs: Bucket, pipeline: Pipeline) -> Found:
     return found
 
 
-def _begin(
-    manifest: StoredObject,
-    found: Found,
-    inputs: Bucket,
-    pipeline: Pipeline,
-    journal: Journal,
-) -> Run | None:
-    """Make the run of a manifest, unless it is not yet, or not ours, to take."""
+def _read(manifest: StoredObject, inputs: Bucket, journal: Journal) -> bytes | None:
+    """A manifest as it was listed, or None when it has gone or changed since."""
     key = manifest.key
-    if key + claim.SUFFIX in found.claims:
-        if holder := claim.claimant(inputs, key):
-            journal.say(
-                "claimed-by-another",
-                f"{key} is claimed by {holder}; should that be gone for good, "
-                f"remove {key}{claim.SUFFIX} from the bucket",
-                manifest=key,
-            )
+    try:
+        content, etag = inputs.read_with_etag(key)
+    except ObjectMissing:
+        sentence = f"{key} was taken or removed since it was listed"
+        journal.say("not-claimed", sentence, manifest=key)
         return None
-    content, etag = inputs.read_with_etag(key)
     if etag != manifest.etag:
         sentence = f"{key} is being uploaded; the next poll takes it"
         journal.say("being-uploaded", sentence, manifest=key)
         return None
-    return runs.create(pipeline, manifest, content, found.ours)
+    return content
+
+
+def _say_claimed(manifest: StoredObject, inputs: Bucket, journal: Journal) -> None:
+    key = manifest.key
+    if holder := claim.claimant(inputs, key):
+        journal.say(
+            "claimed-by-another",
+            f"{key} is claimed by {holder}; should that be gone for good, remove "
+            f"{key}{claim.SUFFIX} from the bucket",
+            manifest=key,
+        )
 
 
 def _recover(run: Run, reconcile: Reconcile, journal: Journal) -> None:
