@@ -3,7 +3,6 @@
 
 import json
 import sys
-import tempfile
 from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import wraps
@@ -67,45 +66,14 @@ class _LaunchByDefault(click.Group):
             )
             raise _Ended(Exit.INTERRUPTED, sentence) from error
         except Exception as error:
-            raise _Ended(Exit.UNFORESEEN, _unforeseen(error, context.obj)) from error
+            journal = context.obj or Journal(_say)
+            raise _Ended(Exit.UNFORESEEN, journal.unforeseen(error)) from error
 
 
 class _Ended(click.ClickException):
     def __init__(self, code: int, sentence: str) -> None:
         super().__init__(sentence)
         self.exit_code = code
-
-
-def _unforeseen(error: Exception, journal: Journal | None) -> str:
-    """Write down where an error came from; returns what to say of it."""
-    journal = journal or Journal(click.echo)
-    said = journals.presentable(f"{type(error).__name__}: {error}")
-    line = journal.line(
-        "unforeseen",
-        said,
-        "error",
-        traceback=journals.traceback_of(error),
-    )
-    return f"not foreseen: {said}. {_kept(line, journal.logs)}"
-
-
-def _kept(line: str, logs: tuple[Path, ...]) -> str:
-    """Add a line to the nearest log that takes it; returns where it is found."""
-    for log in reversed(logs):
-        try:
-            journals.append(log, [line])
-        except OSError:
-            # As when it is the full disk that was not foreseen.
-            continue
-        return f"The last line of {log} says where; please tell the developers"
-    try:
-        with tempfile.NamedTemporaryFile(
-            "w", prefix="cog_pipeline-", suffix=".jsonl", delete=False
-        ) as file:
-            file.write(line)
-    except OSError as error:
-        return f"Where could not be written down: {error}"
-    return f"{file.name} says where; please tell the developers"
 
 
 @click.group(cls=_LaunchByDefault)
@@ -413,7 +381,7 @@ def health(pipeline_files: tuple[Path, ...], as_json: bool) -> None:
         found = [healths.examine(file) for file in files]
     except Exception as error:
         # Monitoring reads what is printed here, and takes other codes as it likes.
-        _say(f"{State.UNKNOWN.name}: {_unforeseen(error, None)}")
+        _say(f"{State.UNKNOWN.name}: {Journal(_say).unforeseen(error)}")
         sys.exit(State.UNKNOWN)
     if as_json:
         _say(json.dumps([healths.as_json(one) for one in found], indent=2))

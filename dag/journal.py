@@ -16,6 +16,7 @@ is known.
 
 import json
 import re
+import tempfile
 import traceback
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -54,14 +55,23 @@ class Journal:
         for log in self.logs:
             self._append(log, (self.line(event, message, level, **facts),))
 
-    def say_unforeseen(self, message: str, error: Exception) -> None:
-        """Tell people that there was an error, and the logs where it came from."""
-        where = f"{self.logs[-1]} has the traceback, please tell the developers"
-        self.say(
-            "unforeseen",
-            f"{message}; not foreseen: {where}",
-            "error",
-            traceback=traceback_of(error),
+    def unforeseen(self, error: Exception) -> str:
+        """Write down where an error came from that nobody foresaw.
+
+        Returns:
+            What to say of it.
+        """
+        said = presentable(f"{type(error).__name__}: {error}")
+        trace = without_signatures("".join(traceback.format_exception(error)))
+        line = self.line("unforeseen", said, "error", traceback=trace)
+        took = [log for log in self.logs if self._append(log, (line,))]
+        try:
+            where = took[-1] if took else _temporary(line)
+        except OSError as refused:
+            return f"not foreseen: {said}. Its traceback is lost: {refused}"
+        return (
+            f"not foreseen: {said}. The last line of {where} has the traceback; "
+            "please tell the developers"
         )
 
     def note(self, events: Iterable[str]) -> None:
@@ -82,12 +92,15 @@ class Journal:
         logs = (*self.logs, run.directory / NAME)
         return replace(self, logs=logs, facts={**self.facts, **known})
 
-    def _append(self, log: Path, lines: Iterable[str]) -> None:
+    def _append(self, log: Path, lines: Iterable[str]) -> bool:
         try:
-            append(log, lines)
+            with log.open("a") as file:
+                file.writelines(lines)
         except OSError as error:
             # A run is not to fail because it cannot be written about.
             self.terminal(f"the log {log} cannot be written: {error.strerror}")
+            return False
+        return True
 
 
 def of_launch(home: Path, terminal: Callable[[str], None]) -> Journal:
@@ -98,9 +111,13 @@ def of_launch(home: Path, terminal: Callable[[str], None]) -> Journal:
     return Journal(terminal, (log,))
 
 
-def append(log: Path, lines: Iterable[str]) -> None:
-    with log.open("a") as file:
-        file.writelines(lines)
+def _temporary(line: str) -> Path:
+    """A new file in the system's temporary directory, with this in it."""
+    with tempfile.NamedTemporaryFile(
+        "w", prefix="cog_pipeline-", suffix=".jsonl", delete=False
+    ) as file:
+        file.write(line)
+    return Path(file.name)
 
 
 def presentable(message: str) -> str:
@@ -112,10 +129,6 @@ def presentable(message: str) -> str:
     if len(line) > _LONGEST_MESSAGE:
         line = line[: _LONGEST_MESSAGE - 1] + "…"
     return line
-
-
-def traceback_of(error: Exception) -> str:
-    return without_signatures("".join(traceback.format_exception(error)))
 
 
 def without_signatures(text: str) -> str:

@@ -280,4 +280,4 @@ def _collected(errors: list[Exception], journal: Journal, what: str) -> Iterator
             sentence = f"{what}: {error}; the next poll tries again"
             journal.say("failed", sentence, "error")
         else:
-            journal.say_unforeseen(f"{what}: {type(error).__name__}: {error}", error)
+            journal.terminal(f"{what}: {journal.unforeseen(error)}")

@@ -113,7 +113,7 @@ def assert_unforeseen(done: subprocess.CompletedProcess, code: int, said: str) -
     """Returns the traceback, from where it was said to be."""
     assert done.returncode == code, done.stdout + done.stderr
     assert "Traceback" not in done.stdout + done.stderr
-    file = re.search(r"(?:The last line of )?(/\S+) says where", said)[1]
+    file = re.search(r"The last line of (/\S+) has the traceback", said)[1]
     return json.loads(Path(file).read_text().splitlines()[-1])["traceback"]
 
 

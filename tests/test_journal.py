@@ -151,7 +151,7 @@ def test_no_signature_and_no_control_character_is_said(tmp_path: Path):
     try:
         raise ValueError(url)
     except ValueError as error:
-        journal.say_unforeseen(str(error), error)
+        told.append(journal.unforeseen(error))
 
     written = (tmp_path / "log.jsonl").read_text()
     for text in (*told, written):
