@@ -193,3 +193,31 @@ def test_a_poll_that_finds_nothing_says_so(archive: Archive):
     done = archive.poll()
     assert done.returncode == Exit.DONE
     assert f"looked into {archive.maps.name}, runs begun: 0" in done.stdout
+
+
+def test_reconcile_that_cannot_write_is_tried_again_for_an_hour(archive: Archive):
+    archive.upload_manifest("batch-raw.csv", [("gone.tif", 1)])
+    archive.launch("--every", "1440")
+    (run,) = archive.directory.glob("workflow-run-*")
+    for file in ("done.json", "outcome.json", "failed.csv"):
+        (run / file).unlink()
+    # Refused by the file system, as on a disk that is full.
+    (run / "failed.csv").mkdir()
+
+    first = subprocess.run(
+        command("reconcile", str(run)), capture_output=True, text=True
+    )
+    assert first.returncode == Exit.TRY_AGAIN
+    assert "attempt 1: " in first.stdout
+    assert "tried again in a minute" in first.stdout
+
+    (run / "attempts").write_text("59")
+    last = subprocess.run(
+        command("reconcile", str(run)), capture_output=True, text=True
+    )
+    assert last.returncode == Exit.REFUSED
+    assert "the next poll tries again" in last.stdout
+
+    (run / "failed.csv").rmdir()
+    assert archive.poll().returncode == Exit.DONE
+    assert archive.outcome("batch-")[1][0][0] == "gone.tif"
