@@ -129,7 +129,7 @@ def test_a_run_that_stands_still(archive: Archive):
     (run,) = archive.directory.glob("workflow-run-*")
     log = run / "convert.dag.nodes.log"
     deadline = time.monotonic() + 60
-    while not (log.exists() and "DAG Node" in log.read_text()):
+    while not (log.exists() and "submitted from host" in log.read_text()):
         assert time.monotonic() < deadline
         time.sleep(0.2)
     for place in (run, run / "results", log):
