@@ -32,7 +32,7 @@ from post.reconcile import reconcile as reconcile_run
 
 DEFAULT_KEYS = Path.home() / ".chtc_s3"
 DEFAULT_ENDPOINT = "s3dev.chtc.wisc.edu"
-# One attempt a minute; after that the next poll takes over.
+# One attempt each --retry-seconds; after that the next poll takes over.
 MOST_ATTEMPTS = 60
 
 console = Console(highlight=False)
@@ -200,6 +200,7 @@ def _period(context: click.Context, parameter: click.Parameter, every: int) -> i
     metavar="'NAME = VALUE'",
     help="A line more for every node's submit description; may be repeated.",
 )
+@click.option("--retry-seconds", type=int, default=60, hidden=True)
 @click.option(
     "--ca-certs",
     type=Path,
@@ -223,6 +224,7 @@ def launch(
     signing: str,
     container_image: str | None,
     submit_options: tuple[str, ...],
+    retry_seconds: int,
     ca_certs: Path | None,
     insecure_http: bool,
     **node_options: str | tuple[str, ...] | bool | None,
@@ -258,6 +260,7 @@ def launch(
         max_running=max_running,
         signing=signing,
         container_image=container_image,
+        retry_seconds=retry_seconds,
         submit_options=submit_options,
         node_options=_said(node_options),
     )
@@ -411,7 +414,7 @@ def reconcile(run_directory: Path) -> None:
         reconcile_run(run, pipelines.load(run.pipeline_file), journal)
     except (BucketError, PipelineError, OSError) as error:
         last = attempt >= MOST_ATTEMPTS
-        then = "the next poll tries again" if last else "tried again in a minute"
+        then = "the next poll tries again" if last else "tried again soon"
         sentence = f"attempt {attempt}: {error}; {then}"
         journal.say("not-reconciled", sentence, "warning", attempt=attempt)
         sys.exit(Exit.REFUSED if last else Exit.TRY_AGAIN)

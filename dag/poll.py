@@ -74,9 +74,10 @@ def poll(pipeline: Pipeline, reconcile: Reconcile, journal: Journal) -> list[Run
                     with _collected(errors, of_run, manifest.key):
                         _carry_on(run, inputs, pipeline, reconcile, of_run)
     if errors:
+        more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
         raise LookFailed(
-            f"{len(errors)} of the things to do in {name} could not be done, see "
-            f"{journal.logs[-1]}; the next poll tries again"
+            f"{errors[0]}{more}; the next poll tries again, and {journal.logs[-1]} "
+            "tells all"
         )
     health.beat(pipeline)
     return begun
