@@ -1,8 +1,10 @@
 #!/usr/bin/env python3
 """The command line of cog_pipeline; see README.md."""
 
+import json
 import sys
 from collections.abc import Callable
+from datetime import UTC, datetime
 from functools import wraps
 from pathlib import Path
 
@@ -10,8 +12,18 @@ import click
 from rich.console import Console
 
 from bucket import BucketError, Store
-from dag import launch as launching, pipeline as pipelines, render, run as runs
-from dag.errors import PipelineError
+from dag import (
+    health as healths,
+    journal as journals,
+    launch as launching,
+    pipeline as pipelines,
+    render,
+    run as runs,
+)
+from dag.errors import LookFailed, PipelineError
+from dag.exits import Exit
+from dag.health import State
+from dag.journal import Journal
 from dag.pipeline import SIGNINGS, Pipeline
 from dag.poll import poll as poll_once
 from node import options
@@ -20,7 +32,6 @@ from post.reconcile import reconcile as reconcile_run
 
 DEFAULT_KEYS = Path.home() / ".chtc_s3"
 DEFAULT_ENDPOINT = "s3dev.chtc.wisc.edu"
-GIVE_UP = 1
 # One attempt each --retry-seconds; after that the next poll takes over.
 MOST_ATTEMPTS = 60
 
@@ -36,10 +47,33 @@ class _LaunchByDefault(click.Group):
         return super().parse_args(context, arguments)
 
     def invoke(self, context: click.Context) -> object:
+        """Let every command end with a sentence and a code of ``Exit``."""
         try:
             return super().invoke(context)
+        except click.UsageError as error:
+            if error.ctx and error.ctx.command is health:
+                # What Exit.MISUSED is to others, monitoring takes for CRITICAL.
+                error.exit_code = State.UNKNOWN
+            raise
+        except (click.ClickException, click.exceptions.Exit, BrokenPipeError):
+            raise
         except (BucketError, PipelineError, PoolError) as error:
-            raise click.ClickException(str(error)) from error
+            raise _Ended(Exit.REFUSED, journals.presentable(str(error))) from error
+        except KeyboardInterrupt as error:
+            sentence = (
+                "stopped by Ctrl-C. What was done holds; the same command, or the "
+                "next poll, carries on from there"
+            )
+            raise _Ended(Exit.INTERRUPTED, sentence) from error
+        except Exception as error:
+            journal = context.obj or Journal(_say)
+            raise _Ended(Exit.UNFORESEEN, journal.unforeseen(error)) from error
+
+
+class _Ended(click.ClickException):
+    def __init__(self, code: int, sentence: str) -> None:
+        super().__init__(sentence)
+        self.exit_code = code
 
 
 @click.group(cls=_LaunchByDefault)
@@ -53,8 +87,8 @@ def cli() -> None:
       python3 cog_pipeline.py -a access.key -s secret.key -e s3.example.org \\
           --input-bucket maps --output-bucket cogs -p "*raw.csv"
 
-    LAUNCH --help tells all options.  POLL and RECONCILE are what HTCondor
-    calls; people rarely do.
+    LAUNCH --help tells all options.  HEALTH is for monitoring.  POLL and
+    RECONCILE are what HTCondor calls; people rarely do.
     """
 
 
@@ -230,18 +264,40 @@ def launch(
         submit_options=submit_options,
         node_options=_said(node_options),
     )
-    with console.status("checking the endpoint, the buckets and HTCondor"):
-        cluster = launching.launch(pipeline, _warn)
-    console.print(
+    try:
+        with console.status("checking the endpoint, the buckets and HTCondor"):
+            cluster = launching.launch(pipeline, _warn)
+    except KeyboardInterrupt as error:
+        raise _Ended(Exit.INTERRUPTED, _stopped(pipeline)) from error
+    journal = _journal(pipeline)
+    journal.say(
+        "launched",
         f"Launched as job {cluster}: every {every} minutes it looks for "
         f"{pattern!r} in {input_bucket}. 'condor_rm {cluster}' ends it, and "
-        f"{pipeline.home.name}/poll.out tells what it did last.",
-        soft_wrap=True,
+        f"{pipeline.home.name}/{journals.NAME} tells what it did.",
+        job=cluster,
     )
     try:
-        poll_once(pipeline, reconcile_run, _say)
-    except (BucketError, PipelineError) as error:
-        _warn(f"the first look did not go well: {error}; the job goes on looking")
+        _look(pipeline, journal)
+    except LookFailed as error:
+        _warn(f"the first look did not go well: {error}")
+    except KeyboardInterrupt as error:
+        sentence = f"stopped the first look by Ctrl-C; job {cluster} goes on looking"
+        raise _Ended(Exit.INTERRUPTED, sentence) from error
+
+
+def _stopped(pipeline: Pipeline) -> str:
+    """What to say when Ctrl-C came before it was known whether there is a job."""
+    try:
+        job = launching.crondor_job(pipeline)
+    except PipelineError as error:
+        return f"stopped by Ctrl-C; see 'condor_q' for a job of it, since {error}"
+    if job is None:
+        return "stopped by Ctrl-C: nothing was submitted"
+    return (
+        f"stopped by Ctrl-C, but job {job.cluster} is in the queue and looks for "
+        f"manifests: 'condor_rm {job.cluster}' ends it"
+    )
 
 
 def _store(
@@ -286,7 +342,61 @@ def poll(pipeline_file: Path) -> None:
     \b
       python3 cog_pipeline.py poll pipeline-maps-1a2b3c4d/pipeline.json
     """
-    poll_once(pipelines.load(pipeline_file), reconcile_run, _say)
+    pipeline = pipelines.load(pipeline_file)
+    _look(pipeline, _journal(pipeline))
+
+
+def _journal(pipeline: Pipeline) -> Journal:
+    return _in_use(journals.of_launch(pipeline.home, _say))
+
+
+def _in_use(journal: Journal) -> Journal:
+    """From here on, unforeseen errors are written into this journal."""
+    click.get_current_context().find_root().obj = journal
+    return journal
+
+
+def _look(pipeline: Pipeline, journal: Journal) -> None:
+    begun = poll_once(pipeline, reconcile_run, journal)
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    _say(f"{now}: looked into {pipeline.input_bucket}, runs begun: {len(begun)}")
+
+
+@cli.command()
+@click.argument(
+    "pipeline_files",
+    nargs=-1,
+    metavar="[PIPELINE_FILE]…",
+    type=click.Path(path_type=Path),
+)
+@click.option("--json", "as_json", is_flag=True, help="Print it for programs.")
+def health(pipeline_files: tuple[Path, ...], as_json: bool) -> None:
+    """Say how launches are, a line each, for monitoring.
+
+    \b
+      python3 cog_pipeline.py health pipeline-maps-1a2b3c4d/pipeline.json
+
+    Without a file: all launches of the current directory.  The exit code is that
+    of monitoring plugins: 0 OK, 1 WARNING, 2 CRITICAL, 3 UNKNOWN.
+    """
+    files = pipeline_files or sorted(Path.cwd().glob("pipeline-*/pipeline.json"))
+    try:
+        found = [healths.examine(file) for file in files]
+    except Exception as error:
+        # Monitoring reads what is printed here, and takes other codes as it likes.
+        _say(f"{State.UNKNOWN.name}: {Journal(_say).unforeseen(error)}")
+        sys.exit(State.UNKNOWN)
+    if as_json:
+        _say(json.dumps([healths.as_json(one) for one in found], indent=2))
+    elif found:
+        for one in found:
+            _say(healths.sentence(one))
+    else:
+        _say(
+            f"{State.UNKNOWN.name}: no launch has been made in {Path.cwd()}; name the "
+            "pipeline.json of one"
+        )
+    sys.exit(healths.worst(one.state for one in found) if found else State.UNKNOWN)
 
 
 @cli.command()
@@ -299,17 +409,15 @@ def reconcile(run_directory: Path) -> None:
     """
     run = runs.load(run_directory)
     attempt = runs.count_attempt(run)
+    journal = _in_use(Journal(_say).of_run(run))
     try:
-        outcome = reconcile_run(run, pipelines.load(run.pipeline_file))
-    except (BucketError, PipelineError) as error:
+        reconcile_run(run, pipelines.load(run.pipeline_file), journal)
+    except (BucketError, PipelineError, OSError) as error:
         last = attempt >= MOST_ATTEMPTS
         then = "the next poll tries again" if last else "tried again soon"
-        _say(f"attempt {attempt}: {error}; {then}")
-        sys.exit(GIVE_UP if last else render.TRY_AGAIN)
-    _say(
-        f"{run.manifest_key}: {outcome.processed} rows processed, "
-        f"{outcome.failed} failed"
-    )
+        sentence = f"attempt {attempt}: {error}; {then}"
+        journal.say("not-reconciled", sentence, "warning", attempt=attempt)
+        sys.exit(Exit.REFUSED if last else Exit.TRY_AGAIN)
 
 
 def _directory_option(command: Callable) -> Callable:
@@ -365,7 +473,7 @@ def pool_status(personal, directory: Path) -> None:
     found = personal.existing_pool(directory)
     if not found.running:
         console.print(f"The pool in {directory} does not run.", soft_wrap=True)
-        sys.exit(1)
+        sys.exit(Exit.REFUSED)
     _describe_pool(found)
 
 

@@ -11,3 +11,7 @@ class NotAManifest(PipelineError):
 
 class SchedulerError(PipelineError):
     """HTCondor refused something or does not answer."""
+
+
+class LookFailed(PipelineError):
+    """Some of what a poll had to do could not be done; the journal says what."""

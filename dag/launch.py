@@ -54,7 +54,7 @@ def launch(pipeline: Pipeline, warn: Say) -> int:
 
 
 def _refuse_second(pipeline: Pipeline, but: int | None = None) -> None:
-    running = schedd.find(_LAUNCH_ATTRIBUTE, pipeline.home.name)
+    running = crondor_job(pipeline)
     if running is None or running.cluster == but:
         return
     held = f": {running.hold_reason}" if running.hold_reason else ""
@@ -63,6 +63,11 @@ def _refuse_second(pipeline: Pipeline, but: int | None = None) -> None:
         f"{running.cluster}, of {running.owner}, {running.status}{held}. "
         f"'condor_rm {running.cluster}' stops it"
     )
+
+
+def crondor_job(pipeline: Pipeline) -> schedd.Job | None:
+    """The job that polls for a launch of the same name, if the queue has one."""
+    return schedd.find(_LAUNCH_ATTRIBUTE, pipeline.home.name)
 
 
 def check(pipeline: Pipeline, warn: Say) -> None:

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from bucket import Bucket, Store
+from dag.errors import PipelineError
 from dag.files import write_atomically
 
 SIGNINGS = ("auto", "shadow", "presigned")
@@ -78,7 +79,17 @@ def save(pipeline: Pipeline, path: Path) -> None:
 
 
 def load(path: Path) -> Pipeline:
-    saved = json.loads(path.read_text())
+    """Raises PipelineError when the file is not what ``save`` wrote."""
+    try:
+        return _pipeline(json.loads(path.read_text()))
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise PipelineError(
+            f"{path} is no pipeline.json of a launch ({type(error).__name__}: {error})"
+            ": name the one in its pipeline-… directory, or launch again"
+        ) from error
+
+
+def _pipeline(saved: dict) -> Pipeline:
     store = saved.pop("store")
     for name in ("access_key", "secret_key", "ca_certs"):
         store[name] = Path(store[name]) if store[name] else None

@@ -2,7 +2,6 @@
 
 import fnmatch
 import json
-import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -10,6 +9,7 @@ from dataclasses import dataclass, replace
 from bucket import Bucket, BucketError, ObjectMissing, StoredObject
 from dag import (
     claim,
+    health,
     overlap,
     pipeline as pipelines,
     render,
@@ -17,8 +17,9 @@ from dag import (
     schedd,
     signing,
 )
-from dag.errors import NotAManifest, PipelineError
+from dag.errors import LookFailed, NotAManifest, PipelineError
 from dag.files import write_atomically
+from dag.journal import Journal
 from dag.manifest import (
     Manifest,
     Row,
@@ -30,32 +31,32 @@ from dag.manifest import (
 from dag.pipeline import Pipeline
 from dag.run import Run
 
-Say = Callable[[str], None]
-Reconcile = Callable[[Run, Pipeline], object]
+Reconcile = Callable[[Run, Pipeline, Journal], object]
 
 
-def poll(pipeline: Pipeline, reconcile: Reconcile, say: Say) -> list[Run]:
+def poll(pipeline: Pipeline, reconcile: Reconcile, journal: Journal) -> list[Run]:
     """Look at the input bucket once and start what is to be started.
 
     Args:
         reconcile: ends a run whose DAG has nothing (more) to do.
-        say: takes a sentence for each thing done.
+        journal: the launch's.
 
     Returns:
         The runs that were begun.
 
     Raises:
-        Exception: of the runs that could not be carried on and the manifests
-            that could not be started, the first one's; a BucketError or a
-            PipelineError if it was foreseen. The others went on nevertheless.
+        LookFailed: some runs could not be carried on, or some manifests not be
+            started; the journal says which. The others went on nevertheless.
     """
     errors: list[Exception] = []
     begun = []
-    with runs.alone(pipeline.home):
+    name = pipeline.input_bucket
+    with runs.alone(pipeline.home), _collected(errors, journal, name):
         for run in runs.all_runs(pipeline):
             if not run.done:
-                with _collected(errors, say, run.manifest_key):
-                    _recover(run, reconcile, say)
+                of_run = journal.of_run(run)
+                with _collected(errors, of_run, run.manifest_key):
+                    _recover(run, reconcile, of_run)
         inputs = pipeline.inputs()
         # Those whose manifests still wait could not be carried on.
         unfinished = [run for run in runs.all_runs(pipeline) if not run.done]
@@ -63,15 +64,22 @@ def poll(pipeline: Pipeline, reconcile: Reconcile, say: Say) -> list[Run]:
         for manifest in found.manifests:
             if any(claim.is_that(run, manifest) for run in unfinished):
                 continue
-            with _collected(errors, say, manifest.key):
+            with _collected(errors, journal, manifest.key):
                 if manifest.key + claim.SUFFIX in found.claims:
-                    _say_claimed(manifest, inputs, say)
-                elif (content := _read(manifest, inputs, say)) is not None:
+                    _say_claimed(manifest, inputs, journal)
+                elif (content := _read(manifest, inputs, journal)) is not None:
                     run = runs.create(pipeline, manifest, content, found.ours)
                     begun.append(run)
-                    _carry_on(run, inputs, pipeline, reconcile, say)
+                    of_run = journal.of_run(run)
+                    with _collected(errors, of_run, manifest.key):
+                        _carry_on(run, inputs, pipeline, reconcile, of_run)
     if errors:
-        raise errors[0]
+        more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
+        raise LookFailed(
+            f"{errors[0]}{more}; the next poll tries again, and {journal.logs[-1]} "
+            "tells all"
+        )
+    health.beat(pipeline)
     return begun
 
 
@@ -103,41 +111,51 @@ def look(inputs: Bucket, pipeline: Pipeline) -> Found:
     return found
 
 
-def _read(manifest: StoredObject, inputs: Bucket, say: Say) -> bytes | None:
+def _read(manifest: StoredObject, inputs: Bucket, journal: Journal) -> bytes | None:
     """A manifest as it was listed, or None when it has gone or changed since."""
+    key = manifest.key
     try:
-        content, etag = inputs.read_with_etag(manifest.key)
+        content, etag = inputs.read_with_etag(key)
     except ObjectMissing:
-        say(f"{manifest.key} was taken or removed since it was listed")
+        sentence = f"{key} was taken or removed since it was listed"
+        journal.say("not-claimed", sentence, manifest=key)
         return None
     if etag != manifest.etag:
-        say(f"{manifest.key} is being uploaded; the next poll takes it")
+        sentence = f"{key} is being uploaded; the next poll takes it"
+        journal.say("being-uploaded", sentence, manifest=key)
         return None
     return content
 
 
-def _say_claimed(manifest: StoredObject, inputs: Bucket, say: Say) -> None:
-    if holder := claim.claimant(inputs, manifest.key):
-        say(
-            f"{manifest.key} is claimed by {holder}; should that be gone for good, "
-            f"remove {manifest.key}{claim.SUFFIX} from the bucket"
+def _say_claimed(manifest: StoredObject, inputs: Bucket, journal: Journal) -> None:
+    key = manifest.key
+    if holder := claim.claimant(inputs, key):
+        journal.say(
+            "claimed-by-another",
+            f"{key} is claimed by {holder}; should that be gone for good, remove "
+            f"{key}{claim.SUFFIX} from the bucket",
+            manifest=key,
         )
 
 
-def _recover(run: Run, reconcile: Reconcile, say: Say) -> None:
+def _recover(run: Run, reconcile: Reconcile, journal: Journal) -> None:
     """Carry on a run from whatever step it had come to."""
     pipeline = pipelines.load(run.pipeline_file)
     if run.cluster is None and not _was_submitted(run):
-        _carry_on(run, pipeline.inputs(), pipeline, reconcile, say)
+        _carry_on(run, pipeline.inputs(), pipeline, reconcile, journal)
         return
     job = schedd.find(schedd.RUN_ATTRIBUTE, str(run.directory))
     if job is None:
-        say(f"{run.directory.name}: its DAG has left the queue, reconciling")
-        reconcile(run, pipeline)
+        sentence = f"{run.directory.name}: its DAG has left the queue, reconciling"
+        journal.say("dag-left-queue", sentence)
+        reconcile(run, pipeline, journal)
     elif job.hold_reason is not None:
-        say(
+        journal.say(
+            "dagman-held",
             f"{run.directory.name}: its DAGMan is held: {job.hold_reason}; "
-            f"'condor_release {job.cluster}' lets it go on"
+            f"'condor_release {job.cluster}' lets it go on",
+            "warning",
+            job=job.cluster,
         )
 
 
@@ -149,30 +167,43 @@ def _was_submitted(run: Run) -> bool:
 
 
 def _carry_on(
-    run: Run, inputs: Bucket, pipeline: Pipeline, reconcile: Reconcile, say: Say
+    run: Run,
+    inputs: Bucket,
+    pipeline: Pipeline,
+    reconcile: Reconcile,
+    journal: Journal,
 ) -> None:
     """From a run that exists to a DAG in the queue; every step can be repeated."""
     if not claim.claim(run, inputs):
-        say(f"{run.manifest_key} was taken, removed or replaced before it was claimed")
+        journal.say(
+            "not-claimed",
+            f"{run.manifest_key} was taken, removed or replaced before it was claimed",
+        )
         runs.discard(run)
         return
     _check(run, inputs, pipeline)
     manifest = runs.load_rows(run)
     convertible = runs.convertible(manifest.rows)
     if not convertible:
-        say(f"{run.manifest_key}: no row can be converted, see {run.failed_key}")
-        reconcile(run, pipeline)
+        sentence = f"{run.manifest_key}: no row can be converted, see {run.failed_key}"
+        journal.say("nothing-to-convert", sentence)
+        reconcile(run, pipeline, journal)
         return
     if first := overlap.run_to_wait_for(run, manifest, pipeline, inputs):
-        say(
+        journal.say(
+            "waiting",
             f"{run.manifest_key} has images that are being converted: it waits for "
-            f"{first} to end"
+            f"{first} to end",
         )
         return
     cluster = _submit(run, pipeline, convertible)
-    say(
+    journal.say(
+        "submitted",
         f"{run.manifest_key}: {len(manifest.rows)} rows, {len(convertible)} of them "
-        f"to convert in {run.directory.name}, job {cluster}"
+        f"to convert in {run.directory.name}, job {cluster}",
+        rows=len(manifest.rows),
+        nodes=len(convertible),
+        job=cluster,
     )
 
 
@@ -240,12 +271,14 @@ def _nodes(pipeline: Pipeline, rows: list[Row]) -> Iterator[render.Node]:
 
 
 @contextmanager
-def _collected(errors: list[Exception], say: Say, what: str) -> Iterator[None]:
+def _collected(errors: list[Exception], journal: Journal, what: str) -> Iterator[None]:
     """Let one manifest's failure not keep the others waiting."""
     try:
         yield
     except Exception as error:
-        if not isinstance(error, BucketError | PipelineError):
-            traceback.print_exc()
-        say(f"{what}: {error}; the next poll tries again")
         errors.append(error)
+        if isinstance(error, BucketError | PipelineError):
+            sentence = f"{what}: {error}; the next poll tries again"
+            journal.say("failed", sentence, "error")
+        else:
+            journal.terminal(f"{what}: {journal.unforeseen(error)}")

@@ -17,6 +17,7 @@ import jinja2
 
 from dag import schedd
 from dag.errors import PipelineError
+from dag.exits import Exit
 from dag.files import write_atomically
 from dag.manifest import Row, jpeg_key, sandbox_name
 from dag.pipeline import Pipeline
@@ -28,9 +29,6 @@ SCRIPT = PROJECT / "cog_pipeline.py"
 # What bin/generate_cogs.sh exits with for an image that will never convert, so
 # that it is not tried again (sysexits.h: EX_DATAERR).
 UNCONVERTIBLE = 65
-# What 'reconcile' exits with to be run again (sysexits.h: EX_TEMPFAIL); no status
-# that Python has for errors of its own.
-TRY_AGAIN = 75
 _MIB = 2**20
 # The environment that the crondor job and what it starts run in.
 _KEPT_VARIABLES = ("HOME", "USER", "PATH", "CONDOR_CONFIG", "LANG", "TZ")
@@ -171,7 +169,7 @@ def write_dag(run: Run, pipeline: Pipeline, nodes: Iterable[Node]) -> None:
         nodes=nodes,
         project=PROJECT,
         unconvertible=UNCONVERTIBLE,
-        try_again=TRY_AGAIN,
+        try_again=int(Exit.TRY_AGAIN),
         node_attribute=schedd.NODE_ATTRIBUTE,
     )
     stream.enable_buffering(200)

@@ -13,6 +13,7 @@ The files of a run directory are its whole state; each appears at once and whole
 ``submitted.json``  the DAG is in HTCondor's queue: its job id
 ``results/``        what each node told, a file each while the run lasts
 ``logs/``           what each node printed; kept of those that failed
+``log.jsonl``       what happened to the run, see dag/journal.py
 ``lock``            held by who ends the run
 ``attempts``        how often reconciling was tried
 ``processed.csv``   the two CSVs, as they are put into the bucket
@@ -36,6 +37,7 @@ from pathlib import Path
 
 from bucket import StoredObject
 from dag import pipeline as pipelines
+from dag.errors import PipelineError
 from dag.files import write_atomically
 from dag.manifest import Manifest, Row
 from dag.pipeline import Pipeline
@@ -234,8 +236,16 @@ def discard(run: Run) -> None:
 
 
 def load(directory: Path) -> Run:
-    saved = json.loads((directory / _RUN_FILE).read_text())
-    return Run(**saved | {"directory": Path(saved["directory"])})
+    """Raises PipelineError when it is no run directory."""
+    file = directory / _RUN_FILE
+    try:
+        saved = json.loads(file.read_text())
+        return Run(**saved | {"directory": Path(saved["directory"])})
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise PipelineError(
+            f"{file} cannot be read ({type(error).__name__}: {error}): name a "
+            f"directory {RUN_DIRECTORY_PREFIX}…"
+        ) from error
 
 
 def all_runs(pipeline: Pipeline) -> Iterator[Run]:

@@ -2,9 +2,10 @@
 
 import re
 import warnings
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 with warnings.catch_warnings():
@@ -64,12 +65,14 @@ class LastWord:
         reason: why it was held, removed or killed; the exit status.
         before: the event before it was removed or given up.
         starts: how many times it was begun.
+        attempt: how many jobs the node has had.
     """
 
     event: str
     reason: str = ""
     before: str = ""
     starts: int = 0
+    attempt: int = 1
 
 
 def version() -> tuple[int, int, int]:
@@ -154,7 +157,8 @@ def last_words(log: Path) -> dict[str, LastWord]:
     with _explained(f"the log {log}"):
         for event in htcondor2.JobEventLog(str(log)).events(stop_after=0):
             _read_event(event, node_of, words)
-    return words
+    attempts = Counter(node_of.values())
+    return {node: replace(word, attempt=attempts[node]) for node, word in words.items()}
 
 
 def removal(attribute: str, value: str, log: Path) -> str | None:

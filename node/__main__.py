@@ -91,6 +91,9 @@ def _convert_in_place(image: Path, bands: int, options: Options, began: float) -
 
 def _write_result(file: Path, told: dict[str, Any], image: Path, began: float) -> None:
     told |= {"image": image.name, "seconds": round(time.monotonic() - began, 3)}
+    if retry := os.environ.get("COG_PIPELINE_RETRY"):
+        # DAGMan counts from 0.
+        told["attempt"] = int(retry) + 1
     file.write_text(json.dumps(_jsonable(told), indent=2, allow_nan=False) + "\n")
 
 

@@ -24,8 +24,8 @@ _GIVEN_UP = {
 
 def why(
     result: NodeResult | None, last: LastWord | None, missing: str, removal: str | None
-) -> str:
-    """The reason of a row that was not processed.
+) -> tuple[str, str]:
+    """Why a row was not processed: a code for programs, and a sentence.
 
     Args:
         result: what its node told, in its last try that told anything.
@@ -38,20 +38,23 @@ def why(
     if last and last.event == "given up":
         often = last.starts > 1 and last.before != "held"
         sentence = _GIVEN_UP["often" if often else last.before]
-        return sentence.format(reason=last.reason, starts=last.starts) + before
+        how = sentence.format(reason=last.reason, starts=last.starts)
+        return "given-up", how + before
     if last and last.event == "held":
-        return f"its job was held: {last.reason}{before}"
+        return "held", f"its job was held: {last.reason}{before}"
     if last and last.event == "removed":
-        return f"its job was removed from the queue: {removal or last.reason}{before}"
+        how = f"its job was removed from the queue: {removal or last.reason}"
+        return "removed", how + before
     if told:
-        return told
+        return str(result.told.get("code", "unforeseen")), told
     if result is not None:
-        return missing
+        return "not-stored", missing
     if last and last.event == "exited":
         word = EXITED.get(int(last.reason), f"it ended with status {last.reason}")
-        return f"its job left no result: {word}; its log may have more"
+        return "exited", f"its job left no result: {word}; its log may have more"
     if last and last.event == "killed":
-        return f"its job left no result: it was killed by {last.reason}"
+        return "killed", f"its job left no result: it was killed by {last.reason}"
     if removal:
-        return f"the run was removed from the queue before this row's turn: {removal}"
-    return "the run ended before this row was converted"
+        how = f"the run was removed from the queue before this row's turn: {removal}"
+        return "removed", how
+    return "not-converted", "the run ended before this row was converted"

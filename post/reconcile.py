@@ -13,6 +13,7 @@ from bucket import BucketMissing, ObjectMissing, StoredObject
 from dag import run as runs, schedd
 from dag.errors import PipelineError
 from dag.files import write_atomically
+from dag.journal import Journal, presentable
 from dag.manifest import Manifest, Row, jpeg_key
 from dag.pipeline import Pipeline
 from dag.run import Run, node_name
@@ -41,11 +42,25 @@ class Outcome:
         return len(self.failed_rows)
 
 
+@dataclass(frozen=True)
+class Failure:
+    """A row that failed, with its reason.
+
+    Attributes:
+        code: a name for programs: the node's own, or how its job ended.
+        attempt: how often its node was tried, None when it is not known.
+    """
+
+    row: Row
+    code: str
+    attempt: int | None
+
+
 class NodesStillThere(PipelineError):
     """Some nodes of a DAG that ended have not left the queue."""
 
 
-def reconcile(run: Run, pipeline: Pipeline) -> Outcome:
+def reconcile(run: Run, pipeline: Pipeline, journal: Journal) -> Outcome:
     """Put the two CSVs in place of a run's manifest.
 
     Can be repeated after a crash at any step, with the same CSVs in the end.
@@ -55,17 +70,24 @@ def reconcile(run: Run, pipeline: Pipeline) -> Outcome:
     """
     with runs.alone(run.directory):
         if not run.outcome_file.exists():
-            _decide(run, pipeline)
+            _decide(run, pipeline, journal)
         outcome = Outcome(**json.loads(run.outcome_file.read_text()))
         if not run.done:
             _publish(run, pipeline, outcome)
             _tidy(run, outcome)
             counts = {"processed": outcome.processed, "failed": outcome.failed}
             write_atomically(run.done_file, json.dumps(counts) + "\n")
+    journal.say(
+        "ended",
+        f"{run.manifest_key}: {outcome.processed} rows processed, "
+        f"{outcome.failed} failed",
+        processed=outcome.processed,
+        failed=outcome.failed,
+    )
     return outcome
 
 
-def _decide(run: Run, pipeline: Pipeline) -> None:
+def _decide(run: Run, pipeline: Pipeline, journal: Journal) -> None:
     """Write both CSVs into the run directory: this is decided once and for all."""
     # A node that was removed may be sending its outputs until it is gone.
     if left := schedd.still_there(schedd.NODE_ATTRIBUTE, str(run.directory)):
@@ -79,7 +101,9 @@ def _decide(run: Run, pipeline: Pipeline) -> None:
         for row in runs.convertible(manifest.rows)
         if (result := results.read(run, row))
     }
-    processed, failed = _judge(run, pipeline, manifest, told)
+    processed, failures = _judge(run, pipeline, manifest, told)
+    journal.note(_line(journal, failure) for failure in failures)
+    failed = [failure.row for failure in failures]
     results.gather(run, told)
     for file, rows in ((run.processed_file, processed), (run.failed_file, failed)):
         write_atomically(file, _as_csv(manifest, rows) if rows else "")
@@ -100,8 +124,8 @@ def _publish(run: Run, pipeline: Pipeline, outcome: Outcome) -> None:
 
 def _judge(
     run: Run, pipeline: Pipeline, manifest: Manifest, told: dict[int, NodeResult]
-) -> tuple[list[Row], list[Row]]:
-    """Part the rows into those processed and those failed, these with reasons."""
+) -> tuple[list[Row], list[Failure]]:
+    """Part the rows into those processed and those failed."""
     stored = _stored_outputs(pipeline, runs.convertible(manifest.rows))
     claimed = _claimed(run, pipeline)
     last_words = schedd.last_words(run.node_log)
@@ -110,15 +134,30 @@ def _judge(
     )
     processed, failed = [], []
     for row in manifest.rows:
-        if row.reason is None:
-            result = told.get(row.number)
-            missing = _what_is_missing(row, pipeline, result, stored, claimed)
-            if missing is not None:
-                last = last_words.get(node_name(row.number))
-                reason = why(result, last, missing, removal)
-                row = row.failed(results.presentable(reason))
-        (processed if row.reason is None else failed).append(row)
+        if row.reason is not None:
+            failed.append(Failure(row, "unusable", attempt=None))
+            continue
+        result, last = told.get(row.number), last_words.get(node_name(row.number))
+        missing = _what_is_missing(row, pipeline, result, stored, claimed)
+        if missing is None:
+            processed.append(row)
+            continue
+        code, reason = why(result, last, missing, removal)
+        attempt = last.attempt if last else result and result.told.get("attempt")
+        refused = row.failed(presentable(reason))
+        failed.append(Failure(refused, code, attempt))
     return processed, failed
+
+
+def _line(journal: Journal, failure: Failure) -> str:
+    return journal.line(
+        "row-failed",
+        failure.row.reason,
+        "warning",
+        row=failure.row.number,
+        attempt=failure.attempt,
+        code=failure.code,
+    )
 
 
 def _what_is_missing(

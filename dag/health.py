@@ -1,0 +1,259 @@
+"""Whether a launch does what it is to do, for those who watch many services.
+
+States and their numbers are those of monitoring plugins.
+https://www.monitoring-plugins.org/doc/guidelines.html
+"""
+
+import os
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from enum import IntEnum
+from pathlib import Path
+from typing import Any
+
+from dag import launch as launching, pipeline as pipelines, run as runs, schedd
+from dag.errors import PipelineError, SchedulerError
+from dag.files import write_atomically
+from dag.journal import presentable
+from dag.pipeline import Pipeline
+from dag.run import Run
+
+_PERIODS_WITHOUT_A_LOOK = 3
+_SECONDS_WITHOUT_A_MOVE = 24 * 60 * 60
+# Of what is free to an ordinary user. Shares of the disk would say little: 5 % of
+# the disk of an archive are terabytes. A run of a million rows takes 1 GB.
+_LITTLE_DISK = 5 * 10**9
+_LEAST_DISK = 10**9
+_LEAST_FILES = 10_000
+
+
+class State(IntEnum):
+    """How bad it is; the value is the exit code."""
+
+    OK = 0
+    # A run stands still, or soon everything will.
+    WARNING = 1
+    # Nothing of this launch goes on.
+    CRITICAL = 2
+    # It could not be found out.
+    UNKNOWN = 3
+
+
+# From what is fine to what wants a person first.
+_BY_WEIGHT = (State.OK, State.WARNING, State.UNKNOWN, State.CRITICAL)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that is not as it should be.
+
+    Attributes:
+        event: a name for programs, which stays.
+        message: a sentence for people that says what to do.
+    """
+
+    state: State
+    event: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Health:
+    """How a launch is.
+
+    Attributes:
+        name: the bucket and the pattern of its manifests, where they can be read.
+        file: its pipeline.json.
+        last_look: when a poll last succeeded, None when none ever did.
+        runs_alive: how many of its runs have no outcome yet.
+        free_bytes: of the disk where it was launched.
+    """
+
+    name: str
+    file: Path
+    findings: tuple[Finding, ...]
+    last_look: datetime | None = None
+    runs_alive: int | None = None
+    free_bytes: int | None = None
+
+    @property
+    def state(self) -> State:
+        return worst(finding.state for finding in self.findings)
+
+
+def worst(states: Iterable[State]) -> State:
+    return max(states, key=_BY_WEIGHT.index, default=State.OK)
+
+
+def beat(pipeline: Pipeline) -> None:
+    """Record that a poll has just succeeded."""
+    write_atomically(_heartbeat(pipeline), datetime.now(UTC).isoformat() + "\n")
+
+
+def examine(pipeline_file: Path) -> Health:
+    """How the launch of a ``pipeline.json`` is."""
+    try:
+        return _examine(pipeline_file, pipelines.load(pipeline_file))
+    except (PipelineError, OSError) as error:
+        finding = Finding(State.UNKNOWN, "unreadable", str(error))
+        return Health(str(pipeline_file), pipeline_file, (finding,))
+
+
+def _examine(file: Path, pipeline: Pipeline) -> Health:
+    alive = [run for run in runs.all_runs(pipeline) if not run.done]
+    findings = (
+        *_looks(pipeline),
+        *_queue(pipeline, alive),
+        *(finding for run in alive for finding in _moves(run)),
+        *_disk(pipeline.directory),
+    )
+    looked = _modified(_heartbeat(pipeline))
+    return Health(
+        name=f"{pipeline.input_bucket} {pipeline.pattern}",
+        file=file,
+        findings=findings,
+        last_look=datetime.fromtimestamp(looked, UTC) if looked else None,
+        runs_alive=len(alive),
+        free_bytes=_free_bytes(pipeline.directory),
+    )
+
+
+def as_json(health: Health) -> dict[str, Any]:
+    """The same for programs; sizes in bytes, times in UTC as ISO 8601."""
+    looked = health.last_look
+    return asdict(health) | {
+        "file": str(health.file),
+        "state": health.state.name,
+        "last_look": looked and looked.isoformat(timespec="seconds"),
+        "findings": [asdict(f) | {"state": f.state.name} for f in health.findings],
+    }
+
+
+def sentence(health: Health) -> str:
+    """A line for a person, and for what shows the first line of a plugin."""
+    parts = [presentable(finding.message) for finding in health.findings]
+    if health.runs_alive is not None:
+        looked = "no look yet"
+        if health.last_look:
+            age = time.time() - health.last_look.timestamp()
+            looked = f"last look {_duration(age)} ago"
+        plural = "" if health.runs_alive == 1 else "s"
+        parts += [
+            f"{looked}, {health.runs_alive} run{plural} alive, "
+            f"{health.free_bytes / 1e9:.0f} GB free"
+        ]
+    line = f"{health.state.name} {presentable(health.name)}: {'; '.join(parts)}"
+    # After a bar, monitoring reads figures.
+    return line.replace("|", "/")
+
+
+def _heartbeat(pipeline: Pipeline) -> Path:
+    return pipeline.home / "heartbeat"
+
+
+def _modified(path: Path) -> float:
+    """When it was last modified, in seconds since 1970; 0 when it is not there."""
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:
+        return 0
+
+
+def _looks(pipeline: Pipeline) -> Iterator[Finding]:
+    # A launch writes its file, and then has three periods for its first look.
+    since = max(_modified(_heartbeat(pipeline)), _modified(pipeline.file))
+    age = time.time() - since
+    allowed = _PERIODS_WITHOUT_A_LOOK * pipeline.every * 60
+    if age > allowed:
+        yield Finding(
+            State.CRITICAL,
+            "no-look",
+            f"no look has succeeded for {_duration(age)}, though one is due every "
+            f"{_duration(pipeline.every * 60)}: {pipeline.home}/poll.out and poll.err "
+            "say why",
+        )
+    elif age < -allowed:
+        yield Finding(
+            State.CRITICAL,
+            "clock",
+            f"the last look was {_duration(-age)} in the future: is this machine's "
+            "clock right? The next look that succeeds mends it",
+        )
+
+
+def _queue(pipeline: Pipeline, alive: list[Run]) -> Iterator[Finding]:
+    try:
+        crondor = launching.crondor_job(pipeline)
+        jobs = [
+            (run, schedd.find(schedd.RUN_ATTRIBUTE, str(run.directory)))
+            for run in alive
+        ]
+    except SchedulerError as error:
+        yield Finding(State.CRITICAL, "no-htcondor", str(error))
+        return
+    if crondor is None:
+        yield Finding(
+            State.CRITICAL,
+            "no-crondor-job",
+            "the job that looks for manifests is not in the queue: launch again in "
+            f"{pipeline.directory}",
+        )
+    elif crondor.hold_reason is not None:
+        yield Finding(
+            State.CRITICAL,
+            "crondor-job-held",
+            f"the job that looks for manifests is held: {crondor.hold_reason}; "
+            f"'condor_release {crondor.cluster}' lets it go on",
+        )
+    for run, job in jobs:
+        if job and job.hold_reason is not None:
+            yield Finding(
+                State.WARNING,
+                "dagman-held",
+                f"the DAGMan of {run.directory.name} is held: {job.hold_reason}; "
+                f"'condor_release {job.cluster}' lets it go on",
+            )
+
+
+def _moves(run: Run) -> Iterator[Finding]:
+    # The directory's own time tells of the files that the steps leave, and of
+    # attempts at reconciling.
+    places = (run.directory, run.results_directory, run.node_log)
+    age = time.time() - max(_modified(place) for place in places)
+    if age > _SECONDS_WITHOUT_A_MOVE:
+        yield Finding(
+            State.WARNING,
+            "run-stands-still",
+            f"{run.directory.name} has not moved for {_duration(age)}: 'condor_q "
+            "-dag -nobatch', or else poll.out, shows what it waits for",
+        )
+
+
+def _disk(directory: Path) -> Iterator[Finding]:
+    free = _free_bytes(directory)
+    found = os.statvfs(directory)
+    # Some file systems do not count files, and say there are none.
+    few_files = found.f_files > 0 and found.f_favail < _LEAST_FILES
+    if free < _LITTLE_DISK or few_files:
+        bad = free < _LEAST_DISK or few_files
+        left = f"{found.f_favail} files" if few_files else f"{free / 1e9:.1f} GB"
+        yield Finding(
+            State.CRITICAL if bad else State.WARNING,
+            "disk-full",
+            f"the disk of {directory} has room for {left} more: remove the "
+            "directories of runs that are done (they have a done.json)",
+        )
+
+
+def _free_bytes(directory: Path) -> int:
+    found = os.statvfs(directory)
+    return found.f_bavail * found.f_frsize
+
+
+def _duration(seconds: float) -> str:
+    for unit, length in (("days", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.0f} {unit}"
+    return f"{max(seconds, 0):.0f} s"

@@ -1,0 +1,135 @@
+"""What happened: a sentence for people, and a JSON object a line for programs.
+
+``log.jsonl`` in a run directory tells what happened to the run, the one in the
+home of a launch what its polls did. Each line has
+
+===========  ==============================================================
+``time``     UTC, as ISO 8601 has it
+``level``    ``info``, ``warning`` or ``error``
+``event``    a name for programs, which stays
+``message``  the sentence for people
+===========  ==============================================================
+
+and, where there are such, ``run``, ``manifest``, ``row``, ``attempt`` and what else
+is known.
+"""
+
+import json
+import re
+import tempfile
+import traceback
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from dag.run import Run
+
+NAME = "log.jsonl"
+_FORMER = "log.1.jsonl"
+# When a launch's log is put aside for a new one: after months, as a rule.
+_LARGE = 10 * 10**6
+# A presigned URL's query is a key for a week: it is shown to nobody.
+_SIGNED_QUERY = re.compile(r"\?[^\s\"']*(X-Amz|Signature)[^\s\"']*")
+_LONGEST_MESSAGE = 500
+
+
+@dataclass(frozen=True)
+class Journal:
+    """Takes what there is to say.
+
+    Attributes:
+        terminal: takes each sentence for people.
+        logs: the files that take each event; the last is the nearest.
+        facts: what all its events share.
+    """
+
+    terminal: Callable[[str], None]
+    logs: tuple[Path, ...] = ()
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+    def say(self, event: str, message: str, level: str = "info", **facts: Any) -> None:
+        """Tell people and all logs."""
+        self.terminal(presentable(message))
+        for log in self.logs:
+            self._append(log, (self.line(event, message, level, **facts),))
+
+    def unforeseen(self, error: Exception) -> str:
+        """Write down where an error came from that nobody foresaw.
+
+        Returns:
+            What to say of it.
+        """
+        said = presentable(f"{type(error).__name__}: {error}")
+        trace = without_signatures("".join(traceback.format_exception(error)))
+        line = self.line("unforeseen", said, "error", traceback=trace)
+        took = [log for log in self.logs if self._append(log, (line,))]
+        try:
+            where = took[-1] if took else _temporary(line)
+        except OSError as refused:
+            return f"not foreseen: {said}. Its traceback is lost: {refused}"
+        return (
+            f"not foreseen: {said}. The last line of {where} has the traceback; "
+            "please tell the developers"
+        )
+
+    def note(self, events: Iterable[str]) -> None:
+        """Add what ``line`` made to the nearest log alone."""
+        self._append(self.logs[-1], events)
+
+    def line(self, event: str, message: str, level: str = "info", **facts: Any) -> str:
+        now = datetime.now(UTC).isoformat(timespec="milliseconds")
+        told = {"time": now, "level": level, "event": event}
+        told |= {"message": presentable(message)}
+        known = {**self.facts, **facts}
+        told |= {name: fact for name, fact in known.items() if fact is not None}
+        return json.dumps(told, default=str) + "\n"
+
+    def of_run(self, run: Run) -> "Journal":
+        """A journal that also writes into the run's log."""
+        known = {"run": run.directory.name, "manifest": run.manifest_key}
+        logs = (*self.logs, run.directory / NAME)
+        return replace(self, logs=logs, facts={**self.facts, **known})
+
+    def _append(self, log: Path, lines: Iterable[str]) -> bool:
+        try:
+            with log.open("a") as file:
+                file.writelines(lines)
+        except OSError as error:
+            # A run is not to fail because it cannot be written about.
+            self.terminal(f"the log {log} cannot be written: {error.strerror}")
+            return False
+        return True
+
+
+def of_launch(home: Path, terminal: Callable[[str], None]) -> Journal:
+    """The journal of a launch; its log grows no further than twice ``_LARGE``."""
+    log = home / NAME
+    if log.exists() and log.stat().st_size > _LARGE:
+        log.replace(home / _FORMER)
+    return Journal(terminal, (log,))
+
+
+def _temporary(line: str) -> Path:
+    """A new file in the system's temporary directory, with this in it."""
+    with tempfile.NamedTemporaryFile(
+        "w", prefix="cog_pipeline-", suffix=".jsonl", delete=False
+    ) as file:
+        file.write(line)
+    return Path(file.name)
+
+
+def presentable(message: str) -> str:
+    """A message as one line that may be shown to anyone, on any terminal."""
+    line = " ".join(without_signatures(message).split())
+    # A key may hold what moves a terminal's cursor, turns the line round, or cannot
+    # be encoded.
+    line = "".join(c if c.isprintable() else "?" for c in line)
+    if len(line) > _LONGEST_MESSAGE:
+        line = line[: _LONGEST_MESSAGE - 1] + "…"
+    return line
+
+
+def without_signatures(text: str) -> str:
+    return _SIGNED_QUERY.sub("?…", text)

@@ -1,0 +1,223 @@
+"""Every command ends with a sentence and a documented code."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from dag.exits import Exit
+from dag.health import State
+from tests.conftest import PROJECT, Archive
+from tests.faulty_s3 import Fault, FaultyS3
+
+REFERENCE = (PROJECT / "docs/reference.md").read_text()
+
+
+def documented(heading: str) -> dict[str, int]:
+    """Names and codes of the table under a heading of the reference."""
+    section = REFERENCE.partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| (\d+) \| `(\w+)` \|", section, re.MULTILINE)
+    return {name: int(code) for code, name in rows}
+
+
+def test_the_codes_are_those_of_the_reference():
+    assert documented("Exit codes") == {code.name: code.value for code in Exit}
+    assert documented("Health") == {state.name: state.value for state in State}
+
+
+def test_the_events_of_health_are_those_of_the_reference():
+    section = REFERENCE.partition("\n## Health\n")[2].partition("\n## ")[0]
+    table = section.partition("| event |")[2]
+    told = {
+        event
+        for line in re.findall(r"^\| (`.+?) \| \w", table, re.MULTILINE)
+        for event in re.findall(r"`([\w-]+)`", line)
+    }
+    code = (PROJECT / "dag/health.py").read_text()
+    assert told == set(re.findall(r"State\.\w+[^\"]{1,40}\"([a-z-]+)\",", code))
+
+
+def command(*arguments: str) -> list[str]:
+    return [sys.executable, str(PROJECT / "cog_pipeline.py"), *arguments]
+
+
+def interrupted(
+    archive: Archive,
+    server: FaultyS3,
+    method: str,
+    path: str,
+    arguments: list[str] | None = None,
+) -> subprocess.CompletedProcess:
+    """A launch that Ctrl-C ends while it waits for the answer to a request."""
+    # As good as a server that never answers.
+    stalled = Fault(method=method, path=path, bytes_per_second=0.1)
+    before = server.count(method, path)
+    with server.suffering(stalled):
+        launch = subprocess.Popen(
+            arguments or archive.command("--every", "1440"),
+            cwd=archive.directory,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        deadline = time.monotonic() + 60
+        while server.count(method, path) == before:
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        launch.send_signal(signal.SIGINT)
+        out, err = launch.communicate(timeout=60)
+    return subprocess.CompletedProcess(launch.args, launch.returncode, out, err)
+
+
+def jobs_of(archive: Archive) -> list[str]:
+    seen = subprocess.run(
+        ["condor_q", "-af", "ClusterId", "CogPipeline"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    jobs = [line.split() for line in seen.stdout.splitlines()]
+    return [cluster for cluster, *name in jobs if archive.maps.name in str(name)]
+
+
+def test_ctrl_c_before_anything_was_submitted(
+    faulty_archive: Archive, faulty_s3_server: FaultyS3
+):
+    done = interrupted(faulty_archive, faulty_s3_server, "GET", "list-type")
+    assert done.returncode == Exit.INTERRUPTED
+    assert done.stderr == "Error: stopped by Ctrl-C: nothing was submitted\n"
+    assert jobs_of(faulty_archive) == []
+
+
+def test_ctrl_c_during_the_first_look(
+    faulty_archive: Archive, faulty_s3_server: FaultyS3
+):
+    faulty_archive.upload_manifest("batch-raw.csv", [("image.tif", 1)])
+    done = interrupted(faulty_archive, faulty_s3_server, "GET", "batch-raw.csv")
+    (job,) = jobs_of(faulty_archive)
+    assert done.returncode == Exit.INTERRUPTED
+    assert f"Launched as job {job}" in done.stdout
+    assert f"job {job} goes on looking" in done.stderr
+    assert "Traceback" not in done.stderr
+
+    again = interrupted(faulty_archive, faulty_s3_server, "GET", "list-type")
+    assert again.returncode == Exit.INTERRUPTED
+    assert f"job {job} is in the queue" in again.stderr
+
+
+def assert_unforeseen(done: subprocess.CompletedProcess, code: int, said: str) -> str:
+    """Returns the traceback, from where it was said to be."""
+    assert done.returncode == code, done.stdout + done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+    file = re.search(r"The last line of (/\S+) has the traceback", said)[1]
+    return json.loads(Path(file).read_text().splitlines()[-1])["traceback"]
+
+
+def test_an_unforeseen_error_of_reconcile(archive: Archive):
+    archive.upload_raster("image.tif", 1)
+    archive.upload_manifest("batch-raw.csv", [("image.tif", 1)])
+    archive.launch("--every", "1440", "--submit-option", "requirements = false")
+    (run,) = archive.directory.glob("workflow-run-*")
+    (run / "rows.jsonl").write_text("neither JSON")
+    done = subprocess.run(
+        command("reconcile", str(run)), capture_output=True, text=True
+    )
+    assert str(run / "log.jsonl") in done.stderr
+    told = assert_unforeseen(done, Exit.UNFORESEEN, done.stderr)
+    assert "JSONDecodeError" in told
+
+
+def test_an_unforeseen_error_where_there_is_no_log_yet(archive: Archive):
+    archive.launch("--every", "1440")
+    (home,) = archive.directory.glob("pipeline-*")
+    subprocess.run(["condor_rm", *jobs_of(archive)], capture_output=True, check=True)
+    deadline = time.monotonic() + 30
+    while jobs_of(archive):
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    home.rename(archive.directory / "kept")
+    home.write_text("a file where a directory is to be")
+    done = archive.run(TMPDIR=str(archive.directory))
+    assert str(archive.directory) in done.stderr
+    assert "FileExistsError" in assert_unforeseen(done, Exit.UNFORESEEN, done.stderr)
+
+
+def test_an_unforeseen_error_of_health_is_unknown(archive: Archive):
+    archive.launch("--every", "1440")
+    (file,) = archive.directory.glob("pipeline-*/pipeline.json")
+    file.write_text(file.read_text().replace("1440", '"never"'))
+    done = subprocess.run(
+        command("health"),
+        cwd=archive.directory,
+        env=os.environ | {"TMPDIR": str(archive.directory)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout.startswith("UNKNOWN")
+    assert "TypeError" in assert_unforeseen(done, State.UNKNOWN, done.stdout)
+
+
+def test_ctrl_c_of_a_poll(faulty_archive: Archive, faulty_s3_server: FaultyS3):
+    faulty_archive.launch("--every", "1440")
+    (file,) = faulty_archive.directory.glob("pipeline-*/pipeline.json")
+    done = interrupted(
+        faulty_archive, faulty_s3_server, "GET", "list-type", command("poll", str(file))
+    )
+    assert done.returncode == Exit.INTERRUPTED
+    assert "stopped by Ctrl-C" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_file_that_is_none_of_ours(archive: Archive):
+    other = archive.directory / "other.json"
+    other.write_text("{}")
+    polled = subprocess.run(command("poll", str(other)), capture_output=True, text=True)
+    assert polled.returncode == Exit.REFUSED
+    assert "name the one in its pipeline-… directory" in polled.stderr
+    directory = str(archive.directory)
+    ended = subprocess.run(
+        command("reconcile", directory), capture_output=True, text=True
+    )
+    assert ended.returncode == Exit.REFUSED
+    assert "name a directory workflow-run-…" in ended.stderr
+    absent = subprocess.run(command("poll", "absent.json"), capture_output=True)
+    assert absent.returncode == Exit.MISUSED
+
+
+def test_a_poll_that_finds_nothing_says_so(archive: Archive):
+    archive.launch("--every", "1440")
+    done = archive.poll()
+    assert done.returncode == Exit.DONE
+    assert f"looked into {archive.maps.name}, runs begun: 0" in done.stdout
+
+
+def test_reconcile_that_cannot_write_is_tried_again_for_an_hour(archive: Archive):
+    archive.upload_manifest("batch-raw.csv", [("gone.tif", 1)])
+    archive.launch("--every", "1440")
+    (run,) = archive.directory.glob("workflow-run-*")
+    for file in ("done.json", "outcome.json", "failed.csv"):
+        (run / file).unlink()
+    # Refused by the file system, as on a disk that is full.
+    (run / "failed.csv").mkdir()
+
+    first = subprocess.run(
+        command("reconcile", str(run)), capture_output=True, text=True
+    )
+    assert first.returncode == Exit.TRY_AGAIN
+    assert "attempt 1: " in first.stdout
+    assert "tried again soon" in first.stdout
+
+    (run / "attempts").write_text("59")
+    last = subprocess.run(
+        command("reconcile", str(run)), capture_output=True, text=True
+    )
+    assert last.returncode == Exit.REFUSED
+    assert "the next poll tries again" in last.stdout
+
+    (run / "failed.csv").rmdir()
+    assert archive.poll().returncode == Exit.DONE
+    assert archive.outcome("batch-")[1][0][0] == "gone.tif"

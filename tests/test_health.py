@@ -1,0 +1,210 @@
+"""What monitoring is told of a launch."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import PROJECT, Archive
+from tests.faulty_s3 import Fault
+
+HOUR = 60 * 60
+# So rarely that no poll of the crondor job comes between.
+RARELY = ("--every", "1440")
+
+
+def health(archive: Archive, *arguments: str, **environment: str):
+    return subprocess.run(
+        [sys.executable, str(PROJECT / "cog_pipeline.py"), "health", *arguments],
+        cwd=archive.directory,
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+    )
+
+
+def assert_found(done: subprocess.CompletedProcess, state: str, *words: str) -> None:
+    states = ("OK", "WARNING", "CRITICAL", "UNKNOWN")
+    assert done.stdout.startswith(state), done.stdout + done.stderr
+    assert done.returncode == states.index(state)
+    for word in words:
+        assert word in done.stdout
+    assert len(done.stdout.splitlines()) == 1
+
+
+def home(archive: Archive) -> Path:
+    (found,) = archive.directory.glob("pipeline-*")
+    return found
+
+
+def aged(path: Path, hours: float) -> None:
+    then = time.time() - hours * HOUR
+    os.utime(path, (then, then))
+
+
+def cluster_of(launched: str) -> str:
+    return re.search(r"job (\d+)", launched)[1]
+
+
+def condor(*command: str) -> None:
+    subprocess.run(command, capture_output=True, check=True)
+
+
+def test_a_launch_that_does_well(archive: Archive):
+    archive.upload_raster("image.tif", 1)
+    archive.upload_manifest("batch-raw.csv", [("image.tif", 1)])
+    archive.launch(*RARELY, "--submit-option", "requirements = false")
+
+    assert_found(
+        health(archive), "OK", f"{archive.maps.name} *raw.csv: last look", "1 run alive"
+    )
+    (told,) = json.loads(health(archive, "--json").stdout)
+    assert told["state"] == "OK"
+    assert told["findings"] == []
+    assert told["runs_alive"] == 1
+    assert told["free_bytes"] > 0
+    assert told["last_look"].endswith("+00:00")
+
+
+def test_no_look_within_three_periods(archive: Archive):
+    archive.launch(*RARELY)
+    aged(home(archive) / "heartbeat", 3 * 24 - 1)
+    aged(home(archive) / "pipeline.json", 30 * 24)
+    assert_found(health(archive), "OK", "last look 3 days ago")
+
+    aged(home(archive) / "heartbeat", 3 * 24 + 1)
+    assert_found(health(archive), "CRITICAL", "no look has succeeded for 3 days")
+
+    assert archive.poll().returncode == 0
+    assert_found(health(archive), "OK")
+
+
+def test_a_launch_that_never_looked_has_three_periods_for_it(archive: Archive):
+    archive.launch(*RARELY)
+    (home(archive) / "heartbeat").unlink()
+    assert_found(health(archive), "OK", "no look yet")
+    aged(home(archive) / "pipeline.json", 3 * 24 + 1)
+    assert_found(health(archive), "CRITICAL", "no look has succeeded")
+
+
+def test_a_look_that_fails_is_no_look(faulty_archive: Archive, faulty_s3_server):
+    faulty_archive.launch(*RARELY)
+    beat = (home(faulty_archive) / "heartbeat").read_text()
+    faulty_archive.upload_manifest("batch-raw.csv", [("image.tif", 1)])
+    for path in ("list-type", "batch-raw.csv$"):
+        with faulty_s3_server.suffering(Fault(path=path, status=403)):
+            assert faulty_archive.poll().returncode == 1
+        assert (home(faulty_archive) / "heartbeat").read_text() == beat
+    assert faulty_archive.poll().returncode == 0
+    assert (home(faulty_archive) / "heartbeat").read_text() > beat
+
+
+def test_a_clock_that_was_ahead_does_not_hide_that_nobody_looks(archive: Archive):
+    archive.launch(*RARELY)
+    aged(home(archive) / "heartbeat", -365 * 24)
+    assert_found(health(archive), "CRITICAL", "in the future")
+
+
+def test_the_crondor_job_is_missed(archive: Archive):
+    job = cluster_of(archive.launch(*RARELY))
+    condor("condor_hold", job)
+    assert_found(health(archive), "CRITICAL", "held", f"condor_release {job}")
+
+    condor("condor_rm", job)
+    deadline = time.monotonic() + 30
+    while "not in the queue: launch again" not in health(archive).stdout:
+        assert time.monotonic() < deadline, health(archive).stdout
+    assert_found(health(archive), "CRITICAL")
+
+
+def test_a_run_that_stands_still(archive: Archive):
+    archive.upload_raster("image.tif", 1)
+    archive.upload_manifest("batch-raw.csv", [("image.tif", 1)])
+    archive.launch(*RARELY, "--submit-option", "requirements = false")
+    (run,) = archive.directory.glob("workflow-run-*")
+    log = run / "convert.dag.nodes.log"
+    deadline = time.monotonic() + 60
+    while not (log.exists() and "submitted from host" in log.read_text()):
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    for place in (run, run / "results", log):
+        aged(place, 23)
+    assert_found(health(archive), "OK")
+    for place in (run, run / "results", log):
+        aged(place, 25)
+    assert_found(health(archive), "WARNING", f"{run.name} has not moved for 25 h")
+
+    job = str(json.loads((run / "submitted.json").read_text())["cluster"])
+    condor("condor_hold", job)
+    assert_found(health(archive), "WARNING", "DAGMan", f"condor_release {job}")
+
+
+@pytest.mark.parametrize(
+    ("megabytes", "state"), [(8, "CRITICAL"), (2_000, "WARNING"), (6_000, "OK")]
+)
+def test_the_disk_fills_up(archive: Archive, megabytes: int, state: str):
+    archive.launch(*RARELY)
+    found = on_a_disk_of(archive, f"size={megabytes}m")
+    assert_found(found, state, *(["has room for"] if state != "OK" else []))
+
+
+def test_the_disk_takes_no_more_files(archive: Archive):
+    archive.launch(*RARELY)
+    found = on_a_disk_of(archive, "size=6000m,nr_inodes=9000")
+    assert_found(found, "CRITICAL", "files more")
+
+
+def on_a_disk_of(archive: Archive, size: str) -> subprocess.CompletedProcess:
+    """The health of a launch whose directory is a disk of its own."""
+    script = f"""
+        cp -a {home(archive).name} ../{home(archive).name}.kept &&
+        mount -t tmpfs -o {size} tmpfs "$PWD" && cd "$PWD" &&
+        mv ../{home(archive).name}.kept {home(archive).name} &&
+        exec {sys.executable} {PROJECT}/cog_pipeline.py health"""
+    return subprocess.run(
+        ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", script],
+        cwd=archive.directory,
+        capture_output=True,
+        text=True,
+    )
+
+
+def test_htcondor_does_not_answer(archive: Archive):
+    archive.launch(*RARELY)
+    found = health(archive, CONDOR_CONFIG="/dev/null")
+    assert_found(found, "CRITICAL", "condor_q")
+
+
+def test_what_cannot_be_told_is_unknown(archive: Archive):
+    assert_found(health(archive), "UNKNOWN", "no launch has been made in")
+    broken = archive.directory / "pipeline.json"
+    broken.write_text("{")
+    assert_found(health(archive, str(broken)), "UNKNOWN", "launch again")
+    assert_found(health(archive, "absent.json"), "UNKNOWN", "absent.json")
+    assert health(archive, "--unknown").returncode == 3
+
+
+def test_each_launch_has_a_line_and_the_worst_decides(archive: Archive):
+    archive.launch(*RARELY)
+    condor("condor_rm", cluster_of(archive.launch(*RARELY, "-p", "b|c*raw.csv")))
+    deadline = time.monotonic() + 30
+    while (done := health(archive)).returncode == 0:
+        assert time.monotonic() < deadline
+    assert sorted(states_of(done)) == ["CRITICAL", "OK"]
+    assert done.returncode == 2
+    # What follows a bar is read as figures.
+    assert "|" not in done.stdout
+
+    files = [str(file) for file in archive.directory.glob("pipeline-*/*.json")]
+    done = health(archive, "absent.json", *files)
+    assert sorted(states_of(done)) == ["CRITICAL", "OK", "UNKNOWN"]
+    assert done.returncode == 2
+
+
+def states_of(done: subprocess.CompletedProcess) -> list[str]:
+    return [line.split()[0] for line in done.stdout.splitlines()]
