@@ -9,6 +9,8 @@ from bucket import Bucket, Store
 from dag.files import write_atomically
 
 SIGNINGS = ("auto", "shadow", "presigned")
+# One PUT ends at 5 GiB on AWS and Ceph.
+LARGEST_PUT = 4 * 2**30
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,7 @@ class Pipeline:
         signing: who signs transfers, one of SIGNINGS.
         container_image: the image that nodes run in, if any.
         submit_options: lines that end every node's submit description.
+        largest_put: of a COG that is uploaded at once and not in parts, in bytes.
     """
 
     directory: Path
@@ -40,6 +43,7 @@ class Pipeline:
     container_image: str | None = None
     submit_options: tuple[str, ...] = ()
     node_options: tuple[str, ...] = ()
+    largest_put: int = LARGEST_PUT
 
     @property
     def identity(self) -> str:

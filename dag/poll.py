@@ -5,12 +5,12 @@ import fnmatch
 import json
 import re
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 
 from bucket import Bucket, BucketError, StoredObject
-from dag import pipeline as pipelines, render, run as runs, schedd, signing
+from dag import pipeline as pipelines, render, run as runs, schedd, signing, uploads
 from dag.errors import NotAManifest, PipelineError
 from dag.files import write_atomically
 from dag.manifest import (
@@ -23,6 +23,7 @@ from dag.manifest import (
 )
 from dag.pipeline import Pipeline
 from dag.run import Run
+from dag.uploads import Upload
 
 Say = Callable[[str], None]
 Reconcile = Callable[[Run, Pipeline], object]
@@ -114,6 +115,7 @@ def _carry_on(
     """From a run that exists to a DAG in the queue; every step can be repeated."""
     if not _claim(run, inputs):
         say(f"{run.manifest_key} was removed or replaced before it was claimed")
+        uploads.abort_all(run, pipeline)
         runs.finish(run, processed=0, failed=0)
         return
     _check(run, inputs, pipeline)
@@ -123,7 +125,7 @@ def _carry_on(
         say(f"{run.manifest_key}: no row can be converted, see {run.failed_key}")
         reconcile(run, pipeline)
         return
-    cluster = _submit(run, pipeline, convertible)
+    cluster = _submit(run, pipeline, convertible, say)
     say(
         f"{run.manifest_key}: {len(manifest.rows)} rows, {len(convertible)} of them "
         f"to convert in {run.directory.name}, job {cluster}"
@@ -190,11 +192,12 @@ def _stored(inputs: Bucket, rows: list[Row]) -> dict[str, StoredObject]:
     return stored
 
 
-def _submit(run: Run, pipeline: Pipeline, rows: list[Row]) -> int:
+def _submit(run: Run, pipeline: Pipeline, rows: list[Row], say: Say) -> int:
     # A crash between the submission and its record must not submit twice.
     submitted = schedd.find(RUN_ATTRIBUTE, str(run.directory))
     if submitted is None:
-        render.write_dag(run, pipeline, _nodes(pipeline, rows))
+        begun = uploads.open_all(run, pipeline, rows, say)
+        render.write_dag(run, pipeline, _nodes(pipeline, rows, begun))
         cluster = schedd.submit_dag(
             run.dag_file,
             {RUN_ATTRIBUTE: str(run.directory)},
@@ -206,7 +209,9 @@ def _submit(run: Run, pipeline: Pipeline, rows: list[Row]) -> int:
     return cluster
 
 
-def _nodes(pipeline: Pipeline, rows: list[Row]) -> Iterator[render.Node]:
+def _nodes(
+    pipeline: Pipeline, rows: list[Row], begun: Mapping[int, Upload]
+) -> Iterator[render.Node]:
     by_shadow = signing.shadow_signs(pipeline, schedd.version())
     inputs, outputs = pipeline.inputs(), pipeline.outputs()
     for row in rows:
@@ -215,7 +220,11 @@ def _nodes(pipeline: Pipeline, rows: list[Row]) -> Iterator[render.Node]:
         else:
             prefix = pipeline.output_prefix
             urls = signing.presigned_urls(inputs, outputs, prefix, row)
-        yield render.node(row, urls, pipeline.node_options)
+        parts = {}
+        if row.number in begun:
+            parts = uploads.part_urls(outputs, pipeline, row, begun[row.number])
+        limits = uploads.limits(row, pipeline.largest_put)
+        yield render.node(row, urls, pipeline.node_options, limits, parts)
 
 
 @contextmanager

@@ -16,6 +16,7 @@ import traceback
 from pathlib import Path
 from typing import Any
 
+from node import parts
 from node.errors import NodeError, UnfitMachine
 from node.options import Misused, Options, parse
 
@@ -58,8 +59,16 @@ def _convert_in_place(image: Path, bands: int, options: Options) -> dict[str, An
     with tempfile.TemporaryDirectory(dir=image.parent, prefix=".cog-") as scratch:
         cog, jpeg = Path(scratch, "image.tif"), Path(scratch, "image.jpg")
         told = {"ok": True} | convert(image, bands, options, cog, jpeg)
-        told["cog"] = _describe_file(cog)
         told["jpeg"] |= _describe_file(jpeg)
+        limits = options.upload_limits
+        if limits is not None:
+            parts.check(cog, jpeg, limits)
+            if cog.stat().st_size > limits.largest:
+                told["cog"] = parts.describe(cog, limits.part)
+                parts.put_in_place_of(image, cog, limits.part)
+                jpeg.replace(image.with_suffix(".jpg"))
+                return told
+        told["cog"] = _describe_file(cog)
         jpeg.replace(image.with_suffix(".jpg"))
         cog.replace(image)
     # HTCondor brings back what differs from what it sent in size or, in whole

@@ -3,7 +3,6 @@
 import csv
 import io
 import json
-import re
 import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -15,11 +14,8 @@ from dag.manifest import Manifest, Row, jpeg_key
 from dag.pipeline import Pipeline
 from dag.run import Run, node_name
 from dag.schedd import LastWord
-from post import results
+from post import results, uploads
 from post.results import NodeResult
-
-# Of an object that was put in one piece and not encrypted, S3 gives the MD5.
-_MD5 = re.compile(r"[0-9a-f]{32}")
 
 
 @dataclass(frozen=True)
@@ -62,14 +58,19 @@ def _judge(
     run: Run, pipeline: Pipeline, manifest: Manifest, told: dict[int, NodeResult]
 ) -> tuple[list[Row], list[Row]]:
     """Part the rows into those processed and those failed, these with reasons."""
-    stored = _stored_outputs(pipeline, runs.convertible(manifest.rows))
-    claimed = _claimed(run, pipeline)
+    convertible = runs.convertible(manifest.rows)
     last_words = schedd.last_words(run.node_log)
+    ended_well = {row.number for row in convertible if node_name(row) not in last_words}
+    apart = uploads.settle(run, pipeline, convertible, told, ended_well)
+    stored = _stored_outputs(pipeline, convertible)
+    claimed = _claimed(run, pipeline)
     processed, failed = [], []
     for row in manifest.rows:
         if row.reason is None:
             result = told.get(row.number)
-            missing = _what_is_missing(row, pipeline, result, stored, claimed)
+            missing = apart.get(row.number) or _what_is_missing(
+                row, pipeline, result, stored, claimed
+            )
             if missing is not None:
                 reason = _why(result, last_words.get(node_name(row)), missing)
                 row = row.failed(results.presentable(reason))
@@ -97,8 +98,11 @@ def _what_is_missing(
                 f"{key} in the output bucket has {found.size} bytes, "
                 f"but its node made {size}"
             )
-        same = _MD5.fullmatch(found.etag) and found.etag == md5
-        if not same and found.modified < claimed:
+        # Of an object that is not encrypted, S3 gives the MD5, or one of its parts'.
+        etags = {md5}
+        if kind == "cog" and result.parts:
+            etags.add(uploads.etag(result.parts))
+        if found.etag not in etags and found.modified < claimed:
             return f"{key} in the output bucket is older than this run"
     return None
 

@@ -1,0 +1,157 @@
+"""Uploads in parts, for COGs that one PUT cannot take.
+
+AWS and Ceph end one PUT at 5 GiB. For each image that could become a larger COG an
+upload in parts is begun when the DAG is written, and its node gets a presigned URL
+for each part that it could need: the shadow cannot sign those. Whether parts come is
+for the node to see. In the end post/uploads.py completes the upload or aborts it.
+"""
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+
+from bucket import Bucket, Refused
+from dag import run as runs
+from dag.files import write_atomically
+from dag.manifest import Row
+from dag.pipeline import Pipeline
+from dag.run import Run
+from node.parts import Limits, part_name
+
+Say = Callable[[str], None]
+# How many times larger than its image a COG can be: an image that lost much as a
+# JPEG, stored without loss, with its overviews.
+_GROWTH = 16
+# One listing tells of so many parts; S3 takes ten times as many.
+_MOST_PARTS = 1000
+# Each part's URL stands in the DAG file and in the job, so images have no more of
+# them than this unless larger parts would not do.
+_FEW_PARTS = 64
+
+
+@dataclass(frozen=True)
+class Upload:
+    """The upload in parts of one row's COG.
+
+    Attributes:
+        row: its number.
+        refused: why the parts that came were not put together, once that is known.
+    """
+
+    row: int
+    id: str
+    refused: str | None = None
+
+
+def limits(row: Row, largest: int) -> Limits:
+    """What a row's node may send back; ``largest`` is that of one PUT, in bytes."""
+    expected = _GROWTH * row.size
+    if expected <= largest:
+        return Limits(largest)
+    # Smaller than they could be: what fails is sent again, and is copied before.
+    part = min(max(largest // 4, -(-expected // _FEW_PARTS)), largest)
+    return Limits(largest, min(-(-expected // part), _MOST_PARTS), part)
+
+
+def open_all(
+    run: Run, pipeline: Pipeline, rows: list[Row], say: Say
+) -> dict[int, Upload]:
+    """Begin an upload for each row that may need one; by the rows' numbers.
+
+    Can be repeated after a crash: what was begun is recorded in the run directory,
+    and what the crash kept from being recorded is looked for and aborted.
+    """
+    large = [row for row in rows if limits(row, pipeline.largest_put).most_parts]
+    if not large:
+        return {}
+    outputs = pipeline.outputs()
+    begun = recorded(run)
+    waiting = [row for row in large if row.number not in begun]
+    if run.uploads_file.exists() and waiting:
+        _abort_lost(run, pipeline, outputs, waiting[0], say)
+    _rewrite(run, begun)
+    for row in waiting:
+        upload = outputs.begin_upload(output_key(pipeline, row), "image/tiff")
+        begun[row.number] = Upload(row.number, upload)
+        record(run, begun[row.number])
+    return begun
+
+
+def part_urls(
+    outputs: Bucket, pipeline: Pipeline, row: Row, upload: Upload
+) -> dict[str, str]:
+    """Where the parts that a row's node may leave go, by the names of the files."""
+    key = output_key(pipeline, row)
+    count = limits(row, pipeline.largest_put).most_parts
+    return {
+        part_name(number): outputs.url_to_write_part(key, upload.id, number)
+        for number in range(1, count + 1)
+    }
+
+
+def output_key(pipeline: Pipeline, row: Row) -> str:
+    """The key that a row's COG will have."""
+    return pipeline.output_prefix + row.key
+
+
+def recorded(run: Run) -> dict[int, Upload]:
+    """The uploads that a run began, by their rows' numbers."""
+    if not run.uploads_file.exists():
+        return {}
+    return {upload.row: upload for upload in _read(run)}
+
+
+def record(run: Run, upload: Upload) -> None:
+    """Write down what is to be known of an upload after a crash."""
+    with run.uploads_file.open("a") as file:
+        file.write(json.dumps(asdict(upload)) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def abort_all(run: Run, pipeline: Pipeline) -> None:
+    """Abort the uploads of a run that will not convert anything."""
+    uploads = recorded(run)
+    if uploads:
+        outputs = pipeline.outputs()
+        for row in runs.load_rows(run).rows:
+            if row.number in uploads:
+                outputs.abort_upload(output_key(pipeline, row), uploads[row.number].id)
+
+
+def _read(run: Run) -> Iterator[Upload]:
+    for line in run.uploads_file.read_text().splitlines(keepends=True):
+        # A crash may have cut the last one off.
+        if line.endswith("\n"):
+            yield Upload(**json.loads(line))
+
+
+def _rewrite(run: Run, uploads: dict[int, Upload]) -> None:
+    lines = (json.dumps(asdict(upload)) + "\n" for upload in uploads.values())
+    write_atomically(run.uploads_file, "".join(lines))
+
+
+def _abort_lost(
+    run: Run, pipeline: Pipeline, outputs: Bucket, row: Row, say: Say
+) -> None:
+    """Abort an upload that was begun for a row, but not recorded.
+
+    Uploads are begun one after the other: only the first row without a record can
+    have one. Those of other runs that are under way, and those that are older than
+    this run, are none of its business.
+    """
+    key = output_key(pipeline, row)
+    claimed = pipeline.inputs().stat(run.processing_key).modified
+    others = {
+        upload.id
+        for other in runs.all_runs(pipeline)
+        if not other.done
+        for upload in recorded(other).values()
+    }
+    try:
+        for found in outputs.open_uploads(key):
+            if found.begun >= claimed and found.id not in others:
+                outputs.abort_upload(key, found.id)
+    except Refused as error:
+        say(f"parts of {key} may be left in {outputs.name}: {error}")
