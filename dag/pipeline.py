@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
@@ -28,6 +29,7 @@ class Pipeline:
         signing: who signs transfers, one of SIGNINGS.
         container_image: the image that nodes run in, if any.
         submit_options: lines that end every node's submit description.
+        node_options: options of bin/generate_cogs.sh for every node.
         largest_put: of a COG that is uploaded at once and not in parts, in bytes.
     """
 
@@ -59,6 +61,11 @@ class Pipeline:
     @property
     def file(self) -> Path:
         return self.home / "pipeline.json"
+
+    @property
+    def literal_prefix(self) -> str:
+        """What the keys of all manifests begin with."""
+        return re.split(r"[*?\[]", self.pattern, maxsplit=1)[0]
 
     def inputs(self) -> Bucket:
         return Bucket(self.store, self.input_bucket)

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import jinja2
 
+from dag import schedd
 from dag.errors import PipelineError
 from dag.files import write_atomically
 from dag.manifest import Row, jpeg_key, sandbox_name
@@ -84,7 +85,7 @@ def node(
     if part_urls:
         words += [UPLOAD_LIMITS, str(limits)]
     return Node(
-        name=node_name(row),
+        name=node_name(row.number),
         image=sandbox_name(row.key),
         jpeg_name=sandbox_name(jpeg_key(row.key)),
         bands=row.bands,
@@ -177,6 +178,7 @@ def write_dag(run: Run, pipeline: Pipeline, nodes: Iterable[Node]) -> None:
         unconvertible=UNCONVERTIBLE,
         upload_limits=f"{UPLOAD_LIMITS} {Limits(pipeline.largest_put)}",
         try_again=TRY_AGAIN,
+        node_attribute=schedd.NODE_ATTRIBUTE,
     )
     stream.enable_buffering(200)
     with scratch.open("w", encoding="utf-8") as file:

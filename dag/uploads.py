@@ -9,7 +9,8 @@ for the node to see. In the end post/uploads.py completes the upload or aborts i
 import json
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from contextlib import contextmanager
+from itertools import starmap
 
 from bucket import Bucket, Refused
 from dag import run as runs
@@ -30,20 +31,6 @@ _MOST_PARTS = 1000
 _FEW_PARTS = 64
 
 
-@dataclass(frozen=True)
-class Upload:
-    """The upload in parts of one row's COG.
-
-    Attributes:
-        row: its number.
-        refused: why the parts that came were not put together, once that is known.
-    """
-
-    row: int
-    id: str
-    refused: str | None = None
-
-
 def limits(row: Row, largest: int) -> Limits:
     """What a row's node may send back; ``largest`` is that of one PUT, in bytes."""
     expected = _GROWTH * row.size
@@ -54,10 +41,8 @@ def limits(row: Row, largest: int) -> Limits:
     return Limits(largest, min(-(-expected // part), _MOST_PARTS), part)
 
 
-def open_all(
-    run: Run, pipeline: Pipeline, rows: list[Row], say: Say
-) -> dict[int, Upload]:
-    """Begin an upload for each row that may need one; by the rows' numbers.
+def open_all(run: Run, pipeline: Pipeline, rows: list[Row], say: Say) -> dict[int, str]:
+    """Begin an upload for each row that may need one; their ids by rows' numbers.
 
     Can be repeated after a crash: what was begun is recorded in the run directory,
     and what the crash kept from being recorded is looked for and aborted.
@@ -70,22 +55,26 @@ def open_all(
     waiting = [row for row in large if row.number not in begun]
     if run.uploads_file.exists() and waiting:
         _abort_lost(run, pipeline, outputs, waiting[0], say)
-    _rewrite(run, begun)
+    # Without the line that a crash may have cut off.
+    write_atomically(run.uploads_file, "".join(starmap(_line, begun.items())))
     for row in waiting:
         upload = outputs.begin_upload(output_key(pipeline, row), "image/tiff")
-        begun[row.number] = Upload(row.number, upload)
-        record(run, begun[row.number])
+        begun[row.number] = upload
+        with run.uploads_file.open("a") as file:
+            file.write(_line(row.number, upload))
+            file.flush()
+            os.fsync(file.fileno())
     return begun
 
 
 def part_urls(
-    outputs: Bucket, pipeline: Pipeline, row: Row, upload: Upload
+    outputs: Bucket, pipeline: Pipeline, row: Row, upload: str
 ) -> dict[str, str]:
     """Where the parts that a row's node may leave go, by the names of the files."""
     key = output_key(pipeline, row)
     count = limits(row, pipeline.largest_put).most_parts
     return {
-        part_name(number): outputs.url_to_write_part(key, upload.id, number)
+        part_name(number): outputs.url_to_write_part(key, upload, number)
         for number in range(1, count + 1)
     }
 
@@ -95,41 +84,30 @@ def output_key(pipeline: Pipeline, row: Row) -> str:
     return pipeline.output_prefix + row.key
 
 
-def recorded(run: Run) -> dict[int, Upload]:
-    """The uploads that a run began, by their rows' numbers."""
+def recorded(run: Run) -> dict[int, str]:
+    """The ids of the uploads that a run began, by their rows' numbers."""
     if not run.uploads_file.exists():
         return {}
-    return {upload.row: upload for upload in _read(run)}
+    lines = run.uploads_file.read_text().splitlines(keepends=True)
+    told = [json.loads(line) for line in lines if line.endswith("\n")]
+    return {upload["row"]: upload["id"] for upload in told}
 
 
-def record(run: Run, upload: Upload) -> None:
-    """Write down what is to be known of an upload after a crash."""
-    with run.uploads_file.open("a") as file:
-        file.write(json.dumps(asdict(upload)) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
+def _line(number: int, upload: str) -> str:
+    return json.dumps({"row": number, "id": upload}) + "\n"
 
 
-def abort_all(run: Run, pipeline: Pipeline) -> None:
-    """Abort the uploads of a run that will not convert anything."""
-    uploads = recorded(run)
-    if uploads:
-        outputs = pipeline.outputs()
-        for row in runs.load_rows(run).rows:
-            if row.number in uploads:
-                outputs.abort_upload(output_key(pipeline, row), uploads[row.number].id)
-
-
-def _read(run: Run) -> Iterator[Upload]:
-    for line in run.uploads_file.read_text().splitlines(keepends=True):
-        # A crash may have cut the last one off.
-        if line.endswith("\n"):
-            yield Upload(**json.loads(line))
-
-
-def _rewrite(run: Run, uploads: dict[int, Upload]) -> None:
-    lines = (json.dumps(asdict(upload)) + "\n" for upload in uploads.values())
-    write_atomically(run.uploads_file, "".join(lines))
+def abort_all(run: Run, pipeline: Pipeline, say: Say) -> None:
+    """Abort the uploads that a run began; those that are complete stay so."""
+    begun = recorded(run)
+    if not begun:
+        return
+    outputs = pipeline.outputs()
+    for row in runs.load_rows(run).rows:
+        if row.number in begun:
+            key = output_key(pipeline, row)
+            with _said_if_refused(outputs, key, say):
+                outputs.abort_upload(key, begun[row.number])
 
 
 def _abort_lost(
@@ -138,20 +116,21 @@ def _abort_lost(
     """Abort an upload that was begun for a row, but not recorded.
 
     Uploads are begun one after the other: only the first row without a record can
-    have one. Those of other runs that are under way, and those that are older than
-    this run, are none of its business.
+    have one. No other run converts its image at the same time; an upload that is
+    older than the run is somebody else's.
     """
     key = output_key(pipeline, row)
     claimed = pipeline.inputs().stat(run.processing_key).modified
-    others = {
-        upload.id
-        for other in runs.all_runs(pipeline)
-        if not other.done
-        for upload in recorded(other).values()
-    }
-    try:
+    with _said_if_refused(outputs, key, say):
         for found in outputs.open_uploads(key):
-            if found.begun >= claimed and found.id not in others:
+            if found.begun >= claimed:
                 outputs.abort_upload(key, found.id)
+
+
+@contextmanager
+def _said_if_refused(outputs: Bucket, key: str, say: Say) -> Iterator[None]:
+    """Let a store that will never remove parts not keep a run from going on."""
+    try:
+        yield
     except Refused as error:
         say(f"parts of {key} may be left in {outputs.name}: {error}")

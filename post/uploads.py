@@ -1,26 +1,24 @@
-"""Complete or abort the uploads in parts that a run began."""
+"""Put COGs together that arrived in parts."""
 
 import hashlib
-from collections.abc import Collection, Mapping
-from dataclasses import replace
+from collections.abc import Collection, Iterable, Mapping
 
 from bucket import Bucket, Refused, StoredPart, UploadMissing
 from dag import uploads
 from dag.manifest import Row
 from dag.pipeline import Pipeline
 from dag.run import Run
-from dag.uploads import Upload
 from post.results import NodeResult
 
 
-def settle(
+def complete(
     run: Run,
     pipeline: Pipeline,
-    rows: Collection[Row],
+    rows: Iterable[Row],
     told: Mapping[int, NodeResult],
     ended_well: Collection[int],
 ) -> dict[int, str]:
-    """Put together each COG whose parts are all there; abort the other uploads.
+    """Put together each COG whose parts are all there.
 
     Can be repeated after a crash at any step, with the same answer.
 
@@ -36,28 +34,15 @@ def settle(
         BucketError: try again later.
     """
     begun = uploads.recorded(run)
-    if not begun:
-        return {}
-    outputs = pipeline.outputs()
+    outputs = pipeline.outputs() if begun else None
     reasons = {}
     for row in rows:
-        upload = begun.get(row.number)
-        if upload is None:
-            continue
-        key = uploads.output_key(pipeline, row)
         result = told.get(row.number)
-        if result and result.parts and upload.refused is None:
-            why = _complete(
-                outputs, key, upload, result.parts, row.number in ended_well
-            )
-            if why is None:
-                continue
-            # Written down first: once it is aborted, nobody could tell any more.
-            upload = replace(upload, refused=why)
-            uploads.record(run, upload)
-        if upload.refused is not None:
-            reasons[row.number] = upload.refused
-        _abort(outputs, key, upload)
+        if row.number in begun and result and result.parts:
+            key, upload = uploads.output_key(pipeline, row), begun[row.number]
+            well = row.number in ended_well
+            if why := _complete(outputs, key, upload, result.parts, well):
+                reasons[row.number] = why
     return reasons
 
 
@@ -102,27 +87,19 @@ def what_is_wrong(
 def _complete(
     outputs: Bucket,
     key: str,
-    upload: Upload,
+    upload: str,
     parts: Collection[tuple[int, str]],
     ended_well: bool,
 ) -> str | None:
     """Put an object together; returns why it cannot be."""
     try:
-        there = outputs.parts(key, upload.id)
+        there = outputs.parts(key, upload)
         wrong = what_is_wrong(parts, there, ended_well)
         if wrong is None:
             etags = [there[number].etag for number in range(1, len(parts) + 1)]
-            outputs.complete_upload(key, upload.id, etags)
+            outputs.complete_upload(key, upload, etags)
     except UploadMissing:
         return None
     except Refused as error:
         return f"its COG could not be put together of its parts: {error}"
     return wrong
-
-
-def _abort(outputs: Bucket, key: str, upload: Upload) -> None:
-    try:
-        outputs.abort_upload(key, upload.id)
-    except Refused as error:
-        # The run must end all the same; reconcile.log keeps what is printed.
-        print(f"parts of {key} may be left in {outputs.name}: {error}")

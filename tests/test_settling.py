@@ -1,0 +1,340 @@
+"""What becomes of an upload in parts once its node has ended, or never began."""
+
+import hashlib
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import pytest
+import urllib3
+
+from bucket import Bucket, BucketError, StoredPart
+from dag import run as runs, schedd, uploads
+from dag.manifest import Manifest, Row, parse
+from dag.pipeline import Pipeline
+from dag.run import Run
+from pool.personal import PersonalPool
+from post.reconcile import reconcile
+from post.uploads import what_is_wrong
+from tests.conftest import PROJECT, Archive
+from tests.faulty_s3 import Fault, FaultyS3
+
+KEY = "scenes/with ; sign.tif"
+PARTS = (b"first part " * 1000, b"second part " * 1000, b"last")
+
+
+def md5(content: bytes) -> str:
+    return hashlib.md5(content, usedforsecurity=False).hexdigest()
+
+
+@dataclass(frozen=True)
+class Begun:
+    """A run of one large image, for which an upload was begun.
+
+    As it is when its DAG has left the queue; what its node did is up to the test.
+    """
+
+    run: Run
+    pipeline: Pipeline
+    cogs: Bucket
+    said: list[str]
+
+    @property
+    def rows(self) -> list[Row]:
+        return list(runs.load_rows(self.run).rows)
+
+    @property
+    def upload(self) -> str:
+        return uploads.recorded(self.run)[1]
+
+    def open(self) -> None:
+        uploads.open_all(self.run, self.pipeline, self.rows, self.said.append)
+
+    def send(self, parts: Sequence[bytes] = PARTS) -> None:
+        """As HTCondor does when a node leaves these parts."""
+        self.cogs.write("scenes/with ; sign.jpg", b"the jpeg", "image/jpeg")
+        trust = urllib3.PoolManager(ca_certs=str(self.pipeline.store.ca_certs))
+        for number, content in enumerate(parts, start=1):
+            url = self.cogs.url_to_write_part(KEY, self.upload, number)
+            assert trust.request("PUT", url, body=content).status == 200
+
+    def tell(self, parts: Sequence[bytes] = PARTS) -> None:
+        """As a node's result does that made these parts."""
+        whole = b"".join(parts)
+        described = [{"bytes": len(part), "md5": md5(part)} for part in parts]
+        cog = {"bytes": len(whole), "md5": md5(whole), "parts": described}
+        jpeg = {"bytes": len(b"the jpeg"), "md5": md5(b"the jpeg")}
+        told = {"ok": True, "cog": cog, "jpeg": jpeg}
+        (self.run.results_directory / "row1.json").write_text(json.dumps(told))
+
+    def reason(self) -> str | None:
+        """Reconcile; returns why the row failed, None if it did not."""
+        outcome = reconcile(self.run, self.pipeline)
+        assert outcome.processed + outcome.failed == 1
+        inputs = self.pipeline.inputs()
+        if outcome.processed:
+            assert inputs.exists(self.run.processed_key)
+            return None
+        ((*_, reason),) = [
+            row.fields for row in parse(inputs.read(self.run.failed_key)).rows
+        ]
+        return reason
+
+    def reconcile_elsewhere(self) -> subprocess.Popen:
+        """Reconcile in a process that can be killed."""
+        command = (PROJECT / "cog_pipeline.py", "reconcile", self.run.directory)
+        return subprocess.Popen(
+            [sys.executable, *map(str, command)], stdout=subprocess.PIPE
+        )
+
+
+@pytest.fixture(autouse=True)
+def bindings(pool: PersonalPool) -> None:
+    """HTCondor's bindings in this process were imported before the pool was there."""
+    schedd.htcondor2.reload_config()
+
+
+def begin(archive: Archive, by_way_of: FaultyS3 | None = None) -> Begun:
+    endpoint = by_way_of.endpoint if by_way_of else archive.store.endpoint
+    pipeline = Pipeline(
+        directory=archive.directory,
+        store=replace(archive.store, endpoint=endpoint),
+        input_bucket=archive.maps.name,
+        output_bucket=archive.cogs.name,
+        largest_put=10_000,
+    )
+    pipeline.home.mkdir(exist_ok=True)
+    archive.upload_manifest("batch-raw.csv", [(KEY, 3)])
+    (manifest,) = archive.maps.list("batch-raw.csv")
+    content = archive.maps.read("batch-raw.csv")
+    run = runs.create(pipeline, manifest, content, ())
+    # As after the claim, which takes some seconds.
+    archive.maps.write(run.processing_key, content)
+    archive.maps.remove("batch-raw.csv")
+    row = Row(1, (KEY, "3"), key=KEY, bands=3, size=10_000)
+    runs.save_rows(run, Manifest((row,)))
+    return Begun(run, pipeline, archive.cogs, [])
+
+
+@pytest.fixture
+def begun(archive: Archive) -> Begun:
+    made = begin(archive)
+    made.open()
+    return made
+
+
+def test_parts_are_put_together(begun: Begun):
+    begun.send()
+    begun.tell()
+    assert begun.reason() is None
+    assert begun.cogs.read(KEY) == b"".join(PARTS)
+    assert begun.cogs.open_uploads(KEY) == ()
+
+
+@pytest.mark.parametrize(
+    ("sent", "said"),
+    [
+        (PARTS[:2], "part 3 of the 3 of its COG is not in the output bucket"),
+        ((PARTS[0], b"short", PARTS[2]), "part 2 of the 3 of its COG has 5 bytes"),
+        ((PARTS[0], PARTS[1].upper(), PARTS[2]), "is not what its node made"),
+        ((), "part 1 of the 3 of its COG is not in the output bucket"),
+    ],
+)
+def test_parts_of_another_attempt_are_no_success(
+    begun: Begun, sent: Sequence[bytes], said: str
+):
+    # Of the right size, by an earlier run: no success either.
+    old = b"o" * sum(map(len, PARTS))
+    begun.cogs.write(KEY, old)
+    begun.send(sent)
+    begun.tell()
+    assert said in begun.reason()
+    assert begun.cogs.read(KEY) == old
+    assert begun.cogs.open_uploads(KEY) == ()
+
+
+@pytest.mark.parametrize("result", [None, '{"ok": false, "reason": "broken"}', "{"])
+def test_a_node_that_failed_leaves_no_parts_behind(begun: Begun, result: str | None):
+    begun.send()
+    if result is not None:
+        (begun.run.results_directory / "row1.json").write_text(result)
+    assert begun.reason() is not None
+    assert begun.cogs.open_uploads(KEY) == ()
+    assert not begun.cogs.exists(KEY)
+
+
+def test_a_cog_that_was_sent_whole_leaves_no_upload_behind(begun: Begun):
+    begun.send(parts=())
+    begun.cogs.write(KEY, b"whole")
+    begun.tell(parts=(b"whole",))
+    result = begun.run.results_directory / "row1.json"
+    told = json.loads(result.read_text())
+    del told["cog"]["parts"]
+    result.write_text(json.dumps(told))
+    assert begun.reason() is None
+    assert begun.cogs.open_uploads(KEY) == ()
+
+
+# Where reconcile is killed: when it asks for this for the first time.
+STEPS = {
+    "reading the parts": ("GET", "uploadId"),
+    "completing": ("POST", "uploadId"),
+    "aborting": ("DELETE", "uploadId"),
+    "listing the outputs": ("GET", "list-type"),
+    "the CSV": ("PUT", "batch-"),
+    "removing the manifest": ("DELETE", "processing"),
+}
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize(
+    ("good", "step"),
+    [(True, step) for step in STEPS] + [(False, "aborting"), (False, "the CSV")],
+)
+def test_reconciling_is_killed_and_done_again(
+    archive: Archive, faulty_s3_server: FaultyS3, good: bool, step: str, when: str
+):
+    begun = begin(archive, faulty_s3_server)
+    begun.open()
+    begun.send(PARTS if good else PARTS[:2])
+    begun.tell()
+    fault = Fault(*STEPS[step], hangs=when)
+    with faulty_s3_server.suffering(fault):
+        process = begun.reconcile_elsewhere()
+        deadline = time.monotonic() + 60
+        while not fault.hung:
+            assert process.poll() is None, process.stdout.read()
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        process.kill()
+        process.wait()
+
+    again = begun.reason()
+
+    assert (again is None) == good
+    assert good or "part 3 of the 3" in again
+    assert not good or begun.cogs.read(KEY) == b"".join(PARTS)
+    assert begun.cogs.open_uploads(KEY) == ()
+
+
+def test_completing_whose_answer_is_lost_is_no_failure(
+    archive: Archive, faulty_s3_server: FaultyS3
+):
+    begun = begin(archive, faulty_s3_server)
+    begun.open()
+    begun.send()
+    begun.tell()
+    fault = Fault("POST", "uploadId", answer_lost=True)
+    refused = pytest.raises(BucketError, match="putting together")
+    with faulty_s3_server.suffering(fault), refused:
+        begun.reason()
+    assert begun.reason() is None
+
+
+def test_a_store_that_removes_no_parts_keeps_no_run_from_ending(
+    archive: Archive, faulty_s3_server: FaultyS3, capsys: pytest.CaptureFixture
+):
+    begun = begin(archive, faulty_s3_server)
+    begun.open()
+    with faulty_s3_server.suffering(Fault("DELETE", "uploadId", status=403)):
+        assert begun.reason() is not None
+    assert f"parts of {KEY} may be left" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("method", "said"),
+    [("GET", "the parts of"), ("POST", "putting together")],
+)
+def test_a_store_that_puts_nothing_together_fails_the_row(
+    archive: Archive, faulty_s3_server: FaultyS3, method: str, said: str
+):
+    begun = begin(archive, faulty_s3_server)
+    begun.open()
+    begun.send()
+    begun.tell()
+    with faulty_s3_server.suffering(Fault(method, "uploadId", status=403)):
+        assert said in begun.reason()
+    assert begun.cogs.open_uploads(KEY) == ()
+
+
+def test_an_upload_that_was_not_recorded_is_removed(
+    archive: Archive, faulty_s3_server: FaultyS3
+):
+    # Somebody else's, older than the run.
+    older = archive.cogs.begin_upload(KEY, "image/tiff")
+    time.sleep(1.1)
+    begun = begin(archive, faulty_s3_server)
+    fault = Fault("POST", "uploads", answer_lost=True)
+    refused = pytest.raises(BucketError, match="beginning to upload")
+    with faulty_s3_server.suffering(fault), refused:
+        begun.open()
+    assert len(archive.cogs.open_uploads(KEY)) == 2
+
+    begun.open()
+
+    left = {upload.id for upload in archive.cogs.open_uploads(KEY)}
+    assert left == {older, begun.upload}
+    begun.open()
+    assert {upload.id for upload in archive.cogs.open_uploads(KEY)} == left
+    assert begun.said == []
+
+
+def test_a_record_that_was_cut_off_is_none(begun: Begun):
+    file = begun.run.uploads_file
+    lost = begun.upload
+    file.write_text(file.read_text()[:-2])
+    begun.open()
+    assert begun.upload != lost
+    (left,) = begun.cogs.open_uploads(KEY)
+    assert left.id == begun.upload
+
+
+def test_a_store_that_lists_no_uploads_is_lived_with(
+    archive: Archive, faulty_s3_server: FaultyS3
+):
+    begun = begin(archive, faulty_s3_server)
+    begun.run.uploads_file.write_text("")
+    with faulty_s3_server.suffering(Fault("GET", "uploads", status=403)):
+        begun.open()
+    assert "may be left" in begun.said[0]
+    assert begun.upload
+
+
+def test_small_images_cost_no_request(archive: Archive, faulty_s3_server: FaultyS3):
+    begun = begin(archive, faulty_s3_server)
+    small = replace(begun.pipeline, largest_put=16 * 10_000)
+    before = len(faulty_s3_server.requests)
+    uploads.open_all(begun.run, small, begun.rows, begun.said.append)
+    uploads.abort_all(begun.run, small, begun.said.append)
+    assert len(faulty_s3_server.requests) == before
+
+
+MADE = ((10, md5(b"a")), (3, md5(b"b")))
+
+
+@pytest.mark.parametrize(
+    ("etags", "ended_well", "wrong"),
+    [
+        ((md5(b"a"), md5(b"b")), False, None),
+        # A store that encrypts: the ETags are no MD5s, though they look like some.
+        ((md5(b"x"), md5(b"y")), True, None),
+        ((md5(b"x"), md5(b"y")), False, "part 1 of the 2"),
+        ((md5(b"a"), md5(b"y")), True, "part 2 of the 2"),
+    ],
+)
+def test_parts_are_known_by_their_etags_or_by_a_job_that_ended_well(
+    etags: tuple[str, str], ended_well: bool, wrong: str | None
+):
+    there = {
+        number: StoredPart(size, etag)
+        for number, ((size, _), etag) in enumerate(
+            zip(MADE, etags, strict=True), start=1
+        )
+    }
+    # One more, of an earlier attempt.
+    there[3] = StoredPart(7, md5(b"c"))
+    said = what_is_wrong(MADE, there, ended_well)
+    assert said is None if wrong is None else wrong in said
