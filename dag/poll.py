@@ -30,6 +30,7 @@ from dag.manifest import (
 )
 from dag.pipeline import Pipeline
 from dag.run import Run
+from dag.uploads import Upload
 
 Say = Callable[[str], None]
 Reconcile = Callable[[Run, Pipeline], object]
@@ -221,7 +222,7 @@ def _submit(run: Run, pipeline: Pipeline, rows: list[Row], say: Say) -> int:
 
 
 def _nodes(
-    pipeline: Pipeline, rows: list[Row], begun: Mapping[int, str]
+    pipeline: Pipeline, rows: list[Row], begun: Mapping[int, Upload]
 ) -> Iterator[render.Node]:
     by_shadow = signing.shadow_signs(pipeline, schedd.version())
     inputs, outputs = pipeline.inputs(), pipeline.outputs()
@@ -231,10 +232,9 @@ def _nodes(
         else:
             prefix = pipeline.output_prefix
             urls = signing.presigned_urls(inputs, outputs, prefix, row)
-        parts = {}
-        if row.number in begun:
-            parts = uploads.part_urls(outputs, pipeline, row, begun[row.number])
-        limits = uploads.limits(row, pipeline.largest_put)
+        limits, parts = uploads.limits(row, pipeline.largest_put), {}
+        if upload := begun.get(row.number):
+            parts = uploads.part_urls(outputs, upload, limits.most_parts)
         yield render.node(row, urls, pipeline.node_options, limits, parts)
 
 

@@ -10,10 +10,9 @@ import json
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from itertools import starmap
+from dataclasses import asdict, dataclass
 
 from bucket import Bucket, Refused
-from dag import run as runs
 from dag.files import write_atomically
 from dag.manifest import Row
 from dag.pipeline import Pipeline
@@ -31,6 +30,20 @@ _MOST_PARTS = 1000
 _FEW_PARTS = 64
 
 
+@dataclass(frozen=True)
+class Upload:
+    """The upload in parts of one row's COG.
+
+    Attributes:
+        row: its number.
+        key: of the COG.
+    """
+
+    row: int
+    key: str
+    id: str
+
+
 def limits(row: Row, largest: int) -> Limits:
     """What a row's node may send back; ``largest`` is that of one PUT, in bytes."""
     expected = _GROWTH * row.size
@@ -41,8 +54,10 @@ def limits(row: Row, largest: int) -> Limits:
     return Limits(largest, min(-(-expected // part), _MOST_PARTS), part)
 
 
-def open_all(run: Run, pipeline: Pipeline, rows: list[Row], say: Say) -> dict[int, str]:
-    """Begin an upload for each row that may need one; their ids by rows' numbers.
+def open_all(
+    run: Run, pipeline: Pipeline, rows: list[Row], say: Say
+) -> dict[int, Upload]:
+    """Begin an upload for each row that may need one; by the rows' numbers.
 
     Can be repeated after a crash: what was begun is recorded in the run directory,
     and what the crash kept from being recorded is looked for and aborted.
@@ -52,74 +67,62 @@ def open_all(run: Run, pipeline: Pipeline, rows: list[Row], say: Say) -> dict[in
         return {}
     outputs = pipeline.outputs()
     begun = recorded(run)
-    waiting = [row for row in large if row.number not in begun]
+    waiting = [
+        (row.number, pipeline.output_prefix + row.key)
+        for row in large
+        if row.number not in begun
+    ]
     if run.uploads_file.exists() and waiting:
-        _abort_lost(run, pipeline, outputs, waiting[0], say)
+        _abort_lost(run, pipeline, outputs, waiting[0][1], say)
     # Without the line that a crash may have cut off.
-    write_atomically(run.uploads_file, "".join(starmap(_line, begun.items())))
-    for row in waiting:
-        upload = outputs.begin_upload(output_key(pipeline, row), "image/tiff")
-        begun[row.number] = upload
+    write_atomically(run.uploads_file, "".join(map(_line, begun.values())))
+    for number, key in waiting:
+        begun[number] = Upload(number, key, outputs.begin_upload(key, "image/tiff"))
         with run.uploads_file.open("a") as file:
-            file.write(_line(row.number, upload))
+            file.write(_line(begun[number]))
             file.flush()
             os.fsync(file.fileno())
     return begun
 
 
-def part_urls(
-    outputs: Bucket, pipeline: Pipeline, row: Row, upload: str
-) -> dict[str, str]:
-    """Where the parts that a row's node may leave go, by the names of the files."""
-    key = output_key(pipeline, row)
-    count = limits(row, pipeline.largest_put).most_parts
+def part_urls(outputs: Bucket, upload: Upload, count: int) -> dict[str, str]:
+    """Where the parts that a node may leave go, by the names of the files."""
     return {
-        part_name(number): outputs.url_to_write_part(key, upload, number)
+        part_name(number): outputs.url_to_write_part(upload.key, upload.id, number)
         for number in range(1, count + 1)
     }
 
 
-def output_key(pipeline: Pipeline, row: Row) -> str:
-    """The key that a row's COG will have."""
-    return pipeline.output_prefix + row.key
-
-
-def recorded(run: Run) -> dict[int, str]:
-    """The ids of the uploads that a run began, by their rows' numbers."""
+def recorded(run: Run) -> dict[int, Upload]:
+    """The uploads that a run began, by their rows' numbers."""
     if not run.uploads_file.exists():
         return {}
     lines = run.uploads_file.read_text().splitlines(keepends=True)
-    told = [json.loads(line) for line in lines if line.endswith("\n")]
-    return {upload["row"]: upload["id"] for upload in told}
-
-
-def _line(number: int, upload: str) -> str:
-    return json.dumps({"row": number, "id": upload}) + "\n"
+    begun = [Upload(**json.loads(line)) for line in lines if line.endswith("\n")]
+    return {upload.row: upload for upload in begun}
 
 
 def abort_all(run: Run, pipeline: Pipeline, say: Say) -> None:
     """Abort the uploads that a run began; those that are complete stay so."""
-    begun = recorded(run)
-    if not begun:
-        return
     outputs = pipeline.outputs()
-    for row in runs.load_rows(run).rows:
-        if row.number in begun:
-            key = output_key(pipeline, row)
-            with _said_if_refused(outputs, key, say):
-                outputs.abort_upload(key, begun[row.number])
+    for upload in recorded(run).values():
+        with _said_if_refused(outputs, upload.key, say):
+            outputs.abort_upload(upload.key, upload.id)
+
+
+def _line(upload: Upload) -> str:
+    return json.dumps(asdict(upload)) + "\n"
 
 
 def _abort_lost(
-    run: Run, pipeline: Pipeline, outputs: Bucket, row: Row, say: Say
+    run: Run, pipeline: Pipeline, outputs: Bucket, key: str, say: Say
 ) -> None:
-    """Abort an upload that was begun for a row, but not recorded.
+    """Abort an upload that was begun, but not recorded.
 
-    Uploads are begun one after the other: only the first row without a record can
-    have one. No other run converts its image at the same time; an upload that is
-    older than the run is somebody else's.
+    Uploads are begun one after the other: only the first row without a record, that
+    of this key, can have one. No other run converts its image at the same time; an
+    upload that is older than the run is somebody else's.
     """
-    key = output_key(pipeline, row)
     claimed = pipeline.inputs().stat(run.processing_key).modified
     with _said_if_refused(outputs, key, say):
         for found in outputs.open_uploads(key):

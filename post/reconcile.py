@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 import shutil
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
@@ -19,6 +20,9 @@ from dag.schedd import LastWord
 from dag.uploads import abort_all
 from post import results, uploads
 from post.results import NodeResult
+
+# Of an object that was put in one piece and not encrypted, S3 gives the MD5.
+_MD5 = re.compile(r"[0-9a-f]{32}")
 
 
 @dataclass(frozen=True)
@@ -103,9 +107,8 @@ def _judge(
     """Part the rows into those processed and those failed, these with reasons."""
     convertible = runs.convertible(manifest.rows)
     last_words = schedd.last_words(run.node_log)
-    numbers = {row.number for row in convertible}
-    ended_well = {n for n in numbers if node_name(n) not in last_words}
-    apart = uploads.complete(run, pipeline, convertible, told, ended_well)
+    ended_well = {number for number in told if node_name(number) not in last_words}
+    apart = uploads.complete(run, pipeline, told, ended_well)
     stored = _stored_outputs(pipeline, convertible)
     claimed = _claimed(run, pipeline)
     processed, failed = [], []
@@ -142,11 +145,8 @@ def _what_is_missing(
                 f"{key} in the output bucket has {found.size} bytes, "
                 f"but its node made {size}"
             )
-        # Of an object that is not encrypted, S3 gives the MD5, or one of its parts'.
-        etags = {md5}
-        if kind == "cog" and result.parts:
-            etags.add(uploads.etag(result.parts))
-        if found.etag not in etags and found.modified < claimed:
+        same = _MD5.fullmatch(found.etag) and found.etag == md5
+        if not same and found.modified < claimed:
             return f"{key} in the output bucket is older than this run"
     return None
 

@@ -12,7 +12,6 @@ from dag.run import Run, node_name
 # A presigned URL's query is a key for a week: it never goes into a reason.
 _SIGNED_QUERY = re.compile(r"\?[^\s\"']*(X-Amz|Signature)[^\s\"']*")
 _LONGEST_REASON = 500
-_MD5 = re.compile(r"[0-9a-f]{32}")
 
 
 @dataclass(frozen=True)
@@ -58,9 +57,7 @@ def read(run: Run, row: Row) -> NodeResult | None:
 
 
 def _size_and_md5(told: dict[str, Any]) -> tuple[int, str]:
-    if not _MD5.fullmatch(told["md5"]):
-        raise ValueError(f"{told['md5']!r} is no MD5")
-    return int(told["bytes"]), told["md5"]
+    return int(told["bytes"]), str(told["md5"])
 
 
 def presentable(reason: str) -> str:

@@ -1,20 +1,18 @@
 """Put COGs together that arrived in parts."""
 
-import hashlib
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 
 from bucket import Bucket, Refused, StoredPart, UploadMissing
 from dag import uploads
-from dag.manifest import Row
 from dag.pipeline import Pipeline
 from dag.run import Run
+from dag.uploads import Upload
 from post.results import NodeResult
 
 
 def complete(
     run: Run,
     pipeline: Pipeline,
-    rows: Iterable[Row],
     told: Mapping[int, NodeResult],
     ended_well: Collection[int],
 ) -> dict[int, str]:
@@ -33,24 +31,15 @@ def complete(
     Raises:
         BucketError: try again later.
     """
-    begun = uploads.recorded(run)
-    outputs = pipeline.outputs() if begun else None
+    outputs = pipeline.outputs()
     reasons = {}
-    for row in rows:
-        result = told.get(row.number)
-        if row.number in begun and result and result.parts:
-            key, upload = uploads.output_key(pipeline, row), begun[row.number]
-            well = row.number in ended_well
-            if why := _complete(outputs, key, upload, result.parts, well):
-                reasons[row.number] = why
+    for number, upload in uploads.recorded(run).items():
+        result = told.get(number)
+        if result and result.parts:
+            well = number in ended_well
+            if why := _complete(outputs, upload, result.parts, well):
+                reasons[number] = why
     return reasons
-
-
-def etag(parts: Collection[tuple[int, str]]) -> str:
-    """The ETag that S3 gives to an object that was put together of parts."""
-    md5s = b"".join(bytes.fromhex(md5) for _, md5 in parts)
-    whole = hashlib.md5(md5s, usedforsecurity=False).hexdigest()
-    return f"{whole}-{len(parts)}"
 
 
 def what_is_wrong(
@@ -86,18 +75,17 @@ def what_is_wrong(
 
 def _complete(
     outputs: Bucket,
-    key: str,
-    upload: str,
+    upload: Upload,
     parts: Collection[tuple[int, str]],
     ended_well: bool,
 ) -> str | None:
     """Put an object together; returns why it cannot be."""
     try:
-        there = outputs.parts(key, upload)
+        there = outputs.parts(upload.key, upload.id)
         wrong = what_is_wrong(parts, there, ended_well)
         if wrong is None:
             etags = [there[number].etag for number in range(1, len(parts) + 1)]
-            outputs.complete_upload(key, upload, etags)
+            outputs.complete_upload(upload.key, upload.id, etags)
     except UploadMissing:
         return None
     except Refused as error:

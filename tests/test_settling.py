@@ -48,7 +48,7 @@ class Begun:
 
     @property
     def upload(self) -> str:
-        return uploads.recorded(self.run)[1]
+        return uploads.recorded(self.run)[1].id
 
     def open(self) -> None:
         uploads.open_all(self.run, self.pipeline, self.rows, self.said.append)
@@ -234,6 +234,21 @@ def test_completing_whose_answer_is_lost_is_no_failure(
     assert begun.reason() is None
 
 
+def test_completing_that_fails_late_is_tried_again(
+    archive: Archive, faulty_s3_server: FaultyS3
+):
+    begun = begin(archive, faulty_s3_server)
+    begun.open()
+    begun.send()
+    begun.tell()
+    # S3 answers before it is done; the error stands in an answer that says 200.
+    fault = Fault("POST", "uploadId", status=200)
+    refused = pytest.raises(BucketError, match="it may later")
+    with faulty_s3_server.suffering(fault), refused:
+        begun.reason()
+    assert begun.reason() is None
+
+
 def test_a_store_that_removes_no_parts_keeps_no_run_from_ending(
     archive: Archive, faulty_s3_server: FaultyS3, capsys: pytest.CaptureFixture
 ):
@@ -272,11 +287,14 @@ def test_an_upload_that_was_not_recorded_is_removed(
     with faulty_s3_server.suffering(fault), refused:
         begun.open()
     assert len(archive.cogs.open_uploads(KEY)) == 2
+    beside = f"{KEY}f"
+    archive.cogs.begin_upload(beside, "image/tiff")
 
     begun.open()
 
     left = {upload.id for upload in archive.cogs.open_uploads(KEY)}
     assert left == {older, begun.upload}
+    assert archive.cogs.open_uploads(beside)
     begun.open()
     assert {upload.id for upload in archive.cogs.open_uploads(KEY)} == left
     assert begun.said == []
@@ -310,6 +328,7 @@ def test_small_images_cost_no_request(archive: Archive, faulty_s3_server: Faulty
     uploads.open_all(begun.run, small, begun.rows, begun.said.append)
     uploads.abort_all(begun.run, small, begun.said.append)
     assert len(faulty_s3_server.requests) == before
+    assert not begun.run.uploads_file.exists()
 
 
 MADE = ((10, md5(b"a")), (3, md5(b"b")))
