@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
-from bucket import Bucket, BucketError, StoredObject
+from bucket import Bucket, BucketError, ObjectMissing, StoredObject
 from dag import (
     claim,
     overlap,
@@ -68,14 +68,10 @@ def poll(pipeline: Pipeline, reconcile: Reconcile, say: Say) -> list[Run]:
             with _collected(errors, say, manifest.key):
                 if manifest.key + claim.SUFFIX in found.claims:
                     _say_claimed(manifest, inputs, say)
-                    continue
-                content, etag = inputs.read_with_etag(manifest.key)
-                if etag != manifest.etag:
-                    say(f"{manifest.key} is being uploaded; the next poll takes it")
-                    continue
-                run = runs.create(pipeline, manifest, content, found.ours)
-                begun.append(run)
-                _carry_on(run, inputs, pipeline, reconcile, say)
+                elif (content := _read(manifest, inputs, say)) is not None:
+                    run = runs.create(pipeline, manifest, content, found.ours)
+                    begun.append(run)
+                    _carry_on(run, inputs, pipeline, reconcile, say)
     if errors:
         raise errors[0]
     return begun
@@ -107,6 +103,19 @@ def look(inputs: Bucket, pipeline: Pipeline) -> Found:
         elif fnmatch.fnmatchcase(each.key, pipeline.pattern):
             found.manifests.append(each)
     return found
+
+
+def _read(manifest: StoredObject, inputs: Bucket, say: Say) -> bytes | None:
+    """A manifest as it was listed, or None when it has gone or changed since."""
+    try:
+        content, etag = inputs.read_with_etag(manifest.key)
+    except ObjectMissing:
+        say(f"{manifest.key} was taken or removed since it was listed")
+        return None
+    if etag != manifest.etag:
+        say(f"{manifest.key} is being uploaded; the next poll takes it")
+        return None
+    return content
 
 
 def _say_claimed(manifest: StoredObject, inputs: Bucket, say: Say) -> None:

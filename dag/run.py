@@ -273,9 +273,9 @@ def convertible(rows: Iterable[Row]) -> list[Row]:
 
 
 @contextmanager
-def alone(directory: Path) -> Iterator[None]:
+def alone(directory: Path, lock_name: str = "lock") -> Iterator[None]:
     """Wait until no other process has this directory for itself, and have it."""
-    with (directory / "lock").open("w") as lock:
+    with (directory / lock_name).open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 

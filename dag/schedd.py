@@ -103,9 +103,15 @@ def submit_dag(dag_file: Path, attributes: dict[str, str], max_jobs: int) -> int
 
 
 def find(attribute: str, value: str) -> Job | None:
-    """The job in the queue, of any user, whose attribute has this value."""
+    """The first job in the queue, of any user, whose attribute has this value."""
     constraint = f"{attribute} =?= {classad2.quote(value)}"
-    return next(_query(constraint), None)
+    return min(_query(constraint), key=lambda job: job.cluster, default=None)
+
+
+def remove(cluster: int, why: str) -> None:
+    with _explained(f"the removal of job {cluster}"):
+        remove = htcondor2.JobAction.Remove
+        _schedd().act(remove, f"ClusterId == {cluster}", (why, 0))
 
 
 def still_there(attribute: str, value: str) -> int:
