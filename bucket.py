@@ -83,6 +83,7 @@ class StoredObject:
 class StoredPart:
     """A part of an upload that is not complete; ``size`` is in bytes."""
 
+    number: int
     size: int
     etag: str
 
@@ -258,17 +259,19 @@ class Bucket:
                 "PUT", self.name, key, _PRESIGNED_FOR, extra_query_params=query
             )
 
-    def parts(self, key: str, upload: str) -> dict[int, StoredPart]:
-        """The parts that arrived, by number, of the first thousand.
+    def parts(self, key: str, upload: str) -> tuple[StoredPart, ...]:
+        """The parts that arrived, the first thousand.
+
+        Some stores keep, and tell of, parts that were replaced.
 
         Raises UploadMissing when there is no such upload.
         """
         with self._explained("the parts of {name}/" + key):
             listed = self._client._list_parts(self.name, key, upload)
-        return {
-            part.part_number: StoredPart(part.size or 0, part.etag)
+        return tuple(
+            StoredPart(part.part_number, part.size or 0, part.etag)
             for part in listed.parts
-        }
+        )
 
     def complete_upload(self, key: str, upload: str, etags: Sequence[str]) -> None:
         """Make an object of the parts 1, 2, … that have these ETags.

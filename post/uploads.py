@@ -43,32 +43,32 @@ def complete(
 
 
 def what_is_wrong(
-    parts: Collection[tuple[int, str]],
-    there: Mapping[int, StoredPart],
+    made: Collection[tuple[int, str]],
+    there: Collection[StoredPart | None],
     ended_well: bool,
 ) -> str | None:
     """Why parts that arrived are not those that a node made; None if they are.
 
     Args:
-        parts: size in bytes and MD5 of each part that the node made.
-        there: what arrived, by number.
+        made: size in bytes and MD5 of each part that the node made.
+        there: what arrived of each.
         ended_well: whether the node's last job sent all it had to. Of a node that
             was tried again, parts of several attempts may be there.
     """
-    numbered = list(enumerate(parts, start=1))
-    same = [n in there and there[n].etag == md5 for n, (_, md5) in numbered]
+    pairs = list(zip(made, there, strict=True))
     # A store that encrypts gives ETags that are no MD5s, for any of the parts.
-    told_by_etag = any(same) or not ended_well
-    for (number, (size, _)), equal in zip(numbered, same, strict=True):
-        part = f"part {number} of the {len(same)} of its COG"
-        if number not in there:
+    any_same = any(found and found.etag == md5 for (_, md5), found in pairs)
+    told_by_etag = any_same or not ended_well
+    for number, ((size, md5), found) in enumerate(pairs, start=1):
+        part = f"part {number} of the {len(pairs)} of its COG"
+        if found is None:
             return f"{part} is not in the output bucket"
-        if there[number].size != size:
+        if found.size != size:
             return (
-                f"{part} has {there[number].size} bytes in the output bucket, "
+                f"{part} has {found.size} bytes in the output bucket, "
                 f"but its node made {size}"
             )
-        if told_by_etag and not equal:
+        if told_by_etag and found.etag != md5:
             return f"{part} in the output bucket is not what its node made"
     return None
 
@@ -76,18 +76,28 @@ def what_is_wrong(
 def _complete(
     outputs: Bucket,
     upload: Upload,
-    parts: Collection[tuple[int, str]],
+    made: Collection[tuple[int, str]],
     ended_well: bool,
 ) -> str | None:
     """Put an object together; returns why it cannot be."""
     try:
-        there = outputs.parts(upload.key, upload.id)
-        wrong = what_is_wrong(parts, there, ended_well)
+        there = _those_made(made, outputs.parts(upload.key, upload.id))
+        wrong = what_is_wrong(made, there, ended_well)
         if wrong is None:
-            etags = [there[number].etag for number in range(1, len(parts) + 1)]
+            etags = [part.etag for part in there]
             outputs.complete_upload(upload.key, upload.id, etags)
     except UploadMissing:
         return None
     except Refused as error:
         return f"its COG could not be put together of its parts: {error}"
     return wrong
+
+
+def _those_made(
+    made: Collection[tuple[int, str]], there: Collection[StoredPart]
+) -> list[StoredPart | None]:
+    """Of each part that a node made, what arrived; rather what is the same."""
+    best: dict[int, StoredPart] = {part.number: part for part in there}
+    md5s = dict(enumerate((md5 for _, md5 in made), start=1))
+    best |= {part.number: part for part in there if md5s.get(part.number) == part.etag}
+    return [best.get(number) for number in md5s]

@@ -37,8 +37,6 @@ class Fault:
         cut_after: drop the connection after so many bytes of a body; at once
             where there is none.
         answer_lost: let the server do it, and drop the connection then.
-        hangs: "before" the server is asked, or "after" it did what it was asked:
-            never answer, and set ``hung``.
         probability: of befalling a request that matches.
         times: how many more requests it befalls, None for all.
     """
@@ -49,8 +47,6 @@ class Fault:
     bytes_per_second: float | None = None
     cut_after: int | None = None
     answer_lost: bool = False
-    hangs: str | None = None
-    hung: bool = False
     probability: float = 1
     times: int | None = None
 
@@ -163,13 +159,7 @@ class _Handler(BaseHTTPRequestHandler):
                 return
             if fault.cut_after is not None and fault.cut_after == 0:
                 raise _Dropped
-        hanging = [fault for fault in faults if fault.hangs]
-        if any(fault.hangs == "before" for fault in hanging):
-            self._hang(hanging)
         with self._forwarded(length, faults) as answer:
-            if hanging:
-                answer.read()
-                self._hang(hanging)
             if any(fault.answer_lost for fault in faults):
                 answer.read()
                 raise _Dropped
@@ -184,14 +174,6 @@ class _Handler(BaseHTTPRequestHandler):
                 self.wfile.write(block)
             if size and answer.length:
                 raise _Dropped
-
-    def _hang(self, faults: list[Fault]) -> None:
-        for fault in faults:
-            fault.hung = True
-        # Until who asked is gone.
-        while self.connection.recv(_BLOCK):
-            pass
-        raise _Dropped
 
     @contextmanager
     def _forwarded(
