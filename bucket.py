@@ -44,6 +44,10 @@ class ObjectMissing(BucketError):
     """The object is not there."""
 
 
+class BucketMissing(BucketError):
+    """The bucket is not there."""
+
+
 class UploadMissing(BucketError):
     """The upload in parts is not there: completed, aborted, or never begun."""
 
@@ -230,6 +234,11 @@ class Bucket:
         with self._explained("making the bucket {name}"):
             self._client.make_bucket(self.name)
 
+    def destroy(self) -> None:
+        """Remove a bucket, which must be empty."""
+        with self._explained("removing the bucket {name}"):
+            self._client.remove_bucket(self.name)
+
     def url_to_read(self, key: str) -> str:
         """A URL that reads the object for seven days without keys."""
         with self._explained("signing {name}/" + key):
@@ -293,7 +302,7 @@ class Bucket:
         try:
             with self._explained("removing parts of {name}/" + key):
                 self._client._abort_multipart_upload(self.name, key, upload)
-        except UploadMissing:
+        except (BucketMissing, UploadMissing):
             pass
 
     def open_uploads(self, key: str) -> tuple[OpenUpload, ...]:
@@ -330,6 +339,7 @@ def _refusal(what: str, code: str, message: str) -> BucketError:
 
 
 _KINDS = {
+    "NoSuchBucket": BucketMissing,
     "NoSuchKey": ObjectMissing,
     "NoSuchUpload": UploadMissing,
     "AccessDenied": Refused,

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Mapping
 
-from bucket import Bucket, Refused, StoredPart, UploadMissing
+from bucket import Bucket, BucketMissing, Refused, StoredPart, UploadMissing
 from dag import uploads
 from dag.pipeline import Pipeline
 from dag.run import Run
@@ -86,7 +86,7 @@ def _complete(
         if wrong is None:
             etags = [part.etag for part in there]
             outputs.complete_upload(upload.key, upload.id, etags)
-    except UploadMissing:
+    except (BucketMissing, UploadMissing):
         return None
     except Refused as error:
         return f"its COG could not be put together of its parts: {error}"

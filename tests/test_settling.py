@@ -235,6 +235,12 @@ def test_parts_that_were_replaced_are_left_out(
                 assert begun.cogs.open_uploads(KEY) == ()
 
 
+def test_an_output_bucket_that_was_deleted_fails_the_row(begun: Begun):
+    begun.tell()
+    deleted = replace(begun.pipeline, output_bucket=f"{begun.cogs.name}-deleted")
+    assert "is not in the output bucket" in replace(begun, pipeline=deleted).reason()
+
+
 def test_completing_whose_answer_is_lost_is_no_failure(
     archive: Archive, faulty_s3_server: FaultyS3
 ):
