@@ -3,7 +3,7 @@
 import io
 import os
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -12,6 +12,7 @@ from pathlib import Path
 import certifi
 import minio
 import urllib3
+from minio.datatypes import Part
 from minio.error import MinioException, S3Error
 from urllib3.exceptions import HTTPError
 
@@ -29,6 +30,8 @@ _MEANING = {
     "InvalidAccessKeyId": "the access key is not known there: check the key files",
     "NoSuchBucket": "there is no such bucket",
     "NoSuchKey": "there is no such object",
+    "NoSuchUpload": "there is no such upload, or no longer",
+    "NotImplemented": "the server cannot do this",
     "SignatureDoesNotMatch": "the secret key is wrong: check the key files",
 }
 
@@ -45,7 +48,12 @@ class BucketMissing(BucketError):
     """The bucket is not there."""
 
 
-_KINDS = {"NoSuchKey": ObjectMissing, "NoSuchBucket": BucketMissing}
+class UploadMissing(BucketError):
+    """The upload in parts is not there: completed, aborted, or never begun."""
+
+
+class Refused(BucketError):
+    """The server will not do this, however often it is asked."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +81,23 @@ class StoredObject:
     size: int
     etag: str
     modified: datetime
+
+
+@dataclass(frozen=True)
+class StoredPart:
+    """A part of an upload that is not complete; ``size`` is in bytes."""
+
+    number: int
+    size: int
+    etag: str
+
+
+@dataclass(frozen=True)
+class OpenUpload:
+    """An upload in parts that is not complete."""
+
+    id: str
+    begun: datetime
 
 
 class Bucket:
@@ -224,6 +249,72 @@ class Bucket:
         with self._explained("signing {name}/" + key):
             return self._client.presigned_put_object(self.name, key, _PRESIGNED_FOR)
 
+    def begin_upload(self, key: str, content_type: str) -> str:
+        """Begin to upload an object in parts; returns the upload's id.
+
+        Nothing is to be seen of the object, and what is there under its key stays,
+        until the upload is completed.
+        """
+        with self._explained("beginning to upload {name}/" + key):
+            return self._client._create_multipart_upload(
+                self.name, key, {"Content-Type": content_type}
+            )
+
+    def url_to_write_part(self, key: str, upload: str, number: int) -> str:
+        """A URL that writes a part, counted from 1, for seven days without keys."""
+        query = {"partNumber": str(number), "uploadId": upload}
+        with self._explained("signing {name}/" + key):
+            return self._client.get_presigned_url(
+                "PUT", self.name, key, _PRESIGNED_FOR, extra_query_params=query
+            )
+
+    def parts(self, key: str, upload: str) -> tuple[StoredPart, ...]:
+        """The parts that arrived, the first thousand.
+
+        Some stores keep, and tell of, parts that were replaced.
+
+        Raises UploadMissing when there is no such upload.
+        """
+        with self._explained("the parts of {name}/" + key):
+            listed = self._client._list_parts(self.name, key, upload)
+        return tuple(
+            StoredPart(part.part_number, part.size or 0, part.etag)
+            for part in listed.parts
+        )
+
+    def complete_upload(self, key: str, upload: str, etags: Sequence[str]) -> None:
+        """Make an object of the parts 1, 2, … that have these ETags.
+
+        Raises UploadMissing when there is no such upload, Refused when other parts
+        arrived.
+        """
+        parts = [Part(number, etag) for number, etag in enumerate(etags, start=1)]
+        with self._explained("putting together {name}/" + key):
+            done = self._client._complete_multipart_upload(
+                self.name, key, upload, parts
+            )
+            # S3 answers before it is done, and may have to say that it failed.
+            if not done.etag:
+                raise ValueError("the server could not do it; it may later")
+
+    def abort_upload(self, key: str, upload: str) -> None:
+        """Remove an upload and its parts; no error when it is gone already."""
+        try:
+            with self._explained("removing parts of {name}/" + key):
+                self._client._abort_multipart_upload(self.name, key, upload)
+        except (BucketMissing, UploadMissing):
+            pass
+
+    def open_uploads(self, key: str) -> tuple[OpenUpload, ...]:
+        """The uploads in parts of an object that are not complete."""
+        with self._explained("the uploads of {name}/" + key):
+            listed = self._client._list_multipart_uploads(self.name, prefix=key)
+        return tuple(
+            OpenUpload(found.upload_id, found.initiated_time)
+            for found in listed.uploads
+            if found.object_name == key
+        )
+
     def _explained(self, what: str):
         return _explained(what.replace("{name}", self.name) + f" at {self.endpoint}")
 
@@ -245,3 +336,16 @@ def _explained(what: str) -> Iterator[None]:
 def _refusal(what: str, code: str, message: str) -> BucketError:
     kind = _KINDS.get(code, BucketError)
     return kind(f"{what}: {_MEANING.get(code, message)} ({code})")
+
+
+_KINDS = {
+    "NoSuchBucket": BucketMissing,
+    "NoSuchKey": ObjectMissing,
+    "NoSuchUpload": UploadMissing,
+    "AccessDenied": Refused,
+    "EntityTooSmall": Refused,
+    "InvalidPart": Refused,
+    "InvalidPartOrder": Refused,
+    "MethodNotAllowed": Refused,
+    "NotImplemented": Refused,
+}

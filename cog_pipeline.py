@@ -209,6 +209,12 @@ def _period(context: click.Context, parameter: click.Parameter, every: int) -> i
 @click.option(
     "--insecure-http", is_flag=True, help="Speak plain http, for test endpoints."
 )
+@click.option(
+    "--largest-put",
+    type=click.IntRange(min=1),
+    default=pipelines.LARGEST_PUT,
+    hidden=True,  # for the tests: no store is known to take less
+)
 @_node_options
 def launch(
     access_key: Path | None,
@@ -227,6 +233,7 @@ def launch(
     retry_seconds: int,
     ca_certs: Path | None,
     insecure_http: bool,
+    largest_put: int,
     **node_options: str | tuple[str, ...] | bool | None,
 ) -> None:
     """Launch the pipeline here: poll at once, and then for ever.
@@ -263,6 +270,7 @@ def launch(
         retry_seconds=retry_seconds,
         submit_options=submit_options,
         node_options=_said(node_options),
+        largest_put=largest_put,
     )
     try:
         with console.status("checking the endpoint, the buckets and HTCondor"):

@@ -11,6 +11,8 @@ from dag.errors import PipelineError
 from dag.files import write_atomically
 
 SIGNINGS = ("auto", "shadow", "presigned")
+# One PUT ends at 5 GiB on AWS and Ceph.
+LARGEST_PUT = 4 * 2**30
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,7 @@ class Pipeline:
         retry_seconds: how long a reconcile that failed waits for its next attempt.
         submit_options: lines that end every node's submit description.
         node_options: options of bin/generate_cogs.sh for every node.
+        largest_put: of a COG that is uploaded at once and not in parts, in bytes.
     """
 
     directory: Path
@@ -45,6 +48,7 @@ class Pipeline:
     container_image: str | None = None
     submit_options: tuple[str, ...] = ()
     node_options: tuple[str, ...] = ()
+    largest_put: int = LARGEST_PUT
 
     @property
     def identity(self) -> str:

@@ -2,7 +2,7 @@
 
 import fnmatch
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
@@ -16,6 +16,7 @@ from dag import (
     run as runs,
     schedd,
     signing,
+    uploads,
 )
 from dag.errors import LookFailed, NotAManifest, PipelineError
 from dag.files import write_atomically
@@ -30,6 +31,7 @@ from dag.manifest import (
 )
 from dag.pipeline import Pipeline
 from dag.run import Run
+from dag.uploads import Upload
 
 Reconcile = Callable[[Run, Pipeline, Journal], object]
 
@@ -196,7 +198,7 @@ def _carry_on(
             f"{first} to end",
         )
         return
-    cluster = _submit(run, pipeline, convertible)
+    cluster = _submit(run, pipeline, convertible, journal)
     journal.say(
         "submitted",
         f"{run.manifest_key}: {len(manifest.rows)} rows, {len(convertible)} of them "
@@ -247,8 +249,9 @@ def _stored(inputs: Bucket, rows: list[Row]) -> dict[str, StoredObject]:
     return stored
 
 
-def _submit(run: Run, pipeline: Pipeline, rows: list[Row]) -> int:
-    render.write_dag(run, pipeline, _nodes(pipeline, rows))
+def _submit(run: Run, pipeline: Pipeline, rows: list[Row], journal: Journal) -> int:
+    begun = uploads.open_all(run, pipeline, rows, journal)
+    render.write_dag(run, pipeline, _nodes(pipeline, rows, begun))
     cluster = schedd.submit_dag(
         run.dag_file,
         {schedd.RUN_ATTRIBUTE: str(run.directory)},
@@ -258,7 +261,9 @@ def _submit(run: Run, pipeline: Pipeline, rows: list[Row]) -> int:
     return cluster
 
 
-def _nodes(pipeline: Pipeline, rows: list[Row]) -> Iterator[render.Node]:
+def _nodes(
+    pipeline: Pipeline, rows: list[Row], begun: Mapping[int, Upload]
+) -> Iterator[render.Node]:
     by_shadow = signing.shadow_signs(pipeline, schedd.version())
     inputs, outputs = pipeline.inputs(), pipeline.outputs()
     for row in rows:
@@ -267,7 +272,10 @@ def _nodes(pipeline: Pipeline, rows: list[Row]) -> Iterator[render.Node]:
         else:
             prefix = pipeline.output_prefix
             urls = signing.presigned_urls(inputs, outputs, prefix, row)
-        yield render.node(row, urls, pipeline.node_options)
+        limits, parts = uploads.limits(row, pipeline.largest_put), {}
+        if upload := begun.get(row.number):
+            parts = uploads.part_urls(outputs, upload, limits.most_parts)
+        yield render.node(row, urls, pipeline.node_options, limits, parts)
 
 
 @contextmanager

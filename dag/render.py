@@ -9,7 +9,7 @@ import os
 import re
 import shlex
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +23,8 @@ from dag.manifest import Row, jpeg_key, sandbox_name
 from dag.pipeline import Pipeline
 from dag.run import Run, node_name
 from dag.signing import Urls
+from node.options import UPLOAD_LIMITS
+from node.parts import Limits
 
 PROJECT = Path(__file__).resolve().parent.parent
 SCRIPT = PROJECT / "cog_pipeline.py"
@@ -47,6 +49,8 @@ class Node:
             included.
         options: those of bin/generate_cogs.sh, none of which needs quotes.
         input_urls: the image's and those of what is beside it.
+        part_remaps: where parts of its COG go, to end the remaps with; empty if it
+            cannot be large.
     """
 
     name: str
@@ -60,13 +64,22 @@ class Node:
     input_urls: str
     cog_url: str
     jpeg_url: str
+    part_remaps: str
 
 
-def node(row: Row, urls: Urls, options: tuple[str, ...] = ()) -> Node:
+def node(
+    row: Row,
+    urls: Urls,
+    options: tuple[str, ...],
+    limits: Limits,
+    part_urls: Mapping[str, str],
+) -> Node:
     """Describe a row's node; its disk and its time follow from its image's size.
 
     Args:
         options: the launch's, which those of the row come after and so override.
+        limits: of what the node may send back.
+        part_urls: where parts of its COG go, by the names of the files.
     """
     mebibytes = -(-row.size // _MIB)
     words = [*_overridden(options, row.options)]
@@ -76,6 +89,8 @@ def node(row: Row, urls: Urls, options: tuple[str, ...] = ()) -> Node:
         words += ["--time-limit", str(1800 + 10 * mebibytes)]
     # Of several, the last one counts.
     time_limit = int(words[len(words) - words[::-1].index("--time-limit")])
+    if part_urls:
+        words += [UPLOAD_LIMITS, str(limits)]
     return Node(
         name=node_name(row.number),
         image=sandbox_name(row.key),
@@ -84,14 +99,15 @@ def node(row: Row, urls: Urls, options: tuple[str, ...] = ()) -> Node:
         # Half of it is what the largest images were seen to take.
         memory=1024,
         # The image, its COG (a third more for the overviews), overviews that wait
-        # uncompressed, the JPEG; compressed images grow.
-        disk=(1024 + 6 * mebibytes) * 1024,
+        # uncompressed, the JPEG; compressed images grow. A part is cut off as a copy.
+        disk=(1024 + 6 * mebibytes) * 1024 + -(-limits.part // 1024),
         # 10 kB/s are 105 s a MiB, each way; a COG may be larger than its image.
         running_seconds=3600 + time_limit + 250 * mebibytes,
         options=" ".join(words),
         input_urls=", ".join(urls.inputs),
         cog_url=urls.cog,
         jpeg_url=urls.jpeg,
+        part_remaps="".join(f";{name}={url}" for name, url in part_urls.items()),
     )
 
 
@@ -169,6 +185,7 @@ def write_dag(run: Run, pipeline: Pipeline, nodes: Iterable[Node]) -> None:
         nodes=nodes,
         project=PROJECT,
         unconvertible=UNCONVERTIBLE,
+        upload_limits=f"{UPLOAD_LIMITS} {Limits(pipeline.largest_put)}",
         try_again=int(Exit.TRY_AGAIN),
         node_attribute=schedd.NODE_ATTRIBUTE,
     )

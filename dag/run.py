@@ -8,6 +8,7 @@ The files of a run directory are its whole state; each appears at once and whole
 ``manifest.csv``    the manifest as it was uploaded
 ``pipeline.json``   the settings of the launch
 ``rows.jsonl``      its rows, read and checked; the first line is the header
+``uploads.jsonl``   the uploads in parts that were begun for large images
 ``convert.dag``     the DAG, with one node for each row that can be converted
 ``reconcile.sh``    what its FINAL node runs, and reconcile.log what that said
 ``submitted.json``  the DAG is in HTCondor's queue: its job id
@@ -107,6 +108,10 @@ class Run:
     @property
     def rows_file(self) -> Path:
         return self.directory / "rows.jsonl"
+
+    @property
+    def uploads_file(self) -> Path:
+        return self.directory / "uploads.jsonl"
 
     @property
     def dag_file(self) -> Path:

@@ -18,6 +18,7 @@ import traceback
 from pathlib import Path
 from typing import Any
 
+from node import parts
 from node.errors import NodeError, UnfitMachine, Unforeseen
 from node.options import Misused, Options, parse
 from node.shortage import shortage
@@ -76,12 +77,20 @@ def _convert_in_place(image: Path, bands: int, options: Options, began: float) -
     with tempfile.TemporaryDirectory(dir=image.parent, prefix=prefix) as scratch:
         cog, jpeg = Path(scratch, "image.tif"), Path(scratch, "image.jpg")
         told = {"ok": True} | convert(image, bands, options, cog, jpeg)
-        told["cog"] = _describe_file(cog)
         told["jpeg"] |= _describe_file(jpeg)
+        limits = options.upload_limits
+        if limits is not None:
+            parts.check(cog, jpeg, limits)
+        part = limits.part if limits and cog.stat().st_size > limits.largest else 0
+        told["cog"] = parts.describe(cog, part) if part else _describe_file(cog)
         # Nothing is replaced before everything is written, and then all at once.
         signal.alarm(0)
         _write_result(RESULT, told, image, began)
+        if part:
+            parts.put_in_place_of(image, cog, part)
         jpeg.replace(image.with_suffix(".jpg"))
+        if part:
+            return
         cog.replace(image)
     # HTCondor brings back what differs from what it sent in size or, in whole
     # seconds, in time. The COG of a COG may have the same size.

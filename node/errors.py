@@ -48,6 +48,12 @@ class UnsupportedRaster(Unconvertible):
     code = "unsupported-raster"
 
 
+class OutputTooLarge(Unconvertible):
+    """What was made of it cannot be uploaded."""
+
+    code = "output-too-large"
+
+
 class ConversionFailed(NodeError):
     """The machine may be the reason: another one may do it."""
 

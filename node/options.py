@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import NoReturn
 
+from node.parts import Limits, read_limits
 from node.profiles import (
     COMPRESSIONS,
     CREATION_OPTIONS,
@@ -32,6 +33,8 @@ _CREATION_VALUES = {
     "PREDICTOR": ("YES", "NO", "STANDARD", "1", "2", "3"),
     "WEBP_LOSSLESS": ("YES", "NO"),
 }
+# Said by the DAG alone.
+UPLOAD_LIMITS = "--upload-limits"
 _IMAGE = (".tif", ".tiff", ".TIF", ".TIFF")
 _YES = ("yes", "true", "1", "x")
 _NO = ("no", "false", "0", "")
@@ -61,6 +64,8 @@ class Options:
         jpeg_max_size: of the JPEG's longer side, in pixels.
         jpeg_quality: as libjpeg counts it, 1 to 95.
         time_limit: in seconds, after which the node ends itself.
+        upload_limits: None where nothing is to be uploaded. The DAG says it, no
+            person does.
     """
 
     profile: str = DEFAULT
@@ -73,6 +78,7 @@ class Options:
     jpeg_max_size: int | None = None
     jpeg_quality: int = 80
     time_limit: int | None = None
+    upload_limits: Limits | None = None
 
     @cached_property
     def stored_as(self) -> Profile:
@@ -167,6 +173,12 @@ def parse(words: Sequence[str]) -> tuple[str, int, Options]:
         parser.add_argument(
             choice.flag, help=choice.help, default=argparse.SUPPRESS, **how
         )
+    parser.add_argument(
+        UPLOAD_LIMITS,
+        type=_as_type(read_limits),
+        help=argparse.SUPPRESS,
+        default=argparse.SUPPRESS,
+    )
     # The image first and by itself: its name may begin with a dash.
     if words and (words[0].endswith(_IMAGE) or not words[0].startswith("-")):
         words = [*words[2:], "--", *words[:2]]

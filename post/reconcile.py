@@ -17,7 +17,8 @@ from dag.journal import Journal, presentable
 from dag.manifest import Manifest, Row, jpeg_key
 from dag.pipeline import Pipeline
 from dag.run import Run, node_name
-from post import results
+from dag.uploads import abort_all
+from post import results, uploads
 from post.reasons import why
 from post.results import NodeResult
 
@@ -73,7 +74,7 @@ def reconcile(run: Run, pipeline: Pipeline, journal: Journal) -> Outcome:
             _decide(run, pipeline, journal)
         outcome = Outcome(**json.loads(run.outcome_file.read_text()))
         if not run.done:
-            _publish(run, pipeline, outcome)
+            _publish(run, pipeline, outcome, journal)
             _tidy(run, outcome)
             counts = {"processed": outcome.processed, "failed": outcome.failed}
             write_atomically(run.done_file, json.dumps(counts) + "\n")
@@ -111,7 +112,7 @@ def _decide(run: Run, pipeline: Pipeline, journal: Journal) -> None:
     write_atomically(run.outcome_file, json.dumps(asdict(outcome)) + "\n")
 
 
-def _publish(run: Run, pipeline: Pipeline, outcome: Outcome) -> None:
+def _publish(run: Run, pipeline: Pipeline, outcome: Outcome, journal: Journal) -> None:
     inputs = pipeline.inputs()
     for key, file, rows in (
         (run.processed_key, run.processed_file, outcome.processed),
@@ -119,6 +120,8 @@ def _publish(run: Run, pipeline: Pipeline, outcome: Outcome) -> None:
     ):
         if rows:
             inputs.upload(key, file, "text/csv")
+    # What was not put together never will be.
+    abort_all(run, pipeline, journal)
     inputs.remove(run.processing_key)
 
 
@@ -126,19 +129,23 @@ def _judge(
     run: Run, pipeline: Pipeline, manifest: Manifest, told: dict[int, NodeResult]
 ) -> tuple[list[Row], list[Failure]]:
     """Part the rows into those processed and those failed."""
-    stored = _stored_outputs(pipeline, runs.convertible(manifest.rows))
-    claimed = _claimed(run, pipeline)
     last_words = schedd.last_words(run.node_log)
     removal = schedd.removal(
         schedd.RUN_ATTRIBUTE, str(run.directory), run.dagman_job_log
     )
+    ended_well = {number for number in told if node_name(number) not in last_words}
+    apart = uploads.complete(run, pipeline, told, ended_well)
+    stored = _stored_outputs(pipeline, runs.convertible(manifest.rows))
+    claimed = _claimed(run, pipeline)
     processed, failed = [], []
     for row in manifest.rows:
         if row.reason is not None:
             failed.append(Failure(row, "unusable", attempt=None))
             continue
         result, last = told.get(row.number), last_words.get(node_name(row.number))
-        missing = _what_is_missing(row, pipeline, result, stored, claimed)
+        missing = apart.get(row.number) or _what_is_missing(
+            row, pipeline, result, stored, claimed
+        )
         if missing is None:
             processed.append(row)
             continue

@@ -17,12 +17,14 @@ class NodeResult:
         ok: whether it converted the image.
         reason: why not; empty when it did.
         files: size in bytes and MD5 of what it made, by ``cog`` and ``jpeg``.
+        parts: those of the parts that it left in place of the COG, if any.
         told: all it said.
     """
 
     ok: bool
     reason: str
     files: dict[str, tuple[int, str]]
+    parts: tuple[tuple[int, str], ...]
     told: dict[str, Any]
 
 
@@ -32,16 +34,25 @@ def read(run: Run, row: Row) -> NodeResult | None:
     try:
         told = json.loads(file.read_text())
         files = {
-            name: (int(told[name]["bytes"]), str(told[name]["md5"]))
-            for name in ("cog", "jpeg")
-            if told["ok"]
+            name: _size_and_md5(told[name]) for name in ("cog", "jpeg") if told["ok"]
         }
-        return NodeResult(bool(told["ok"]), str(told.get("reason", "")), files, told)
+        parts = told["cog"].get("parts", ()) if told["ok"] else ()
+        return NodeResult(
+            bool(told["ok"]),
+            str(told.get("reason", "")),
+            files,
+            tuple(map(_size_and_md5, parts)),
+            told,
+        )
     except FileNotFoundError:
         return None
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, AttributeError):
         # Cut off, as after a machine that vanished: as good as none.
         return None
+
+
+def _size_and_md5(told: dict[str, Any]) -> tuple[int, str]:
+    return int(told["bytes"]), str(told["md5"])
 
 
 def gather(run: Run, results: dict[int, NodeResult]) -> None:

@@ -3,7 +3,8 @@
     python -m tests.killed STEP COMMAND…
 
 STEP is a regular expression of what the command does to the world: ``mkdir NAME``,
-``file NAME`` (a file has appeared whole), ``put KEY``, ``delete KEY``, ``submit``.
+``file NAME`` (a file has appeared whole), ``put KEY``, ``delete KEY``, ``submit``;
+of an upload in parts ``begin KEY``, ``complete KEY``, ``abort KEY``.
 Each of them is noted in the file that KILLED_NOTES names.
 """
 
@@ -48,6 +49,10 @@ _followed(Path, "unlink", lambda path, *_: f"unlink {path.name}")
 for method in ("write", "write_if_absent", "upload"):
     _followed(Bucket, method, lambda _, key, *__: f"put {key}")
 _followed(Bucket, "remove", lambda _, key: f"delete {key}")
+for method in ("begin", "complete", "abort"):
+    _followed(
+        Bucket, f"{method}_upload", lambda _, key, *__, did=method: f"{did} {key}"
+    )
 
 _submit_dag = schedd.submit_dag
 

@@ -4,7 +4,7 @@ import json
 import os
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -42,6 +42,8 @@ def running(directory: Path, keys: Store) -> Iterator[Store]:
                 *(f"-s3.localSocket={directory}/s3", "-metricsPort=0"),
                 *(f"-filer.localSocket={directory}/filer", "-s3.iam=false"),
                 *("-master.telemetry=false", "-master.volumeSizeLimitMB=64"),
+                # Each bucket takes seven of them: as many as there is room for.
+                "-volume.max=0",
             ],
             stdout=log,
             stderr=subprocess.STDOUT,
@@ -59,12 +61,18 @@ def running(directory: Path, keys: Store) -> Iterator[Store]:
 
 def _wait_for(store: Store, server: subprocess.Popen) -> None:
     deadline = time.monotonic() + _READY_SECONDS
-    while True:
-        try:
-            Bucket(store, "ready").create()
-        except BucketError:
+    ready = Bucket(store, "ready")
+    # It knows buckets before it has a place for objects.
+    for step in (ready.create, lambda: ready.write("ready", b"ready")):
+        while not _succeeds(step):
             assert server.poll() is None, "weed ended"
             assert time.monotonic() < deadline, "weed was not ready in time"
             time.sleep(0.2)
-        else:
-            return
+
+
+def _succeeds(step: Callable[[], None]) -> bool:
+    try:
+        step()
+    except BucketError:
+        return False
+    return True

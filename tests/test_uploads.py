@@ -1,0 +1,116 @@
+"""Uploads in parts, from the launch to the object in the bucket."""
+
+import json
+import time
+from pathlib import Path
+
+import numpy
+import rasterio
+from hypothesis import given, strategies
+
+from dag import uploads
+from dag.manifest import Row
+from dag.pipeline import LARGEST_PUT
+from tests import rasters
+from tests.conftest import Archive
+from tests.faulty_s3 import Fault, FaultyS3
+from tests.test_main_job import assert_same_image
+
+# The COG of a raster of 700 x 600 pixels and 3 bands has some 700 kB.
+LOWERED = ("--largest-put", "400000")
+
+
+def test_large_cogs_arrive_in_parts_and_whole(archive: Archive):
+    large = ("a.tif", "with ; sign.tif")
+    sources = {key: archive.upload_raster(key, 3) for key in large}
+    sources["small.tif"] = archive.upload_raster("small.tif", 1, width=90, height=90)
+    archive.upload_raster("wrong.tif", 3)
+    _upload_one_that_grows(archive, "grows.tif")
+    archive.upload_manifest(
+        "batch-raw.csv",
+        [
+            ("image", "bands", "profile"),
+            *((key, 1 if key == "small.tif" else 3, "") for key in sources),
+            ("wrong.tif", 4, ""),
+            ("grows.tif", 3, "raw"),
+        ],
+    )
+    archive.launch(*LOWERED)
+
+    processed, failed = archive.outcome("batch-")
+
+    assert [row[0] for row in processed[1:]] == list(sources)
+    reasons = {row[0]: row[2] for row in failed[1:]}
+    assert "says 4 bands" in reasons["wrong.tif"]
+    assert "of an image of this size 400,000 at most" in reasons["grows.tif"]
+    for key, source in sources.items():
+        cog = archive.fetch(archive.cogs, key)
+        assert (cog.stat().st_size > 400_000) == (key in large)
+        assert_same_image(cog, source)
+    (run,) = archive.directory.glob("workflow-run-*")
+    told = [json.loads(line) for line in _eventually(run / "results.jsonl", "wrong")]
+    in_parts = [result["image"] for result in told if "parts" in result.get("cog", {})]
+    assert in_parts == ["a.tif", "with%20%3B%20sign.tif"]
+    begun = [json.loads(line)["row"] for line in (run / "uploads.jsonl").open()]
+    assert begun == [2, 3, 5], "neither of the small images cost a request"
+    assert _left(archive, *large, "wrong.tif") == []
+
+
+def test_a_part_that_is_refused_once_is_sent_again(
+    faulty_archive: Archive, faulty_s3_server: FaultyS3
+):
+    source = faulty_archive.upload_raster("image.tif", 3)
+    faulty_archive.upload_manifest("batch-raw.csv", [("image.tif", 3)])
+    faulty_s3_server.faults = [
+        # The upload is begun, and nobody hears of it.
+        Fault(method="POST", path="uploads", answer_lost=True, times=1),
+        Fault(method="PUT", path="partNumber=2", status=403, times=1),
+    ]
+    said = faulty_archive.run(
+        *LOWERED, "--submit-option", "hold_backoff_seconds = 1"
+    ).stderr
+    assert "beginning to upload" in said
+    faulty_archive.poll()
+
+    processed, failed = faulty_archive.outcome("batch-")
+
+    assert (processed, failed) == ([["image.tif", "3"]], [])
+    assert faulty_s3_server.count("PUT", "partNumber=1") >= 2
+    assert_same_image(faulty_archive.fetch(faulty_archive.cogs, "image.tif"), source)
+    assert faulty_s3_server.count("POST", "uploads") == 2
+    assert _left(faulty_archive, "image.tif") == []
+
+
+@given(strategies.integers(0, 2**50), strategies.integers(1, 2**40))
+def test_what_could_be_large_has_parts_enough(size: int, largest: int):
+    for most in (LARGEST_PUT, largest):
+        limits = uploads.limits(Row(1, (), size=size), most)
+        if 16 * size <= most:
+            assert limits.most_parts == 0
+            continue
+        assert 2 <= limits.most_parts <= 1000
+        assert most // 4 <= limits.part <= most
+        assert limits.most_parts * limits.part >= min(16 * size, 1000 * most)
+
+
+def _upload_one_that_grows(archive: Archive, key: str) -> None:
+    """A few kB, of which the profile raw makes more than a MB."""
+    path = archive.directory / "grows.tif"
+    rasters.write(path, 3, compress="deflate")
+    with rasterio.open(path) as raster:
+        profile = raster.profile
+    with rasterio.open(path, "w", **profile) as raster:
+        raster.write(numpy.full((3, 600, 700), 7, "u1"))
+    archive.maps.upload(key, path)
+
+
+def _left(archive: Archive, *keys: str) -> list[str]:
+    return [key for key in keys if archive.cogs.open_uploads(key)]
+
+
+def _eventually(file: Path, word: str) -> list[str]:
+    deadline = time.monotonic() + 30
+    while not (file.exists() and word in file.read_text()):
+        assert time.monotonic() < deadline, f"no {word!r} in {file}"
+        time.sleep(0.2)
+    return file.read_text().splitlines()
