@@ -9,7 +9,7 @@ from typing import Any
 
 import rasterio
 
-from node import check, cog, encode, levels, overviews, tiff
+from node import check, cog, encode, levels, overviews, suspicion, tiff
 from node.errors import (
     ConversionFailed,
     ImageMissing,
@@ -47,6 +47,7 @@ def convert(
     """
     if not image.is_file():
         raise ImageMissing(f"{image.name} is not in the node's directory")
+    suspicion.check_directories(image)
     with ExitStack() as stack:
         heard = stack.enter_context(gdal_warnings())
         # Past GDAL's cache, where that is safe: it does not see that a file ends.
