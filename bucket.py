@@ -3,6 +3,7 @@
 import io
 import os
 import re
+import ssl
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -44,7 +45,7 @@ class Store:
     Attributes:
         endpoint: ``HOST`` or ``HOST:PORT``.
         secure: https, or else plain http.
-        ca_certs: certificate authorities to trust in place of the usual ones.
+        ca_certs: certificate authorities to trust besides the usual ones.
     """
 
     endpoint: str
@@ -73,7 +74,10 @@ class Bucket:
     def __init__(self, store: Store, name: str) -> None:
         self.name = name
         self.endpoint = store.endpoint
-        certificates = store.ca_certs or certifi.where()
+        with _explained(f"the certificates in {store.ca_certs}"):
+            verifying = ssl.create_default_context(cafile=certifi.where())
+            if store.ca_certs:
+                verifying.load_verify_locations(store.ca_certs)
         with _explained(f"the keys of {store.endpoint}"):
             self._client = minio.Minio(
                 store.endpoint,
@@ -81,7 +85,7 @@ class Bucket:
                 secret_key=store.secret_key.read_text().strip(),
                 secure=store.secure,
                 http_client=urllib3.PoolManager(
-                    ca_certs=str(certificates),
+                    ssl_context=verifying,
                     timeout=urllib3.Timeout(connect=10, read=120),
                     retries=urllib3.Retry(
                         total=3, backoff_factor=0.5, status_forcelist=[500, 502, 503]

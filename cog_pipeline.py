@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """The command line of cog_pipeline; see README.md."""
 
+import os
 import sys
 from collections.abc import Callable
 from functools import wraps
@@ -14,6 +15,7 @@ from dag import launch as launching, pipeline as pipelines, render, run as runs
 from dag.errors import PipelineError
 from dag.pipeline import SIGNINGS, Pipeline
 from dag.poll import poll as poll_once
+from dag.wording import printable
 from node import options
 from pool.errors import PoolError
 from post.reconcile import reconcile as reconcile_run
@@ -39,7 +41,7 @@ class _LaunchByDefault(click.Group):
         try:
             return super().invoke(context)
         except (BucketError, PipelineError, PoolError) as error:
-            raise click.ClickException(str(error)) from error
+            raise click.ClickException(printable(str(error))) from error
 
 
 @click.group(cls=_LaunchByDefault)
@@ -56,6 +58,8 @@ def cli() -> None:
     LAUNCH --help tells all options.  POLL and RECONCILE are what HTCondor
     calls; people rarely do.
     """
+    # Run directories are nobody else's business, whoever starts us.
+    os.umask(0o077)
 
 
 def _submit_option(
@@ -169,7 +173,7 @@ def _period(context: click.Context, parameter: click.Parameter, every: int) -> i
 @click.option(
     "--ca-certs",
     type=Path,
-    help="Certificate authorities to trust, for test endpoints.",
+    help="Certificate authorities to trust besides the usual ones.",
 )
 @click.option(
     "--insecure-http", is_flag=True, help="Speak plain http, for test endpoints."
@@ -228,7 +232,7 @@ def launch(
         node_options=_said(node_options),
     )
     with console.status("checking the endpoint, the buckets and HTCondor"):
-        cluster = launching.launch(pipeline, _warn)
+        cluster = launching.launch(pipeline)
     console.print(
         f"Launched as job {cluster}: every {every} minutes it looks for "
         f"{pattern!r} in {input_bucket}. 'condor_rm {cluster}' ends it, and "
@@ -283,7 +287,10 @@ def poll(pipeline_file: Path) -> None:
     \b
       python3 cog_pipeline.py poll pipeline-maps-1a2b3c4d/pipeline.json
     """
-    poll_once(pipelines.load(pipeline_file), reconcile_run, _say)
+    pipeline = pipelines.load(pipeline_file)
+    for fault in launching.exposed_keys(pipeline.store):
+        _warn(fault)
+    poll_once(pipeline, reconcile_run, _say)
 
 
 @cli.command()
@@ -385,11 +392,11 @@ def _describe_pool(found) -> None:
 
 
 def _say(sentence: str) -> None:
-    click.echo(sentence)
+    click.echo(printable(sentence))
 
 
 def _warn(sentence: str) -> None:
-    click.echo(f"Warning: {sentence}", err=True)
+    click.echo(printable(f"Warning: {sentence}"), err=True)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from urllib.parse import quote
 
 from bucket import StoredObject
 from dag.errors import NotAManifest
+from dag.wording import presentable
 from node import options
 
 _TIFF_SUFFIXES = (".tif", ".tiff")
@@ -52,7 +53,7 @@ class Row:
     reason: str | None = None
 
     def failed(self, reason: str) -> "Row":
-        return replace(self, reason=reason)
+        return replace(self, reason=presentable(reason))
 
 
 @dataclass(frozen=True)
@@ -236,7 +237,7 @@ def _read_options(row: Row, header: tuple[str, ...] | None) -> Row:
     try:
         return replace(row, options=options.arguments(said))
     except options.Misused as error:
-        return row.failed(f"{error}: mend the column")
+        return row.failed(f"the option {error}: mend the column")
 
 
 def _bare(field: str) -> str:

@@ -72,7 +72,7 @@ def _judge(
             missing = _what_is_missing(row, pipeline, result, stored, claimed)
             if missing is not None:
                 reason = _why(result, last_words.get(node_name(row)), missing)
-                row = row.failed(results.presentable(reason))
+                row = row.failed(reason)
         (processed if row.reason is None else failed).append(row)
     return processed, failed
 

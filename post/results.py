@@ -1,17 +1,12 @@
 """What the nodes of a run told: one small file each, gathered into one."""
 
 import json
-import re
 from dataclasses import dataclass
 from typing import Any
 
 from dag.files import write_atomically
 from dag.manifest import Row
 from dag.run import Run, node_name
-
-# A presigned URL's query is a key for a week: it never goes into a reason.
-_SIGNED_QUERY = re.compile(r"\?[^\s\"']*(X-Amz|Signature)[^\s\"']*")
-_LONGEST_REASON = 500
 
 
 @dataclass(frozen=True)
@@ -47,15 +42,6 @@ def read(run: Run, row: Row) -> NodeResult | None:
     except (ValueError, KeyError, TypeError):
         # Cut off, as after a machine that vanished: as good as none.
         return None
-
-
-def presentable(reason: str) -> str:
-    """A reason as one line that may be shown to anyone."""
-    encodable = reason.encode(errors="replace").decode()
-    line = " ".join(_SIGNED_QUERY.sub("?…", encodable).split())
-    if len(line) > _LONGEST_REASON:
-        line = line[: _LONGEST_REASON - 1] + "…"
-    return line
 
 
 def gather(run: Run, results: dict[int, NodeResult]) -> None:
