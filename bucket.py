@@ -20,6 +20,10 @@ from urllib3.exceptions import HTTPError
 # https://docs.aws.amazon.com/AmazonS3/latest/API/sigv4-query-string-auth.html
 _PRESIGNED_FOR = timedelta(days=7)
 
+_OK = 200
+# Precondition Failed, and Conflict: somebody else is writing it just now.
+_CONDITION_UNMET = (412, 409)
+_NOT_IMPLEMENTED = 501
 _CODE_IN_XML = re.compile(r"<Code>(\w+)</Code>")
 _MEANING = {
     "AccessDenied": "the keys are known, but may not do this",
@@ -78,19 +82,23 @@ class Bucket:
             verifying = ssl.create_default_context(cafile=certifi.where())
             if store.ca_certs:
                 verifying.load_verify_locations(store.ca_certs)
+        self._http = urllib3.PoolManager(
+            ssl_context=verifying,
+            timeout=urllib3.Timeout(connect=10, read=120),
+            retries=urllib3.Retry(
+                total=3,
+                backoff_factor=0.5,
+                status_forcelist=[500, 502, 503],
+                raise_on_status=False,
+            ),
+        )
         with _explained(f"the keys of {store.endpoint}"):
             self._client = minio.Minio(
                 store.endpoint,
                 access_key=store.access_key.read_text().strip(),
                 secret_key=store.secret_key.read_text().strip(),
                 secure=store.secure,
-                http_client=urllib3.PoolManager(
-                    ssl_context=verifying,
-                    timeout=urllib3.Timeout(connect=10, read=120),
-                    retries=urllib3.Retry(
-                        total=3, backoff_factor=0.5, status_forcelist=[500, 502, 503]
-                    ),
-                ),
+                http_client=self._http,
             )
 
     def check(self) -> None:
@@ -159,9 +167,35 @@ class Bucket:
                 self.name, key, io.BytesIO(content), len(content), content_type
             )
 
-    def upload(self, key: str, path: Path) -> None:
+    def write_if_absent(self, key: str, content: bytes) -> bool:
+        """Write an object unless there is one.
+
+        A store that does not know the condition writes it in any case.
+
+        Returns:
+            Whether it was written.
+        """
+        # By a signed URL, since minio has no word for the condition.
+        url = self.url_to_write(key)
         with self._explained("writing {name}/" + key):
-            self._client.fput_object(self.name, key, str(path))
+            answer = self._http.request(
+                "PUT", url, body=content, headers={"If-None-Match": "*"}
+            )
+        if answer.status in _CONDITION_UNMET:
+            return False
+        if answer.status == _NOT_IMPLEMENTED:
+            self.write(key, content)
+        elif answer.status != _OK:
+            said = _CODE_IN_XML.search(answer.data.decode(errors="replace"))
+            code = said[1] if said else f"HTTP {answer.status}"
+            raise _refusal(f"writing {self.name}/{key} at {self.endpoint}", code, "")
+        return True
+
+    def upload(
+        self, key: str, path: Path, content_type: str = "application/octet-stream"
+    ) -> None:
+        with self._explained("writing {name}/" + key):
+            self._client.fput_object(self.name, key, str(path), content_type)
 
     def remove(self, key: str) -> None:
         """Remove an object; no error when it is gone already."""

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from bucket import Bucket, Store
-from dag import pipeline as pipelines, render, schedd
+from dag import pipeline as pipelines, render, run as runs, schedd
 from dag.errors import PipelineError
 from dag.files import write_atomically
 from dag.pipeline import Pipeline
@@ -33,21 +33,38 @@ def launch(pipeline: Pipeline) -> int:
         BucketError, PipelineError: something is missing, in one sentence.
     """
     check(pipeline)
-    if running := schedd.find(_LAUNCH_ATTRIBUTE, pipeline.home.name):
-        held = f": {running.hold_reason}" if running.hold_reason else ""
-        raise AlreadyRunning(
-            f"already running for this endpoint, bucket and pattern: job "
-            f"{running.cluster}, of {running.owner}, {running.status}{held}. "
-            f"'condor_rm {running.cluster}' stops it"
-        )
+    _refuse_second(pipeline)
     pipeline.home.mkdir(mode=0o700, exist_ok=True)
-    for name in ("crondor.log", "poll.out", "poll.err"):
-        # HTCondor would make it for everyone to read; what is there it leaves.
-        (pipeline.home / name).touch(mode=0o600)
-    pipelines.save(pipeline, pipeline.file)
-    description = render.crondor(pipeline)
-    write_atomically(pipeline.home / "crondor.sub", description)
-    return schedd.submit(description)
+    # Another launch in this directory waits here, and then finds this one's job.
+    with runs.alone(pipeline.home, "launch.lock"):
+        _refuse_second(pipeline)
+        for name in ("crondor.log", "poll.out", "poll.err"):
+            # HTCondor would make it for all to read; what is there it leaves.
+            (pipeline.home / name).touch(mode=0o600)
+        pipelines.save(pipeline, pipeline.file)
+        description = render.crondor(pipeline)
+        write_atomically(pipeline.home / "crondor.sub", description)
+        cluster = schedd.submit(description)
+    # One in another directory may have submitted at the same moment. Now each sees
+    # both, and the later one goes.
+    try:
+        _refuse_second(pipeline, but=cluster)
+    except AlreadyRunning:
+        schedd.remove(cluster, "another launch was first")
+        raise
+    return cluster
+
+
+def _refuse_second(pipeline: Pipeline, but: int | None = None) -> None:
+    running = schedd.find(_LAUNCH_ATTRIBUTE, pipeline.home.name)
+    if running is None or running.cluster == but:
+        return
+    held = f": {running.hold_reason}" if running.hold_reason else ""
+    raise AlreadyRunning(
+        f"already running for this endpoint, bucket and pattern: job "
+        f"{running.cluster}, of {running.owner}, {running.status}{held}. "
+        f"'condor_rm {running.cluster}' stops it"
+    )
 
 
 def check(pipeline: Pipeline) -> None:

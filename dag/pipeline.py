@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
@@ -26,6 +27,7 @@ class Pipeline:
         signing: who signs transfers, one of SIGNINGS.
         container_image: the image that nodes run in, if any.
         submit_options: lines that end every node's submit description.
+        node_options: options of bin/generate_cogs.sh for every node.
     """
 
     directory: Path
@@ -55,6 +57,11 @@ class Pipeline:
     @property
     def file(self) -> Path:
         return self.home / "pipeline.json"
+
+    @property
+    def literal_prefix(self) -> str:
+        """What the keys of all manifests begin with."""
+        return re.split(r"[*?\[]", self.pattern, maxsplit=1)[0]
 
     def inputs(self) -> Bucket:
         return Bucket(self.store, self.input_bucket)

@@ -1,16 +1,22 @@
 """What the crondor job does each time: recover, find, claim, render, submit."""
 
-import fcntl
 import fnmatch
 import json
-import re
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
-from bucket import Bucket, BucketError, StoredObject
-from dag import pipeline as pipelines, render, run as runs, schedd, signing
+from bucket import Bucket, BucketError, ObjectMissing, StoredObject
+from dag import (
+    claim,
+    overlap,
+    pipeline as pipelines,
+    render,
+    run as runs,
+    schedd,
+    signing,
+)
 from dag.errors import NotAManifest, PipelineError
 from dag.files import write_atomically
 from dag.manifest import (
@@ -26,8 +32,6 @@ from dag.run import Run
 
 Say = Callable[[str], None]
 Reconcile = Callable[[Run, Pipeline], object]
-# By this attribute of its DAGMan job a run is found in the queue.
-RUN_ATTRIBUTE = "CogPipelineRun"
 
 
 def poll(pipeline: Pipeline, reconcile: Reconcile, say: Say) -> list[Run]:
@@ -47,57 +51,86 @@ def poll(pipeline: Pipeline, reconcile: Reconcile, say: Say) -> list[Run]:
     """
     errors: list[Exception] = []
     begun = []
-    with _alone(pipeline):
+    with runs.alone(pipeline.home):
         for run in runs.all_runs(pipeline):
             if not run.done:
                 with _collected(errors, say, run.manifest_key):
                     _recover(run, reconcile, say)
         inputs = pipeline.inputs()
-        # A manifest whose run could not be carried on waits for that run.
-        begun_before = {
-            (run.manifest_key, run.etag)
-            for run in runs.all_runs(pipeline)
-            if not run.done
-        }
-        for found in find_manifests(inputs, pipeline.pattern):
-            if (found.key, found.etag) not in begun_before:
-                with _collected(errors, say, found.key):
-                    begun.append(_begin(found, inputs, pipeline, reconcile, say))
+        # Those whose manifests still wait could not be carried on.
+        unfinished = [run for run in runs.all_runs(pipeline) if not run.done]
+        found = look(inputs, pipeline)
+        for manifest in found.manifests:
+            if any(claim.is_that(run, manifest) for run in unfinished):
+                continue
+            with _collected(errors, say, manifest.key):
+                if manifest.key + claim.SUFFIX in found.claims:
+                    _say_claimed(manifest, inputs, say)
+                elif (content := _read(manifest, inputs, say)) is not None:
+                    run = runs.create(pipeline, manifest, content, found.ours)
+                    begun.append(run)
+                    _carry_on(run, inputs, pipeline, reconcile, say)
     if errors:
         raise errors[0]
     return begun
 
 
-def find_manifests(inputs: Bucket, pattern: str) -> list[StoredObject]:
-    """The manifests that wait in a bucket."""
-    literal = re.split(r"[*?\[]", pattern, maxsplit=1)[0]
-    return [
-        found
-        for found in inputs.list(literal)
-        if fnmatch.fnmatchcase(found.key, pattern) and not runs.is_ours(found.key)
-    ]
+@dataclass(frozen=True)
+class Found:
+    """What a look into the input bucket found, under the pattern's prefix.
+
+    Attributes:
+        manifests: those that wait.
+        claims: the keys of what claims them.
+        ours: the keys of what the pipeline made of earlier ones.
+    """
+
+    manifests: list[StoredObject]
+    claims: set[str]
+    ours: set[str]
 
 
-def _begin(
-    found: StoredObject,
-    inputs: Bucket,
-    pipeline: Pipeline,
-    reconcile: Reconcile,
-    say: Say,
-) -> Run:
-    content, etag = inputs.read_with_etag(found.key)
-    run = runs.create(pipeline, found.key, etag, content)
-    _carry_on(run, inputs, pipeline, reconcile, say)
-    return run
+def look(inputs: Bucket, pipeline: Pipeline) -> Found:
+    """Look for manifests, by one listing."""
+    found = Found([], set(), set())
+    for each in inputs.list(pipeline.literal_prefix):
+        if runs.is_ours(each.key):
+            found.ours.add(each.key)
+        elif each.key.endswith(claim.SUFFIX):
+            found.claims.add(each.key)
+        elif fnmatch.fnmatchcase(each.key, pipeline.pattern):
+            found.manifests.append(each)
+    return found
+
+
+def _read(manifest: StoredObject, inputs: Bucket, say: Say) -> bytes | None:
+    """A manifest as it was listed, or None when it has gone or changed since."""
+    try:
+        content, etag = inputs.read_with_etag(manifest.key)
+    except ObjectMissing:
+        say(f"{manifest.key} was taken or removed since it was listed")
+        return None
+    if etag != manifest.etag:
+        say(f"{manifest.key} is being uploaded; the next poll takes it")
+        return None
+    return content
+
+
+def _say_claimed(manifest: StoredObject, inputs: Bucket, say: Say) -> None:
+    if holder := claim.claimant(inputs, manifest.key):
+        say(
+            f"{manifest.key} is claimed by {holder}; should that be gone for good, "
+            f"remove {manifest.key}{claim.SUFFIX} from the bucket"
+        )
 
 
 def _recover(run: Run, reconcile: Reconcile, say: Say) -> None:
     """Carry on a run from whatever step it had come to."""
     pipeline = pipelines.load(run.pipeline_file)
-    if run.cluster is None:
+    if run.cluster is None and not _was_submitted(run):
         _carry_on(run, pipeline.inputs(), pipeline, reconcile, say)
         return
-    job = schedd.find_cluster(run.cluster)
+    job = schedd.find(schedd.RUN_ATTRIBUTE, str(run.directory))
     if job is None:
         say(f"{run.directory.name}: its DAG has left the queue, reconciling")
         reconcile(run, pipeline)
@@ -108,13 +141,20 @@ def _recover(run: Run, reconcile: Reconcile, say: Say) -> None:
         )
 
 
+def _was_submitted(run: Run) -> bool:
+    """Whether a submission was made that a crash kept from being recorded."""
+    if run.dagman_log.exists():
+        return True
+    return schedd.find(schedd.RUN_ATTRIBUTE, str(run.directory)) is not None
+
+
 def _carry_on(
     run: Run, inputs: Bucket, pipeline: Pipeline, reconcile: Reconcile, say: Say
 ) -> None:
     """From a run that exists to a DAG in the queue; every step can be repeated."""
-    if not _claim(run, inputs):
-        say(f"{run.manifest_key} was removed or replaced before it was claimed")
-        runs.finish(run, processed=0, failed=0)
+    if not claim.claim(run, inputs):
+        say(f"{run.manifest_key} was taken, removed or replaced before it was claimed")
+        runs.discard(run)
         return
     _check(run, inputs, pipeline)
     manifest = runs.load_rows(run)
@@ -123,31 +163,17 @@ def _carry_on(
         say(f"{run.manifest_key}: no row can be converted, see {run.failed_key}")
         reconcile(run, pipeline)
         return
+    if first := overlap.run_to_wait_for(run, manifest, pipeline, inputs):
+        say(
+            f"{run.manifest_key} has images that are being converted: it waits for "
+            f"{first} to end"
+        )
+        return
     cluster = _submit(run, pipeline, convertible)
     say(
         f"{run.manifest_key}: {len(manifest.rows)} rows, {len(convertible)} of them "
         f"to convert in {run.directory.name}, job {cluster}"
     )
-
-
-def _claim(run: Run, inputs: Bucket) -> bool:
-    """Rename the manifest, which makes this access point the one to work on it.
-
-    What was read and checked is what is written; a manifest that was replaced
-    since is a manifest of its own.
-
-    Returns:
-        Whether it is claimed: False when somebody removed or replaced it first.
-    """
-    waiting = inputs.find([run.manifest_key]).get(run.manifest_key)
-    ours = waiting is not None and waiting.etag == run.etag
-    if not inputs.exists(run.processing_key):
-        if not ours:
-            return False
-        inputs.write(run.processing_key, run.manifest_file.read_bytes())
-    if ours:
-        inputs.remove(run.manifest_key)
-    return True
 
 
 def _check(run: Run, inputs: Bucket, pipeline: Pipeline) -> None:
@@ -191,17 +217,12 @@ def _stored(inputs: Bucket, rows: list[Row]) -> dict[str, StoredObject]:
 
 
 def _submit(run: Run, pipeline: Pipeline, rows: list[Row]) -> int:
-    # A crash between the submission and its record must not submit twice.
-    submitted = schedd.find(RUN_ATTRIBUTE, str(run.directory))
-    if submitted is None:
-        render.write_dag(run, pipeline, _nodes(pipeline, rows))
-        cluster = schedd.submit_dag(
-            run.dag_file,
-            {RUN_ATTRIBUTE: str(run.directory)},
-            pipeline.max_running,
-        )
-    else:
-        cluster = submitted.cluster
+    render.write_dag(run, pipeline, _nodes(pipeline, rows))
+    cluster = schedd.submit_dag(
+        run.dag_file,
+        {schedd.RUN_ATTRIBUTE: str(run.directory)},
+        pipeline.max_running,
+    )
     write_atomically(run.submitted_file, json.dumps({"cluster": cluster}) + "\n")
     return cluster
 
@@ -216,14 +237,6 @@ def _nodes(pipeline: Pipeline, rows: list[Row]) -> Iterator[render.Node]:
             prefix = pipeline.output_prefix
             urls = signing.presigned_urls(inputs, outputs, prefix, row)
         yield render.node(row, urls, pipeline.node_options)
-
-
-@contextmanager
-def _alone(pipeline: Pipeline) -> Iterator[None]:
-    """Wait until no other poll of this launch is under way."""
-    with (pipeline.home / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
 
 
 @contextmanager

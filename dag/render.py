@@ -15,6 +15,7 @@ from pathlib import Path
 
 import jinja2
 
+from dag import schedd
 from dag.errors import PipelineError
 from dag.files import write_atomically
 from dag.manifest import Row, jpeg_key, sandbox_name
@@ -68,7 +69,7 @@ def node(row: Row, urls: Urls, options: tuple[str, ...] = ()) -> Node:
     """
     mebibytes = -(-row.size // _MIB)
     return Node(
-        name=node_name(row),
+        name=node_name(row.number),
         image=sandbox_name(row.key),
         jpeg_name=sandbox_name(jpeg_key(row.key)),
         bands=row.bands,
@@ -159,6 +160,7 @@ def write_dag(run: Run, pipeline: Pipeline, nodes: Iterable[Node]) -> None:
         project=PROJECT,
         unconvertible=UNCONVERTIBLE,
         try_again=TRY_AGAIN,
+        node_attribute=schedd.NODE_ATTRIBUTE,
     )
     stream.enable_buffering(200)
     with scratch.open("w", encoding="utf-8") as file:

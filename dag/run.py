@@ -4,6 +4,7 @@ The files of a run directory are its whole state; each appears at once and whole
 
 ==================  =======================================================
 ``run.json``        the run exists: which manifest, under which names
+``claimed.json``    the manifest is this run's: it may be renamed
 ``manifest.csv``    the manifest as it was uploaded
 ``pipeline.json``   the settings of the launch
 ``rows.jsonl``      its rows, read and checked; the first line is the header
@@ -12,28 +13,39 @@ The files of a run directory are its whole state; each appears at once and whole
 ``submitted.json``  the DAG is in HTCondor's queue: its job id
 ``results/``        what each node told, a file each while the run lasts
 ``logs/``           what each node printed; kept of those that failed
+``lock``            held by who ends the run
 ``attempts``        how often reconciling was tried
-``results.jsonl``   all of them, in one file, when it is over
+``processed.csv``   the two CSVs, as they are put into the bucket
+``failed.csv``
+``outcome.json``    both are written: which row goes where is decided for good
+``results.jsonl``   what all nodes told, in one file
 ``done.json``       both CSVs are in the bucket and the manifest is gone
 ==================  =======================================================
 """
 
+import fcntl
 import json
 import re
-from collections.abc import Iterable, Iterator
+import secrets
+import shutil
+from collections.abc import Container, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from bucket import StoredObject
 from dag import pipeline as pipelines
 from dag.files import write_atomically
 from dag.manifest import Manifest, Row
 from dag.pipeline import Pipeline
 
 RUN_DIRECTORY_PREFIX = "workflow-run-"
+_RUN_FILE = "run.json"
 TIMESTAMP = "%Y%m%dT%H%M%SZ"
 _RAW = re.compile(r"raw$", re.IGNORECASE)
 _OURS = re.compile(r"(processing|processed|failed)-\d{8}T\d{6}Z\.csv$")
+_PROCESSING = re.compile(r"processing-\d{8}T\d{6}Z\.csv$")
 
 
 @dataclass(frozen=True)
@@ -45,14 +57,19 @@ class Run:
         launch: the name of the launch that began it.
         manifest_key: what the manifest was called when it was found.
         etag: of the manifest when it was read.
+        modified: when that was uploaded, in ISO 8601; with the etag it tells this
+            upload from every other under the same name.
         timestamp: UTC, as in ``20261120T193637Z``; part of all its names.
+        token: what its claim is known by.
     """
 
     directory: Path
     launch: str
     manifest_key: str
     etag: str
+    modified: str
     timestamp: str
+    token: str
 
     @property
     def processing_key(self) -> str:
@@ -82,6 +99,10 @@ class Run:
         return self.directory / "manifest.csv"
 
     @property
+    def claimed_file(self) -> Path:
+        return self.directory / "claimed.json"
+
+    @property
     def rows_file(self) -> Path:
         return self.directory / "rows.jsonl"
 
@@ -95,6 +116,11 @@ class Run:
         return self.directory / "convert.dag.nodes.log"
 
     @property
+    def dagman_log(self) -> Path:
+        """What DAGMan says of itself, from its start on."""
+        return self.directory / "convert.dag.dagman.out"
+
+    @property
     def submitted_file(self) -> Path:
         return self.directory / "submitted.json"
 
@@ -105,6 +131,18 @@ class Run:
     @property
     def logs_directory(self) -> Path:
         return self.directory / "logs"
+
+    @property
+    def processed_file(self) -> Path:
+        return self.directory / "processed.csv"
+
+    @property
+    def failed_file(self) -> Path:
+        return self.directory / "failed.csv"
+
+    @property
+    def outcome_file(self) -> Path:
+        return self.directory / "outcome.json"
 
     @property
     def results_file(self) -> Path:
@@ -126,9 +164,9 @@ class Run:
         return json.loads(self.submitted_file.read_text())["cluster"]
 
 
-def node_name(row: Row) -> str:
+def node_name(number: int) -> str:
     """The name of a row's DAG node, and of its files in the run directory."""
-    return f"row{row.number}"
+    return f"row{number}"
 
 
 def is_ours(key: str) -> bool:
@@ -136,51 +174,72 @@ def is_ours(key: str) -> bool:
     return _OURS.search(key) is not None
 
 
-def create(pipeline: Pipeline, manifest_key: str, etag: str, content: bytes) -> Run:
-    """Make the run directory of a manifest that was just read."""
-    directory, timestamp = _make_directory(pipeline.directory)
-    run = Run(directory, pipeline.home.name, manifest_key, etag, timestamp)
+def is_processing(key: str) -> bool:
+    """Whether an object is a manifest that a run has claimed."""
+    return _PROCESSING.search(key) is not None
+
+
+def create(
+    pipeline: Pipeline, manifest: StoredObject, content: bytes, taken: Container[str]
+) -> Run:
+    """Make the run directory of a manifest that was just read.
+
+    Args:
+        taken: keys that none of the run's own may be.
+    """
+    moment = datetime.now(UTC)
+    while True:
+        timestamp = moment.strftime(TIMESTAMP)
+        run = Run(
+            directory=pipeline.directory / f"{RUN_DIRECTORY_PREFIX}{timestamp}",
+            launch=pipeline.home.name,
+            manifest_key=manifest.key,
+            etag=manifest.etag,
+            modified=manifest.modified.isoformat(),
+            timestamp=timestamp,
+            token=secrets.token_hex(16),
+        )
+        names = (run.processing_key, run.processed_key, run.failed_key)
+        if not any(name in taken for name in names) and _made(run.directory):
+            break
+        # Each second is one run's alone.
+        moment += timedelta(seconds=1)
     write_atomically(run.manifest_file, content)
     pipelines.save(pipeline, run.pipeline_file)
     run.results_directory.mkdir()
     run.logs_directory.mkdir()
     saved = json.dumps(asdict(run), indent=2, default=str)
-    write_atomically(directory / "run.json", saved + "\n")
+    write_atomically(run.directory / _RUN_FILE, saved + "\n")
     return run
 
 
-def _make_directory(parent: Path) -> tuple[Path, str]:
-    """A new run directory, and the second that is its alone."""
-    moment = datetime.now(UTC)
-    while True:
-        timestamp = moment.strftime(TIMESTAMP)
-        place = parent / f"{RUN_DIRECTORY_PREFIX}{timestamp}"
-        try:
-            place.mkdir(mode=0o700)
-        except FileExistsError:
-            moment += timedelta(seconds=1)
-        else:
-            return place, timestamp
+def _made(directory: Path) -> bool:
+    try:
+        directory.mkdir(mode=0o700)
+    except FileExistsError:
+        return False
+    return True
+
+
+def discard(run: Run) -> None:
+    """Remove the directory of a run that never claimed its manifest."""
+    # First what makes it a run, so that half of it is none.
+    (run.directory / _RUN_FILE).unlink()
+    shutil.rmtree(run.directory)
 
 
 def load(directory: Path) -> Run:
-    saved = json.loads((directory / "run.json").read_text())
+    saved = json.loads((directory / _RUN_FILE).read_text())
     return Run(**saved | {"directory": Path(saved["directory"])})
 
 
 def all_runs(pipeline: Pipeline) -> Iterator[Run]:
     """Every run that a launch began, the oldest first."""
-    pattern = f"{RUN_DIRECTORY_PREFIX}*/run.json"
+    pattern = f"{RUN_DIRECTORY_PREFIX}*/{_RUN_FILE}"
     for file in sorted(pipeline.directory.glob(pattern)):
         run = load(file.parent)
         if run.launch == pipeline.home.name:
             yield run
-
-
-def finish(run: Run, processed: int, failed: int) -> None:
-    """Record that nothing is left to do for a run."""
-    record = {"processed": processed, "failed": failed}
-    write_atomically(run.done_file, json.dumps(record) + "\n")
 
 
 def save_rows(run: Run, manifest: Manifest) -> None:
@@ -206,6 +265,14 @@ def _row(saved: dict) -> Row:
 
 def convertible(rows: Iterable[Row]) -> list[Row]:
     return [row for row in rows if row.reason is None]
+
+
+@contextmanager
+def alone(directory: Path, lock_name: str = "lock") -> Iterator[None]:
+    """Wait until no other process has this directory for itself, and have it."""
+    with (directory / lock_name).open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def count_attempt(run: Run) -> int:

@@ -15,6 +15,10 @@ with warnings.catch_warnings():
 
 from dag.errors import SchedulerError
 
+# Attributes by which jobs are found in the queue; their value is the run directory.
+RUN_ATTRIBUTE = "CogPipelineRun"
+NODE_ATTRIBUTE = "CogPipelineNodeOf"
+_COMPLETED = 4
 _HELD = 5
 # Besides its own exceptions, what the bindings are known to raise.
 _REFUSALS = (
@@ -99,13 +103,21 @@ def submit_dag(dag_file: Path, attributes: dict[str, str], max_jobs: int) -> int
 
 
 def find(attribute: str, value: str) -> Job | None:
-    """The job in the queue, of any user, whose attribute has this value."""
+    """The first job in the queue, of any user, whose attribute has this value."""
     constraint = f"{attribute} =?= {classad2.quote(value)}"
-    return next(_query(constraint), None)
+    return min(_query(constraint), key=lambda job: job.cluster, default=None)
 
 
-def find_cluster(cluster: int) -> Job | None:
-    return next(_query(f"ClusterId == {cluster}"), None)
+def remove(cluster: int, why: str) -> None:
+    with _explained(f"the removal of job {cluster}"):
+        remove = htcondor2.JobAction.Remove
+        _schedd().act(remove, f"ClusterId == {cluster}", (why, 0))
+
+
+def still_there(attribute: str, value: str) -> int:
+    """How many jobs with this attribute may still do something: all but ended ones."""
+    constraint = f"{attribute} =?= {classad2.quote(value)} && JobStatus != {_COMPLETED}"
+    return sum(1 for _ in _query(constraint))
 
 
 def progress(cluster: int) -> Progress | None:

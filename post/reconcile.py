@@ -6,11 +6,13 @@ import json
 import re
 import shutil
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 
 from bucket import ObjectMissing, StoredObject
 from dag import run as runs, schedd
+from dag.errors import PipelineError
+from dag.files import write_atomically
 from dag.manifest import Manifest, Row, jpeg_key
 from dag.pipeline import Pipeline
 from dag.run import Run, node_name
@@ -24,10 +26,23 @@ _MD5 = re.compile(r"[0-9a-f]{32}")
 
 @dataclass(frozen=True)
 class Outcome:
-    """How many rows went where."""
+    """Which rows went where.
+
+    Attributes:
+        processed: how many were.
+        failed_rows: the lines in the manifest of the others.
+    """
 
     processed: int
-    failed: int
+    failed_rows: tuple[int, ...]
+
+    @property
+    def failed(self) -> int:
+        return len(self.failed_rows)
+
+
+class NodesStillThere(PipelineError):
+    """Some nodes of a DAG that ended have not left the queue."""
 
 
 def reconcile(run: Run, pipeline: Pipeline) -> Outcome:
@@ -36,11 +51,28 @@ def reconcile(run: Run, pipeline: Pipeline) -> Outcome:
     Can be repeated after a crash at any step, with the same CSVs in the end.
 
     Raises:
-        BucketError, SchedulerError: try again later.
+        BucketError, PipelineError: try again later.
     """
-    if run.done:
-        return Outcome(**json.loads(run.done_file.read_text()))
-    inputs = pipeline.inputs()
+    with runs.alone(run.directory):
+        if not run.outcome_file.exists():
+            _decide(run, pipeline)
+        outcome = Outcome(**json.loads(run.outcome_file.read_text()))
+        if not run.done:
+            _publish(run, pipeline, outcome)
+            _tidy(run, outcome)
+            counts = {"processed": outcome.processed, "failed": outcome.failed}
+            write_atomically(run.done_file, json.dumps(counts) + "\n")
+    return outcome
+
+
+def _decide(run: Run, pipeline: Pipeline) -> None:
+    """Write both CSVs into the run directory: this is decided once and for all."""
+    # A node that was removed may be sending its outputs until it is gone.
+    if left := schedd.still_there(schedd.NODE_ATTRIBUTE, str(run.directory)):
+        raise NodesStillThere(
+            f"{left} jobs of it are still leaving the queue; 'condor_q' shows them, "
+            "and 'condor_rm -forcex' makes those go that do not"
+        )
     manifest = runs.load_rows(run)
     told = {
         row.number: result
@@ -49,13 +81,21 @@ def reconcile(run: Run, pipeline: Pipeline) -> Outcome:
     }
     processed, failed = _judge(run, pipeline, manifest, told)
     results.gather(run, told)
-    for key, rows in ((run.processed_key, processed), (run.failed_key, failed)):
+    for file, rows in ((run.processed_file, processed), (run.failed_file, failed)):
+        write_atomically(file, _as_csv(manifest, rows) if rows else "")
+    outcome = Outcome(len(processed), tuple(row.number for row in failed))
+    write_atomically(run.outcome_file, json.dumps(asdict(outcome)) + "\n")
+
+
+def _publish(run: Run, pipeline: Pipeline, outcome: Outcome) -> None:
+    inputs = pipeline.inputs()
+    for key, file, rows in (
+        (run.processed_key, run.processed_file, outcome.processed),
+        (run.failed_key, run.failed_file, outcome.failed),
+    ):
         if rows:
-            inputs.write(key, _as_csv(manifest, rows).encode())
+            inputs.upload(key, file, "text/csv")
     inputs.remove(run.processing_key)
-    runs.finish(run, len(processed), len(failed))
-    _tidy(run, processed)
-    return Outcome(len(processed), len(failed))
 
 
 def _judge(
@@ -71,7 +111,7 @@ def _judge(
             result = told.get(row.number)
             missing = _what_is_missing(row, pipeline, result, stored, claimed)
             if missing is not None:
-                reason = _why(result, last_words.get(node_name(row)), missing)
+                reason = _why(result, last_words.get(node_name(row.number)), missing)
                 row = row.failed(reason)
         (processed if row.reason is None else failed).append(row)
     return processed, failed
@@ -165,8 +205,11 @@ def _with_reason(
     return (*first_two, reason, *fields[3 if had_reason else 2 :])
 
 
-def _tidy(run: Run, processed: list[Row]) -> None:
+def _tidy(run: Run, outcome: Outcome) -> None:
     """A success leaves no file of its own; a failure keeps its log."""
+    kept = {f"{node_name(number)}.log" for number in outcome.failed_rows}
+    for log in run.logs_directory.iterdir():
+        if log.name not in kept:
+            log.unlink()
+    # What they told is gathered in one file.
     shutil.rmtree(run.results_directory, ignore_errors=True)
-    for row in processed:
-        (run.logs_directory / f"{node_name(row)}.log").unlink(missing_ok=True)

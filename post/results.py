@@ -28,7 +28,7 @@ class NodeResult:
 
 def read(run: Run, row: Row) -> NodeResult | None:
     """A row's result, None when its node left none that can be read."""
-    file = run.results_directory / f"{node_name(row)}.json"
+    file = run.results_directory / f"{node_name(row.number)}.json"
     try:
         told = json.loads(file.read_text())
         files = {

@@ -116,10 +116,14 @@ class Archive:
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
+    def pipeline_file(self) -> Path:
+        (file,) = self.directory.glob("pipeline-*/pipeline.json")
+        return file
+
     def poll(self, **environment: str) -> subprocess.CompletedProcess:
-        (pipeline,) = self.directory.glob("pipeline-*/pipeline.json")
+        command = [sys.executable, str(PROJECT / "cog_pipeline.py"), "poll"]
         return subprocess.run(
-            [sys.executable, str(PROJECT / "cog_pipeline.py"), "poll", str(pipeline)],
+            [*command, str(self.pipeline_file())],
             cwd=self.directory,
             env=os.environ | environment,
             capture_output=True,
@@ -170,14 +174,14 @@ class Archive:
 def archive(
     store: Store, workplace: Path, request: pytest.FixtureRequest
 ) -> Iterator[Archive]:
-    yield from _archive(store, workplace, request)
+    yield from archive_for(store, workplace, request.node.name)
 
 
 @pytest.fixture
 def plain_archive(
     plain_store: Store, workplace: Path, request: pytest.FixtureRequest
 ) -> Iterator[Archive]:
-    yield from _archive(plain_store, workplace, request)
+    yield from archive_for(plain_store, workplace, request.node.name)
 
 
 @pytest.fixture
@@ -187,11 +191,10 @@ def faulty_archive(archive: Archive, faulty_s3_server: FaultyS3) -> Archive:
     return replace(archive, store=faulty)
 
 
-def _archive(
-    store: Store, workplace: Path, request: pytest.FixtureRequest
-) -> Iterator[Archive]:
+def archive_for(store: Store, workplace: Path, name: str) -> Iterator[Archive]:
+    """A new archive, whose jobs are removed in the end."""
     short = uuid.uuid4().hex[:8]
-    directory = workplace / f"{request.node.name[:40]}-{short}"
+    directory = workplace / f"{name[:40]}-{short}"
     directory.mkdir()
     made = Archive(
         store,

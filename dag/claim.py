@@ -1,0 +1,125 @@
+"""Claim a manifest: rename it, so that one access point alone works on it.
+
+S3 has no renaming, and two access points may look at the same moment. So the
+manifest is claimed first: an object beside it, ``<manifest>.claim``, names the run
+that may rename it. By ``If-None-Match`` a store lets only one of them be written.
+Some stores do not know that condition and write in any case; there the claim is
+written, left alone for SETTLE_SECONDS, and read back: the last one written holds.
+"""
+
+import getpass
+import json
+import socket
+import time
+
+from bucket import Bucket, BucketError, ObjectMissing, StoredObject
+from dag.files import write_atomically
+from dag.run import Run
+
+# How long a claim is left alone where a store knows no conditions. Whoever needs
+# more than half of it from looking to having written does not hold the claim.
+SETTLE_SECONDS = 4
+SUFFIX = ".claim"
+
+
+class ClaimUncertain(BucketError):
+    """The store was so slow that nobody can tell whose the manifest is."""
+
+
+def claim(run: Run, inputs: Bucket) -> bool:
+    """Rename a run's manifest; can be repeated after a crash at any step.
+
+    What was read into the run directory is what is written; a manifest that was
+    replaced since is a manifest of its own.
+
+    Returns:
+        Whether it is this run's; False when it is gone, was replaced, or another
+        run was first.
+
+    Raises:
+        ClaimUncertain: to be tried again by the next poll.
+        BucketError: likewise.
+    """
+    if not run.claimed_file.exists():
+        if not _waits(run, inputs):
+            _release(run, inputs)
+            return False
+        if not _acquire(run, inputs):
+            return False
+        # Who held the claim before us may have renamed it since we looked.
+        if not _waits(run, inputs):
+            _release(run, inputs)
+            return False
+        write_atomically(run.claimed_file, _claim_text(run))
+    if not inputs.exists(run.processing_key):
+        inputs.upload(run.processing_key, run.manifest_file, "text/csv")
+    if _waits(run, inputs):
+        inputs.remove(run.manifest_key)
+    _release(run, inputs)
+    return True
+
+
+def claimant(inputs: Bucket, manifest_key: str) -> str | None:
+    """Who holds the claim of a manifest, for people; None when nobody does."""
+    text = _read(inputs, manifest_key + SUFFIX)
+    if text is None:
+        return None
+    try:
+        told = json.loads(text)
+        return f"{told['user']}@{told['host']} in {told['run']}"
+    except (ValueError, KeyError, TypeError):
+        return "someone unknown"
+
+
+def is_that(run: Run, found: StoredObject) -> bool:
+    """Whether an object is the very upload that a run was made for."""
+    same = (run.manifest_key, run.etag, run.modified)
+    return same == (found.key, found.etag, found.modified.isoformat())
+
+
+def _waits(run: Run, inputs: Bucket) -> bool:
+    found = inputs.find([run.manifest_key]).get(run.manifest_key)
+    return found is not None and is_that(run, found)
+
+
+def _acquire(run: Run, inputs: Bucket) -> bool:
+    key, text = run.manifest_key + SUFFIX, _claim_text(run)
+    began = time.monotonic()
+    if _read(inputs, key) not in (None, text):
+        return False
+    if not inputs.write_if_absent(key, text.encode()):
+        # Perhaps by ourselves, before a crash or an answer that was lost.
+        return _read(inputs, key) == text
+    took = time.monotonic() - began
+    if not inputs.write_if_absent(key, text.encode()):
+        # The store knows the condition, so it held for the first one as well.
+        return _read(inputs, key) == text
+    if took > SETTLE_SECONDS / 2:
+        raise ClaimUncertain(
+            f"claiming {run.manifest_key} took {took:.0f} s, too long to be sure of it"
+        )
+    time.sleep(SETTLE_SECONDS)
+    return _read(inputs, key) == text
+
+
+def _release(run: Run, inputs: Bucket) -> None:
+    key = run.manifest_key + SUFFIX
+    if _read(inputs, key) == _claim_text(run):
+        inputs.remove(key)
+
+
+def _claim_text(run: Run) -> str:
+    told = {
+        "user": getpass.getuser(),
+        "host": socket.gethostname(),
+        "run": run.directory.name,
+        "token": run.token,
+    }
+    return json.dumps(told) + "\n"
+
+
+def _read(inputs: Bucket, key: str) -> str | None:
+    try:
+        return inputs.read(key).decode(errors="replace")
+    except ObjectMissing:
+        return None

@@ -1,0 +1,45 @@
+"""No image is converted by two nodes at once, though it stands in two manifests."""
+
+from bucket import Bucket, ObjectMissing
+from dag import run as runs
+from dag.errors import NotAManifest
+from dag.manifest import Manifest, Row, candidate_keys, parse
+from dag.pipeline import Pipeline
+from dag.run import Run
+
+
+def run_to_wait_for(
+    run: Run, manifest: Manifest, pipeline: Pipeline, inputs: Bucket
+) -> str | None:
+    """The manifest of an earlier run, anyone's, that has one of this run's images.
+
+    Of two claimed manifests the one that was renamed first, by the store's clock,
+    goes first; the names decide between those of the same moment. So no two wait
+    for each other, and since each is renamed before it looks, none goes unseen.
+
+    Returns:
+        The key of that run's ``…processing-….csv``, None when there is none.
+    """
+    found = {
+        each.key: each
+        for each in inputs.list(pipeline.literal_prefix)
+        if runs.is_processing(each.key)
+    }
+    ours = found.pop(run.processing_key, None)
+    ours_since = (ours.modified, ours.key) if ours else None
+    images = {row.key for row in runs.convertible(manifest.rows)}
+    for other in sorted(found.values(), key=lambda each: (each.modified, each.key)):
+        if ours_since and (other.modified, other.key) > ours_since:
+            break
+        if not images.isdisjoint(_images(inputs, other.key)):
+            return other.key
+    return None
+
+
+def _images(inputs: Bucket, manifest_key: str) -> set[str]:
+    try:
+        rows: tuple[Row, ...] = parse(inputs.read(manifest_key)).rows
+    except (NotAManifest, ObjectMissing):
+        # Nothing of it is converted; or its run has ended since it was listed.
+        return set()
+    return {key for row in rows for key in candidate_keys(row, inputs.name)}

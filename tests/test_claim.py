@@ -1,0 +1,236 @@
+"""Whoever looks at the same moment: one alone takes a manifest, and none twice."""
+
+import re
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from bucket import Bucket, Store
+from dag import claim, run as runs
+from dag.pipeline import Pipeline
+from dag.run import Run
+from tests import seaweedfs
+from tests.conftest import PROJECT, Archive
+
+CLAIMANTS = 6
+
+
+@pytest.fixture(params=["rclone", "seaweedfs"])
+def maps(
+    request: pytest.FixtureRequest, store: Store, tmp_path: Path
+) -> Iterator[Bucket]:
+    """A bucket of a server that ignores conditions, and of one that knows them."""
+    name = f"maps-{tmp_path.name[-20:].strip('-_').lower().replace('_', '-')}"
+    if request.param == "rclone":
+        bucket = Bucket(store, name)
+        bucket.create()
+        yield bucket
+        return
+    directory = tmp_path / "weed"
+    directory.mkdir()
+    with seaweedfs.running(directory, store) as conditional:
+        bucket = Bucket(conditional, name)
+        bucket.create()
+        yield bucket
+
+
+def claimants(maps: Bucket, store: Store, key: str, places: Path) -> list[Run]:
+    """Runs of several access points that found the same manifest."""
+    (manifest,) = [found for found in maps.list(key) if found.key == key]
+    made = []
+    for number in range(CLAIMANTS):
+        place = places / f"{key}-{number}"
+        place.mkdir()
+        pipeline = Pipeline(place, store, maps.name, "cogs")
+        made.append(runs.create(pipeline, manifest, b"a.tif,1\n", frozenset()))
+    return made
+
+
+def test_of_many_claimants_one_succeeds(maps: Bucket, store: Store, tmp_path: Path):
+    keys = [f"{number}-raw.csv" for number in range(5)]
+    for key in keys:
+        maps.write(key, b"a.tif,1\n")
+    everyone = {key: claimants(maps, store, key, tmp_path) for key in keys}
+    barrier = threading.Barrier(len(keys) * CLAIMANTS)
+
+    def try_to_claim(run: Run) -> bool:
+        barrier.wait()
+        return claim.claim(run, maps)
+
+    with ThreadPoolExecutor(len(keys) * CLAIMANTS) as threads:
+        tries = {
+            key: [threads.submit(try_to_claim, run) for run in who]
+            for key, who in everyone.items()
+        }
+    for key in keys:
+        assert sum(attempt.result() for attempt in tries[key]) == 1
+    left = [found.key for found in maps.list()]
+    assert len(left) == len(keys)
+    assert all("-processing-" in key for key in left), left
+
+
+def test_a_claim_that_is_held_is_respected(maps: Bucket, store: Store, tmp_path: Path):
+    maps.write("a-raw.csv", b"a.tif,1\n")
+    first, second, *_ = claimants(maps, store, "a-raw.csv", tmp_path)
+    maps.write("a-raw.csv.claim", claim._claim_text(first).encode())
+
+    assert not claim.claim(second, maps)
+    assert first.directory.name in claim.claimant(maps, "a-raw.csv")
+    assert maps.exists("a-raw.csv"), "the loser touches nothing"
+    assert claim.claim(first, maps), "its holder goes on, as after a crash"
+    assert not maps.exists("a-raw.csv.claim")
+
+
+def test_a_manifest_that_was_replaced_is_left_alone(
+    maps: Bucket, store: Store, tmp_path: Path
+):
+    maps.write("a-raw.csv", b"a.tif,1\n")
+    run, *_ = claimants(maps, store, "a-raw.csv", tmp_path)
+    maps.write("a-raw.csv", b"a.tif,1\nb.tif,1\n")
+
+    assert not claim.claim(run, maps)
+    assert [found.key for found in maps.list()] == ["a-raw.csv"]
+    assert maps.read("a-raw.csv") == b"a.tif,1\nb.tif,1\n"
+
+
+def test_an_upload_after_the_claim_stays(maps: Bucket, store: Store, tmp_path: Path):
+    maps.write("a-raw.csv", b"a.tif,1\n")
+    run, *_ = claimants(maps, store, "a-raw.csv", tmp_path)
+    assert claim.claim(run, maps)
+    # Some servers tell the date of an object in whole seconds.
+    time.sleep(1.1)
+    maps.write("a-raw.csv", b"a.tif,1\n")
+
+    assert claim.claim(run, maps), "as the next poll does, with HTCondor away"
+    assert maps.exists("a-raw.csv")
+
+
+def poll_together(archives: list[Archive]) -> None:
+    polls = [
+        subprocess.Popen(
+            [
+                *(sys.executable, str(PROJECT / "cog_pipeline.py"), "poll"),
+                str(archive.pipeline_file()),
+            ],
+            cwd=archive.directory,
+        )
+        for archive in archives
+    ]
+    assert [process.wait() for process in polls] == [0] * len(polls)
+
+
+def submissions(archives: list[Archive]) -> int:
+    """How many jobs of nodes were ever submitted, the FINAL nodes' not counted."""
+    logs = [
+        log.read_text()
+        for archive in archives
+        for log in archive.directory.glob("workflow-run-*/convert.dag.nodes.log")
+    ]
+    return sum(len(re.findall(r"DAG(?: Node: |NodeName = \")row", log)) for log in logs)
+
+
+def test_two_access_points_on_one_bucket_share_the_work(archive: Archive):
+    archives = []
+    # Patterns that differ, or the queue that they share here would refuse them.
+    for pattern in ("*raw.csv", "b*raw.csv", "*-raw.csv"):
+        place = archive.directory / str(len(archives))
+        place.mkdir()
+        archives.append(replace(archive, directory=place))
+        archives[-1].launch("--every", "60", "-p", pattern)
+    stems = [f"b{number}-" for number in range(3)]
+    for stem in stems:
+        archive.upload_raster(f"{stem}image.tif", 1)
+        archive.upload_manifest(f"{stem}raw.csv", [(f"{stem}image.tif", 1)])
+
+    poll_together(archives)
+
+    for stem in stems:
+        assert archive.outcome(stem) == ([[f"{stem}image.tif", "1"]], [])
+    assert submissions(archives) == len(stems)
+    assert not [found for found in archive.maps.list() if found.key.endswith("claim")]
+
+
+def test_an_image_of_two_manifests_is_converted_by_one_node_at_a_time(
+    archive: Archive,
+):
+    for key in "abc":
+        archive.upload_raster(f"{key}.tif", 1)
+    archive.launch("--every", "60")
+    archive.upload_manifest("x-raw.csv", [("a.tif", 1), ("b.tif", 1)])
+    archive.upload_manifest(
+        "y-raw.csv", [(f"{archive.maps.name}/b.tif", 1), ("c.tif", 1)]
+    )
+
+    said = archive.poll().stdout
+    assert submissions([archive]) <= 2
+    assert "y-raw.csv has images that are being converted: it waits for x-" in said
+    assert archive.outcome("x-")[1] == []
+    archive.poll()
+    processed, failed = archive.outcome("y-")
+    assert failed == []
+    assert len(processed) == 2
+
+
+def test_a_manifest_that_is_uploaded_again_is_another(archive: Archive):
+    rows = [("image.tif", 1)]
+    archive.upload_raster("image.tif", 1)
+    archive.launch("--every", "60")
+    archive.upload_manifest("batch-raw.csv", rows)
+    archive.poll()
+    # While the first is being processed, and, when that is over, once more.
+    archive.upload_manifest("batch-raw.csv", rows)
+    for _ in range(2):
+        while _at_work(archive):
+            archive.poll()
+        archive.upload_manifest("batch-raw.csv", rows)
+        archive.poll()
+    while _at_work(archive):
+        archive.poll()
+
+    processed = list(archive.maps.list("batch-processed-"))
+    assert len(processed) == 4
+    assert not list(archive.maps.list("batch-failed-"))
+    assert submissions([archive]) == 4
+
+
+def _at_work(archive: Archive) -> bool:
+    keys = [found.key for found in archive.maps.list("batch-")]
+    return any("raw" in key or "processing" in key for key in keys)
+
+
+@pytest.mark.parametrize("where", ["in one directory", "in two directories"])
+def test_of_two_launches_at_the_same_moment_one_succeeds(archive: Archive, where: str):
+    places = [archive.directory, archive.directory]
+    if where == "in two directories":
+        places = [archive.directory / "one", archive.directory / "two"]
+        for place in places:
+            place.mkdir()
+    launches = [
+        subprocess.Popen(
+            archive.command("--every", "60"),
+            cwd=place,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for place in places
+    ]
+    said = [process.communicate()[1] for process in launches]
+    codes = sorted(process.returncode for process in launches)
+
+    assert codes[0] == 0, said
+    assert codes[1] != 0, said
+    assert "already running" in "".join(said)
+    jobs = subprocess.run(
+        ["condor_q", "-constraint", "JobStatus != 3", "-af", "CogPipeline"],
+        capture_output=True,
+        text=True,
+    ).stdout
+    assert len(re.findall(archive.maps.name, jobs)) == 1

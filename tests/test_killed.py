@@ -1,0 +1,167 @@
+"""Killed after any of its steps, the pipeline is carried on by the next poll.
+
+One run for every step of ``poll`` and of ``reconcile``, all at once: a manifest and
+a launch each, killed right after that step.
+"""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import PROJECT, Archive, archive_for
+
+# In the order in which they come; see tests/killed.py.
+STEPS_OF_POLL = [
+    "mkdir workflow-run-",
+    "file manifest.csv",
+    "file pipeline.json",
+    "mkdir results",
+    "mkdir logs",
+    "file run.json",
+    r"put batch-raw.csv.claim",
+    "file claimed.json",
+    "put batch-processing-",
+    "delete batch-raw.csv$",
+    r"delete batch-raw.csv.claim",
+    "file rows.jsonl",
+    "file reconcile.sh",
+    "file convert.dag",
+    "submit",
+    "file submitted.json",
+]
+STEPS_OF_RECONCILE = [
+    "file attempts",
+    "file results.jsonl",
+    "file processed.csv",
+    "file failed.csv",
+    "file outcome.json",
+    "put batch-processed-",
+    "put batch-failed-",
+    "delete batch-processing-",
+    "unlink row1.log",
+    "file done.json",
+]
+
+
+def killed_after(step: str, archive: Archive, *command: str) -> None:
+    """Run a command until right after a step; it has to come to that."""
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.killed", step, *command],
+        cwd=PROJECT,
+        env=os.environ | {"KILLED_NOTES": str(archive.directory / "notes")},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == -signal.SIGKILL, f"{step}: {done.stdout}{done.stderr}"
+
+
+def _with_a_batch(archive: Archive, *options: str) -> None:
+    # Each hour: what the next poll does is not to be mixed up with crondor's.
+    archive.launch("--every", "60", *options)
+    archive.upload_raster("good.tif", 1, width=64, height=64)
+    archive.maps.write("bad.tif", b"no raster")
+    archive.upload_manifest("batch-raw.csv", [("good.tif", 1), ("bad.tif", 1)])
+
+
+def assert_as_if_nothing_had_been(archive: Archive) -> None:
+    processed, failed = archive.outcome("batch-")
+    assert processed == [["good.tif", "1"]]
+    assert [row[0] for row in failed] == ["bad.tif"]
+    assert "cannot read it as a GeoTIFF" in failed[0][2]
+    # No image was converted twice.
+    logs = archive.directory.glob("workflow-run-*/convert.dag.nodes.log")
+    submitted = "".join(log.read_text() for log in logs)
+    assert len(re.findall("Job submitted from host", submitted)) == 3, (
+        "two rows and the FINAL node"
+    )
+    left = {found.key for found in archive.maps.list("batch-")}
+    assert all("processed" in key or "failed" in key for key in left), left
+
+
+@pytest.fixture(scope="module")
+def archives(store, workplace) -> Iterator[dict[str, Archive]]:
+    """For each step of poll, an archive whose poll was killed after it.
+
+    All of them in one go, since their nodes have the pool to themselves no more
+    than the runs of an archive have.
+    """
+    made = {}
+    generators = []
+    for step in STEPS_OF_POLL:
+        generator = archive_for(store, workplace, "killed")
+        generators.append(generator)
+        archive = next(generator)
+        _with_a_batch(archive)
+        killed_after(step, archive, "poll", str(archive.pipeline_file()))
+        archive.poll()
+        # Those that began a new run: what was killed was not one yet.
+        archive.poll()
+        made[step] = archive
+    yield made
+    for generator in generators:
+        next(generator, None)
+
+
+@pytest.mark.xdist_group("killed polls")
+@pytest.mark.parametrize("step", STEPS_OF_POLL)
+def test_poll_killed_after(step: str, archives: dict[str, Archive]):
+    assert_as_if_nothing_had_been(archives[step])
+
+
+@pytest.mark.xdist_group("killed polls")
+def test_no_step_of_poll_is_left_out(archives: dict[str, Archive]):
+    notes = (archives["file submitted.json"].directory / "notes").read_text()
+    for what in notes.splitlines():
+        assert any(re.search(step, what) for step in STEPS_OF_POLL), what
+
+
+@pytest.fixture(scope="module")
+def ended(store, workplace) -> Iterator[dict[str, Archive]]:
+    """For each step of reconcile, an archive whose run was killed after it."""
+    made = {}
+    generators = []
+    for step in STEPS_OF_RECONCILE:
+        generator = archive_for(store, workplace, "killed")
+        generators.append(generator)
+        archive = made[step] = next(generator)
+        _with_a_batch(archive)
+        archive.poll()
+        (run,) = archive.directory.glob("workflow-run-*")
+        # So that the POST script leaves it to us.
+        (run / "reconcile.sh").write_text("#!/bin/sh\nexit 1\n")
+    for step, archive in made.items():
+        (run,) = archive.directory.glob("workflow-run-*")
+        _wait_for_dagman(run)
+        killed_after(step, archive, "reconcile", str(run))
+        archive.poll()
+    yield made
+    for generator in generators:
+        next(generator, None)
+
+
+@pytest.mark.xdist_group("killed reconciles")
+@pytest.mark.parametrize("step", STEPS_OF_RECONCILE)
+def test_reconcile_killed_after(step: str, ended: dict[str, Archive]):
+    assert_as_if_nothing_had_been(ended[step])
+
+
+@pytest.mark.xdist_group("killed reconciles")
+def test_no_step_of_reconcile_is_left_out(ended: dict[str, Archive]):
+    notes = (ended["file done.json"].directory / "notes").read_text()
+    for what in notes.splitlines():
+        assert any(re.search(step, what) for step in STEPS_OF_RECONCILE), what
+
+
+def _wait_for_dagman(run: Path, seconds: float = 300) -> None:
+    deadline = time.monotonic() + seconds
+    log = run / "convert.dag.dagman.log"
+    while not (log.exists() and "Job terminated" in log.read_text()):
+        assert time.monotonic() < deadline
+        time.sleep(0.5)
