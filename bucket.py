@@ -24,6 +24,7 @@ _OK = 200
 # Precondition Failed, and Conflict: somebody else is writing it just now.
 _CONDITION_UNMET = (412, 409)
 _NOT_IMPLEMENTED = 501
+_PART = 2**20  # bytes
 _CODE_IN_XML = re.compile(r"<Code>(\w+)</Code>")
 _MEANING = {
     "AccessDenied": "the keys are known, but may not do this",
@@ -146,17 +147,32 @@ class Bucket:
 
     def read(self, key: str) -> bytes:
         """Raises ObjectMissing when there is none."""
-        return self.read_with_etag(key)[0]
+        with self._reading(key) as answer:
+            return answer.read()
 
-    def read_with_etag(self, key: str) -> tuple[bytes, str]:
-        """An object's content and the ETag of just that content.
+    def download(self, key: str, path: Path) -> str:
+        """Write an object into a file, some of it in memory at a time.
 
-        Raises ObjectMissing when there is none.
+        Returns:
+            The ETag of just that content.
+
+        Raises:
+            ObjectMissing: there is none.
+            BucketError: the file is not whole.
         """
+        with self._reading(key) as answer, path.open("wb") as file:
+            for part in answer.stream(_PART):
+                file.write(part)
+            file.flush()
+            os.fsync(file.fileno())
+            return answer.headers.get("ETag", "").strip('"')
+
+    @contextmanager
+    def _reading(self, key: str) -> Iterator[urllib3.BaseHTTPResponse]:
         with self._explained("the object {name}/" + key):
             answer = self._client.get_object(self.name, key)
             try:
-                return answer.read(), answer.headers.get("ETag", "").strip('"')
+                yield answer
             finally:
                 answer.close()
                 answer.release_conn()

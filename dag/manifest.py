@@ -5,6 +5,7 @@ import io
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from urllib.parse import quote
 
 from bucket import StoredObject
@@ -23,6 +24,12 @@ _BYTE_ORDER_MARKS = {
     b"\xff\xfe": "utf-16",
     b"\xfe\xff": "utf-16",
 }
+# A million rows of two fields are 48 MiB, and take 700 MB of memory: what is larger
+# could take all that the access point has.
+LARGEST = 128 * 2**20  # bytes
+MOST_FIELDS = 8_000_000
+# A field may be as long as all; by itself the module ends at 131,072 characters.
+csv.field_size_limit(LARGEST)
 # What people write over the two columns.
 _IMAGE_HEADER = re.compile(r"\W*(image|file|path|key|name|object|url|raster)\b", re.I)
 _BANDS_HEADER = re.compile(r"band|channel|sample|count|number", re.I)
@@ -62,6 +69,26 @@ class Manifest:
 
     rows: tuple[Row, ...]
     header: tuple[str, ...] | None = None
+
+
+def read(path: Path) -> Manifest:
+    """Read a manifest from its file.
+
+    Raises:
+        NotAManifest: it is too large, no text, or has no rows.
+    """
+    size = path.stat().st_size
+    if size > LARGEST:
+        raise NotAManifest(
+            f"the manifest has {size >> 20} MiB, and {LARGEST >> 20} is the most: "
+            "make several of it"
+        )
+    content = path.read_bytes()
+    if sum(content.count(mark) for mark in (b",", b"\n", b"\r")) > MOST_FIELDS:
+        raise NotAManifest(
+            f"the manifest has more than {MOST_FIELDS} fields: make several of it"
+        )
+    return parse(content)
 
 
 def parse(content: bytes) -> Manifest:
@@ -154,8 +181,23 @@ def _decode(content: bytes) -> str:
             "the manifest is not text in UTF-8: save it again as 'CSV UTF-8'"
         ) from error
     if "\0" in text:
+        if _looks_like_utf_16(content[:200]):
+            raise NotAManifest(
+                "the manifest is UTF-16 that does not say so: save it again as "
+                "'CSV UTF-8'"
+            )
         raise NotAManifest("the manifest is not a CSV file, but binary data")
     return text
+
+
+def _looks_like_utf_16(head: bytes) -> bool:
+    """Whether every other byte is zero, and no other is, as in ASCII's UTF-16."""
+    return any(
+        set(head[zeros::2]) == {0}
+        and head[1 - zeros :: 2]
+        and 0 not in head[1 - zeros :: 2]
+        for zeros in (0, 1)
+    )
 
 
 def _read_fields(text: str) -> Iterator[tuple[int, tuple[str, ...], str | None]]:

@@ -6,6 +6,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from bucket import Bucket, BucketError, ObjectMissing, StoredObject
 from dag import (
@@ -23,7 +24,7 @@ from dag.manifest import (
     Manifest,
     Row,
     candidate_keys,
-    parse,
+    read,
     resolve,
     sidecar_keys,
 )
@@ -66,8 +67,8 @@ def poll(pipeline: Pipeline, reconcile: Reconcile, say: Say) -> list[Run]:
             with _collected(errors, say, manifest.key):
                 if manifest.key + claim.SUFFIX in found.claims:
                     _say_claimed(manifest, inputs, say)
-                elif (content := _read(manifest, inputs, say)) is not None:
-                    run = runs.create(pipeline, manifest, content, found.ours)
+                elif downloaded := _download(manifest, inputs, pipeline, say):
+                    run = runs.create(pipeline, manifest, downloaded, found.ours)
                     begun.append(run)
                     _carry_on(run, inputs, pipeline, reconcile, say)
     if errors:
@@ -103,17 +104,20 @@ def look(inputs: Bucket, pipeline: Pipeline) -> Found:
     return found
 
 
-def _read(manifest: StoredObject, inputs: Bucket, say: Say) -> bytes | None:
+def _download(
+    manifest: StoredObject, inputs: Bucket, pipeline: Pipeline, say: Say
+) -> Path | None:
     """A manifest as it was listed, or None when it has gone or changed since."""
+    file = pipeline.home / "manifest.download"
     try:
-        content, etag = inputs.read_with_etag(manifest.key)
+        etag = inputs.download(manifest.key, file)
     except ObjectMissing:
         say(f"{manifest.key} was taken or removed since it was listed")
         return None
     if etag != manifest.etag:
         say(f"{manifest.key} is being uploaded; the next poll takes it")
         return None
-    return content
+    return file
 
 
 def _say_claimed(manifest: StoredObject, inputs: Bucket, say: Say) -> None:
@@ -181,10 +185,10 @@ def _check(run: Run, inputs: Bucket, pipeline: Pipeline) -> None:
     if run.rows_file.exists():
         return
     try:
-        manifest = parse(run.manifest_file.read_bytes())
+        manifest = read(run.manifest_file)
     except NotAManifest as error:
         reason = f"{error} (it is kept on the access point: {run.manifest_file})"
-        line = Row(1, (run.manifest_key, ""), reason=reason)
+        line = Row(1, (run.manifest_key, "")).failed(reason)
         runs.save_rows(run, Manifest((line,)))
         return
     stored = _stored(inputs, runs.convertible(manifest.rows))
