@@ -36,6 +36,9 @@ export OPENBLAS_NUM_THREADS=1
 # a tenth of the time is else the kernel's, for handing out memory.
 export GLIBC_TUNABLES=glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold=33554432:glibc.malloc.trim_threshold=134217728
 
+# HTCondor leaves the signed URLs of its transfers in the sandbox.
+rm -f .curl_plugin.in .curl_plugin.out
+
 python=${PYTHON:-python3}
 "$python" -c 'import sys
 if sys.version_info < (3, 11): sys.exit(3)

@@ -19,6 +19,8 @@ _MOST_BANDS = 65_535
 # What Linux file systems allow for a name; the image has its name in the
 # sandbox percent-encoded, as its URL does.
 _LONGEST_NAME = 255
+# HTCondor follows a URL folder by folder, 128 of them with the host's and bucket's.
+_MOST_FOLDERS = 100
 _BYTE_ORDER_MARKS = {
     b"\xef\xbb\xbf": "utf-8-sig",
     b"\xff\xfe": "utf-16",
@@ -192,11 +194,10 @@ def _decode(content: bytes) -> str:
 
 def _looks_like_utf_16(head: bytes) -> bool:
     """Whether every other byte is zero, and no other is, as in ASCII's UTF-16."""
+    halves = set(head[::2]), set(head[1::2])
     return any(
-        set(head[zeros::2]) == {0}
-        and head[1 - zeros :: 2]
-        and 0 not in head[1 - zeros :: 2]
-        for zeros in (0, 1)
+        zeros == {0} and others and 0 not in others
+        for zeros, others in (halves, halves[::-1])
     )
 
 
@@ -243,6 +244,11 @@ def _read_row(number: int, fields: tuple[str, ...]) -> Row:
         return row.failed("the image begins with '/': write bucket/path/image.tif")
     if {".", ".."} & set(key.split("/")):
         return row.failed("the image has '.' or '..' in its path: write it without")
+    if key.count("/") > _MOST_FOLDERS:
+        return row.failed(
+            f"it lies in {key.count('/')} folders, and HTCondor takes {_MOST_FOLDERS}: "
+            "move it"
+        )
     if not key.lower().endswith(_TIFF_SUFFIXES):
         return row.failed("not a TIFF by name: it must end in .tif or .tiff")
     if key.rsplit("/", 1)[-1].startswith("."):
@@ -293,7 +299,11 @@ def _bare(field: str) -> str:
 def _find(row: Row, bucket: str, stored: Mapping[str, StoredObject]) -> Row:
     for key in candidate_keys(row, bucket):
         if key in stored:
-            beside = tuple(other for other in sidecar_keys(key) if other in stored)
+            beside = tuple(
+                other
+                for other in sidecar_keys(key)
+                if other in stored and len(sandbox_name(other)) <= _LONGEST_NAME
+            )
             size = sum(stored[each].size for each in (key, *beside))
             return replace(row, key=key, size=size, sidecars=beside)
     return row.failed(f"not in the bucket {bucket}: upload it, or mend its name")

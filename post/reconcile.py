@@ -209,7 +209,10 @@ def _tidy(run: Run, outcome: Outcome) -> None:
     """A success leaves no file of its own; a failure keeps its log."""
     kept = {f"{node_name(number)}.log" for number in outcome.failed_rows}
     for log in run.logs_directory.iterdir():
-        if log.name not in kept:
+        if log.name in kept:
+            # HTCondor made it for all to read.
+            log.chmod(0o600)
+        else:
             log.unlink()
     # What they told is gathered in one file.
     shutil.rmtree(run.results_directory, ignore_errors=True)
