@@ -43,6 +43,13 @@ class ObjectMissing(BucketError):
     """The object is not there."""
 
 
+class BucketMissing(BucketError):
+    """The bucket is not there."""
+
+
+_KINDS = {"NoSuchKey": ObjectMissing, "NoSuchBucket": BucketMissing}
+
+
 @dataclass(frozen=True)
 class Store:
     """An S3 endpoint and the files that hold its keys.
@@ -222,6 +229,11 @@ class Bucket:
         with self._explained("making the bucket {name}"):
             self._client.make_bucket(self.name)
 
+    def destroy(self) -> None:
+        """Remove a bucket, which must be empty."""
+        with self._explained("removing the bucket {name}"):
+            self._client.remove_bucket(self.name)
+
     def url_to_read(self, key: str) -> str:
         """A URL that reads the object for seven days without keys."""
         with self._explained("signing {name}/" + key):
@@ -251,5 +263,5 @@ def _explained(what: str) -> Iterator[None]:
 
 
 def _refusal(what: str, code: str, message: str) -> BucketError:
-    kind = ObjectMissing if code == "NoSuchKey" else BucketError
+    kind = _KINDS.get(code, BucketError)
     return kind(f"{what}: {_MEANING.get(code, message)} ({code})")

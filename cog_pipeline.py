@@ -23,7 +23,7 @@ from post.reconcile import reconcile as reconcile_run
 DEFAULT_KEYS = Path.home() / ".chtc_s3"
 DEFAULT_ENDPOINT = "s3dev.chtc.wisc.edu"
 GIVE_UP = 1
-# One attempt a minute; after that the next poll takes over.
+# One attempt each --retry-seconds; after that the next poll takes over.
 MOST_ATTEMPTS = 60
 
 console = Console(highlight=False)
@@ -170,6 +170,7 @@ def _period(context: click.Context, parameter: click.Parameter, every: int) -> i
     metavar="'NAME = VALUE'",
     help="A line more for every node's submit description; may be repeated.",
 )
+@click.option("--retry-seconds", type=int, default=60, hidden=True)
 @click.option(
     "--ca-certs",
     type=Path,
@@ -193,6 +194,7 @@ def launch(
     signing: str,
     container_image: str | None,
     submit_options: tuple[str, ...],
+    retry_seconds: int,
     ca_certs: Path | None,
     insecure_http: bool,
     **node_options: str | tuple[str, ...] | bool | None,
@@ -228,6 +230,7 @@ def launch(
         max_running=max_running,
         signing=signing,
         container_image=container_image,
+        retry_seconds=retry_seconds,
         submit_options=submit_options,
         node_options=_said(node_options),
     )
@@ -307,7 +310,7 @@ def reconcile(run_directory: Path) -> None:
         outcome = reconcile_run(run, pipelines.load(run.pipeline_file))
     except (BucketError, PipelineError) as error:
         last = attempt >= MOST_ATTEMPTS
-        then = "the next poll tries again" if last else "tried again in a minute"
+        then = "the next poll tries again" if last else "tried again soon"
         _say(f"attempt {attempt}: {error}; {then}")
         sys.exit(GIVE_UP if last else render.TRY_AGAIN)
     _say(

@@ -26,6 +26,7 @@ class Pipeline:
         max_running: how many nodes of a run are in the queue at once.
         signing: who signs transfers, one of SIGNINGS.
         container_image: the image that nodes run in, if any.
+        retry_seconds: how long a reconcile that failed waits for its next attempt.
         submit_options: lines that end every node's submit description.
         node_options: options of bin/generate_cogs.sh for every node.
     """
@@ -39,6 +40,7 @@ class Pipeline:
     every: int = 15
     max_running: int = 10_000
     signing: str = "auto"
+    retry_seconds: int = 60
     container_image: str | None = None
     submit_options: tuple[str, ...] = ()
     node_options: tuple[str, ...] = ()

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 
-from bucket import ObjectMissing, StoredObject
+from bucket import BucketMissing, ObjectMissing, StoredObject
 from dag import run as runs, schedd
 from dag.errors import PipelineError
 from dag.files import write_atomically
@@ -160,7 +160,11 @@ def _why(result: NodeResult | None, last: LastWord | None, missing: str) -> str:
 
 def _stored_outputs(pipeline: Pipeline, rows: list[Row]) -> dict[str, StoredObject]:
     keys = [key for row in rows for key in _output_keys(row, pipeline).values()]
-    return pipeline.outputs().find(keys)
+    try:
+        return pipeline.outputs().find(keys)
+    except BucketMissing:
+        # Nothing is in a bucket that somebody deleted, and waiting brings none back.
+        return {}
 
 
 def _output_keys(row: Row, pipeline: Pipeline) -> dict[str, str]:

@@ -1,16 +1,46 @@
 """The S3 server fails in all the ways it can, and nothing is lost."""
 
-from tests.conftest import Archive
+import json
+import re
+import secrets
+import subprocess
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from bucket import Store
+from pool import s3
+from pool.personal import PersonalPool
+from tests.conftest import Archive, archive_for
 from tests.faulty_s3 import Fault, FaultyS3
+
+# Else a transfer that fails waits for a quarter of a minute, and then for half.
+QUICKLY = ("--submit-option", "hold_backoff_seconds = 1", "--retry-seconds", "1")
+GONE = Fault(cut_after=0)
+# Images that no node can have yet: time for a test to do something.
+UNREADABLE = Fault("GET", r"\.tif", cut_after=0)
+
+
+def assert_each_is_processed(archive: Archive, keys: list[str]) -> None:
+    assert archive.outcome("batch-") == ([[key, "3"] for key in keys], [])
+
+
+def with_images(archive: Archive, count: int) -> list[str]:
+    """Upload images and a manifest of them; returns their keys."""
+    keys = [f"{number}.tif" for number in range(count)]
+    for key in keys:
+        archive.upload_raster(key, 3)
+    archive.upload_manifest("batch-raw.csv", [(key, 3) for key in keys])
+    return keys
 
 
 def test_a_server_that_fails_now_and_then_is_asked_again(
     faulty_archive: Archive, faulty_s3_server: FaultyS3
 ):
-    keys = [f"{name}.tif" for name in "abcd"]
-    for key in keys:
-        faulty_archive.upload_raster(key, 3)
-    faulty_archive.upload_manifest("batch-raw.csv", [(key, 3) for key in keys])
+    keys = with_images(faulty_archive, 4)
     faulty_s3_server.faults = [
         Fault(status=500, probability=0.15),
         Fault(status=503, probability=0.15),
@@ -18,10 +48,219 @@ def test_a_server_that_fails_now_and_then_is_asked_again(
         Fault(cut_after=20_000, probability=0.1),
         Fault(answer_lost=True, method="PUT|DELETE", probability=0.1),
     ]
-    faulty_archive.run("--submit-option", "hold_backoff_seconds = 1")
+    faulty_archive.run(*QUICKLY)
+
+    assert_each_is_processed(faulty_archive, keys)
+
+
+def test_a_server_that_is_down_for_the_poll_is_found_by_the_next(
+    faulty_archive: Archive, faulty_s3_server: FaultyS3
+):
+    faulty_archive.launch("--every", "60", *QUICKLY)
+    keys = with_images(faulty_archive, 1)
+    with faulty_s3_server.suffering(GONE):
+        said = faulty_archive.poll()
+    assert said.returncode != 0
+    assert "Traceback" not in said.stderr
+    assert faulty_s3_server.endpoint in said.stderr
+
+    faulty_archive.poll()
+    assert_each_is_processed(faulty_archive, keys)
+
+
+@pytest.mark.parametrize("way", ["GET", "PUT"])
+def test_a_server_that_is_down_for_the_nodes_is_waited_for(
+    faulty_archive: Archive, faulty_s3_server: FaultyS3, way: str
+):
+    keys = with_images(faulty_archive, 2)
+    with faulty_s3_server.suffering(Fault(way, r"\.tif", cut_after=0)):
+        faulty_archive.launch(*QUICKLY)
+        _until(lambda: faulty_s3_server.count(way, r"\.tif") >= 4)
+
+    assert_each_is_processed(faulty_archive, keys)
+
+
+def test_a_reconcile_that_fails_ten_times_works_in_the_end(
+    faulty_archive: Archive, faulty_s3_server: FaultyS3
+):
+    keys = with_images(faulty_archive, 1)
+    faulty_archive.launch("--every", "60", *QUICKLY, "--submit-option", "hold = true")
+    (run,) = faulty_archive.directory.glob("workflow-run-*")
+    # The listing, by which it looks at what is there.
+    listing = Fault("GET", rf"/{faulty_archive.cogs.name}\?", cut_after=0)
+    with faulty_s3_server.suffering(listing):
+        _release_all(run)
+        _until(lambda: _attempts(run) >= 10)
+
+    assert_each_is_processed(faulty_archive, keys)
+
+
+def test_a_slow_server_delays_and_spoils_nothing(
+    faulty_archive: Archive, faulty_s3_server: FaultyS3
+):
+    key = "slow.tif"
+    faulty_archive.upload_raster(key, 3, width=100, height=80)
+    faulty_archive.upload_manifest("batch-raw.csv", [(key, 3)])
+    faulty_s3_server.faults = [Fault(bytes_per_second=10_000)]
+    faulty_archive.launch(*QUICKLY)
+
+    assert_each_is_processed(faulty_archive, [key])
+
+
+def test_connections_that_break_in_an_image_leave_no_half_of_it(
+    faulty_archive: Archive, faulty_s3_server: FaultyS3
+):
+    keys = with_images(faulty_archive, 2)
+    faulty_s3_server.faults = [
+        Fault("GET", r"\.tif", cut_after=1000, times=3),
+        Fault("PUT", r"\.(tif|jpg)", cut_after=1000, times=3),
+    ]
+    faulty_archive.launch(*QUICKLY)
+
+    assert_each_is_processed(faulty_archive, keys)
+    assert {found.key for found in faulty_archive.cogs.list()} == {
+        *keys,
+        *(key.replace("tif", "jpg") for key in keys),
+    }
+
+
+def test_a_bucket_that_is_deleted_fails_its_rows(
+    faulty_archive: Archive, faulty_s3_server: FaultyS3
+):
+    with_images(faulty_archive, 2)
+    with faulty_s3_server.suffering(UNREADABLE):
+        faulty_archive.launch(*QUICKLY, "--submit-option", "most_holds = 2")
+        faulty_archive.cogs.destroy()
 
     processed, failed = faulty_archive.outcome("batch-")
 
-    faulty_s3_server.faults = []
-    assert failed == []
-    assert processed == [[key, "3"] for key in keys]
+    assert processed == []
+    assert len(failed) == 2
+    assert all("held until it was given up: Transfer" in row[2] for row in failed)
+
+
+def test_an_image_that_is_deleted_after_the_claim_fails_alone(
+    faulty_archive: Archive, faulty_s3_server: FaultyS3
+):
+    keys = with_images(faulty_archive, 3)
+    with faulty_s3_server.suffering(UNREADABLE):
+        faulty_archive.launch(*QUICKLY)
+        faulty_archive.maps.remove(keys[1])
+
+    processed, failed = faulty_archive.outcome("batch-")
+
+    assert [row[0] for row in processed] == [keys[0], keys[2]]
+    ((key, _, reason),) = failed
+    assert key == keys[1]
+    assert "error: 404" in reason
+
+
+def test_an_image_that_is_replaced_after_the_claim_is_converted_as_it_is_then(
+    archive: Archive,
+):
+    keys = with_images(archive, 1)
+    archive.launch("--submit-option", "hold = true")
+    (run,) = archive.directory.glob("workflow-run-*")
+    archive.upload_raster(keys[0], 3, width=70, height=50)
+    _release_all(run)
+
+    assert_each_is_processed(archive, keys)
+    (told,) = [json.loads(line) for line in (run / "results.jsonl").open()]
+    assert (told["width"], told["height"]) == (70, 50)
+
+
+def test_keys_that_are_revoked_stop_everything_until_there_are_new_ones(
+    faulty_archive: Archive, faulty_s3_server: FaultyS3
+):
+    keys = with_images(faulty_archive, 1)
+    faulty_archive.launch("--every", "60", *QUICKLY, "--submit-option", "hold = true")
+    (run,) = faulty_archive.directory.glob("workflow-run-*")
+    with faulty_s3_server.suffering(Fault(status=403)):
+        _release_all(run)
+        _until(lambda: faulty_s3_server.count("GET", r"\.tif") >= 2)
+        refused = faulty_archive.poll()
+        assert refused.returncode != 0
+        assert "may not do this" in refused.stderr
+
+    assert_each_is_processed(faulty_archive, keys)
+
+
+@pytest.fixture
+def own_store(
+    pool: PersonalPool, store: Store, workplace: Path
+) -> Iterator[tuple[Store, s3.S3Server]]:
+    """A server whose keys a test may change, with the certificate of the pool's."""
+    directory = workplace / f"own-s3-{secrets.token_hex(4)}"
+    directory.mkdir(mode=0o700)
+    server = s3.S3Server(directory, s3.free_port())
+    for name in ("server.pem", "server.key", "certificates"):
+        (directory / name).symlink_to(pool.s3.directory / name)
+    s3.configure(server, pool.condor.distribution.openssl)
+    s3.start(server)
+    try:
+        yield (
+            replace(
+                store,
+                endpoint=server.endpoint,
+                access_key=server.access_key,
+                secret_key=server.secret_key,
+            ),
+            server,
+        )
+    finally:
+        s3.stop(server)
+
+
+def test_keys_that_are_rotated_in_the_middle_of_a_run_are_taken(
+    own_store: tuple[Store, s3.S3Server], workplace: Path
+):
+    store, server = own_store
+    (archive,) = archive_for(store, workplace, "rotated")
+    keys = with_images(archive, 2)
+    archive.launch("--every", "60", *QUICKLY, "--submit-option", "hold = true")
+    (run,) = archive.directory.glob("workflow-run-*")
+    for key in (server.access_key, server.secret_key):
+        key.write_text(secrets.token_hex(20) + "\n")
+    s3.stop(server)
+    s3.start(server)
+    _release_all(run)
+
+    archive = replace(archive, maps=type(archive.maps)(store, archive.maps.name))
+    assert_each_is_processed(archive, keys)
+
+
+def _attempts(run: Path) -> int:
+    log = run / "reconcile.log"
+    return len(re.findall(r"attempt \d+:", log.read_text())) if log.exists() else 0
+
+
+def _release_all(run: Path) -> None:
+    """Release the nodes of a run once they are all in the queue, held."""
+    ours = f'CogPipelineNodeOf == "{run}"'
+    rows = (run / "convert.dag").read_text().count("\nJOB ")
+
+    def held() -> bool:
+        seen = subprocess.run(
+            [
+                "condor_q",
+                "-constraint",
+                f"{ours} && JobStatus == 5",
+                "-af",
+                "ClusterId",
+            ],
+            capture_output=True,
+            text=True,
+        )
+        return len(seen.stdout.split()) == rows
+
+    _until(held)
+    subprocess.run(
+        ["condor_release", "-constraint", ours], check=True, capture_output=True
+    )
+
+
+def _until(condition, seconds: float = 120) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.2)
