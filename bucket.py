@@ -3,6 +3,7 @@
 import io
 import os
 import re
+import ssl
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ _OK = 200
 # Precondition Failed, and Conflict: somebody else is writing it just now.
 _CONDITION_UNMET = (412, 409)
 _NOT_IMPLEMENTED = 501
+_PART = 2**20  # bytes
 _CODE_IN_XML = re.compile(r"<Code>(\w+)</Code>")
 _MEANING = {
     "AccessDenied": "the keys are known, but may not do this",
@@ -63,7 +65,7 @@ class Store:
     Attributes:
         endpoint: ``HOST`` or ``HOST:PORT``.
         secure: https, or else plain http.
-        ca_certs: certificate authorities to trust in place of the usual ones.
+        ca_certs: certificate authorities to trust besides the usual ones.
     """
 
     endpoint: str
@@ -109,9 +111,12 @@ class Bucket:
     def __init__(self, store: Store, name: str) -> None:
         self.name = name
         self.endpoint = store.endpoint
-        certificates = store.ca_certs or certifi.where()
+        with _explained(f"the certificates in {store.ca_certs}"):
+            verifying = ssl.create_default_context(cafile=certifi.where())
+            if store.ca_certs:
+                verifying.load_verify_locations(store.ca_certs)
         self._http = urllib3.PoolManager(
-            ca_certs=str(certificates),
+            ssl_context=verifying,
             timeout=urllib3.Timeout(connect=10, read=120),
             retries=urllib3.Retry(
                 total=3,
@@ -174,17 +179,32 @@ class Bucket:
 
     def read(self, key: str) -> bytes:
         """Raises ObjectMissing when there is none."""
-        return self.read_with_etag(key)[0]
+        with self._reading(key) as answer:
+            return answer.read()
 
-    def read_with_etag(self, key: str) -> tuple[bytes, str]:
-        """An object's content and the ETag of just that content.
+    def download(self, key: str, path: Path) -> str:
+        """Write an object into a file, some of it in memory at a time.
 
-        Raises ObjectMissing when there is none.
+        Returns:
+            The ETag of just that content.
+
+        Raises:
+            ObjectMissing: there is none.
+            BucketError: the file is not whole.
         """
+        with self._reading(key) as answer, path.open("wb") as file:
+            for part in answer.stream(_PART):
+                file.write(part)
+            file.flush()
+            os.fsync(file.fileno())
+            return answer.headers.get("ETag", "").strip('"')
+
+    @contextmanager
+    def _reading(self, key: str) -> Iterator[urllib3.BaseHTTPResponse]:
         with self._explained("the object {name}/" + key):
             answer = self._client.get_object(self.name, key)
             try:
-                return answer.read(), answer.headers.get("ETag", "").strip('"')
+                yield answer
             finally:
                 answer.close()
                 answer.release_conn()

@@ -2,6 +2,7 @@
 """The command line of cog_pipeline; see README.md."""
 
 import json
+import os
 import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -26,6 +27,7 @@ from dag.health import State
 from dag.journal import Journal
 from dag.pipeline import SIGNINGS, Pipeline
 from dag.poll import poll as poll_once
+from dag.wording import printable
 from node import options
 from pool.errors import PoolError
 from post.reconcile import reconcile as reconcile_run
@@ -58,7 +60,7 @@ class _LaunchByDefault(click.Group):
         except (click.ClickException, click.exceptions.Exit, BrokenPipeError):
             raise
         except (BucketError, PipelineError, PoolError) as error:
-            raise _Ended(Exit.REFUSED, journals.presentable(str(error))) from error
+            raise _Ended(Exit.REFUSED, printable(str(error))) from error
         except KeyboardInterrupt as error:
             sentence = (
                 "stopped by Ctrl-C. What was done holds; the same command, or the "
@@ -90,6 +92,8 @@ def cli() -> None:
     LAUNCH --help tells all options.  HEALTH is for monitoring.  POLL and
     RECONCILE are what HTCondor calls; people rarely do.
     """
+    # Run directories are nobody else's business, whoever starts us.
+    os.umask(0o077)
 
 
 def _submit_option(
@@ -204,7 +208,7 @@ def _period(context: click.Context, parameter: click.Parameter, every: int) -> i
 @click.option(
     "--ca-certs",
     type=Path,
-    help="Certificate authorities to trust, for test endpoints.",
+    help="Certificate authorities to trust besides the usual ones.",
 )
 @click.option(
     "--insecure-http", is_flag=True, help="Speak plain http, for test endpoints."
@@ -274,7 +278,7 @@ def launch(
     )
     try:
         with console.status("checking the endpoint, the buckets and HTCondor"):
-            cluster = launching.launch(pipeline, _warn)
+            cluster = launching.launch(pipeline)
     except KeyboardInterrupt as error:
         raise _Ended(Exit.INTERRUPTED, _stopped(pipeline)) from error
     journal = _journal(pipeline)
@@ -351,6 +355,8 @@ def poll(pipeline_file: Path) -> None:
       python3 cog_pipeline.py poll pipeline-maps-1a2b3c4d/pipeline.json
     """
     pipeline = pipelines.load(pipeline_file)
+    for fault in launching.exposed_keys(pipeline.store):
+        _warn(fault)
     _look(pipeline, _journal(pipeline))
 
 
@@ -395,7 +401,7 @@ def health(pipeline_files: tuple[Path, ...], as_json: bool) -> None:
         _say(f"{State.UNKNOWN.name}: {Journal(_say).unforeseen(error)}")
         sys.exit(State.UNKNOWN)
     if as_json:
-        _say(json.dumps([healths.as_json(one) for one in found], indent=2))
+        click.echo(json.dumps([healths.as_json(one) for one in found], indent=2))
     elif found:
         for one in found:
             _say(healths.sentence(one))
@@ -504,11 +510,11 @@ def _describe_pool(found) -> None:
 
 
 def _say(sentence: str) -> None:
-    click.echo(sentence)
+    click.echo(printable(sentence))
 
 
 def _warn(sentence: str) -> None:
-    click.echo(f"Warning: {sentence}", err=True)
+    click.echo(printable(f"Warning: {sentence}"), err=True)
 
 
 if __name__ == "__main__":

@@ -40,6 +40,9 @@ export GLIBC_TUNABLES=glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold=3355443
 # What an earlier one told is not to be taken for what this one tells.
 rm -f result.json
 began=$(date +%s)
+# HTCondor leaves the signed URLs of its transfers in the sandbox.
+rm -f .curl_plugin.in .curl_plugin.out
+
 python=${PYTHON:-python3}
 "$python" -c 'import sys
 if sys.version_info < (3, 11): sys.exit(3)

@@ -16,9 +16,9 @@ from typing import Any
 from dag import launch as launching, pipeline as pipelines, run as runs, schedd
 from dag.errors import PipelineError, SchedulerError
 from dag.files import write_atomically
-from dag.journal import presentable
 from dag.pipeline import Pipeline
 from dag.run import Run
+from dag.wording import printable
 
 _PERIODS_WITHOUT_A_LOOK = 3
 _SECONDS_WITHOUT_A_MOVE = 24 * 60 * 60
@@ -133,7 +133,7 @@ def as_json(health: Health) -> dict[str, Any]:
 
 def sentence(health: Health) -> str:
     """A line for a person, and for what shows the first line of a plugin."""
-    parts = [presentable(finding.message) for finding in health.findings]
+    parts = [printable(finding.message) for finding in health.findings]
     if health.runs_alive is not None:
         looked = "no look yet"
         if health.last_look:
@@ -144,7 +144,7 @@ def sentence(health: Health) -> str:
             f"{looked}, {health.runs_alive} run{plural} alive, "
             f"{health.free_bytes / 1e9:.0f} GB free"
         ]
-    line = f"{health.state.name} {presentable(health.name)}: {'; '.join(parts)}"
+    line = f"{health.state.name} {printable(health.name)}: {'; '.join(parts)}"
     # After a bar, monitoring reads figures.
     return line.replace("|", "/")
 

@@ -15,7 +15,6 @@ is known.
 """
 
 import json
-import re
 import tempfile
 import traceback
 from collections.abc import Callable, Iterable, Mapping
@@ -25,14 +24,12 @@ from pathlib import Path
 from typing import Any
 
 from dag.run import Run
+from dag.wording import printable, without_signatures
 
 NAME = "log.jsonl"
 _FORMER = "log.1.jsonl"
 # When a launch's log is put aside for a new one: after months, as a rule.
 _LARGE = 10 * 10**6
-# A presigned URL's query is a key for a week: it is shown to nobody.
-_SIGNED_QUERY = re.compile(r"\?[^\s\"']*(X-Amz|Signature)[^\s\"']*")
-_LONGEST_MESSAGE = 500
 
 
 @dataclass(frozen=True)
@@ -51,7 +48,7 @@ class Journal:
 
     def say(self, event: str, message: str, level: str = "info", **facts: Any) -> None:
         """Tell people and all logs."""
-        self.terminal(presentable(message))
+        self.terminal(printable(message))
         for log in self.logs:
             self._append(log, (self.line(event, message, level, **facts),))
 
@@ -61,7 +58,7 @@ class Journal:
         Returns:
             What to say of it.
         """
-        said = presentable(f"{type(error).__name__}: {error}")
+        said = printable(f"{type(error).__name__}: {error}")
         trace = without_signatures("".join(traceback.format_exception(error)))
         line = self.line("unforeseen", said, "error", traceback=trace)
         took = [log for log in self.logs if self._append(log, (line,))]
@@ -81,7 +78,7 @@ class Journal:
     def line(self, event: str, message: str, level: str = "info", **facts: Any) -> str:
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
         told = {"time": now, "level": level, "event": event}
-        told |= {"message": presentable(message)}
+        told |= {"message": printable(message)}
         known = {**self.facts, **facts}
         told |= {name: fact for name, fact in known.items() if fact is not None}
         return json.dumps(told, default=str) + "\n"
@@ -118,18 +115,3 @@ def _temporary(line: str) -> Path:
     ) as file:
         file.write(line)
     return Path(file.name)
-
-
-def presentable(message: str) -> str:
-    """A message as one line that may be shown to anyone, on any terminal."""
-    line = " ".join(without_signatures(message).split())
-    # A key may hold what moves a terminal's cursor, turns the line round, or cannot
-    # be encoded.
-    line = "".join(c if c.isprintable() else "?" for c in line)
-    if len(line) > _LONGEST_MESSAGE:
-        line = line[: _LONGEST_MESSAGE - 1] + "…"
-    return line
-
-
-def without_signatures(text: str) -> str:
-    return _SIGNED_QUERY.sub("?…", text)

@@ -4,16 +4,15 @@ import os
 import secrets
 import stat
 import sys
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
 
-from bucket import Bucket
+from bucket import Bucket, Store
 from dag import pipeline as pipelines, render, run as runs, schedd
 from dag.errors import PipelineError
 from dag.files import write_atomically
 from dag.pipeline import Pipeline
 
-Say = Callable[[str], None]
 # By this attribute, a name that two launches of the same share, a crondor job is
 # found in the queue.
 _LAUNCH_ATTRIBUTE = "CogPipeline"
@@ -23,7 +22,7 @@ class AlreadyRunning(PipelineError):
     """Another crondor job takes the same manifests."""
 
 
-def launch(pipeline: Pipeline, warn: Say) -> int:
+def launch(pipeline: Pipeline) -> int:
     """Check what a run will need and submit the crondor job.
 
     Returns:
@@ -33,12 +32,15 @@ def launch(pipeline: Pipeline, warn: Say) -> int:
         AlreadyRunning: there is such a job; nothing was submitted.
         BucketError, PipelineError: something is missing, in one sentence.
     """
-    check(pipeline, warn)
+    check(pipeline)
     _refuse_second(pipeline)
     pipeline.home.mkdir(mode=0o700, exist_ok=True)
     # Another launch in this directory waits here, and then finds this one's job.
     with runs.alone(pipeline.home, "launch.lock"):
         _refuse_second(pipeline)
+        for name in ("crondor.log", "poll.out", "poll.err"):
+            # HTCondor would make it for all to read; what is there it leaves.
+            (pipeline.home / name).touch(mode=0o600)
         pipelines.save(pipeline, pipeline.file)
         description = render.crondor(pipeline)
         write_atomically(pipeline.home / "crondor.sub", description)
@@ -70,11 +72,13 @@ def crondor_job(pipeline: Pipeline) -> schedd.Job | None:
     return schedd.find(_LAUNCH_ATTRIBUTE, pipeline.home.name)
 
 
-def check(pipeline: Pipeline, warn: Say) -> None:
+def check(pipeline: Pipeline) -> None:
     """Raise the first thing that would keep a run from working."""
     store = pipeline.store
     for option, file in (("-a", store.access_key), ("-s", store.secret_key)):
-        _check_key(option, file, warn)
+        _check_key(option, file)
+    for fault in exposed_keys(store):
+        raise PipelineError(fault)
     if store.ca_certs and not store.ca_certs.is_file():
         raise PipelineError(f"there is no file {store.ca_certs}: see --ca-certs")
     _check_names(pipeline)
@@ -89,7 +93,27 @@ def check(pipeline: Pipeline, warn: Say) -> None:
     schedd.check()
 
 
-def _check_key(option: str, file: Path, warn: Say) -> None:
+def exposed_keys(store: Store) -> Iterator[str]:
+    """What lets others read or replace a store's keys, and what mends it.
+
+    A launch is refused then. A poll goes on: the archive is not to stand still for
+    months because of what happened to a file's mode.
+    """
+    for file in (store.access_key, store.secret_key):
+        if not file.exists():
+            continue
+        found = file.stat()
+        if found.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
+            yield f"others can use the key file {file}: chmod 600 {file}"
+        # Root reads them all anyway, and may have put them there.
+        if found.st_uid not in (0, os.geteuid()):
+            yield (
+                f"the key file {file} belongs to another user, who can replace it: "
+                "make a copy of your own"
+            )
+
+
+def _check_key(option: str, file: Path) -> None:
     if not file.is_file():
         raise PipelineError(f"there is no key file {file}: see {option}")
     try:
@@ -98,8 +122,6 @@ def _check_key(option: str, file: Path, warn: Say) -> None:
         raise PipelineError(f"the key file {file} cannot be read: {error}") from error
     if not key:
         raise PipelineError(f"the key file {file} is empty")
-    if file.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
-        warn(f"others can read the key file {file}: chmod 600 {file}")
 
 
 def _check_names(pipeline: Pipeline) -> None:

@@ -5,10 +5,12 @@ import io
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from urllib.parse import quote
 
 from bucket import StoredObject
 from dag.errors import NotAManifest
+from dag.wording import presentable
 from node import options
 
 _TIFF_SUFFIXES = (".tif", ".tiff")
@@ -17,11 +19,19 @@ _MOST_BANDS = 65_535
 # What Linux file systems allow for a name; the image has its name in the
 # sandbox percent-encoded, as its URL does.
 _LONGEST_NAME = 255
+# HTCondor follows a URL folder by folder, 128 of them with the host's and bucket's.
+_MOST_FOLDERS = 100
 _BYTE_ORDER_MARKS = {
     b"\xef\xbb\xbf": "utf-8-sig",
     b"\xff\xfe": "utf-16",
     b"\xfe\xff": "utf-16",
 }
+# A million rows of two fields are 48 MiB, and take 700 MB of memory: what is larger
+# could take all that the access point has.
+LARGEST = 128 * 2**20  # bytes
+MOST_FIELDS = 8_000_000
+# A field may be as long as all; by itself the module ends at 131,072 characters.
+csv.field_size_limit(LARGEST)
 # What people write over the two columns.
 _IMAGE_HEADER = re.compile(r"\W*(image|file|path|key|name|object|url|raster)\b", re.I)
 _BANDS_HEADER = re.compile(r"band|channel|sample|count|number", re.I)
@@ -52,7 +62,7 @@ class Row:
     reason: str | None = None
 
     def failed(self, reason: str) -> "Row":
-        return replace(self, reason=reason)
+        return replace(self, reason=presentable(reason))
 
 
 @dataclass(frozen=True)
@@ -63,6 +73,21 @@ class Manifest:
     header: tuple[str, ...] | None = None
 
 
+def read(path: Path) -> Manifest:
+    """Read a manifest from its file.
+
+    Raises:
+        NotAManifest: it is too large, no text, or has no rows.
+    """
+    size = path.stat().st_size
+    if size > LARGEST:
+        raise NotAManifest(
+            f"the manifest has {size >> 20} MiB, and {LARGEST >> 20} is the most: "
+            "make several of it"
+        )
+    return parse(path.read_bytes())
+
+
 def parse(content: bytes) -> Manifest:
     """Read a manifest.
 
@@ -70,8 +95,12 @@ def parse(content: bytes) -> Manifest:
     but blank lines.
 
     Raises:
-        NotAManifest: the content is no text, or has no rows.
+        NotAManifest: the content is no text, has no rows, or has too many fields.
     """
+    if sum(content.count(mark) for mark in (b",", b"\n", b"\r")) > MOST_FIELDS:
+        raise NotAManifest(
+            f"the manifest has more than {MOST_FIELDS} fields: make several of it"
+        )
     header = None
     rows: list[Row] = []
     for number, fields, broken in _read_fields(_decode(content)):
@@ -153,8 +182,22 @@ def _decode(content: bytes) -> str:
             "the manifest is not text in UTF-8: save it again as 'CSV UTF-8'"
         ) from error
     if "\0" in text:
+        if _looks_like_utf_16(content[:200]):
+            raise NotAManifest(
+                "the manifest is UTF-16 that does not say so: save it again as "
+                "'CSV UTF-8'"
+            )
         raise NotAManifest("the manifest is not a CSV file, but binary data")
     return text
+
+
+def _looks_like_utf_16(head: bytes) -> bool:
+    """Whether every other byte is zero, and no other is, as in ASCII's UTF-16."""
+    halves = set(head[::2]), set(head[1::2])
+    return any(
+        zeros == {0} and others and 0 not in others
+        for zeros, others in (halves, halves[::-1])
+    )
 
 
 def _read_fields(text: str) -> Iterator[tuple[int, tuple[str, ...], str | None]]:
@@ -200,6 +243,11 @@ def _read_row(number: int, fields: tuple[str, ...]) -> Row:
         return row.failed("the image begins with '/': write bucket/path/image.tif")
     if {".", ".."} & set(key.split("/")):
         return row.failed("the image has '.' or '..' in its path: write it without")
+    if key.count("/") > _MOST_FOLDERS:
+        return row.failed(
+            f"it lies in {key.count('/')} folders, and HTCondor takes {_MOST_FOLDERS}: "
+            "move it"
+        )
     if not key.lower().endswith(_TIFF_SUFFIXES):
         return row.failed("not a TIFF by name: it must end in .tif or .tiff")
     if key.rsplit("/", 1)[-1].startswith("."):
@@ -236,7 +284,7 @@ def _read_options(row: Row, header: tuple[str, ...] | None) -> Row:
     try:
         return replace(row, options=options.arguments(said))
     except options.Misused as error:
-        return row.failed(f"{error}: mend the column")
+        return row.failed(f"the option {error}: mend the column")
 
 
 def _bare(field: str) -> str:
@@ -250,7 +298,11 @@ def _bare(field: str) -> str:
 def _find(row: Row, bucket: str, stored: Mapping[str, StoredObject]) -> Row:
     for key in candidate_keys(row, bucket):
         if key in stored:
-            beside = tuple(other for other in sidecar_keys(key) if other in stored)
+            beside = tuple(
+                other
+                for other in sidecar_keys(key)
+                if other in stored and len(sandbox_name(other)) <= _LONGEST_NAME
+            )
             size = sum(stored[each].size for each in (key, *beside))
             return replace(row, key=key, size=size, sidecars=beside)
     return row.failed(f"not in the bucket {bucket}: upload it, or mend its name")

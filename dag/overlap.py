@@ -3,7 +3,7 @@
 from bucket import Bucket, ObjectMissing
 from dag import run as runs
 from dag.errors import NotAManifest
-from dag.manifest import Manifest, Row, candidate_keys, parse
+from dag.manifest import LARGEST, Manifest, Row, candidate_keys, parse
 from dag.pipeline import Pipeline
 from dag.run import Run
 
@@ -28,7 +28,9 @@ def run_to_wait_for(
     ours = found.pop(run.processing_key, None)
     ours_since = (ours.modified, ours.key) if ours else None
     images = {row.key for row in runs.convertible(manifest.rows)}
-    for other in sorted(found.values(), key=lambda each: (each.modified, each.key)):
+    # Of a larger one nothing is converted.
+    small = (each for each in found.values() if each.size <= LARGEST)
+    for other in sorted(small, key=lambda each: (each.modified, each.key)):
         if ours_since and (other.modified, other.key) > ours_since:
             break
         if not images.isdisjoint(_images(inputs, other.key)):

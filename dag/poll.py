@@ -5,6 +5,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from bucket import Bucket, BucketError, ObjectMissing, StoredObject
 from dag import (
@@ -25,7 +26,7 @@ from dag.manifest import (
     Manifest,
     Row,
     candidate_keys,
-    parse,
+    read,
     resolve,
     sidecar_keys,
 )
@@ -69,8 +70,8 @@ def poll(pipeline: Pipeline, reconcile: Reconcile, journal: Journal) -> list[Run
             with _collected(errors, journal, manifest.key):
                 if manifest.key + claim.SUFFIX in found.claims:
                     _say_claimed(manifest, inputs, journal)
-                elif (content := _read(manifest, inputs, journal)) is not None:
-                    run = runs.create(pipeline, manifest, content, found.ours)
+                elif downloaded := _download(manifest, inputs, pipeline, journal):
+                    run = runs.create(pipeline, manifest, downloaded, found.ours)
                     begun.append(run)
                     of_run = journal.of_run(run)
                     with _collected(errors, of_run, manifest.key):
@@ -113,11 +114,13 @@ def look(inputs: Bucket, pipeline: Pipeline) -> Found:
     return found
 
 
-def _read(manifest: StoredObject, inputs: Bucket, journal: Journal) -> bytes | None:
+def _download(
+    manifest: StoredObject, inputs: Bucket, pipeline: Pipeline, journal: Journal
+) -> Path | None:
     """A manifest as it was listed, or None when it has gone or changed since."""
-    key = manifest.key
+    key, file = manifest.key, pipeline.home / "manifest.download"
     try:
-        content, etag = inputs.read_with_etag(key)
+        etag = inputs.download(key, file)
     except ObjectMissing:
         sentence = f"{key} was taken or removed since it was listed"
         journal.say("not-claimed", sentence, manifest=key)
@@ -126,7 +129,7 @@ def _read(manifest: StoredObject, inputs: Bucket, journal: Journal) -> bytes | N
         sentence = f"{key} is being uploaded; the next poll takes it"
         journal.say("being-uploaded", sentence, manifest=key)
         return None
-    return content
+    return file
 
 
 def _say_claimed(manifest: StoredObject, inputs: Bucket, journal: Journal) -> None:
@@ -214,10 +217,10 @@ def _check(run: Run, inputs: Bucket, pipeline: Pipeline) -> None:
     if run.rows_file.exists():
         return
     try:
-        manifest = parse(run.manifest_file.read_bytes())
+        manifest = read(run.manifest_file)
     except NotAManifest as error:
         reason = f"{error} (it is kept on the access point: {run.manifest_file})"
-        line = Row(1, (run.manifest_key, ""), reason=reason)
+        line = Row(1, (run.manifest_key, "")).failed(reason)
         runs.save_rows(run, Manifest((line,)))
         return
     stored = _stored(inputs, runs.convertible(manifest.rows))

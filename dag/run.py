@@ -192,11 +192,12 @@ def is_processing(key: str) -> bool:
 
 
 def create(
-    pipeline: Pipeline, manifest: StoredObject, content: bytes, taken: Container[str]
+    pipeline: Pipeline, manifest: StoredObject, downloaded: Path, taken: Container[str]
 ) -> Run:
-    """Make the run directory of a manifest that was just read.
+    """Make the run directory of a manifest.
 
     Args:
+        downloaded: the manifest, which moves into the run directory.
         taken: keys that none of the run's own may be.
     """
     moment = datetime.now(UTC)
@@ -216,10 +217,10 @@ def create(
             break
         # Each second is one run's alone.
         moment += timedelta(seconds=1)
-    write_atomically(run.manifest_file, content)
+    downloaded.replace(run.manifest_file)
     pipelines.save(pipeline, run.pipeline_file)
-    run.results_directory.mkdir()
-    run.logs_directory.mkdir()
+    run.results_directory.mkdir(mode=0o700)
+    run.logs_directory.mkdir(mode=0o700)
     saved = json.dumps(asdict(run), indent=2, default=str)
     write_atomically(run.directory / _RUN_FILE, saved + "\n")
     return run

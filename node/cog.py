@@ -25,7 +25,7 @@ _PIXELS = {
 # Namespaces that GDAL makes itself: how an image is stored, what it offers.
 OWN_NAMESPACES = {
     *("IMAGE_STRUCTURE", "DERIVED_SUBDATASETS", "SUBDATASETS", "RPC"),
-    *("COLOR_PROFILE", "GEOLOCATION", "TIFF", "IMD"),
+    *("COLOR_PROFILE", "GEOLOCATION", "OVERVIEWS", "TIFF", "IMD"),
 }
 
 
@@ -136,11 +136,13 @@ def _of_one_pixel(description: bytes, source: Source) -> bytes:
             structure = child.get("domain") == "IMAGE_STRUCTURE"
             # GDAL shows white before black as a colour table that is not there.
             made_up = child.tag == "ColorTable" and source.inverted
-            if child.tag in _PIXELS or structure or made_up:
+            # It names other files, which the COG's readers would look for.
+            elsewhere = child.get("domain") == "GEOLOCATION"
+            if child.tag in _PIXELS or structure or made_up or elsewhere:
                 parent.remove(child)
     if source.warped:
         for child in list(root):
-            if child.tag == "GCPList" or child.get("domain") in ("RPC", "GEOLOCATION"):
+            if child.tag == "GCPList" or child.get("domain") == "RPC":
                 root.remove(child)
         _set(
             root,

@@ -9,7 +9,7 @@ from typing import Any
 
 import rasterio
 
-from node import check, cog, encode, levels, overviews, tiff
+from node import check, cog, encode, levels, overviews, suspicion, tiff
 from node.errors import (
     ConversionFailed,
     ImageMissing,
@@ -76,6 +76,7 @@ def convert(
 @contextmanager
 def _opened(image: Path, bands: int, options: Options) -> Iterator[Source]:
     """The image, and GDAL set as it wants it."""
+    suspicion.check_directories(image)
     with ExitStack() as stack:
         heard = stack.enter_context(gdal_warnings())
         # Past GDAL's cache, where that is safe: it does not see that a file ends.

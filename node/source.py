@@ -1,6 +1,7 @@
 """An image opened: what it is, and its pixels window by window."""
 
 import logging
+import math
 import os
 import re
 import warnings
@@ -18,6 +19,7 @@ from rasterio.errors import CRSError, NotGeoreferencedWarning, RasterioError
 from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window
 
+from node import suspicion
 from node.errors import (
     DamagedImage,
     NoCrs,
@@ -30,8 +32,6 @@ from node.options import Options
 
 # What reading raises, of which GDAL's own errors are no RasterioErrors.
 READ_ERRORS = (RasterioError, CPLE_BaseError)
-# A file of a kilobyte can say that it holds petabytes of nothing.
-_MOST_BYTES = 2 * 1024**4
 _COMPLEX = {
     "complex_int16": "complex64",
     "complex64": "complex64",
@@ -168,18 +168,31 @@ def open_source(
     Raises:
         NodeError: it cannot be.
     """
+    suspicion.check_beside(path)
     with _opened(path) as image:
+        suspicion.check_references(image)
         if image.count != bands:
             raise WrongBands(
                 f"the manifest says {bands} bands, but the image has "
                 f"{image.count}: mend the row"
             )
         _check(image)
+        sample = numpy.dtype(_COMPLEX.get(image.dtypes[0], image.dtypes[0])).itemsize
+
+        def check_size(width: int, height: int) -> None:
+            pixel = sample * image.count
+            file = path.stat().st_size
+            suspicion.check_size(width, height, pixel, options.block_size, file)
+            suspicion.check_scratch(width, height, pixel, path.parent)
+
+        check_size(image.width, image.height)
+        suspicion.check_blocks(image, sample, options.block_size)
         crs = _crs(image, options)
         tiling_scheme = options.stored_as.tiling_scheme
         if options.reproject or tiling_scheme:
             from node.warp import warped
 
+            suspicion.check_warping(image)
             with warped(
                 image,
                 crs,
@@ -187,6 +200,7 @@ def open_source(
                 tiling_scheme,
                 options.block_size,
                 Resampling.nearest if _classes(image) else Resampling.bilinear,
+                check_size,
             ) as raster:
                 yield _source(raster, image, raster.crs, heard)
         else:
@@ -237,12 +251,9 @@ def _check(image: rasterio.DatasetReader) -> None:
             f"its bands are of different types ({', '.join(sorted(kinds))}): "
             "make an image of each"
         )
-    kind = numpy.dtype(_COMPLEX.get(image.dtypes[0], image.dtypes[0]))
-    size = image.width * image.height * image.count * kind.itemsize
-    if size > _MOST_BYTES:
+    if not all(map(math.isfinite, image.transform)):
         raise UnsupportedRaster(
-            f"it says that it is of {image.width} x {image.height} pixels, "
-            f"{size // 1024**4} TiB: if that is so, cut it into parts"
+            "its transform is not made of numbers: mend its georeferencing"
         )
     if any(not flags for flags in image.mask_flag_enums):
         raise UnsupportedRaster(

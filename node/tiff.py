@@ -121,39 +121,93 @@ def read(file: BinaryIO) -> Structure:
     Raises:
         NotATiff: it is none.
     """
+    directories, positions = [], []
+    for position, entries in _directories_in(file):
+        directory = {}
+        for entry in entries:
+            value = entry.value
+            if entry.where:
+                value = _exactly(file, entry.where, entry.size)
+            directory[entry.tag] = Field(entry.type, entry.count, value)
+        directories.append(directory)
+        positions.append(position)
+    return Structure(_header(file)[0], tuple(directories), tuple(positions))
+
+
+def bytes_of_values(file: BinaryIO) -> int:
+    """How many bytes the values of its directories would take.
+
+    Those that do not end within the file are not counted: nothing reads them.
+
+    Raises:
+        NotATiff: it is none.
+    """
+    length, total = file.seek(0, 2), 0
+    try:
+        for _, entries in _directories_in(file):
+            total += sum(
+                entry.size
+                for entry in entries
+                if entry.where and entry.where + entry.size <= length
+            )
+    except NotATiff:
+        if not total:
+            raise
+    return total
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """Of a directory; its value, or ``where`` it stands and its size in bytes."""
+
+    tag: int
+    type: int
+    count: int
+    size: int
+    value: bytes = b""
+    where: int = 0
+
+
+def _header(file: BinaryIO) -> tuple[str, int]:
+    """The byte order, and the version: 42 or, of a BigTIFF, 43."""
     head = _exactly(file, 0, 8)
     order = {b"II": "<", b"MM": ">"}.get(head[:2])
     if order is None:
         raise NotATiff("no TIFF header")
-    version = struct.unpack(order + "H", head[2:4])[0]
-    if version == 42:
-        entry, counts, offsets, at = 12, "H", "I", 4
-    elif version == 43:
-        entry, counts, offsets, at = 20, "Q", "Q", 8
-    else:
+    (version,) = struct.unpack(order + "H", head[2:4])
+    if version not in (42, 43):
         raise NotATiff(f"version {version} of TIFF is not known")
+    return order, version
+
+
+def _directories_in(file: BinaryIO) -> Iterator[tuple[int, list[_Entry]]]:
+    """Yield each directory's position and its entries."""
+    order, version = _header(file)
+    entry, counts, offsets, at = (
+        (12, "H", "I", 4) if version == 42 else (20, "Q", "Q", 8)
+    )
     inline = struct.calcsize(offsets)
     (position,) = struct.unpack(order + offsets, _exactly(file, at, inline))
-    directories, positions = [], []
+    seen: set[int] = set()
     while position:
-        if position in positions or len(positions) == _MOST_DIRECTORIES:
+        if position in seen or len(seen) == _MOST_DIRECTORIES:
             raise NotATiff("its directories go round in a circle")
-        positions.append(position)
+        seen.add(position)
         length = struct.calcsize("=" + counts)
         (count,) = struct.unpack(order + counts, _exactly(file, position, length))
         body = _exactly(file, position + length, count * entry + inline)
-        directory = {}
+        entries = []
         for start in range(0, count * entry, entry):
             tag, kind, number = struct.unpack_from(order + "HH" + offsets, body, start)
             size = _SIZES.get(kind, 0) * number
             value = body[start + entry - inline : start + entry]
             if size > inline:
                 (where,) = struct.unpack(order + offsets, value)
-                value = _exactly(file, where, size)
-            directory[tag] = Field(kind, number, value[:size])
-        directories.append(directory)
+                entries.append(_Entry(tag, kind, number, size, where=where))
+            else:
+                entries.append(_Entry(tag, kind, number, size, value[:size]))
+        yield position, entries
         (position,) = struct.unpack(order + offsets, body[-inline:])
-    return Structure(order, tuple(directories), tuple(positions))
 
 
 def overview_directory(directory: Directory) -> Directory:
@@ -317,20 +371,22 @@ def is_plain_and_whole(path: Path) -> bool:
     if TILE_OFFSETS in structure.directories[0]:
         tags = TILE_OFFSETS, TILE_BYTE_COUNTS
         across, down = (structure.number(0, tag) for tag in (TILE_WIDTH, TILE_LENGTH))
-        if not across or not down:
-            return False
-        rows = numpy.full(-(-width // across) * -(-height // down) * planes, down)
+        last = down
     else:
         tags = _STRIP_OFFSETS, _STRIP_BYTE_COUNTS
         across, down = width, structure.number(0, _ROWS_PER_STRIP, height)
         down = min(max(down, 1), height)
-        rows = numpy.full(-(-height // down) if down else 0, down)
-        rows[-1:] = height - (len(rows) - 1) * down
-        rows = numpy.tile(rows, planes)
-    sizes = rows * -(-across * samples * bits // 8)
-    offsets, counts = (structure.numbers(0, tag).astype("f8") for tag in tags)
-    if not len(offsets) == len(counts) == len(sizes) > 0:
+        last = height - (height - 1) // max(down, 1) * down
+    if not width or not height or not across or not down:
         return False
+    offsets, counts = (structure.numbers(0, tag).astype("f8") for tag in tags)
+    of_a_plane = -(-width // across) * -(-height // down)
+    # Before as many are made room for: the numbers may say anything.
+    if not len(offsets) == len(counts) == of_a_plane * planes > 0:
+        return False
+    rows = numpy.full(of_a_plane, down)
+    rows[-1] = last
+    sizes = numpy.tile(rows, planes) * float(-(-across * samples * bits // 8))
     there = (counts >= sizes) & (offsets > 0) & (offsets + sizes <= length)
     return bool(there.all())
 

@@ -1,7 +1,7 @@
 """An image warped to another CRS, or to the grid that web maps have tiles of."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import rasterio
@@ -29,14 +29,19 @@ def warped(
     tiling_scheme: str | None,
     tile: int,
     resampling: Resampling,
+    check_size: Callable[[int, int], None],
 ) -> Iterator[WarpedVRT]:
     """See an image in another CRS.
 
     Where the image has neither nodata nor alpha, a band more is the mask of what
     the image does not cover.
 
+    Args:
+        check_size: takes the width and the height that it will have, in pixels, and
+            raises NodeError where these cannot be.
+
     Raises:
-        UnsupportedRaster: it cannot be warped.
+        NodeError: it cannot be warped.
     """
     points, points_crs = image.gcps
     if not (crs or (points and points_crs)):
@@ -51,10 +56,12 @@ def warped(
     }
     try:
         with WarpedVRT(image, **options) as raster:
+            check_size(raster.width, raster.height)
             if not tiling_scheme:
                 yield raster
                 return
             grid = _web_grid(raster, tile)
+        check_size(grid["width"], grid["height"])
         with WarpedVRT(image, **options, **grid) as raster:
             yield raster
     except (CRSError, *READ_ERRORS) as error:

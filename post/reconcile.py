@@ -13,7 +13,7 @@ from bucket import BucketMissing, ObjectMissing, StoredObject
 from dag import run as runs, schedd
 from dag.errors import PipelineError
 from dag.files import write_atomically
-from dag.journal import Journal, presentable
+from dag.journal import Journal
 from dag.manifest import Manifest, Row, jpeg_key
 from dag.pipeline import Pipeline
 from dag.run import Run, node_name
@@ -151,8 +151,7 @@ def _judge(
             continue
         code, reason = why(result, last, missing, removal)
         attempt = last.attempt if last else result and result.told.get("attempt")
-        refused = row.failed(presentable(reason))
-        failed.append(Failure(refused, code, attempt))
+        failed.append(Failure(row.failed(reason), code, attempt))
     return processed, failed
 
 
@@ -248,7 +247,10 @@ def _tidy(run: Run, outcome: Outcome) -> None:
     """A success leaves no file of its own; a failure keeps its log."""
     kept = {f"{node_name(number)}.log" for number in outcome.failed_rows}
     for log in run.logs_directory.iterdir():
-        if log.name not in kept:
+        if log.name in kept:
+            # HTCondor made it for all to read.
+            log.chmod(0o600)
+        else:
             log.unlink()
     # What they told is gathered in one file.
     shutil.rmtree(run.results_directory, ignore_errors=True)

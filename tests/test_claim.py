@@ -49,7 +49,9 @@ def claimants(maps: Bucket, store: Store, key: str, places: Path) -> list[Run]:
         place = places / f"{key}-{number}"
         place.mkdir()
         pipeline = Pipeline(place, store, maps.name, "cogs")
-        made.append(runs.create(pipeline, manifest, b"a.tif,1\n", frozenset()))
+        downloaded = place / "manifest.download"
+        downloaded.write_bytes(b"a.tif,1\n")
+        made.append(runs.create(pipeline, manifest, downloaded, frozenset()))
     return made
 
 

@@ -1,9 +1,12 @@
 """Launching checks first, and says in one sentence what is wrong."""
 
+import os
 import re
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
 
 from pool import s3
 from tests.conftest import PROJECT, Archive
@@ -59,13 +62,38 @@ def test_a_key_file_that_is_not_there(archive: Archive):
     assert_refused(archive.run("-s", "absent.key"), "no key file", "absent.key", "-s")
 
 
-def test_a_key_file_that_others_can_read_is_warned_of(archive: Archive):
-    key = archive.directory / "access.key"
-    key.write_text(archive.store.access_key.read_text())
+@pytest.mark.parametrize("option", ["-a", "-s"])
+@pytest.mark.parametrize("mode", [0o640, 0o604, 0o620])
+def test_a_key_file_that_others_can_use(archive: Archive, option: str, mode: int):
+    store = archive.store
+    key = archive.directory / "some.key"
+    kept = store.access_key if option == "-a" else store.secret_key
+    key.write_text(kept.read_text())
+    key.chmod(mode)
+    assert_refused(archive.run(option, str(key)), f"chmod 600 {key}")
+    assert crondor_jobs(archive) == []
+    key.chmod(0o600)
+    archive.launch(option, str(key))
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
+def test_a_key_file_of_another_user(archive: Archive):
+    key = archive.directory / "secret.key"
+    key.write_text(archive.store.secret_key.read_text())
+    key.chmod(0o600)
+    os.chown(key, 12345, 12345)
+    assert_refused(archive.run("-s", str(key)), "another user", str(key))
+
+
+def test_a_poll_goes_on_with_a_key_that_others_can_use(archive: Archive):
+    key = archive.directory / "secret.key"
+    key.write_text(archive.store.secret_key.read_text())
+    key.chmod(0o600)
+    archive.launch("-s", str(key))
     key.chmod(0o644)
-    done = archive.run("-a", str(key))
-    assert done.returncode == 0
-    assert f"chmod 600 {key}" in done.stderr
+    polled = archive.poll()
+    assert polled.returncode == 0
+    assert f"chmod 600 {key}" in polled.stderr
 
 
 def test_a_wrong_key(archive: Archive):

@@ -1,5 +1,6 @@
 """The whole story: upload, launch once, read two CSVs."""
 
+import csv
 import json
 import re
 import subprocess
@@ -12,6 +13,9 @@ from PIL import Image
 from rio_cogeo.cogeo import cog_validate
 
 from tests.conftest import Archive
+
+# A field of a megabyte is one.
+csv.field_size_limit(2**24)
 
 HOSTILE_NAMES = [
     "with space.tif",
@@ -29,6 +33,17 @@ HOSTILE_NAMES = [
     "$$(Name).tif",
     "Ünïcödé 地図.TIF",
     "-dash.tiff",
+    "right\u202eto\u202cleft.tif",
+    "bell\x07 escape\x1b[31m.tif",
+    "line\u2028separator\x85.tif",
+    "=cmd|' /C calc'!A0.tif",
+    "a..%2f..%2fup.tif",
+    "a..\\..\\up.tif",
+    "{{ project }}{% raw %}.tif",
+    "\ufeffmark.tif",
+    "\U0001f5fa e\u0301.tif",
+    "f/" * 98 + "deep.tif",
+    "x" * 251 + ".tif",
 ]
 
 
@@ -253,6 +268,8 @@ def test_shadow_signing_refuses_what_it_cannot_sign(archive: Archive):
         (b"image,bands\n", "no rows"),
         (b"II*\0\x08\0\0\0", "binary"),
         (b"\xff\xfd\xe4,3", "UTF-8"),
+        ("a.tif,1\n".encode("utf-16-le"), "UTF-16"),
+        (b"a.tif,1\n" + b"\0" * 2**20, "binary"),
     ],
 )
 def test_what_is_no_manifest_becomes_one_failed_line(
@@ -290,6 +307,13 @@ def test_each_kind_of_bad_row_fails_with_its_reason(archive: Archive):
         ("", "3"): "no image is named",
         ("twin.tiff", "1"): "its JPEG would replace that of line",
         ("n" * 300 + ".tif", "1"): "too long",
+        ("地" * 85 + ".tif", "1"): "too long",
+        ("f/" * 101 + "deep.tif", "1"): "in 101 folders",
+        ("x" * 2**20 + ".tif", "1"): "too long",
+        ("a.tif", "9" * 2**20): "impossible number of bands",
+        ("a/../../../b.tif", "3"): "'..'",
+        ("gone\u202e\x1b[31m.tif", "3"): "not in the bucket",
+        ("=cmd|' /C calc'!A0", "1"): "not a TIFF by name",
     }
     archive.upload_manifest("x-raw.csv", [("good.tif", 1), ("twin.tif", 1), *bad])
     archive.launch()

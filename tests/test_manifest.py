@@ -127,7 +127,7 @@ def test_columns_with_the_names_of_options_are_options():
     assert second.options == ()
     assert (
         third.reason
-        == "--allow-no-crs: 'perhaps' is neither yes nor no: mend the column"
+        == "the option --allow-no-crs: 'perhaps' is neither yes nor no: mend the column"
     )
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -17,13 +18,22 @@ from tests.conftest import PROJECT
 SCRIPT = PROJECT / "bin" / "generate_cogs.sh"
 
 
-def run_node(directory: Path, *arguments: str, **environment: str):
+def run_node(
+    directory: Path, *arguments: str, memory: int | None = None, **environment: str
+):
+    """Run it as HTCondor does; ``memory`` is all that it may reserve, in bytes."""
+
+    def limit() -> None:
+        if memory is not None:
+            resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
+
     return subprocess.run(
         [str(SCRIPT), *arguments],
         cwd=directory,
         env=os.environ | {"PYTHON": sys.executable} | environment,
         capture_output=True,
         text=True,
+        preexec_fn=limit,
     )
 
 

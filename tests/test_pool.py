@@ -1,8 +1,10 @@
 """The personal pool, as someone who wants to try things uses it."""
 
 import os
+import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 from pool.distribution import program_of_environment
@@ -47,6 +49,54 @@ def test_it_starts_answers_and_stops(workplace: Path):
         stopped = run_pool("stop", directory)
     assert stopped.returncode == 0, stopped.stderr
     assert run_pool("status", directory).returncode == 1
+
+
+def test_stopped_with_a_job_running_nothing_of_it_is_left(workplace: Path):
+    directory = workplace / "busy pool"
+    try:
+        assert run_pool("start", directory).returncode == 0
+        shell = run_pool("env", directory).stdout
+        job = directory / "sleep.sub"
+        # It ignores what it is asked kindly, and has a child of its own.
+        job.write_text(
+            "executable = /bin/sh\narguments = \"-c 'trap : TERM INT QUIT; "
+            "while :; do sleep 987654 & wait; done'\"\n"
+            "transfer_executable = false\nqueue\n"
+        )
+        subprocess.run(
+            ["sh", "-c", f"{shell} condor_submit '{job}'"],
+            cwd=workplace,
+            capture_output=True,
+            check=True,
+        )
+        deadline = time.monotonic() + 60
+        while not _processes_that_name("sleep 987654"):
+            assert time.monotonic() < deadline
+            time.sleep(0.5)
+        ports = {(directory / "s3-port").read_text()}
+        for file in (directory / "condor" / "log").glob(".*_address"):
+            ports.add(re.search(r":(\d+)", file.read_text())[1])
+        assert all(_listening(int(port)) for port in ports)
+    finally:
+        stopped = run_pool("stop", directory)
+    assert stopped.returncode == 0, stopped.stderr
+    assert not any(_listening(int(port)) for port in ports)
+    assert _processes_that_name(str(directory)) == []
+    assert _processes_that_name("sleep 987654") == []
+
+
+def _processes_that_name(words: str) -> list[str]:
+    """Command lines, and working directories, in which these words stand."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            command = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+            said = f"{command}in {(process / 'cwd').readlink()}"
+        except (FileNotFoundError, ProcessLookupError, PermissionError):
+            continue
+        if words in said and int(process.name) != os.getpid():
+            found.append(said)
+    return found
 
 
 def test_it_listens_on_loopback_alone(pool: PersonalPool):

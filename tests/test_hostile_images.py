@@ -1,0 +1,333 @@
+"""What an image says leads nowhere, and a bomb ends quickly: a reason for each."""
+
+import ctypes
+import json
+import os
+import socket
+import struct
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import rasterio
+from rasterio.transform import Affine, from_origin
+
+from tests import rasters
+from tests.test_node import files, run_node
+
+Make = Callable[[Path, str], object]
+WARPED = ("--reproject", "EPSG:3857")
+# It has GDAL look at an image's overviews.
+RESAMPLED = (*WARPED, "--op", "overview_resampling=cubic")
+_IN_OPEN, _NONBLOCKING = 0x20, os.O_NONBLOCK
+
+
+def vrt(source: str) -> str:
+    return (
+        '<VRTDataset rasterXSize="700" rasterYSize="600"><Metadata>'
+        '<MDI key="INTERNAL_MASK_FLAGS_1">2</MDI></Metadata>'
+        '<VRTRasterBand dataType="Byte" band="1"><SimpleSource>'
+        f"<SourceFilename>{escaped(source)}</SourceFilename>"
+        "<SourceBand>1</SourceBand></SimpleSource></VRTRasterBand></VRTDataset>"
+    )
+
+
+def escaped(text: str) -> str:
+    return text.replace("&", "&amp;").replace("<", "&lt;")
+
+
+def beside(suffix: str, content: Callable[[str], str]) -> Make:
+    def make(image: Path, target: str) -> None:
+        rasters.write(image, 1)
+        image.with_name(image.name + suffix).write_text(content(target))
+
+    return make
+
+
+def metadata(domain: str, **items: str) -> Callable[[str], str]:
+    def content(target: str) -> str:
+        said = "".join(
+            f'<MDI key="{name}">{escaped(value or target)}</MDI>'
+            for name, value in items.items()
+        )
+        return f'<PAMDataset><Metadata domain="{domain}">{said}</Metadata></PAMDataset>'
+
+    return content
+
+
+def overviews_named_within(image: Path, target: str) -> None:
+    rasters.write(image, 1)
+    with rasterio.open(image, "r+") as raster:
+        raster.update_tags(ns="Overviews", Overview_File=target)
+
+
+def overviews_named_by_the_mask(image: Path, target: str) -> None:
+    rasters.write(image, 1)
+    overviews_named_within(image.with_name(f"{image.name}.msk"), target)
+
+
+def geolocation(image: Path, target: str) -> None:
+    rasters.write(image, 1, crs="EPSG:4326", transform=Affine.identity())
+    with rasterio.open(image, "r+") as raster:
+        axes = {f"{axis}_DATASET": target for axis in "XY"}
+        steps = {f"{axis}_BAND": "1" for axis in "XY"}
+        steps |= {f"{axis}_OFFSET": "0" for axis in ("PIXEL", "LINE")}
+        steps |= {f"{axis}_STEP": "1" for axis in ("PIXEL", "LINE")}
+        raster.update_tags(ns="GEOLOCATION", **axes, **steps)
+
+
+def grids(srs: str) -> Make:
+    def make(image: Path, target: str) -> None:
+        degrees = Affine(0.001, 0, 10, 0, -0.001, 50)
+        rasters.write(image, 1, crs=None, transform=degrees)
+        named = escaped(srs.replace("TARGET", target))
+        said = f"<PAMDataset><SRS>{named}</SRS></PAMDataset>"
+        image.with_name(f"{image.name}.aux.xml").write_text(said)
+
+    return make
+
+
+GEOGRAPHIC = (
+    'GEOGCS["x",DATUM["x",SPHEROID["x",6378137,298.25]],PRIMEM["Greenwich",0],'
+    'UNIT["degree",0.0174532925199433]'
+)
+BOUND = rasterio.CRS.from_string(
+    "+proj=longlat +ellps=GRS80 +nadgrids=TARGET +type=crs"
+).to_wkt(version="WKT2_2019")
+LEADS_ELSEWHERE: dict[str, tuple[Make, tuple[str, ...]]] = {
+    "a mask that is a VRT": (beside(".msk", vrt), ()),
+    "a mask that is a description": (beside(".msk", str), ()),
+    "overviews that are a VRT": (beside(".ovr", vrt), RESAMPLED),
+    "overviews that are a description": (beside(".ovr", str), RESAMPLED),
+    "overviews named beside the image": (
+        beside(".aux.xml", metadata("OVERVIEWS", OVERVIEW_FILE="")),
+        RESAMPLED,
+    ),
+    "overviews named in the image": (overviews_named_within, RESAMPLED),
+    "overviews named in the mask": (overviews_named_by_the_mask, RESAMPLED),
+    "geolocation arrays": (geolocation, WARPED),
+    "grids of a PROJ string": (
+        grids(
+            f'{GEOGRAPHIC},EXTENSION["PROJ4","+proj=longlat +ellps=GRS80 '
+            '+nadgrids=TARGET +no_defs"]]'
+        ),
+        WARPED,
+    ),
+    "grids of a bound CRS": (grids(BOUND), WARPED),
+}
+
+
+class Watched:
+    """A file that tells when it is opened, and an address that tells of a call."""
+
+    def __init__(self, folder: Path) -> None:
+        self.file = rasters.write(folder / "secret.tif", 1)
+        libc = ctypes.CDLL(None, use_errno=True)
+        self._events = libc.inotify_init1(_NONBLOCKING)
+        assert self._events >= 0
+        path = os.fsencode(self.file)
+        assert libc.inotify_add_watch(self._events, path, _IN_OPEN) >= 0
+        self._server = socket.create_server(("127.0.0.1", 0))
+        self._server.setblocking(False)
+        self.address = f"http://127.0.0.1:{self._server.getsockname()[1]}/secret.tif"
+
+    def touched(self) -> list[str]:
+        found = []
+        for what, look in (
+            (str(self.file), lambda: os.read(self._events, 4096)),
+            (self.address, self._server.accept),
+        ):
+            try:
+                look()
+            except BlockingIOError:
+                continue
+            found.append(what)
+        return found
+
+    def close(self) -> None:
+        os.close(self._events)
+        self._server.close()
+
+
+@pytest.fixture
+def watched(tmp_path: Path):
+    folder = tmp_path / "elsewhere"
+    folder.mkdir()
+    made = Watched(folder)
+    yield made
+    made.close()
+
+
+def targets(watched: Watched) -> dict[str, str]:
+    tiles = (
+        '<GDAL_WMS><Service name="TMS"><ServerUrl>' + watched.address + "</ServerUrl>"
+        "</Service><DataWindow><UpperLeftX>0</UpperLeftX><UpperLeftY>1</UpperLeftY>"
+        "<LowerRightX>1</LowerRightX><LowerRightY>0</LowerRightY><SizeX>350</SizeX>"
+        "<SizeY>300</SizeY></DataWindow><BandsCount>1</BandsCount></GDAL_WMS>"
+    )
+    return {
+        "file": str(watched.file),
+        "address": watched.address,
+        "curl": f"/vsicurl/{watched.address}",
+        "tiles": tiles,
+    }
+
+
+def test_the_watch_sees(watched: Watched):
+    assert watched.touched() == []
+    watched.file.read_bytes()
+    with socket.create_connection(watched._server.getsockname()):
+        assert watched.touched() == [str(watched.file), watched.address]
+
+
+@pytest.mark.parametrize("target", ["file", "address", "curl", "tiles"])
+@pytest.mark.parametrize("how", LEADS_ELSEWHERE)
+def test_no_image_makes_gdal_look_elsewhere(
+    how: str, target: str, tmp_path: Path, watched: Watched
+):
+    make, options = LEADS_ELSEWHERE[how]
+    sandbox = tmp_path / "sandbox"
+    sandbox.mkdir()
+    # A description is one where a file's name is expected, too.
+    make(sandbox / "image.tif", targets(watched)[target])
+    before = files(sandbox)
+    watched.touched()
+
+    # Nobody answers: what calls nevertheless is not to wait for ever.
+    done = run_node(sandbox, "image.tif", "1", *options, GDAL_HTTP_TIMEOUT="2")
+
+    assert watched.touched() == []
+    result = json.loads((sandbox / "result.json").read_text())
+    if result["ok"]:
+        # It was not followed; nor is the COG's reader told to.
+        cog = (sandbox / "image.tif").read_bytes()
+        assert watched.address.encode() not in cog
+        assert os.fsencode(watched.file) not in cog
+    else:
+        assert done.returncode == 65, result
+        assert result["code"] in ("unsupported-raster", "not-a-raster", "no-crs")
+        assert files(sandbox) == before | {"result.json"}
+
+
+def test_a_geotiff_by_name_only_is_not_opened(tmp_path: Path, watched: Watched):
+    for content in (vrt(str(watched.file)), targets(watched)["tiles"]):
+        (tmp_path / "image.tif").write_text(content)
+        run_node(tmp_path, "image.tif", "1")
+        assert watched.touched() == []
+        assert "not-a-raster" in (tmp_path / "result.json").read_text()
+
+
+def test_geolocation_is_left_out_of_the_cog(tmp_path: Path):
+    geolocation(tmp_path / "image.tif", "/elsewhere/secret.tif")
+    assert run_node(tmp_path, "image.tif", "1").returncode == 0
+    assert b"elsewhere" not in (tmp_path / "image.tif").read_bytes()
+
+
+def sparse(width: int, height: int, **options) -> Callable[[Path], object]:
+    """An image none of whose tiles is in the file."""
+
+    def make(path: Path) -> None:
+        shape = {"width": width, "height": height, "crs": "EPSG:32616"}
+        how = {"count": 1, "dtype": "uint8", "SPARSE_OK": True, "BIGTIFF": "YES"}
+        how |= {"transform": rasters.TRANSFORM}
+        with rasterio.open(path, "w", driver="GTiff", **shape | how | options):
+            pass
+
+    return make
+
+
+def directory(*entries: tuple[int, int, int, int], behind: int = 0):
+    """A file that is one directory: tag, type, count and value of each entry."""
+    always = [(258, 3, 1, 8), (259, 3, 1, 1), (262, 3, 1, 1), (277, 3, 1, 1)]
+    packed = [struct.pack("<HHII", *entry) for entry in sorted([*always, *entries])]
+    head = struct.pack("<2sHIH", b"II", 42, 8, len(packed))
+    content = head + b"".join(packed) + bytes(4 + behind)
+    return lambda path: path.write_bytes(content)
+
+
+def strips(width: int, height: int, *more: tuple[int, int, int, int], behind: int = 0):
+    of_one = [(273, 4, 1, 8), (278, 4, 1, height), (279, 4, 1, 100)]
+    sides = [(256, 4, 1, width), (257, 4, 1, height)]
+    return directory(*sides, *of_one, *more, behind=behind)
+
+
+def pixels_of(width: float, height: float) -> Callable[[Path], object]:
+    def make(path: Path) -> None:
+        degrees = from_origin(10, 50, width, height)
+        rasters.write(path, 1, 10, 10, crs="EPSG:4326", transform=degrees)
+
+    return make
+
+
+SIDE = 2**31 - 1
+TILED = {"tiled": True, "compress": "ZSTD"}
+LARGE = TILED | {"blockxsize": 8192, "blockysize": 8192}
+BOMBS: dict[str, tuple[Callable[[Path], object], int, tuple[str, ...]]] = {
+    "2^31 x 2^31": (strips(SIDE, SIDE), 1, ()),
+    "2^32 x 2^32": (strips(2**32 - 1, 2**32 - 1), 1, ()),
+    "no pixels": (strips(0, 0), 1, ()),
+    "a column of 2^31": (sparse(1, SIDE, blockysize=10**6), 1, ()),
+    "a row of 2^31": (sparse(SIDE, 1), 1, ()),
+    "tiles of one pixel": (
+        directory(
+            *((256, 4, 1, 2**32 - 1), (257, 4, 1, 2**32 - 1), (322, 4, 1, 1)),
+            *((323, 4, 1, 1), (324, 4, 1, 8), (325, 4, 1, 100)),
+        ),
+        1,
+        (),
+    ),
+    "terabytes of nothing": (sparse(1_400_000, 1_400_000, **LARGE), 1, ()),
+    "37 GiB of nothing": (sparse(200_000, 200_000, **LARGE), 1, ()),
+    "a tile of gigabytes": (
+        sparse(50_000, 50_000, **TILED, blockxsize=49_152, blockysize=49_152),
+        1,
+        (),
+    ),
+    "65,535 bands": (sparse(1, 1, count=65_535), 65_535, ()),
+    "values that share their bytes": (
+        strips(
+            *(8, 8),
+            *((40_000 + n, 1, 4_000_000, 8) for n in range(2000)),
+            behind=4_000_000,
+        ),
+        1,
+        (),
+    ),
+    "no size when warped": (pixels_of(1e-300, 1e-300), 1, WARPED),
+    "no size in tiles": (pixels_of(1e-300, 1e-300), 1, ("--profile", "web")),
+    "no numbers": (
+        lambda path: rasters.write(
+            path, 1, transform=Affine(float("inf"), 0, float("nan"), 0, 1, 1)
+        ),
+        1,
+        (),
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", BOMBS)
+def test_a_bomb_ends_with_a_reason(kind: str, tmp_path: Path):
+    make, bands, options = BOMBS[kind]
+    make(tmp_path / "image.tif")
+
+    # As much memory as a job has, and some that Python and GDAL only reserve.
+    done = run_node(
+        tmp_path, "image.tif", str(bands), "--allow-no-crs", *options, memory=6 * 2**30
+    )
+
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert done.returncode == 65, result
+    assert result["code"] in ("unsupported-raster", "not-a-raster", "damaged-image")
+    assert result["seconds"] < 20
+    assert files(tmp_path) == {"image.tif", "result.json"}
+
+
+def test_more_than_the_disk_has_is_another_machines(tmp_path: Path):
+    from node import suspicion
+    from node.errors import ConversionFailed
+
+    free = os.statvfs(tmp_path).f_bavail * os.statvfs(tmp_path).f_frsize
+    side = int((free * 4) ** 0.5)
+    with pytest.raises(ConversionFailed, match="request_disk"):
+        suspicion.check_scratch(side, side, 1, tmp_path)
+    suspicion.check_scratch(1000, 1000, 1, tmp_path)

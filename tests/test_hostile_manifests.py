@@ -1,0 +1,288 @@
+"""Whatever a manifest says, its rows are what comes out, and nothing else happens."""
+
+import csv
+import io
+import re
+import subprocess
+import sys
+import tempfile
+import uuid
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, example, given, settings, strategies as some
+
+from bucket import Bucket, Store, StoredObject
+from dag import manifest as manifests, render, run as runs, signing
+from dag.errors import NotAManifest
+from dag.manifest import candidate_keys, jpeg_key, parse, read, resolve
+from dag.pipeline import Pipeline
+from dag.wording import presentable, printable
+from post import reconcile
+from tests.conftest import PROJECT, Archive
+
+# What means something to one of the languages that a key passes through.
+HOSTILE = [
+    *("../", "/../", "./", "//", "~", "\\", "\\\\", "\\n", "\n", "\r", "\r\n", "\t"),
+    *('"', "'", '""', '\\"', "`id`", "$(id)", "$$(id)", "$(image)", "$ENV(HOME)"),
+    *(",", ";", "|", "&", "&&", "=", "#", "?", "%00", "%2e%2e%2f", "%", "*", "[1]"),
+    *("\nJOB evil convert\n", '" evil="', "\nSCRIPT POST row1 /bin/sh", "\nqueue 5"),
+    *("{{ project }}", "{% raw %}", "@=end", "<b>", "=cmd|' /C calc'!A0", "@SUM(1)"),
+    *("\x01", "\x07", "\x1b[31m", "\x7f", "\x85", "\u2028", "\u202e", "\u200f"),
+    *("\ufeff", "\u200d", "\U0001f5fa", "e\u0301", "ü" * 90, "x" * 250, "f/" * 500),
+]
+words = some.one_of(
+    some.sampled_from(HOSTILE),
+    some.text(some.characters(codec="utf-8", exclude_characters="\0"), max_size=12),
+    some.sampled_from(["a", "scene", "maps/", " ", ".tif"]),
+)
+texts = some.lists(words, max_size=5).map("".join)
+keys = some.tuples(texts, some.sampled_from([".tif", ".TIFF", ".tif", ""])).map("".join)
+bands = some.one_of(some.sampled_from(["1", "3", " 4 ", "1.0", "0", "", "x"]), texts)
+rows = some.tuples(keys, bands, some.lists(texts, max_size=2)).map(
+    lambda row: (row[0], row[1], *row[2])
+)
+
+
+@pytest.fixture(scope="module")
+def bucket(store: Store) -> Bucket:
+    made = Bucket(store, f"hostile-{uuid.uuid4().hex[:8]}")
+    made.create()
+    return made
+
+
+def written(rows: list[tuple[str, ...]]) -> bytes:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_ALL).writerows(rows)
+    return text.getvalue().encode()
+
+
+def everything(manifest: manifests.Manifest, bucket: str) -> dict[str, StoredObject]:
+    """Every second image that a row can mean is there."""
+    found = [row for row in manifest.rows if row.reason is None][::2]
+    wanted = {key for row in found for key in candidate_keys(row, bucket)}
+    return {key: StoredObject(key, 7, "", datetime.now(UTC)) for key in wanted}
+
+
+def vars_of(line: str) -> dict[str, str]:
+    """A VARS line as DAGMan reads it: backslash escapes a quote or a backslash."""
+    _, _, rest = line.split(" ", 2)
+    found = re.findall(r'(\w+)="((?:[^"\\]|\\.)*)"(?: |$)', rest)
+    assert " ".join(f'{name}="{value}"' for name, value in found) == rest
+    return {name: re.sub(r"\\(.)", r"\1", value) for name, value in found}
+
+
+@given(written_rows=some.lists(rows, min_size=1, max_size=6), plain=some.booleans())
+@example(written_rows=[(f"a{each}.tif", "1") for each in HOSTILE], plain=False)
+@example(written_rows=[(f"{each}/a.tif", "1") for each in HOSTILE], plain=True)
+@settings(
+    max_examples=150,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+)
+def test_every_row_fails_with_a_reason_or_is_rendered_as_it_is(
+    written_rows: list[tuple[str, ...]], plain: bool, bucket: Bucket, store: Store
+):
+    with tempfile.TemporaryDirectory() as folder:
+        directory = Path(folder)
+        pipeline = Pipeline(directory, store, bucket.name, bucket.name, "cogs/")
+        try:
+            parsed = parse(written(written_rows))
+        except NotAManifest:
+            assert not any("".join(row).strip() for row in written_rows)
+            return
+        manifest = resolve(parsed, bucket.name, everything(parsed, bucket.name))
+        run = _run(directory)
+        runs.save_rows(run, manifest)
+        assert runs.load_rows(run) == manifest
+
+        _assert_nothing_is_lost(written_rows, manifest)
+        convertible = runs.convertible(manifest.rows)
+        nodes = [
+            render.node(row, _urls(pipeline, bucket, row, plain)) for row in convertible
+        ]
+        render.write_dag(run, pipeline, nodes)
+        _assert_the_dag_is_ours(run.dag_file.read_text(), nodes)
+
+
+def _run(directory: Path) -> runs.Run:
+    (directory / "results").mkdir()
+    named = dict.fromkeys(runs.Run.__dataclass_fields__, "")
+    return runs.Run(**named | {"directory": directory, "manifest_key": "x-raw.csv"})
+
+
+def _urls(pipeline: Pipeline, bucket: Bucket, row, plain: bool) -> signing.Urls:
+    if plain and signing.shadow_can_sign(pipeline, row):
+        return signing.shadow_urls(pipeline, row)
+    return signing.presigned_urls(bucket, bucket, pipeline.output_prefix, row)
+
+
+def _assert_nothing_is_lost(
+    written_rows: list[tuple[str, ...]], manifest: manifests.Manifest
+) -> None:
+    expected = [row for row in written_rows if any(field.strip() for field in row)]
+    header = [manifest.header] if manifest.header else []
+    assert [*header, *(row.fields for row in manifest.rows)] == expected
+    failed = [row for row in manifest.rows if row.reason is not None]
+    for row in failed:
+        assert row.reason.isprintable(), row
+        assert row.reason[0] not in "=+-@", row
+        assert len(row.reason) <= 500
+    for some_rows in (failed, runs.convertible(manifest.rows)):
+        if some_rows:
+            _assert_read_back(manifest, some_rows)
+
+
+def _assert_read_back(manifest: manifests.Manifest, some_rows: list) -> None:
+    text = reconcile._as_csv(manifest, some_rows)
+    lines = [row for row in csv.reader(io.StringIO(text, newline="")) if row]
+    if manifest.header:
+        del lines[0]
+    for row, line in zip(some_rows, lines, strict=True):
+        fields = list(row.fields)
+        if row.reason is not None:
+            assert line[2] == row.reason
+            fields += [""] * (2 - len(fields))
+            had_reason = manifest.header and manifest.header[2:3] == ("reason",)
+            fields[2 : 3 if had_reason else 2] = [row.reason]
+        assert line == fields
+
+
+def _assert_the_dag_is_ours(text: str, nodes: list[render.Node]) -> None:
+    template = (PROJECT / "templates" / "convert.dag").read_text()
+    start = text.index("JOB ") if nodes else text.index("FINAL ")
+    # No line but these between our own, which are those of the template.
+    body = text[start : text.index("\n# A FINAL node")] if nodes else ""
+    named = [re.escape(word) for word in re.findall(r"^[A-Z]+", body, re.M)]
+    assert set(named) <= set(re.findall(r"^[A-Z]+", template, re.M))
+    assert all(
+        re.match(r"(JOB|VARS|RETRY|PRIORITY|CATEGORY) row\d+ |#|$", line)
+        for line in body.split("\n")
+    )
+    assert re.findall(r"^JOB (\w+) ", text, re.M) == [node.name for node in nodes]
+    said: dict[str, dict[str, str]] = {}
+    for line in body.split("\n"):
+        if line.startswith("VARS "):
+            said.setdefault(line.split()[1], {}).update(vars_of(line))
+    for node in nodes:
+        values = said[node.name]
+        for name in ("image", "jpeg_name", "input_urls", "cog_url", "jpeg_url"):
+            assert values[name] == str(getattr(node, name))
+            assert values[name].isprintable()
+            assert "$(" not in values[name]
+        assert "/" not in values["image"]
+        assert values["image"] not in (".", "..")
+
+
+@given(some.one_of(texts, some.text(), some.sampled_from(HOSTILE)))
+@example("https://h/k?X-Amz-Credential=AKIA&X-Amz-Signature=abc said 403")
+@example("\ud83d")
+def test_what_is_shown_is_one_harmless_line(said: str):
+    for shown in (printable(said), presentable(said)):
+        assert shown.isprintable()
+        assert "X-Amz" not in shown
+        shown.encode()
+    assert not presentable(said).startswith(("=", "+", "-", "@"))
+
+
+MEGABYTE = 2**20
+
+
+def test_a_line_of_a_megabyte_fails_alone():
+    manifest = parse(
+        b"a.tif,1\n" + b"x" * MEGABYTE + b".tif,1\nb.tif," + b"9" * MEGABYTE + b"\n"
+        b'"open' + b"y" * MEGABYTE + b"\nc.tif,1," + b"z" * MEGABYTE + b"\n"
+    )
+    assert [bool(row.reason) for row in manifest.rows] == [0, 1, 1, 1, 0]
+    assert "too long" in manifest.rows[1].reason
+    assert "impossible number" in manifest.rows[2].reason
+    assert manifest.rows[4].fields[2] == "z" * MEGABYTE
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", "no rows"),
+        (b"\xef\xbb\xbf", "no rows"),
+        (b"\xff\xfe", "no rows"),
+        (b"\0", "binary"),
+        (b"a.tif,1\n\0\n", "binary"),
+        (b"\0" * 4096, "binary"),
+        (bytes(range(256)), "UTF-8"),
+        ("a.tif,1\n".encode("utf-16-le"), "UTF-16 that does not say so"),
+        ("a.tif,1\n".encode("utf-16-be"), "UTF-16 that does not say so"),
+        ("a.tif,1\n".encode("utf-32"), "binary"),
+        (b"\xff\xfea\0.\0t", "UTF-8"),
+        (b"\xff\xfe\x3d\xd8,\0", "UTF-8"),
+        (b"\xed\xa0\xbd.tif,1\n", "UTF-8"),
+    ],
+)
+def test_what_is_no_text_says_so(content: bytes, said: str):
+    with pytest.raises(NotAManifest, match=said):
+        parse(content)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_a_byte_order_mark_says_what_it_is(encoding: str):
+    (row,) = parse("地図.tif,1\n".encode(encoding)).rows
+    assert (row.key, row.bands, row.reason) == ("地図.tif", 1, None)
+
+
+def test_more_than_memory_is_for_is_not_read(tmp_path: Path):
+    file = tmp_path / "manifest.csv"
+    with file.open("wb") as sparse:
+        sparse.truncate(manifests.LARGEST + 1)
+    with pytest.raises(NotAManifest, match="128 is the most"):
+        read(file)
+    for line in (b",", b"\n", b"\r"):
+        file.write_bytes(line * (manifests.MOST_FIELDS + 1))
+        with pytest.raises(NotAManifest, match="fields: make several"):
+            read(file)
+
+
+MEASURE = """
+import resource, subprocess, sys
+subprocess.run([sys.executable, sys.argv[1], "poll", sys.argv[2]], check=True)
+print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024)
+"""
+
+
+def test_a_manifest_is_downloaded_piece_by_piece(archive: Archive):
+    large = archive.directory / "large"
+    with large.open("wb") as sparse:
+        sparse.truncate(manifests.LARGEST + 1)
+    # A period in which crondor does not come before us.
+    archive.launch("-p", "*other.csv", "--every", "1440")
+    (home,) = archive.directory.glob("pipeline-*")
+    file = home / "pipeline.json"
+    archive.maps.upload("batch-other.csv", large)
+    # A child begins with the memory of its parent: so by one that has little.
+    measured = subprocess.run(
+        [sys.executable, "-c", MEASURE, str(PROJECT / "cog_pipeline.py"), str(file)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "no row can be converted" in measured.stdout
+    assert int(measured.stdout.split()[-1]) < manifests.LARGEST
+
+    keys = [found.key for found in archive.maps.list("batch-")]
+    assert len(keys) == 1
+    assert keys[0].startswith("batch-other-failed-")
+    assert b"128 is the most" in archive.maps.read(keys[0])
+    (kept,) = archive.directory.glob("workflow-run-*/manifest.csv")
+    assert kept.stat().st_size == manifests.LARGEST + 1
+
+
+def test_a_million_rows_are_read(tmp_path: Path):
+    file = tmp_path / "manifest.csv"
+    file.write_bytes(b"".join(b"scenes/%d.tif,3\n" % n for n in range(10**6)))
+    manifest = read(file)
+    assert len(manifest.rows) == 10**6
+    assert not any(row.reason for row in manifest.rows)
+
+
+def test_the_jpeg_of_a_hostile_key_is_beside_it():
+    for each in HOSTILE:
+        assert jpeg_key(f"{each}/a.tif") == f"{each}/a.jpg"
