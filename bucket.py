@@ -7,7 +7,8 @@ import ssl
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 
 import certifi
@@ -27,6 +28,10 @@ _CONDITION_UNMET = (412, 409)
 _NOT_IMPLEMENTED = 501
 _PART = 2**20  # bytes
 _CODE_IN_XML = re.compile(r"<Code>(\w+)</Code>")
+# What servers say of a signature that is too old, or not yet valid; they grant a
+# quarter of an hour.
+_SAID_OF_CLOCKS = ("AccessDenied", "RequestTimeTooSkewed", "SignatureDoesNotMatch")
+_CLOCK_TOLERANCE = timedelta(minutes=5)
 _MEANING = {
     "AccessDenied": "the keys are known, but may not do this",
     "InvalidAccessKeyId": "the access key is not known there: check the key files",
@@ -344,6 +349,8 @@ def _explained(what: str) -> Iterator[None]:
     try:
         yield
     except S3Error as error:
+        if off := _clock_is_off(error):
+            raise BucketError(f"{what}: {off}: set it right ({error.code})") from error
         raise _refusal(what, error.code, error.message or "") from error
     except (MinioException, HTTPError, OSError, ValueError) as error:
         # Some servers give their XML another type than minio expects.
@@ -351,6 +358,22 @@ def _explained(what: str) -> Iterator[None]:
             raise _refusal(what, code[1], "") from error
         reason = getattr(error, "reason", None) or error
         raise BucketError(f"{what}: {reason}") from error
+
+
+def _clock_is_off(error: S3Error) -> str | None:
+    """What is wrong with this machine's clock, if that is why S3 refused something.
+
+    Not a refusal that stays: the same request is granted by a clock that is right.
+    """
+    date = error.response.headers.get("Date")
+    if error.code not in _SAID_OF_CLOCKS or date is None:
+        return None
+    behind = parsedate_to_datetime(date) - datetime.now(UTC)
+    if abs(behind) < _CLOCK_TOLERANCE:
+        return None
+    minutes = round(abs(behind) / timedelta(minutes=1))
+    which = "behind" if behind > timedelta() else "ahead of"
+    return f"this machine's clock is {minutes} minutes {which} the store's"
 
 
 def _refusal(what: str, code: str, message: str) -> BucketError:

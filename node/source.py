@@ -183,7 +183,6 @@ def open_source(
             pixel = sample * image.count
             file = path.stat().st_size
             suspicion.check_size(width, height, pixel, options.block_size, file)
-            suspicion.check_scratch(width, height, pixel, path.parent)
 
         check_size(image.width, image.height)
         suspicion.check_blocks(image, sample, options.block_size)

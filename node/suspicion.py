@@ -7,7 +7,6 @@ the GeoTIFF driver may open what came in, and nothing that came in leads elsewhe
 
 import os
 import re
-import shutil
 from pathlib import Path
 
 import rasterio
@@ -15,7 +14,7 @@ from rasterio.enums import Interleaving
 from rasterio.errors import RasterioError
 
 from node import tiff
-from node.errors import ConversionFailed, UnsupportedRaster
+from node.errors import UnsupportedRaster
 
 _GIB = 1024**3
 # Of pixels, whatever the file. Of more than a little, no more than a file of its
@@ -116,20 +115,6 @@ def check_size(width: int, height: int, pixel: int, tile: int, file: int) -> Non
     if size > max(_LITTLE, _MOST_TIMES * file):
         raise UnsupportedRaster(
             f"{said}, in a file of {file} bytes: if that is so, cut it into parts"
-        )
-
-
-def check_scratch(width: int, height: int, pixel: int, folder: Path) -> None:
-    """Raise ConversionFailed unless two overviews have room in a folder.
-
-    They wait there uncompressed, a quarter and a sixteenth of the image.
-    """
-    needed, free = width * height * pixel * 5 // 16, shutil.disk_usage(folder).free
-    if needed > free:
-        raise ConversionFailed(
-            f"it takes {needed / _GIB:.1f} GiB of disk to convert it, and this machine "
-            f"has {free / _GIB:.1f} GiB: ask for more with --submit-option "
-            "'request_disk = …'"
         )
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from bucket import Bucket, Store
+from dag import schedd
 from pool import personal, s3
 from pool.distribution import program_of_environment
 from pool.personal import PersonalPool
@@ -41,6 +42,8 @@ def workplace() -> Iterator[Path]:
 def pool(workplace: Path) -> Iterator[PersonalPool]:
     with personal.running_pool(workplace / "pool", print) as running:
         os.environ.update(running.condor.environment)
+        # The bindings may have been imported before there was a pool.
+        schedd.htcondor2.reload_config()
         yield running
 
 

@@ -13,6 +13,7 @@ from pool.distribution import program_of_environment
 from pool.s3 import free_port
 
 _READY_SECONDS = 60
+_ATTEMPTS = 4
 
 
 @contextmanager
@@ -25,6 +26,24 @@ def running(directory: Path, keys: Store) -> Iterator[Store]:
     identity = {"name": "tests", "credentials": [credentials], "actions": ["Admin"]}
     config = directory / "s3.json"
     config.write_text(json.dumps({"identities": [identity]}))
+    for attempt in range(_ATTEMPTS):
+        port, server = _start(directory / str(attempt), config)
+        store = Store(
+            f"127.0.0.1:{port}", keys.access_key, keys.secret_key, secure=False
+        )
+        try:
+            if _is_ready(store, server):
+                yield store
+                return
+        finally:
+            server.kill()
+            server.wait()
+    log = (directory / str(attempt) / "weed.log").read_text()
+    raise AssertionError(f"weed ended {_ATTEMPTS} times:\n{log[-2000:]}")
+
+
+def _start(directory: Path, config: Path) -> tuple[int, subprocess.Popen]:
+    directory.mkdir()
     port = free_port()
     ports = [
         f"-{part}={free_port()}"
@@ -34,7 +53,7 @@ def running(directory: Path, keys: Store) -> Iterator[Store]:
         )
     ]
     with (directory / "weed.log").open("wb") as log:
-        server = subprocess.Popen(
+        return port, subprocess.Popen(
             [
                 *(str(program_of_environment("weed")), "server", f"-dir={directory}"),
                 *("-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-filer", "-s3", *ports),
@@ -49,25 +68,20 @@ def running(directory: Path, keys: Store) -> Iterator[Store]:
             stderr=subprocess.STDOUT,
             env={"HOME": str(directory), "PATH": os.defpath},
         )
-        try:
-            endpoint = f"127.0.0.1:{port}"
-            store = Store(endpoint, keys.access_key, keys.secret_key, secure=False)
-            _wait_for(store, server)
-            yield store
-        finally:
-            server.kill()
-            server.wait()
 
 
-def _wait_for(store: Store, server: subprocess.Popen) -> None:
+def _is_ready(store: Store, server: subprocess.Popen) -> bool:
+    """Wait for it; False when it ended, as when one of its ports was taken since."""
     deadline = time.monotonic() + _READY_SECONDS
     ready = Bucket(store, "ready")
     # It knows buckets before it has a place for objects.
     for step in (ready.create, lambda: ready.write("ready", b"ready")):
         while not _succeeds(step):
-            assert server.poll() is None, "weed ended"
+            if server.poll() is not None:
+                return False
             assert time.monotonic() < deadline, "weed was not ready in time"
             time.sleep(0.2)
+    return True
 
 
 def _succeeds(step: Callable[[], None]) -> bool:

@@ -320,14 +320,3 @@ def test_a_bomb_ends_with_a_reason(kind: str, tmp_path: Path):
     assert result["code"] in ("unsupported-raster", "not-a-raster", "damaged-image")
     assert result["seconds"] < 20
     assert files(tmp_path) == {"image.tif", "result.json"}
-
-
-def test_more_than_the_disk_has_is_another_machines(tmp_path: Path):
-    from node import suspicion
-    from node.errors import ConversionFailed
-
-    free = os.statvfs(tmp_path).f_bavail * os.statvfs(tmp_path).f_frsize
-    side = int((free * 4) ** 0.5)
-    with pytest.raises(ConversionFailed, match="request_disk"):
-        suspicion.check_scratch(side, side, 1, tmp_path)
-    suspicion.check_scratch(1000, 1000, 1, tmp_path)

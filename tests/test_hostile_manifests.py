@@ -19,6 +19,7 @@ from dag.errors import NotAManifest
 from dag.manifest import candidate_keys, jpeg_key, parse, read, resolve
 from dag.pipeline import Pipeline
 from dag.wording import presentable, printable
+from node.parts import Limits
 from post import reconcile
 from tests.conftest import PROJECT, Archive
 
@@ -100,7 +101,8 @@ def test_every_row_fails_with_a_reason_or_is_rendered_as_it_is(
         _assert_nothing_is_lost(written_rows, manifest)
         convertible = runs.convertible(manifest.rows)
         nodes = [
-            render.node(row, _urls(pipeline, bucket, row, plain)) for row in convertible
+            render.node(row, _urls(pipeline, bucket, row, plain), (), Limits(2**32), {})
+            for row in convertible
         ]
         render.write_dag(run, pipeline, nodes)
         _assert_the_dag_is_ours(run.dag_file.read_text(), nodes)

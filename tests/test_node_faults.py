@@ -15,6 +15,7 @@ from dag.manifest import Row
 from dag.signing import Urls
 from node import errors
 from node.options import parse
+from node.parts import Limits
 from post import reasons
 from tests import rasters
 from tests.conftest import PROJECT
@@ -223,6 +224,7 @@ WITHOUT_RESULT = ("out-of-memory", "out-of-disk", "time-limit")
 )
 def test_time_follows_from_the_images_size(mebibytes, launched, own, limit, running):
     row = Row(1, ("a.tif", "1"), "a.tif", 1, size=mebibytes * 2**20, options=own)
-    node = render.node(row, Urls(("s3://in",), "s3://cog", "s3://jpeg"), launched)
+    urls = Urls(("s3://in",), "s3://cog", "s3://jpeg")
+    node = render.node(row, urls, launched, Limits(2**32), {})
     assert parse(["a.tif", "1", *node.options.split()])[2].time_limit == limit
     assert node.running_seconds == running

@@ -15,12 +15,11 @@ import pytest
 import urllib3
 
 from bucket import Bucket, BucketError, Store, StoredPart
-from dag import run as runs, schedd, uploads
+from dag import run as runs, uploads
 from dag.journal import Journal
 from dag.manifest import Manifest, Row, parse
 from dag.pipeline import Pipeline
 from dag.run import Run
-from pool.personal import PersonalPool
 from post.reconcile import reconcile
 from post.uploads import what_is_wrong
 from tests import seaweedfs
@@ -106,12 +105,6 @@ class Begun:
         assert done.returncode == -signal.SIGKILL, done.stdout + done.stderr
 
 
-@pytest.fixture(autouse=True)
-def bindings(pool: PersonalPool) -> None:
-    """HTCondor's bindings in this process were imported before the pool was there."""
-    schedd.htcondor2.reload_config()
-
-
 def begin(archive: Archive, by_way_of: FaultyS3 | None = None) -> Begun:
     endpoint = by_way_of.endpoint if by_way_of else archive.store.endpoint
     pipeline = Pipeline(
@@ -125,7 +118,9 @@ def begin(archive: Archive, by_way_of: FaultyS3 | None = None) -> Begun:
     archive.upload_manifest("batch-raw.csv", [(KEY, 3)])
     (manifest,) = archive.maps.list("batch-raw.csv")
     content = archive.maps.read("batch-raw.csv")
-    run = runs.create(pipeline, manifest, content, ())
+    downloaded = pipeline.home / "manifest.download"
+    downloaded.write_bytes(content)
+    run = runs.create(pipeline, manifest, downloaded, ())
     # As after the claim, which takes some seconds.
     archive.maps.write(run.processing_key, content)
     archive.maps.remove("batch-raw.csv")
