@@ -44,7 +44,15 @@ _MEANING = {
 
 
 class BucketError(Exception):
-    """S3 was asked for something and did not give it; the message says why."""
+    """S3 was asked for something and did not give it; the message says why.
+
+    Attributes:
+        code: S3's own name of it, where there is one.
+    """
+
+    def __init__(self, message: str, code: str | None = None) -> None:
+        super().__init__(message)
+        self.code = code
 
 
 class ObjectMissing(BucketError):
@@ -116,6 +124,7 @@ class Bucket:
     def __init__(self, store: Store, name: str) -> None:
         self.name = name
         self.endpoint = store.endpoint
+        self._secure = store.secure
         with _explained(f"the certificates in {store.ca_certs}"):
             verifying = ssl.create_default_context(cafile=certifi.where())
             if store.ca_certs:
@@ -234,15 +243,13 @@ class Bucket:
             answer = self._http.request(
                 "PUT", url, body=content, headers={"If-None-Match": "*"}
             )
-        if answer.status in _CONDITION_UNMET:
-            return False
+            if answer.status not in (_OK, _NOT_IMPLEMENTED, *_CONDITION_UNMET):
+                said = _CODE_IN_XML.search(answer.data.decode(errors="replace"))
+                code = said[1] if said else f"HTTP {answer.status}"
+                raise _refusal(f"writing {self.name}/{key}", code, "")
         if answer.status == _NOT_IMPLEMENTED:
             self.write(key, content)
-        elif answer.status != _OK:
-            said = _CODE_IN_XML.search(answer.data.decode(errors="replace"))
-            code = said[1] if said else f"HTTP {answer.status}"
-            raise _refusal(f"writing {self.name}/{key} at {self.endpoint}", code, "")
-        return True
+        return answer.status not in _CONDITION_UNMET
 
     def upload(
         self, key: str, path: Path, content_type: str = "application/octet-stream"
@@ -340,8 +347,30 @@ class Bucket:
             if found.object_name == key
         )
 
-    def _explained(self, what: str):
-        return _explained(what.replace("{name}", self.name) + f" at {self.endpoint}")
+    @contextmanager
+    def _explained(self, what: str) -> Iterator[None]:
+        what = what.replace("{name}", self.name) + f" at {self.endpoint}"
+        try:
+            with _explained(what):
+                yield
+        except BucketError as error:
+            # No refusal that stays: a clock that is right is granted the same.
+            if error.code in _SAID_OF_CLOCKS and (off := self._how_clock_is_off()):
+                raise BucketError(f"{what}: {off} ({error.code})") from error
+            raise
+
+    def _how_clock_is_off(self) -> str | None:
+        """What is wrong with this machine's clock; None when it is right."""
+        url = f"{'https' if self._secure else 'http'}://{self.endpoint}"
+        with _explained(f"the clock of {self.endpoint}"):
+            date = self._http.request("HEAD", url).headers.get("Date")
+            theirs = parsedate_to_datetime(date) if date else datetime.now(UTC)
+        behind = theirs - datetime.now(UTC)
+        if abs(behind) < _CLOCK_TOLERANCE:
+            return None
+        minutes = round(abs(behind) / timedelta(minutes=1))
+        which = "behind" if behind > timedelta() else "ahead of"
+        return f"this machine's clock is {minutes} minutes {which} the store's: set it"
 
 
 @contextmanager
@@ -349,8 +378,6 @@ def _explained(what: str) -> Iterator[None]:
     try:
         yield
     except S3Error as error:
-        if off := _clock_is_off(error):
-            raise BucketError(f"{what}: {off}: set it right ({error.code})") from error
         raise _refusal(what, error.code, error.message or "") from error
     except (MinioException, HTTPError, OSError, ValueError) as error:
         # Some servers give their XML another type than minio expects.
@@ -360,25 +387,9 @@ def _explained(what: str) -> Iterator[None]:
         raise BucketError(f"{what}: {reason}") from error
 
 
-def _clock_is_off(error: S3Error) -> str | None:
-    """What is wrong with this machine's clock, if that is why S3 refused something.
-
-    Not a refusal that stays: the same request is granted by a clock that is right.
-    """
-    date = error.response.headers.get("Date")
-    if error.code not in _SAID_OF_CLOCKS or date is None:
-        return None
-    behind = parsedate_to_datetime(date) - datetime.now(UTC)
-    if abs(behind) < _CLOCK_TOLERANCE:
-        return None
-    minutes = round(abs(behind) / timedelta(minutes=1))
-    which = "behind" if behind > timedelta() else "ahead of"
-    return f"this machine's clock is {minutes} minutes {which} the store's"
-
-
 def _refusal(what: str, code: str, message: str) -> BucketError:
     kind = _KINDS.get(code, BucketError)
-    return kind(f"{what}: {_MEANING.get(code, message)} ({code})")
+    return kind(f"{what}: {_MEANING.get(code, message)} ({code})", code)
 
 
 _KINDS = {
