@@ -4,14 +4,17 @@
 # make lint   checks the style
 # make bench  measures what a conversion costs beside GDAL's programs (Debian's
 #             gdal-bin) and writes docs/benchmarks.md; make bench RUNS=1 is quicker
+# make chaos  uploads manifests and throws faults at a pool of its own for 20 minutes,
+#             then checks what was promised of every row; make chaos MINUTES=3
 # make clean  removes what these made in this folder
 
 PYTHON ?= python3
 export PYTHON
 
 RUNS ?= 5
+MINUTES ?= 20
 
-.PHONY: bench demo test lint clean setup
+.PHONY: bench chaos demo test lint clean setup
 
 demo: .venv/ready-demo
 	@.venv/bin/python -m demo
@@ -25,6 +28,9 @@ lint: .venv/ready-test
 
 bench: .venv/ready-bench
 	@.venv/bin/python -m bench --runs $(RUNS)
+
+chaos: .venv/ready-test
+	@.venv/bin/python -m chaos --minutes $(MINUTES)
 
 setup: .venv/ready-demo .venv/ready-test
 

@@ -11,6 +11,7 @@ import getpass
 import json
 import socket
 import time
+from dataclasses import asdict, dataclass
 
 from bucket import Bucket, BucketError, ObjectMissing, StoredObject
 from dag.files import write_atomically
@@ -23,7 +24,17 @@ SUFFIX = ".claim"
 
 
 class ClaimUncertain(BucketError):
-    """The store was so slow that nobody can tell whose the manifest is."""
+    """Nobody can tell just now whose the manifest is."""
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What stands in ``<manifest>.claim``: whose it is, for people, and its token."""
+
+    user: str
+    host: str
+    run: str
+    token: str
 
 
 def claim(run: Run, inputs: Bucket) -> bool:
@@ -61,14 +72,8 @@ def claim(run: Run, inputs: Bucket) -> bool:
 
 def claimant(inputs: Bucket, manifest_key: str) -> str | None:
     """Who holds the claim of a manifest, for people; None when nobody does."""
-    text = _read(inputs, manifest_key + SUFFIX)
-    if text is None:
-        return None
-    try:
-        told = json.loads(text)
-        return f"{told['user']}@{told['host']} in {told['run']}"
-    except (ValueError, KeyError, TypeError):
-        return "someone unknown"
+    held = _held(inputs, manifest_key)
+    return held and f"{held.user}@{held.host} in {held.run}"
 
 
 def is_that(run: Run, found: StoredObject) -> bool:
@@ -85,41 +90,54 @@ def _waits(run: Run, inputs: Bucket) -> bool:
 def _acquire(run: Run, inputs: Bucket) -> bool:
     key, text = run.manifest_key + SUFFIX, _claim_text(run)
     began = time.monotonic()
-    if _read(inputs, key) not in (None, text):
+    held = _held(inputs, run.manifest_key)
+    if held and held.token != run.token:
         return False
     if not inputs.write_if_absent(key, text.encode()):
         # Perhaps by ourselves, before a crash or an answer that was lost.
-        return _read(inputs, key) == text
+        return _is_held_by(run, inputs)
     took = time.monotonic() - began
     if not inputs.write_if_absent(key, text.encode()):
         # The store knows the condition, so it held for the first one as well.
-        return _read(inputs, key) == text
+        return _is_held_by(run, inputs)
     if took > SETTLE_SECONDS / 2:
         raise ClaimUncertain(
             f"claiming {run.manifest_key} took {took:.0f} s, too long to be sure of it"
         )
     time.sleep(SETTLE_SECONDS)
-    return _read(inputs, key) == text
+    return _is_held_by(run, inputs)
 
 
 def _release(run: Run, inputs: Bucket) -> None:
-    key = run.manifest_key + SUFFIX
-    if _read(inputs, key) == _claim_text(run):
-        inputs.remove(key)
+    if _is_held_by(run, inputs):
+        inputs.remove(run.manifest_key + SUFFIX)
+
+
+def _is_held_by(run: Run, inputs: Bucket) -> bool:
+    # By the token alone: a run may be carried on by another user, or on a host that
+    # was renamed.
+    held = _held(inputs, run.manifest_key)
+    return held is not None and held.token == run.token
 
 
 def _claim_text(run: Run) -> str:
-    told = {
-        "user": getpass.getuser(),
-        "host": socket.gethostname(),
-        "run": run.directory.name,
-        "token": run.token,
-    }
-    return json.dumps(told) + "\n"
+    host, user = socket.gethostname(), getpass.getuser()
+    return json.dumps(asdict(Claim(user, host, run.directory.name, run.token))) + "\n"
 
 
-def _read(inputs: Bucket, key: str) -> str | None:
+def _held(inputs: Bucket, manifest_key: str) -> Claim | None:
+    """The claim of a manifest; None when there is none.
+
+    Raises:
+        ClaimUncertain: it cannot be read, as while it is written on some stores.
+    """
+    key = manifest_key + SUFFIX
     try:
-        return inputs.read(key).decode(errors="replace")
+        return Claim(**json.loads(inputs.read(key)))
     except ObjectMissing:
         return None
+    except (ValueError, TypeError) as error:
+        raise ClaimUncertain(
+            f"{key} in {inputs.name} is no claim that can be read: should that last, "
+            "remove it"
+        ) from error

@@ -1,5 +1,6 @@
 """Whoever looks at the same moment: one alone takes a manifest, and none twice."""
 
+import json
 import re
 import subprocess
 import sys
@@ -88,6 +89,29 @@ def test_a_claim_that_is_held_is_respected(maps: Bucket, store: Store, tmp_path:
     assert maps.exists("a-raw.csv"), "the loser touches nothing"
     assert claim.claim(first, maps), "its holder goes on, as after a crash"
     assert not maps.exists("a-raw.csv.claim")
+
+
+def test_a_claim_is_carried_on_by_another_user(
+    maps: Bucket, store: Store, tmp_path: Path
+):
+    maps.write("a-raw.csv", b"a.tif,1\n")
+    run = claimants(maps, store, "a-raw.csv", tmp_path)[0]
+    held = {"user": "another", "host": "elsewhere", "run": run.directory.name}
+    maps.write("a-raw.csv.claim", json.dumps(held | {"token": run.token}).encode())
+    assert claim.claim(run, maps)
+    assert {found.key for found in maps.list("a-")} == {run.processing_key}
+
+
+def test_a_claim_that_cannot_be_read_is_waited_for(
+    maps: Bucket, store: Store, tmp_path: Path
+):
+    maps.write("a-raw.csv", b"a.tif,1\n")
+    run = claimants(maps, store, "a-raw.csv", tmp_path)[0]
+    maps.write("a-raw.csv.claim", b'{"user": "ano')
+    with pytest.raises(claim.ClaimUncertain, match="remove it"):
+        claim.claim(run, maps)
+    maps.remove("a-raw.csv.claim")
+    assert claim.claim(run, maps)
 
 
 def test_a_manifest_that_was_replaced_is_left_alone(

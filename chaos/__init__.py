@@ -1,0 +1,1 @@
+"""make chaos: random faults against the real parts; then the promise, row by row."""
