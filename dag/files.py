@@ -8,8 +8,12 @@ def write_atomically(path: Path, content: str | bytes) -> None:
     """Write ``path`` so that a crash leaves the old content or the new."""
     data = content.encode() if isinstance(content, str) else content
     scratch = path.with_name(f".{path.name}.{os.getpid()}")
-    with scratch.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    scratch.replace(path)
+    try:
+        with scratch.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        scratch.replace(path)
+    finally:
+        # Of a disk that is full nothing is to be taken for what was not written.
+        scratch.unlink(missing_ok=True)

@@ -217,12 +217,17 @@ def create(
             break
         # Each second is one run's alone.
         moment += timedelta(seconds=1)
-    downloaded.replace(run.manifest_file)
-    pipelines.save(pipeline, run.pipeline_file)
-    run.results_directory.mkdir(mode=0o700)
-    run.logs_directory.mkdir(mode=0o700)
-    saved = json.dumps(asdict(run), indent=2, default=str)
-    write_atomically(run.directory / _RUN_FILE, saved + "\n")
+    try:
+        downloaded.replace(run.manifest_file)
+        pipelines.save(pipeline, run.pipeline_file)
+        run.results_directory.mkdir(mode=0o700)
+        run.logs_directory.mkdir(mode=0o700)
+        saved = json.dumps(asdict(run), indent=2, default=str)
+        write_atomically(run.directory / _RUN_FILE, saved + "\n")
+    except OSError:
+        # A disk that is full: the next poll begins anew, and wants room for it.
+        shutil.rmtree(run.directory)
+        raise
     return run
 
 
