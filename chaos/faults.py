@@ -16,7 +16,10 @@ from pool.personal import PersonalPool
 from tests.conftest import PROJECT
 from tests.faulty_s3 import Fault, FaultyS3
 from tests.processes import descendants, kill_all, kill_machines
-from tests.test_killed import STEPS_OF_POLL, STEPS_OF_RECONCILE
+from tests.test_killed import STEPS_OF_POLL
+
+# How long to wait for what does not run all the time.
+_PATIENCE_SECONDS = 20
 
 
 @dataclass(frozen=True)
@@ -48,29 +51,26 @@ def _suffer(*faults: Fault) -> Callable[[Target], None]:
     return throw
 
 
-def _kill_one(name: str) -> Callable[[Target], None]:
+def _kill(words: str) -> Callable[[Target], None]:
+    """Kill a process of the pool, once there is one that has these words."""
+
     def throw(target: Target) -> None:
-        found = [
-            pid
-            for pid, command in descendants(_master(target.pool)).items()
-            if name in command.split()[0].rsplit("/", 1)[-1]
-        ]
-        if not found:
-            raise NothingToHit
-        kill_all([random.choice(found)])
+        pid = _wait_for_process(target, words)
+        # Not always at its beginning.
+        time.sleep(random.uniform(0, 0.5))
+        kill_all([pid])
 
     return throw
 
 
-def _kill_a_node(target: Target) -> None:
-    found = [
-        pid
-        for pid, command in descendants(_master(target.pool)).items()
-        if "from node.__main__ import run" in command
-    ]
-    if not found:
-        raise NothingToHit
-    kill_all([random.choice(found)])
+def _wait_for_process(target: Target, words: str) -> int:
+    deadline = time.monotonic() + _PATIENCE_SECONDS
+    while time.monotonic() < deadline:
+        running = descendants(_master(target.pool)).items()
+        if found := [pid for pid, command in running if words in command]:
+            return random.choice(found)
+        time.sleep(0.1)
+    raise NothingToHit
 
 
 def _machines_vanish(target: Target) -> None:
@@ -106,35 +106,11 @@ def _remove_a_dag(target: Target) -> None:
 def _kill_a_poll(target: Target) -> None:
     launch = random.choice(target.launches)
     (file,) = launch.glob("pipeline-*/pipeline.json")
-    _run_killed(random.choice(STEPS_OF_POLL), "poll", file, launch)
-
-
-def _kill_a_reconcile(target: Target) -> None:
-    live = [
-        file.parent
-        for launch in target.launches
-        for file in launch.glob("workflow-run-*/convert.dag.dagman.out")
-        if not (file.parent / "done.json").exists()
-    ]
-    if not live:
-        raise NothingToHit
-    run = random.choice(live)
-    # By hand, in the middle of a run, it would end it: only when DAGMan has gone.
-    in_queue = subprocess.run(
-        ["condor_q", "-constraint", f'CogPipelineRun == "{run}"', "-af", "ClusterId"],
-        capture_output=True,
-        text=True,
-    )
-    if in_queue.returncode != 0 or in_queue.stdout.strip():
-        raise NothingToHit
-    _run_killed(random.choice(STEPS_OF_RECONCILE), "reconcile", run, run)
-
-
-def _run_killed(step: str, command: str, argument: Path, notes: Path) -> None:
+    step = random.choice(STEPS_OF_POLL)
     subprocess.run(
-        [sys.executable, "-m", "tests.killed", step, command, str(argument)],
+        [sys.executable, "-m", "tests.killed", step, "poll", str(file)],
         cwd=PROJECT,
-        env=os.environ | {"KILLED_NOTES": str(notes / "notes")},
+        env=os.environ | {"KILLED_NOTES": str(launch / "notes")},
         capture_output=True,
         timeout=300,
     )
@@ -142,14 +118,7 @@ def _run_killed(step: str, command: str, argument: Path, notes: Path) -> None:
 
 def _stop_for_a_while(target: Target) -> None:
     """A poll or reconcile that hangs, as on a file server that does not answer."""
-    found = [
-        pid
-        for pid, command in descendants(_master(target.pool)).items()
-        if "cog_pipeline.py" in command
-    ]
-    if not found:
-        raise NothingToHit
-    with _stopped(random.choice(found)):
+    with _stopped(_wait_for_process(target, "cog_pipeline.py")):
         time.sleep(_some_seconds())
 
 
@@ -180,17 +149,18 @@ FAULTS: dict[str, Callable[[Target], None]] = {
     ),
     "S3: keys refused": _suffer(Fault(status=403)),
     "S3: the server stopped and started": _store_restarts,
-    "a node killed": _kill_a_node,
+    "a node killed": _kill("from node.__main__ import run"),
     "the machines vanish": _machines_vanish,
-    "a starter killed": _kill_one("condor_starter"),
-    "a shadow killed": _kill_one("condor_shadow"),
-    "the startd killed": _kill_one("condor_startd"),
-    "the schedd killed": _kill_one("condor_schedd"),
-    "the collector killed": _kill_one("condor_collector"),
-    "DAGMan killed": _kill_one("condor_scheduniv_exec"),
+    "a starter killed": _kill("condor_starter"),
+    "a shadow killed": _kill("condor_shadow"),
+    "the startd killed": _kill("condor_startd"),
+    "the schedd killed": _kill("condor_schedd"),
+    "the collector killed": _kill("condor_collector"),
+    "DAGMan killed": _kill("condor_scheduniv_exec"),
     "the whole pool killed and started": _power_cut,
     "a DAG removed by hand": _remove_a_dag,
     "a poll killed after a step": _kill_a_poll,
-    "a reconcile killed after a step": _kill_a_reconcile,
+    "a poll killed": _kill("cog_pipeline.py poll"),
+    "a reconcile killed": _kill("cog_pipeline.py reconcile"),
     "a poll or reconcile hangs": _stop_for_a_while,
 }
