@@ -21,7 +21,7 @@ from dag import (
     render,
     run as runs,
 )
-from dag.errors import LookFailed, PipelineError
+from dag.errors import LookFailed, PipelineError, foreseen
 from dag.exits import Exit
 from dag.health import State
 from dag.journal import Journal
@@ -59,7 +59,7 @@ class _LaunchByDefault(click.Group):
             raise
         except (click.ClickException, click.exceptions.Exit, BrokenPipeError):
             raise
-        except (BucketError, PipelineError, PoolError) as error:
+        except PoolError as error:
             raise _Ended(Exit.REFUSED, printable(str(error))) from error
         except KeyboardInterrupt as error:
             sentence = (
@@ -68,6 +68,8 @@ class _LaunchByDefault(click.Group):
             )
             raise _Ended(Exit.INTERRUPTED, sentence) from error
         except Exception as error:
+            if said := foreseen(error):
+                raise _Ended(Exit.REFUSED, printable(said)) from error
             journal = context.obj or Journal(_say)
             raise _Ended(Exit.UNFORESEEN, journal.unforeseen(error)) from error
 

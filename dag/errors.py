@@ -1,5 +1,11 @@
 """What can go wrong on the access point; each message says what to do next."""
 
+import errno
+
+from bucket import BucketError
+
+_OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
+
 
 class PipelineError(Exception):
     """The base of all of them: a sentence for people, never a traceback."""
@@ -15,3 +21,16 @@ class SchedulerError(PipelineError):
 
 class LookFailed(PipelineError):
     """Some of what a poll had to do could not be done; the journal says what."""
+
+
+def foreseen(error: Exception) -> str | None:
+    """What to say of an error that was foreseen; None of one that was not."""
+    if isinstance(error, BucketError | PipelineError):
+        return str(error)
+    if isinstance(error, OSError) and error.errno in _OF_THE_DISK:
+        where = f" ({error.filename})" if error.filename else ""
+        return (
+            f"the disk with the run directories fails: {error.strerror}{where}; make "
+            "room there"
+        )
+    return None

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from bucket import Bucket, BucketError, ObjectMissing, StoredObject
+from bucket import Bucket, ObjectMissing, StoredObject
 from dag import (
     claim,
     health,
@@ -19,7 +19,7 @@ from dag import (
     signing,
     uploads,
 )
-from dag.errors import LookFailed, NotAManifest, PipelineError
+from dag.errors import LookFailed, NotAManifest, foreseen
 from dag.files import write_atomically
 from dag.journal import Journal
 from dag.manifest import (
@@ -288,8 +288,7 @@ def _collected(errors: list[Exception], journal: Journal, what: str) -> Iterator
         yield
     except Exception as error:
         errors.append(error)
-        if isinstance(error, BucketError | PipelineError):
-            sentence = f"{what}: {error}; the next poll tries again"
-            journal.say("failed", sentence, "error")
+        if said := foreseen(error):
+            journal.say("failed", f"{what}: {said}; the next poll tries again", "error")
         else:
             journal.terminal(f"{what}: {journal.unforeseen(error)}")

@@ -1,0 +1,130 @@
+"""The access point's disk is full: what is said, and that it goes on afterwards."""
+
+import os
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+
+from dag import schedd
+from tests.conftest import PROJECT, Archive, wait_for
+
+PAGE = 4096  # bytes
+SIZE = 256 * PAGE
+
+
+@dataclass(frozen=True)
+class Disk:
+    """A small disk, and a file on it that takes what is to be taken."""
+
+    directory: Path
+
+    @property
+    def free(self) -> int:
+        found = os.statvfs(self.directory)
+        return found.f_bavail * found.f_frsize
+
+    def leave(self, pages: int) -> None:
+        """Fill it, but for so many pages."""
+        fill = self.directory / "fill"
+        taken = fill.stat().st_size if fill.exists() else 0
+        with fill.open("ab") as file:
+            os.truncate(fill, 0)
+            os.posix_fallocate(file.fileno(), 0, self.free - pages * PAGE)
+        assert fill.stat().st_size != taken or self.free == pages * PAGE
+
+    def empty(self) -> None:
+        (self.directory / "fill").unlink()
+
+
+@pytest.fixture
+def disk(archive: Archive) -> Iterator[Disk]:
+    directory = archive.directory / "disk"
+    directory.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={SIZE}", "small", str(directory)]
+    if subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("only root may mount a small disk, which HTCondor also sees")
+    yield Disk(directory)
+    # Lazily, since DAGMan may not have gone yet.
+    subprocess.run(["umount", "-l", str(directory)], check=True)
+
+
+@pytest.fixture
+def small(archive: Archive, disk: Disk) -> Archive:
+    """An archive that is launched on the small disk."""
+    return replace(archive, directory=disk.directory)
+
+
+def assert_said(done: subprocess.CompletedProcess) -> None:
+    assert done.returncode not in (0, 70), done.stdout + done.stderr
+    assert "No space left on device" in done.stdout + done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+
+
+def test_a_poll_goes_on_from_wherever_the_disk_was_full(
+    archive: Archive, small: Archive, disk: Disk
+):
+    small.launch()
+    archive.upload_raster("image.tif", 1)
+    # Larger than a page, as the rows' file and the DAG are.
+    missing = [(f"missing-{number:04}.tif", 1) for number in range(400)]
+    archive.upload_manifest("batch-raw.csv", [("image.tif", 1), *missing])
+    stages = set()
+    for pages in range(SIZE // PAGE):
+        disk.leave(pages)
+        done = small.poll()
+        stages.add(tuple(sorted(p.name for p in small.directory.glob("workflow-*/*"))))
+        if done.returncode == 0:
+            break
+        assert_said(done)
+        keys = [found.key for found in archive.maps.list("batch-")]
+        assert any("raw.csv" in key or "processing" in key for key in keys)
+    disk.empty()
+
+    # Downloading, making the run directory, checking rows, rendering, submitting.
+    assert len(stages) >= 5
+    processed, failed = archive.outcome("batch-")
+    assert processed == [["image.tif", "1"]]
+    assert [row[0] for row in failed] == [key for key, _ in missing]
+    assert len(list(small.directory.glob("workflow-run-*"))) == 1
+
+
+def test_a_reconcile_goes_on_when_the_disk_has_room_again(
+    archive: Archive, small: Archive, disk: Disk
+):
+    node = archive.directory / "node.sh"
+    script = PROJECT / "bin" / "generate_cogs.sh"
+    gate = archive.directory / "go"
+    node.write_text(
+        f'#!/bin/sh\nwhile [ ! -e "{gate}" ]; do sleep 0.2; done\nexec {script} "$@"\n'
+    )
+    archive.upload_raster("image.tif", 1)
+    archive.upload_manifest("batch-raw.csv", [("image.tif", 1), ("missing.tif", 1)])
+    small.launch("--submit-option", f"executable = {node}", "--retry-seconds", "2")
+    (run,) = small.directory.glob("workflow-run-*")
+    gate.touch()
+    result = run / "results" / "row1.json"
+    wait_for(lambda: result.exists() and result.stat().st_size > 0)
+
+    def stopped() -> bool:
+        job = schedd.find(schedd.RUN_ATTRIBUTE, str(run))
+        return job is None or job.status != "running"
+
+    disk.leave(0)
+    # Nothing can be written, by the POST script or by DAGMan, which ends and is begun
+    # again for as long as that lasts.
+    wait_for(stopped)
+    assert_said(small.poll())
+    assert not (run / "done.json").exists()
+    disk.empty()
+
+    def ended() -> bool:
+        small.poll()
+        return (run / "done.json").exists()
+
+    wait_for(ended)
+    processed, failed = archive.outcome("batch-")
+    assert processed == [["image.tif", "1"]]
+    assert [row[0] for row in failed] == ["missing.tif"]
