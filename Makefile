@@ -1,5 +1,5 @@
 # make demo   sets everything up and runs the main job on this machine
-# make test   sets everything up and runs all tests, on two pools side by side:
+# make test   sets everything up and runs all tests, on three pools side by side:
 #             most of their time is spent waiting
 # make lint   checks the style
 # make bench  measures what a conversion costs beside GDAL's programs (Debian's
@@ -20,7 +20,7 @@ demo: .venv/ready-demo
 	@.venv/bin/python -m demo
 
 test: .venv/ready-test
-	@.venv/bin/python -m pytest -n 2 --dist loadgroup
+	@.venv/bin/python -m pytest -n 3 --dist loadgroup
 
 lint: .venv/ready-test
 	@.venv/bin/ruff check .
