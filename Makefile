@@ -20,7 +20,7 @@ demo: .venv/ready-demo
 	@.venv/bin/python -m demo
 
 test: .venv/ready-test
-	@.venv/bin/python -m pytest -n 3 --dist loadgroup
+	@.venv/bin/python -m pytest -n 3 --dist loadfile
 
 lint: .venv/ready-test
 	@.venv/bin/ruff check .

@@ -14,6 +14,7 @@ def write_atomically(path: Path, content: str | bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         scratch.replace(path)
-    finally:
-        # Of a disk that is full nothing is to be taken for what was not written.
+    except OSError:
+        # On a disk that is full, what cannot be finished only takes room.
         scratch.unlink(missing_ok=True)
+        raise

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from bucket import Bucket, Store
-from dag import claim, run as runs
+from dag import claim, launch as launching, run as runs, schedd
 from dag.pipeline import Pipeline
 from dag.run import Run
 from tests import seaweedfs
@@ -198,7 +198,8 @@ def test_an_image_of_two_manifests_is_converted_by_one_node_at_a_time(
     assert submissions([archive]) <= 2
     assert "y-raw.csv has images that are being converted: it waits for x-" in said
     assert archive.outcome("x-")[1] == []
-    archive.poll()
+    done = archive.poll()
+    assert done.returncode == 0, done.stderr
     processed, failed = archive.outcome("y-")
     assert failed == []
     assert len(processed) == 2
@@ -260,3 +261,26 @@ def test_of_two_launches_at_the_same_moment_one_succeeds(archive: Archive, where
         text=True,
     ).stdout
     assert len(re.findall(archive.maps.name, jobs)) == 1
+
+
+@pytest.mark.parametrize("places", [("one", "one"), ("one", "two")])
+def test_of_launches_that_both_saw_none_one_succeeds(
+    archive: Archive, places: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+):
+    both, check, submit = threading.Barrier(2), launching.check, schedd.submit
+    monkeypatch.setattr(launching, "check", lambda p: (check(p), both.wait(60)))
+    # Long enough for the other to look as well, and to see nothing.
+    monkeypatch.setattr(schedd, "submit", lambda d: (time.sleep(1), submit(d))[1])
+
+    def launch(place: str) -> int | str:
+        directory = archive.directory / place
+        directory.mkdir(exist_ok=True)
+        names = (archive.maps.name, archive.cogs.name)
+        try:
+            return launching.launch(Pipeline(directory, archive.store, *names))
+        except launching.AlreadyRunning as error:
+            return str(error)
+
+    with ThreadPoolExecutor(2) as threads:
+        said = list(threads.map(launch, places))
+    assert sorted(isinstance(each, int) for each in said) == [False, True], said

@@ -320,3 +320,20 @@ def test_a_bomb_ends_with_a_reason(kind: str, tmp_path: Path):
     assert result["code"] in ("unsupported-raster", "not-a-raster", "damaged-image")
     assert result["seconds"] < 20
     assert files(tmp_path) == {"image.tif", "result.json"}
+
+
+def test_a_mask_that_is_a_bomb_ends_with_a_reason(tmp_path: Path):
+    rasters.write(tmp_path / "image.tif", 1)
+    BOMBS["values that share their bytes"][0](tmp_path / "image.tif.msk")
+    done = run_node(tmp_path, "image.tif", "1", memory=6 * 2**30)
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert (done.returncode, result["code"]) == (65, "unsupported-raster"), result
+    assert "its tags say" in result["reason"]
+
+
+def test_geolocation_arrays_are_refused_when_warped(tmp_path: Path):
+    geolocation(tmp_path / "image.tif", "/elsewhere/secret.tif")
+    done = run_node(tmp_path, "image.tif", "1", *WARPED)
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert done.returncode == 65, result
+    assert "another file is needed" in result["reason"]

@@ -109,13 +109,11 @@ def archives(store, workplace) -> Iterator[dict[str, Archive]]:
         next(generator, None)
 
 
-@pytest.mark.xdist_group("killed polls")
 @pytest.mark.parametrize("step", STEPS_OF_POLL)
 def test_poll_killed_after(step: str, archives: dict[str, Archive]):
     assert_as_if_nothing_had_been(archives[step])
 
 
-@pytest.mark.xdist_group("killed polls")
 def test_no_step_of_poll_is_left_out(archives: dict[str, Archive]):
     notes = (archives["file submitted.json"].directory / "notes").read_text()
     for what in notes.splitlines():
@@ -146,13 +144,11 @@ def ended(store, workplace) -> Iterator[dict[str, Archive]]:
         next(generator, None)
 
 
-@pytest.mark.xdist_group("killed reconciles")
 @pytest.mark.parametrize("step", STEPS_OF_RECONCILE)
 def test_reconcile_killed_after(step: str, ended: dict[str, Archive]):
     assert_as_if_nothing_had_been(ended[step])
 
 
-@pytest.mark.xdist_group("killed reconciles")
 def test_no_step_of_reconcile_is_left_out(ended: dict[str, Archive]):
     notes = (ended["file done.json"].directory / "notes").read_text()
     for what in notes.splitlines():

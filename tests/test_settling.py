@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,15 +16,15 @@ import pytest
 import urllib3
 
 from bucket import Bucket, BucketError, Store, StoredPart
-from dag import run as runs, uploads
+from dag import run as runs, schedd, uploads
 from dag.journal import Journal
 from dag.manifest import Manifest, Row, parse
 from dag.pipeline import Pipeline
 from dag.run import Run
-from post.reconcile import reconcile
+from post.reconcile import NodesStillThere, reconcile
 from post.uploads import what_is_wrong
 from tests import seaweedfs
-from tests.conftest import PROJECT, Archive, archive_for
+from tests.conftest import PROJECT, Archive, archive_for, wait_for
 from tests.faulty_s3 import Fault, FaultyS3
 
 KEY = "scenes/with ; sign.tif"
@@ -350,6 +351,49 @@ def test_small_images_cost_no_request(archive: Archive, faulty_s3_server: Faulty
     uploads.abort_all(begun.run, small, begun.journal)
     assert len(faulty_s3_server.requests) == before
     assert not begun.run.uploads_file.exists()
+
+
+def test_what_was_decided_stays_decided(begun: Begun):
+    begun.send()
+    begun.tell()
+    begun.killed_after("put batch-processed-")
+    # As tidying up does, before it is done.
+    shutil.rmtree(begun.run.results_directory)
+    begun.cogs.remove(KEY)
+    assert begun.reason() is None
+
+
+def test_nodes_that_are_leaving_the_queue_are_waited_for(begun: Begun):
+    directory = begun.run.directory
+    job = schedd.submit(
+        "executable = /bin/true\nhold = true\n"
+        f'My.{schedd.NODE_ATTRIBUTE} = "{directory}"\nqueue\n'
+    )
+    with pytest.raises(NodesStillThere, match="1 jobs of it"):
+        begun.reason()
+    assert not begun.run.outcome_file.exists()
+    schedd.remove(job, "the test")
+    wait_for(lambda: not schedd.still_there(schedd.NODE_ATTRIBUTE, str(directory)))
+    assert begun.reason() is not None
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "said"),
+    [(b"WHOLE", None, "older than this run"), (b"", b"much longer", "its node made 5")],
+)
+def test_a_cog_that_another_run_sent_whole_is_no_success(
+    archive: Archive, before: bytes, after: bytes | None, said: str
+):
+    archive.cogs.write(KEY, before)
+    time.sleep(1.1)
+    begun = begin(archive)
+    begun.send(parts=())
+    if after:
+        archive.cogs.write(KEY, after)
+    cog, jpeg = ({"bytes": len(c), "md5": md5(c)} for c in (b"whole", b"the jpeg"))
+    told = {"ok": True, "cog": cog, "jpeg": jpeg}
+    (begun.run.results_directory / "row1.json").write_text(json.dumps(told))
+    assert said in (begun.reason() or "processed")
 
 
 MADE = ((10, md5(b"a")), (3, md5(b"b")))
