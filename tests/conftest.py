@@ -4,6 +4,7 @@ import csv
 import io
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -22,6 +23,10 @@ from pool.distribution import program_of_environment
 from pool.personal import PersonalPool
 from tests import faulty_s3, rasters
 from tests.faulty_s3 import FaultyS3
+
+# Whoever starts the tests in the background has Ctrl-C ignored, and what they start
+# would inherit that; a handler it does not.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 PROJECT = Path(__file__).resolve().parent.parent
 # Not the system's temporary directory: what is kept of a failed test is to be
