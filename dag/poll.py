@@ -154,6 +154,16 @@ def _recover(run: Run, reconcile: Reconcile, journal: Journal) -> None:
         sentence = f"{run.directory.name}: its DAG has left the queue, reconciling"
         journal.say("dag-left-queue", sentence)
         reconcile(run, pipeline, journal)
+    elif job.hold_reason is not None and not job.held_by_hand:
+        # As when a file of it could not be written.
+        schedd.release(job.cluster, "the poll tries again")
+        journal.say(
+            "dagman-released",
+            f"{run.directory.name}: its DAGMan was held, and is released: "
+            f"{job.hold_reason}",
+            "warning",
+            job=job.cluster,
+        )
     elif job.hold_reason is not None:
         journal.say(
             "dagman-held",

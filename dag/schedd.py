@@ -32,17 +32,25 @@ _REFUSALS = (
 )
 # What DAGMan notes of a node's job when it submits it, to 24 and since 25.
 _NODE_IN_NOTES = re.compile(r"DAG(?: Node: |NodeName = \")(\w+)")
+# https://htcondor.readthedocs.io/en/latest/classad-attributes/job-classad-attributes.html
+_BY_HAND = 1
 _JOB_STATUS = {1: "idle", 2: "running", 3: "being removed", 4: "completed", 5: "held"}
 
 
 @dataclass(frozen=True)
 class Job:
-    """A job of the queue; ``hold_reason`` is None unless it is held."""
+    """A job of the queue.
+
+    Attributes:
+        hold_reason: None unless it is held.
+        held_by_hand: whether somebody holds it, rather than HTCondor.
+    """
 
     cluster: int
     status: str
     owner: str
     hold_reason: str | None
+    held_by_hand: bool = False
 
 
 @dataclass(frozen=True)
@@ -127,6 +135,12 @@ def remove(cluster: int, why: str) -> None:
     with _explained(f"the removal of job {cluster}"):
         remove = htcondor2.JobAction.Remove
         _schedd().act(remove, f"ClusterId == {cluster}", (why, 0))
+
+
+def release(cluster: int, why: str) -> None:
+    with _explained(f"the release of job {cluster}"):
+        release = htcondor2.JobAction.Release
+        _schedd().act(release, f"ClusterId == {cluster}", (why, 0))
 
 
 def still_there(attribute: str, value: str) -> int:
@@ -221,7 +235,7 @@ def _removed(last: LastWord, reason: str) -> LastWord:
 
 
 def _query(constraint: str) -> Iterator[Job]:
-    names = ["ClusterId", "JobStatus", "Owner", "HoldReason"]
+    names = ["ClusterId", "JobStatus", "Owner", "HoldReason", "HoldReasonCode"]
     with _explained("HTCondor's queue"):
         ads = _schedd().query(constraint, names)
     for ad in ads:
@@ -231,6 +245,7 @@ def _query(constraint: str) -> Iterator[Job]:
             status=_JOB_STATUS.get(ad["JobStatus"], "there"),
             owner=str(ad["Owner"]),
             hold_reason=str(ad.get("HoldReason", "")) if held else None,
+            held_by_hand=held and ad.get("HoldReasonCode") == _BY_HAND,
         )
 
 

@@ -121,7 +121,8 @@ def test_a_reconcile_goes_on_when_the_disk_has_room_again(
     disk.empty()
 
     def ended() -> bool:
-        small.poll()
+        # What it says is to be seen if this takes too long.
+        print(small.poll().stdout)
         return (run / "done.json").exists()
 
     wait_for(ended)

@@ -6,7 +6,8 @@ import subprocess
 import sys
 import time
 
-from tests.conftest import PROJECT, Archive
+from dag import schedd
+from tests.conftest import PROJECT, Archive, wait_for
 
 
 def test_a_claimed_manifest_is_submitted_by_the_next_poll(archive: Archive):
@@ -61,6 +62,32 @@ def test_a_dag_that_was_removed_is_reconciled(archive: Archive):
     assert processed == []
     assert [row[0] for row in failed] == ["image.tif", "gone.tif"]
     assert all(row[2] for row in failed)
+
+
+def test_a_dagman_that_htcondor_holds_is_released(archive: Archive):
+    archive.upload_raster("image.tif", 1)
+    archive.upload_manifest("batch-raw.csv", [("image.tif", 1)])
+    # An hour: what the next poll does is not to be done by crondor's. A node that no
+    # machine takes yet.
+    never = "requirements = WantsToRun =?= true"
+    archive.launch("--every", "60", "--submit-option", never)
+    (run,) = archive.directory.glob("workflow-run-*")
+    cluster = json.loads((run / "submitted.json").read_text())["cluster"]
+    once = "(NumHolds ?: 0) == 0"
+    edit = ["condor_qedit", str(cluster), "PeriodicHold", once]
+    subprocess.run(edit, capture_output=True, check=True)
+
+    def held() -> bool:
+        job = schedd.find(schedd.RUN_ATTRIBUTE, str(run))
+        return job is not None and job.hold_reason is not None
+
+    wait_for(held)
+    assert "its DAGMan was held, and is released" in archive.poll().stdout
+    assert not held()
+    subprocess.run(["condor_hold", str(cluster)], capture_output=True, check=True)
+    wait_for(held)
+    assert f"'condor_release {cluster}' lets it go on" in archive.poll().stdout
+    assert held()
 
 
 def test_a_reconcile_that_fails_is_tried_again(archive: Archive):
