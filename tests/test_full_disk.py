@@ -107,6 +107,9 @@ def test_a_reconcile_goes_on_when_the_disk_has_room_again(
     gate.touch()
     result = run / "results" / "row1.json"
     wait_for(lambda: result.exists() and result.stat().st_size > 0)
+    # An event that HTCondor cannot write is lost, and DAGMan would wait for it.
+    log = run / "convert.dag.nodes.log"
+    wait_for(lambda: "Job terminated" in log.read_text())
 
     def stopped() -> bool:
         job = schedd.find(schedd.RUN_ATTRIBUTE, str(run))
