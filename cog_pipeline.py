@@ -206,7 +206,12 @@ def _period(context: click.Context, parameter: click.Parameter, every: int) -> i
     metavar="'NAME = VALUE'",
     help="A line more for every node's submit description; may be repeated.",
 )
-@click.option("--retry-seconds", type=int, default=60, hidden=True)
+@click.option(
+    "--retry-seconds",
+    type=click.IntRange(min=1),
+    default=60,
+    hidden=True,  # for the tests, which cannot wait so long
+)
 @click.option(
     "--ca-certs",
     type=Path,

@@ -88,14 +88,13 @@ def _convert_in_place(image: Path, bands: int, options: Options, began: float) -
         _write_result(RESULT, told, image, began)
         if part:
             parts.put_in_place_of(image, cog, part)
+        else:
+            cog.replace(image)
+            # HTCondor brings back what differs from what it sent in size or, in whole
+            # seconds, in time. The COG of a COG may have the same size.
+            later = time.time() + 2
+            os.utime(image, (later, later))
         jpeg.replace(image.with_suffix(".jpg"))
-        if part:
-            return
-        cog.replace(image)
-    # HTCondor brings back what differs from what it sent in size or, in whole
-    # seconds, in time. The COG of a COG may have the same size.
-    later = time.time() + 2
-    os.utime(image, (later, later))
 
 
 def _write_result(file: Path, told: dict[str, Any], image: Path, began: float) -> None:

@@ -21,17 +21,17 @@ class Clock:
     """What the processes that have ``environment`` take for the time.
 
     Attributes:
-        library: libfaketime's shared library.
+        preloaded: libfaketime's shared library.
         file: holds how far the clock is off.
     """
 
-    library: Path
+    preloaded: Path
     file: Path
 
     @property
     def environment(self) -> dict[str, str]:
         return {
-            "LD_PRELOAD": str(self.library),
+            "LD_PRELOAD": str(self.preloaded),
             "FAKETIME_TIMESTAMP_FILE": str(self.file),
             "FAKETIME_NO_CACHE": "1",
             # Waiting goes by how much time passes, whatever the time is.
@@ -66,8 +66,8 @@ def make(directory: Path) -> Clock:
         )
     (package,) = directory.glob("libfaketime_*.deb")
     subprocess.run(["dpkg", "-x", package.name, "."], cwd=directory, check=True)
-    (library,) = directory.glob("usr/lib/*/faketime/libfaketime.so.1")
+    (preloaded,) = directory.glob("usr/lib/*/faketime/libfaketime.so.1")
     (directory / "sitecustomize.py").write_text(_SLEEP)
-    clock = Clock(library, directory / "offset")
+    clock = Clock(preloaded, directory / "offset")
     clock.turn("+0")
     return clock

@@ -268,6 +268,7 @@ def test_of_launches_that_both_saw_none_one_succeeds(
     archive: Archive, places: tuple[str, str], monkeypatch: pytest.MonkeyPatch
 ):
     both, check, submit = threading.Barrier(2), launching.check, schedd.submit
+    # The real ones, at moments that meet in practice once in a thousand launches.
     monkeypatch.setattr(launching, "check", lambda p: (check(p), both.wait(60)))
     # Long enough for the other to look as well, and to see nothing.
     monkeypatch.setattr(schedd, "submit", lambda d: (time.sleep(1), submit(d))[1])

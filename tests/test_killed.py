@@ -11,10 +11,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
 
+from bucket import Store
 from tests.conftest import PROJECT, Archive, archive_for
 
 # In the order in which they come; see tests/killed.py.
@@ -85,6 +87,24 @@ def assert_as_if_nothing_had_been(archive: Archive) -> None:
     assert all("processed" in key or "failed" in key for key in left), left
 
 
+def assert_none_left_out(steps: list[str], archives: dict[str, Archive]) -> None:
+    """Whatever was done up to the last step is a step."""
+    notes = (archives[steps[-1]].directory / "notes").read_text()
+    for what in notes.splitlines():
+        assert any(re.search(step, what) for step in steps), what
+
+
+@contextmanager
+def _one_for_each(
+    steps: list[str], store: Store, workplace: Path
+) -> Iterator[dict[str, Archive]]:
+    new = contextmanager(archive_for)
+    with ExitStack() as stack:
+        yield {
+            step: stack.enter_context(new(store, workplace, "killed")) for step in steps
+        }
+
+
 @pytest.fixture(scope="module")
 def archives(store, workplace) -> Iterator[dict[str, Archive]]:
     """For each step of poll, an archive whose poll was killed after it.
@@ -92,21 +112,14 @@ def archives(store, workplace) -> Iterator[dict[str, Archive]]:
     All of them in one go, since their nodes have the pool to themselves no more
     than the runs of an archive have.
     """
-    made = {}
-    generators = []
-    for step in STEPS_OF_POLL:
-        generator = archive_for(store, workplace, "killed")
-        generators.append(generator)
-        archive = next(generator)
-        _with_a_batch(archive)
-        killed_after(step, archive, "poll", str(archive.pipeline_file()))
-        archive.poll()
-        # Those that began a new run: what was killed was not one yet.
-        archive.poll()
-        made[step] = archive
-    yield made
-    for generator in generators:
-        next(generator, None)
+    with _one_for_each(STEPS_OF_POLL, store, workplace) as made:
+        for step, archive in made.items():
+            _with_a_batch(archive)
+            killed_after(step, archive, "poll", str(archive.pipeline_file()))
+            archive.poll()
+            # Those that began a new run: what was killed was not one yet.
+            archive.poll()
+        yield made
 
 
 @pytest.mark.parametrize("step", STEPS_OF_POLL)
@@ -115,33 +128,25 @@ def test_poll_killed_after(step: str, archives: dict[str, Archive]):
 
 
 def test_no_step_of_poll_is_left_out(archives: dict[str, Archive]):
-    notes = (archives["file submitted.json"].directory / "notes").read_text()
-    for what in notes.splitlines():
-        assert any(re.search(step, what) for step in STEPS_OF_POLL), what
+    assert_none_left_out(STEPS_OF_POLL, archives)
 
 
 @pytest.fixture(scope="module")
 def ended(store, workplace) -> Iterator[dict[str, Archive]]:
     """For each step of reconcile, an archive whose run was killed after it."""
-    made = {}
-    generators = []
-    for step in STEPS_OF_RECONCILE:
-        generator = archive_for(store, workplace, "killed")
-        generators.append(generator)
-        archive = made[step] = next(generator)
-        _with_a_batch(archive)
-        archive.poll()
-        (run,) = archive.directory.glob("workflow-run-*")
-        # So that the POST script leaves it to us.
-        (run / "reconcile.sh").write_text("#!/bin/sh\nexit 1\n")
-    for step, archive in made.items():
-        (run,) = archive.directory.glob("workflow-run-*")
-        _wait_for_dagman(run)
-        killed_after(step, archive, "reconcile", str(run))
-        archive.poll()
-    yield made
-    for generator in generators:
-        next(generator, None)
+    with _one_for_each(STEPS_OF_RECONCILE, store, workplace) as made:
+        for archive in made.values():
+            _with_a_batch(archive)
+            archive.poll()
+            (run,) = archive.directory.glob("workflow-run-*")
+            # So that the POST script leaves it to us.
+            (run / "reconcile.sh").write_text("#!/bin/sh\nexit 1\n")
+        for step, archive in made.items():
+            (run,) = archive.directory.glob("workflow-run-*")
+            _wait_for_dagman(run)
+            killed_after(step, archive, "reconcile", str(run))
+            archive.poll()
+        yield made
 
 
 @pytest.mark.parametrize("step", STEPS_OF_RECONCILE)
@@ -150,9 +155,7 @@ def test_reconcile_killed_after(step: str, ended: dict[str, Archive]):
 
 
 def test_no_step_of_reconcile_is_left_out(ended: dict[str, Archive]):
-    notes = (ended["file done.json"].directory / "notes").read_text()
-    for what in notes.splitlines():
-        assert any(re.search(step, what) for step in STEPS_OF_RECONCILE), what
+    assert_none_left_out(STEPS_OF_RECONCILE, ended)
 
 
 def _wait_for_dagman(run: Path, seconds: float = 300) -> None:

@@ -242,30 +242,22 @@ def test_an_output_bucket_that_was_deleted_fails_the_row(begun: Begun):
     assert "is not in the output bucket" in replace(begun, pipeline=deleted).reason()
 
 
-def test_completing_whose_answer_is_lost_is_no_failure(
-    archive: Archive, faulty_s3_server: FaultyS3
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        (Fault("POST", "uploadId", answer_lost=True), "putting together"),
+        # S3 answers before it is done; the error stands in an answer that says 200.
+        (Fault("POST", "uploadId", status=200), "it may later"),
+    ],
+)
+def test_completing_that_fails_is_tried_again(
+    archive: Archive, faulty_s3_server: FaultyS3, fault: Fault, said: str
 ):
     begun = begin(archive, faulty_s3_server)
     begun.open()
     begun.send()
     begun.tell()
-    fault = Fault("POST", "uploadId", answer_lost=True)
-    refused = pytest.raises(BucketError, match="putting together")
-    with faulty_s3_server.suffering(fault), refused:
-        begun.reason()
-    assert begun.reason() is None
-
-
-def test_completing_that_fails_late_is_tried_again(
-    archive: Archive, faulty_s3_server: FaultyS3
-):
-    begun = begin(archive, faulty_s3_server)
-    begun.open()
-    begun.send()
-    begun.tell()
-    # S3 answers before it is done; the error stands in an answer that says 200.
-    fault = Fault("POST", "uploadId", status=200)
-    refused = pytest.raises(BucketError, match="it may later")
+    refused = pytest.raises(BucketError, match=said)
     with faulty_s3_server.suffering(fault), refused:
         begun.reason()
     assert begun.reason() is None
