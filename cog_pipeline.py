@@ -5,6 +5,7 @@ import json
 import os
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import wraps
 from pathlib import Path
@@ -29,6 +30,8 @@ from dag.pipeline import SIGNINGS, Pipeline
 from dag.poll import poll as poll_once
 from dag.wording import printable
 from node import options
+from pack import packed
+from pack.errors import PackError
 from pool.errors import PoolError
 from post.reconcile import reconcile as reconcile_run
 
@@ -59,7 +62,7 @@ class _LaunchByDefault(click.Group):
             raise
         except (click.ClickException, click.exceptions.Exit, BrokenPipeError):
             raise
-        except PoolError as error:
+        except (PackError, PoolError) as error:
             raise _Ended(Exit.REFUSED, printable(str(error))) from error
         except KeyboardInterrupt as error:
             sentence = (
@@ -107,6 +110,21 @@ def _submit_option(
         if not equals or not named.isalnum() or not line.isprintable():
             raise click.BadParameter(f"{line!r} is not NAME = VALUE")
     return lines
+
+
+def _node_environment(
+    context: click.Context, parameter: click.Parameter, said: str
+) -> str:
+    kind, _, image = said.partition(":")
+    if kind == "container" and image and image.isprintable():
+        # A file of this machine; anything else is for a registry to know.
+        return f"container:{Path(image).resolve()}" if Path(image).exists() else said
+    if said in ("host", "packed"):
+        return said
+    raise click.BadParameter(
+        f"{said!r} is none of 'host', 'packed' and 'container:' with an image behind, "
+        "as in container:docker://registry.example.org/cog_pipeline:1"
+    )
 
 
 def _node_options(command: Callable) -> Callable:
@@ -196,7 +214,13 @@ def _period(context: click.Context, parameter: click.Parameter, every: int) -> i
     "beforehand, for a week.",
 )
 @click.option(
-    "--container-image", help="Run the nodes in it, e.g. docker://… or a .sif."
+    "--node-environment",
+    default="host",
+    show_default=True,
+    callback=_node_environment,
+    metavar="host|packed|container:IMAGE",
+    help="Where nodes have Python and their packages from: the machines that they run "
+    "on, one file that is sent to them, or a container, e.g. docker://… or a .sif.",
 )
 @click.option(
     "--submit-option",
@@ -239,7 +263,7 @@ def launch(
     max_running: int,
     every: int,
     signing: str,
-    container_image: str | None,
+    node_environment: str,
     submit_options: tuple[str, ...],
     retry_seconds: int,
     ca_certs: Path | None,
@@ -265,8 +289,6 @@ def launch(
         raise click.UsageError(
             "--in-place wants one bucket for both, and no --output-prefix."
         )
-    if container_image and Path(container_image).exists():
-        container_image = str(Path(container_image).resolve())
     pipeline = Pipeline(
         directory=Path.cwd(),
         store=_store(access_key, secret_key, s3_endpoint, insecure_http, ca_certs),
@@ -277,7 +299,7 @@ def launch(
         every=every,
         max_running=max_running,
         signing=signing,
-        container_image=container_image,
+        node_environment=node_environment,
         retry_seconds=retry_seconds,
         submit_options=submit_options,
         node_options=_said(node_options),
@@ -285,6 +307,10 @@ def launch(
     )
     try:
         with console.status("checking the endpoint, the buckets and HTCondor"):
+            if node_environment == "packed":
+                # Before time is spent on packing.
+                launching.check(pipeline)
+                pipeline = _with_packed_node(pipeline)
             cluster = launching.launch(pipeline)
     except KeyboardInterrupt as error:
         raise _Ended(Exit.INTERRUPTED, _stopped(pipeline)) from error
@@ -303,6 +329,12 @@ def launch(
     except KeyboardInterrupt as error:
         sentence = f"stopped the first look by Ctrl-C; job {cluster} goes on looking"
         raise _Ended(Exit.INTERRUPTED, sentence) from error
+
+
+def _with_packed_node(pipeline: Pipeline) -> Pipeline:
+    pipeline.home.mkdir(mode=0o700, exist_ok=True)
+    kept = packed.keep(packed.find_or_make(_say), pipeline.home)
+    return replace(pipeline, packed_node=kept)
 
 
 def _stopped(pipeline: Pipeline) -> str:

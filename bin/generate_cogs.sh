@@ -9,7 +9,8 @@
 # tells what each exit status means.
 #
 # It wants a python3 on the PATH (or named by PYTHON) that has rasterio, Pillow,
-# zstandard and isal, as the project's conda environment does.
+# zstandard and isal, as the project's conda environment does; or beside itself the
+# packed node, which wants nothing but a kernel (docs/execution-points.md).
 set -u
 
 fail() { # EXIT CODE REASON
@@ -20,6 +21,7 @@ fail() { # EXIT CODE REASON
 
 # The node's code lies beside this script in a sandbox, one level up in a clone.
 here=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd)
+for packed in "$here"/node-packed.*; do :; done
 if [ -f "$here/node/__main__.py" ]; then
     code=$here
 else
@@ -43,19 +45,39 @@ began=$(date +%s)
 # HTCondor leaves the signed URLs of its transfers in the sandbox.
 rm -f .curl_plugin.in .curl_plugin.out
 
-python=${PYTHON:-python3}
-"$python" -c 'import sys
+# What temporary files begin with, so that they are found when the node was killed.
+export COG_PIPELINE_SCRATCH=".cog-$$-"
+
+if [ -f "$packed" ]; then
+    machine=$(uname -m)
+    [ "$machine" = "${packed##*.}" ] || fail 69 wrong-machine "this machine is of the kind $machine, the packed node of ${packed##*.}: it needs machines like the access point, or --node-environment container:IMAGE"
+    # It unpacks itself there: not in /tmp, where programs may be forbidden to run.
+    export TMPDIR="$here/$COG_PIPELINE_SCRATCH"packed
+    mkdir -p "$TMPDIR"
+    [ -x "$packed" ] || chmod +x "$packed"
+    "$packed" "$@"
+    status=$?
+    rm -rf "$TMPDIR"
+    case $status in
+    126 | 127) fail 69 wrong-machine "this machine ($(uname -srm)) cannot run the packed node, most likely since its kernel is too old or programs may not be run in its sandbox: its log says more" ;;
+    esac
+else
+    python=${PYTHON:-python3}
+    "$python" -c 'import sys
 if sys.version_info < (3, 11): sys.exit(3)
 from node.__main__ import run
 run()' "$@"
-status=$?
+    status=$?
+    case $status in
+    3) fail 69 old-python "this machine's $python is older than 3.11: use --node-environment packed, or machines that have it" ;;
+    126 | 127) fail 69 no-python "this machine has no $python: nodes want Python 3.11 with rasterio, or --node-environment packed" ;;
+    esac
+fi
 case $status in
 0 | 64) exit $status ;;
-3) fail 69 old-python "this machine's $python is older than 3.11: use --container-image, or machines that have it" ;;
-126 | 127) fail 69 no-python "this machine has no $python: nodes want Python 3.11 with rasterio, or --container-image" ;;
 esac
 if [ $status -gt 128 ]; then
-    rm -rf "$(dirname -- "$1")/.cog-$$-"*
+    rm -rf "$(dirname -- "$1")/$COG_PIPELINE_SCRATCH"*
     seconds=$(($(date +%s) - began))
     case $((status - 128)) in
     9) fail $status killed "it was killed after $seconds s (signal 9), most often because its machine had too little memory for it: ask for more, as in --submit-option 'request_memory = 4096'" ;;
@@ -65,6 +87,7 @@ if [ $status -gt 128 ]; then
 fi
 [ -s result.json ] && exit $status
 case $status in
+69) fail 69 not-unpacked "the packed node could not be unpacked on this machine: its log says why" ;;
 74) fail 74 out-of-disk "the disk of its machine is full, without room even for a longer reason" ;;
 *) fail $status unforeseen "it ended with status $status and no reason: its log may have one" ;;
 esac

@@ -128,8 +128,6 @@ def _check_names(pipeline: Pipeline) -> None:
     for name in (pipeline.input_bucket, pipeline.output_bucket):
         if not name or set(name) & set("/\\ ,;\"'$"):
             raise PipelineError(f"{name!r} is no name of a bucket")
-    if not (pipeline.container_image or "").isprintable():
-        raise PipelineError(f"{pipeline.container_image!r} is no container image")
 
 
 def _check_writing(bucket: Bucket) -> None:

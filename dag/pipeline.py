@@ -28,7 +28,9 @@ class Pipeline:
         every: minutes between two polls.
         max_running: how many nodes of a run are in the queue at once.
         signing: who signs transfers, one of SIGNINGS.
-        container_image: the image that nodes run in, if any.
+        node_environment: where nodes have what they need from: ``host``, ``packed``
+            or ``container:`` and an image.
+        packed_node: what ``packed`` sends them, made once a launch.
         retry_seconds: how long a reconcile that failed waits for its next attempt.
         submit_options: lines that end every node's submit description.
         node_options: options of bin/generate_cogs.sh for every node.
@@ -45,10 +47,17 @@ class Pipeline:
     max_running: int = 10_000
     signing: str = "auto"
     retry_seconds: int = 60
-    container_image: str | None = None
+    node_environment: str = "host"
+    packed_node: Path | None = None
     submit_options: tuple[str, ...] = ()
     node_options: tuple[str, ...] = ()
     largest_put: int = LARGEST_PUT
+
+    @property
+    def container_image(self) -> str | None:
+        """The image that nodes run in, if any."""
+        kind, _, image = self.node_environment.partition(":")
+        return image if kind == "container" else None
 
     @property
     def identity(self) -> str:
@@ -103,6 +112,7 @@ def _pipeline(saved: dict) -> Pipeline:
         | {
             "directory": Path(saved["directory"]),
             "store": Store(**store),
+            "packed_node": Path(saved["packed_node"]) if saved["packed_node"] else None,
             "submit_options": tuple(saved["submit_options"]),
             "node_options": tuple(saved.get("node_options", ())),
         }

@@ -59,7 +59,7 @@ def _failure(error: Exception, directory: Path) -> NodeError:
     if isinstance(error, ImportError):
         return UnfitMachine(
             f"this machine's {sys.executable} lacks a package ({error}): use "
-            "--container-image, or machines that have the node's environment"
+            "--node-environment packed, or machines that have the node's environment"
         )
     # Not foreseen: the log has where, and the row a reason nevertheless.
     traceback.print_exception(error)
@@ -71,9 +71,9 @@ def _convert_in_place(image: Path, bands: int, options: Options, began: float) -
     from node.convert import convert
 
     # In a folder of its own, since HTCondor brings back what is new in the
-    # sandbox itself, even of a node that was killed half way.
-    # Named after the shell that cleans up after a node that was killed.
-    prefix = f".cog-{os.getppid()}-"
+    # sandbox itself, even of a node that was killed half way. By its name,
+    # bin/generate_cogs.sh cleans up after such a one.
+    prefix = os.environ.get("COG_PIPELINE_SCRATCH", ".cog-")
     with tempfile.TemporaryDirectory(dir=image.parent, prefix=prefix) as scratch:
         cog, jpeg = Path(scratch, "image.tif"), Path(scratch, "image.jpg")
         told = {"ok": True} | convert(image, bands, options, cog, jpeg)

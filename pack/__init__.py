@@ -1,0 +1,1 @@
+"""``--node-environment packed``: see docs/execution-points.md."""

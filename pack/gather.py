@@ -1,0 +1,220 @@
+"""Find the files that a node needs of this machine's Python: what it imports, the
+shared libraries of that, the dynamic loader and libc."""
+
+import importlib.metadata
+import os
+import py_compile
+import re
+import subprocess
+import sys
+import sysconfig
+import tomllib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+
+from pack.errors import PackError
+from pack.strip import strip
+
+PROJECT = Path(__file__).resolve().parent.parent
+# Where things lie in the unpacked node, as the launcher and start.py know it.
+LOADER = "lib/loader"
+PYTHON = "bin/python3"
+START = "start.py"
+_LIBRARIES, _PACKAGES, _CODE = "lib", "packages", "code"
+
+# Parts of the standard library that no image needs; those of its extension modules
+# bring OpenSSL, SQLite, Tk and the terminal along.
+_NO_STANDARD_LIBRARY = {
+    *("__pycache__", "site-packages", "dist-packages", "test", "tests", "idlelib"),
+    *("ensurepip", "lib2to3", "pydoc_data", "tkinter", "turtledemo", "venv"),
+}
+_NO_EXTENSIONS = re.compile(
+    r"(_test\w*|_xx\w+|xx\w+|_ctypes_test|_curses\w*|_dbm|_gdbm|_hashlib|_sqlite3"
+    r"|_ssl|_tkinter|nis|readline)\."
+)
+# Likewise of the packages: tests, what compilers and people read, codecs that no
+# JPEG and no TIFF wants, and a second copy of zstandard for PyPy.
+_NO_PACKAGE_FILES = re.compile(
+    r"(^|/)(tests?|testing/tests|include|bin|__pycache__|licenses)/"
+    r"|\.(a|c|h|hpp|pxd|pyi|pyx|lib|pc)$|(^|/)(RECORD|INSTALLER|REQUESTED)$"
+    r"|^numpy/(f2py|distutils)/"
+    r"|^PIL/_(avif|imagingcms|imagingft|imagingtk|webp)\."
+    r"|^rasterio/(_example|_fill)\.|^rasterio/rio/"
+    r"|^zstandard/_cffi\."
+    r"|\.libs/"  # those that are needed are found by their names
+)
+# What Python looks for before it can import anything that is compressed; some
+# extension module tells it where those are.
+_FIRST = re.compile(
+    r"/os\.pyc$|/_bisect\.[^/]*so$|/backend_c\.[^/]*so$"
+    r"|/encodings/(__init__|aliases|ascii|latin_1|utf_8)\.pyc$"
+)
+
+
+@dataclass(frozen=True)
+class Member:
+    """A file of the packed node.
+
+    Attributes:
+        name: its path in the unpacked node.
+        file: what to take its content from.
+        first: whether Python cannot start without it.
+        executable: for the kernel.
+    """
+
+    name: str
+    file: Path
+    first: bool = False
+    executable: bool = False
+
+
+def packages() -> dict[str, str]:
+    """The versions of the packages that a node needs, by name.
+
+    Raises:
+        PackError: one of them is not installed here.
+    """
+    project = tomllib.loads((PROJECT / "pyproject.toml").read_text())
+    wanted = [(line, False) for line in project["dependency-groups"]["node"]]
+    found: dict[str, str] = {}
+    while wanted:
+        line, conditional = wanted.pop()
+        name = re.match(r"[\w.-]+", line)[0].lower()
+        if name in found:
+            continue
+        try:
+            distribution = importlib.metadata.distribution(name)
+        except importlib.metadata.PackageNotFoundError as error:
+            if conditional:
+                continue
+            raise PackError(
+                f"to pack the node, {sys.executable} must have {name!r} itself: "
+                "'pip install --group node' in the clone"
+            ) from error
+        found[name] = distribution.version
+        for required in distribution.requires or ():
+            if "extra ==" not in required:
+                wanted.append((required, ";" in required))
+    return found
+
+
+def gather(scratch: Path) -> list[Member]:
+    """All files of the packed node.
+
+    Args:
+        scratch: an empty folder for those that are made here.
+
+    Raises:
+        PackError: something is missing, or of a kind that cannot be packed.
+    """
+    python = Path(sys.executable).resolve()
+    modules = [*_standard_library(), *_packages(), *_node()]
+    native = [m for m in modules if ".so" in PurePosixPath(m.name).suffixes]
+    members = [m for m in modules if m not in native]
+    members = [_compiled(m, scratch) if m.name.endswith(".py") else m for m in members]
+    members += native
+    first = _libraries([python, *(m.file for m in native if m.first)])
+    for name, file in (_libraries([m.file for m in native]) | first).items():
+        members.append(Member(_library_name(name, file), file, name in first))
+    members.append(Member(LOADER, _loader(python), first=True, executable=True))
+    members.append(Member(PYTHON, python, first=True, executable=True))
+    members.append(Member(START, PROJECT / "pack" / "start.py", first=True))
+    return [replace(m, file=strip(m.file, scratch)) for m in members]
+
+
+def _member(name: str, file: Path) -> Member:
+    return Member(name, file, first=_FIRST.search(name) is not None)
+
+
+def _standard_library() -> Iterator[Member]:
+    prefix = Path(sys.base_prefix)
+    for kind in dict.fromkeys(("stdlib", "platstdlib")):
+        folder = Path(sysconfig.get_path(kind, vars={"base": sys.base_prefix}))
+        for file in _walk(folder):
+            if file.suffix == ".py":
+                yield _member(str(file.relative_to(prefix)), file)
+    dynamic = Path(sysconfig.get_config_var("DESTSHARED"))
+    for file in sorted(dynamic.glob("*.so")):
+        if not _NO_EXTENSIONS.match(file.name):
+            yield _member(str(file.relative_to(prefix)), file)
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    for parent, folders, files in os.walk(folder):
+        folders[:] = sorted(set(folders) - _NO_STANDARD_LIBRARY)
+        folders[:] = [each for each in folders if not each.startswith("config-")]
+        yield from (Path(parent, file) for file in sorted(files))
+
+
+def _packages() -> Iterator[Member]:
+    names = set()
+    for package in packages():
+        distribution = importlib.metadata.distribution(package)
+        for path in distribution.files or ():
+            name = str(path)
+            if ".." in path.parts or _NO_PACKAGE_FILES.search(name):
+                continue
+            names.add(name)
+            yield _member(f"{_PACKAGES}/{name}", Path(distribution.locate_file(path)))
+    if "rasterio/proj_data/proj.db" not in names:
+        raise PackError(
+            "to pack the node, rasterio must be PyPI's, which brings GDAL and PROJ and "
+            "their data along: 'pip install --force-reinstall rasterio'"
+        )
+
+
+def _node() -> Iterator[Member]:
+    for file in sorted((PROJECT / "node").glob("*.py")):
+        yield Member(f"{_CODE}/node/{file.name}", file)
+
+
+def _compiled(member: Member, scratch: Path) -> Member:
+    """The bytecode of a module, which takes the place of its source."""
+    compiled = scratch / f"{member.name}c"
+    compiled.parent.mkdir(parents=True, exist_ok=True)
+    py_compile.compile(
+        str(member.file),
+        str(compiled),
+        # What a traceback calls it: the paths of this machine mean nothing elsewhere.
+        dfile=member.name,
+        doraise=True,
+        invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH,
+    )
+    return _member(f"{member.name}c", compiled)
+
+
+def _libraries(files: Sequence[Path]) -> dict[str, Path]:
+    """The shared libraries that files are linked with, all of them, by name."""
+    listed = _ldd(files)
+    for name in re.findall(r"^\s+(\S+) => not found", listed, re.MULTILINE):
+        raise PackError(f"the shared library {name} is missing on this machine")
+    found = re.findall(r"^\s+(\S+) => (/.+) \(0x", listed, re.MULTILINE)
+    return {name: Path(os.path.normpath(path)) for name, path in found}
+
+
+def _loader(python: Path) -> Path:
+    found = re.search(r"^\s+(/\S+) \(0x", _ldd([python]), re.MULTILINE)
+    if found is None:
+        raise PackError(f"{python} is not linked dynamically: it cannot be packed")
+    return Path(found[1])
+
+
+def _ldd(files: Sequence[Path]) -> str:
+    done = subprocess.run(
+        ["ldd", *files],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"LC_ALL": "C"},
+    )
+    if done.returncode != 0:
+        raise PackError(f"'ldd' failed: {done.stderr.strip()}")
+    return done.stdout
+
+
+def _library_name(name: str, file: Path) -> str:
+    """Where a library goes: packages find those of their own beside themselves."""
+    for package in {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}:
+        if file.is_relative_to(package):
+            return f"{_PACKAGES}/{file.relative_to(package)}"
+    return f"{_LIBRARIES}/{name}"

@@ -1,0 +1,265 @@
+"""The packed node: one file that wants nothing of a machine but its kernel."""
+
+import json
+import os
+import platform
+import shutil
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+import rasterio
+from rio_cogeo.cogeo import cog_validate
+
+from pack import packed
+from tests import rasters
+from tests.conftest import PROJECT, Archive, wait_for
+from tests.test_node import SCRIPT, files
+
+EMPTY = ["unshare", "--user", "--map-root-user", "--wd=/"]
+
+
+@pytest.fixture(scope="session")
+def node() -> Path:
+    return packed.find_or_make(print)
+
+
+@pytest.fixture
+def sandbox(tmp_path: Path, node: Path) -> Path:
+    """A directory as HTCondor makes one for a job."""
+    directory = tmp_path / "sandbox"
+    directory.mkdir()
+    rasters.write(directory / "image.tif", 3)
+    for file in (SCRIPT, node):
+        shutil.copy(file, directory)
+    return directory
+
+
+def run_in(sandbox: Path, *arguments: str) -> subprocess.CompletedProcess:
+    """Run the node as HTCondor does, with a PATH that has no Python."""
+    return subprocess.run(
+        ["./generate_cogs.sh", "image.tif", "3", *arguments],
+        cwd=sandbox,
+        env={"PATH": programs_without_python(sandbox)},
+        capture_output=True,
+        text=True,
+    )
+
+
+def programs_without_python(directory: Path, **others: str) -> str:
+    """A folder with what ``generate_cogs.sh`` wants of a machine.
+
+    Args:
+        others: shell scripts to have in place of some.
+    """
+    folder = directory.parent / "bin"
+    folder.mkdir(exist_ok=True)
+    for name in ("chmod", "date", "dirname", "mkdir", "rm", "uname"):
+        (folder / name).unlink(missing_ok=True)
+        (folder / name).symlink_to(shutil.which(name))
+    for name, script in others.items():
+        (folder / name).unlink(missing_ok=True)
+        (folder / name).write_text(f"#!/bin/sh\n{script}\n")
+        (folder / name).chmod(0o755)
+    return str(folder)
+
+
+def result(directory: Path) -> dict:
+    return json.loads((directory / "result.json").read_text())
+
+
+def test_it_converts_in_an_empty_chroot_with_nothing_but_a_kernel(
+    tmp_path: Path, node: Path
+):
+    if subprocess.run([*EMPTY, "true"], capture_output=True).returncode:
+        pytest.skip("nobody may make a namespace here, nor change the root directory")
+    given = rasters.write(tmp_path / "image.tif", 3)
+    with rasterio.open(given) as source:
+        pixels = source.read()
+    shutil.copy(node, tmp_path / "node-packed")
+
+    done = subprocess.run(
+        [*EMPTY, f"--root={tmp_path}", "/node-packed", "image.tif", "3"],
+        env={},
+        capture_output=True,
+        text=True,
+    )
+
+    assert done.returncode == 0, done.stderr
+    assert result(tmp_path)["ok"]
+    # What it unpacked is gone.
+    assert files(tmp_path) == {"image.tif", "image.jpg", "result.json", "node-packed"}
+    assert cog_validate(tmp_path / "image.tif", strict=True, quiet=True)[0]
+    with rasterio.open(tmp_path / "image.tif") as made:
+        assert made.crs.to_epsg() == 32616
+        assert (made.read() == pixels).all()
+
+
+def test_the_wrapper_takes_it_where_there_is_no_python(sandbox: Path, node: Path):
+    before = files(sandbox)
+
+    done = run_in(sandbox)
+
+    assert done.returncode == 0, done.stderr
+    assert files(sandbox) == before | {"image.jpg", "result.json"}
+
+
+def test_a_profile_that_wants_projs_data_works(sandbox: Path):
+    done = run_in(sandbox, "--reproject", "EPSG:3857", "--profile", "deflate")
+    assert done.returncode == 0, done.stderr
+    assert result(sandbox)["crs"] == "EPSG:3857"
+
+
+def test_a_reason_comes_from_it_as_from_any_node(sandbox: Path):
+    (sandbox / "image.tif").write_text("no image")
+    before = files(sandbox)
+
+    done = run_in(sandbox)
+
+    assert done.returncode == 65
+    assert result(sandbox)["code"] == "not-a-raster"
+    assert files(sandbox) == before | {"result.json"}
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGALRM, signal.SIGTERM])
+def test_nothing_is_left_of_one_that_is_killed(sandbox: Path, number: int):
+    before = files(sandbox)
+    # A pipe in place of the image: it waits there for ever.
+    (sandbox / "image.tif").unlink()
+    os.mkfifo(sandbox / "image.tif")
+    node = subprocess.Popen(
+        ["./generate_cogs.sh", "image.tif", "3"],
+        cwd=sandbox,
+        env={"PATH": programs_without_python(sandbox)},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    wait_for(lambda: bool(pythons_of(sandbox)))
+
+    for pid in pythons_of(sandbox):
+        os.kill(pid, number)
+    node.communicate(timeout=30)
+
+    expected = {signal.SIGALRM: ("time-limit", 75)}.get(
+        number, ("killed", 128 + number)
+    )
+    assert (result(sandbox)["code"], node.returncode) == expected
+    assert files(sandbox) == before | {"result.json"}
+
+
+def pythons_of(sandbox: Path) -> list[int]:
+    """The processes of the Python that was unpacked in a sandbox, imports done."""
+    found = []
+    for process in Path("/proc").iterdir():
+        try:
+            maps = (process / "maps").read_text() if process.name.isdigit() else ""
+        except (FileNotFoundError, ProcessLookupError, PermissionError):
+            continue
+        if f"{sandbox}/" in maps and "libgdal" in maps:
+            found.append(int(process.name))
+    return found
+
+
+def test_a_machine_of_another_kind_says_so(sandbox: Path):
+    path = programs_without_python(sandbox, uname="echo sparc64")
+    done = subprocess.run(
+        ["./generate_cogs.sh", "image.tif", "3"],
+        cwd=sandbox,
+        env={"PATH": path},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 69
+    assert result(sandbox)["code"] == "wrong-machine"
+    assert "sparc64" in result(sandbox)["reason"]
+    assert platform.machine() in result(sandbox)["reason"]
+
+
+def test_a_kernel_that_is_too_old_is_said(sandbox: Path, node: Path):
+    # What the loader does on such a kernel.
+    fails = "#!/bin/sh\necho 'FATAL: kernel too old' >&2\nexit 127\n"
+    (sandbox / node.name).write_text(fails)
+    done = run_in(sandbox)
+    assert done.returncode == 69
+    assert result(sandbox)["code"] == "wrong-machine"
+    assert platform.release() in result(sandbox)["reason"]
+
+
+@pytest.mark.parametrize(("begin", "end"), [(5, 0), (5, 16), (20, 16)])
+def test_one_that_is_not_whole_says_so(sandbox: Path, node: Path, begin: int, end: int):
+    """Of which there are so many MiB of the beginning and bytes of the end."""
+    whole = (sandbox / node.name).read_bytes()
+    kept = whole[: begin * 2**20] + whole[len(whole) - end :]
+    (sandbox / node.name).write_bytes(kept)
+    before = files(sandbox)
+
+    done = run_in(sandbox)
+
+    assert done.returncode == 69
+    assert result(sandbox)["code"] == "not-unpacked"
+    assert "not whole" in done.stderr
+    assert files(sandbox) == before | {"result.json"}
+
+
+def test_a_disk_without_room_for_it_says_so(tmp_path: Path, node: Path):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    image = rasters.write(tmp_path / "image.tif", 1)
+    script = (
+        f'mount -t tmpfs -o size=100m small "{disk}" && cd "{disk}" && '
+        f"cp {SCRIPT} {node} {image} . && ./generate_cogs.sh image.tif 1; "
+        "echo status $?; ls -A; cat result.json"
+    )
+    unshare = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c"]
+    if subprocess.run([*unshare, f"mount -t tmpfs small {disk}"]).returncode:
+        pytest.skip("nobody may mount a small disk here")
+
+    done = subprocess.run([*unshare, script], capture_output=True, text=True)
+
+    assert "status 74" in done.stdout, done.stdout + done.stderr
+    assert '"code": "out-of-disk"' in done.stdout
+    assert ".cog" not in done.stdout
+
+
+def test_a_launch_sends_it_to_machines_without_python(archive: Archive):
+    archive.upload_raster("scenes/a.tif", 3)
+    archive.upload_raster("scenes/b.tif", 1)
+    rows = [("scenes/a.tif", 3), ("scenes/b.tif", 1), ("scenes/c.tif", 1)]
+    archive.upload_manifest("batch-raw.csv", rows)
+    # In place of what HTCondor starts: the same, with a PATH of its own.
+    path = programs_without_python(archive.directory / "sandbox")
+    executable = archive.directory / "without-python.sh"
+    executable.write_text(
+        f'#!/bin/sh\nPATH={path}\ncommand -v python3 && exit 1\nexec {SCRIPT} "$@"\n'
+    )
+
+    archive.launch(
+        *("--node-environment", "packed"),
+        *("--submit-option", f"executable = {executable}"),
+    )
+
+    processed, failed = archive.outcome("batch-")
+    assert processed == [["scenes/a.tif", "3"], ["scenes/b.tif", "1"]], failed
+    assert [row[0] for row in failed] == ["scenes/c.tif"]
+    kept = json.loads(archive.pipeline_file().read_text())["packed_node"]
+    assert Path(kept).is_relative_to(archive.directory)
+    made = archive.fetch(archive.cogs, "scenes/a.tif")
+    assert cog_validate(made, strict=True, quiet=True)[0]
+
+
+@pytest.mark.parametrize("said", ["", "conda", "container:", "packed:x", "container"])
+def test_an_environment_that_is_none_says_which_there_are(archive: Archive, said: str):
+    done = archive.run("--node-environment", said)
+    assert done.returncode == 2
+    assert "'host', 'packed' and 'container:' with" in " ".join(done.stderr.split())
+
+
+def test_what_the_node_does_not_import_is_not_packed():
+    project = (PROJECT / "pyproject.toml").read_text()
+    from pack.gather import packages
+
+    names = set(packages())
+    assert {"rasterio", "numpy", "pillow", "zstandard", "isal"} <= names
+    assert "rio-cogeo" in project
+    assert not {"rio-cogeo", "morecantile", "pyproj", "htcondor", "minio"} & names
