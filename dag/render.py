@@ -31,6 +31,8 @@ SCRIPT = PROJECT / "cog_pipeline.py"
 # What bin/generate_cogs.sh exits with for an image that will never convert, so
 # that it is not tried again (sysexits.h: EX_DATAERR).
 UNCONVERTIBLE = 65
+# And for a machine that lacks what nodes need (EX_UNAVAILABLE).
+UNFIT = 69
 _MIB = 2**20
 # The environment that the crondor job and what it starts run in.
 _KEPT_VARIABLES = ("HOME", "USER", "PATH", "CONDOR_CONFIG", "LANG", "TZ")
@@ -185,6 +187,7 @@ def write_dag(run: Run, pipeline: Pipeline, nodes: Iterable[Node]) -> None:
         nodes=nodes,
         project=PROJECT,
         unconvertible=UNCONVERTIBLE,
+        unfit=UNFIT,
         upload_limits=f"{UPLOAD_LIMITS} {Limits(pipeline.largest_put)}",
         try_again=int(Exit.TRY_AGAIN),
         node_attribute=schedd.NODE_ATTRIBUTE,

@@ -69,12 +69,12 @@ def test_every_end_is_tried_again_and_then_is_its_rows_reason(archive: Archive):
     assert "disk of its machine was full" in reasons["full.tif"]
     assert re.search(r"after \d starts \(most_starts", reasons["deadly.tif"])
     assert "no machine took it (most_idle_seconds)" in reasons["nobodys.tif"]
-    tries = _tries(archive)
-    assert tries.pop("row1") == 2, "the second one was given twice the memory"
-    assert set(tries.values()) == {4}, tries
+    counted = tries(archive)
+    assert counted.pop("row1") == 2, "the second one was given twice the memory"
+    assert set(counted.values()) == {4}, counted
 
 
-def _tries(archive: Archive) -> dict[str, int]:
+def tries(archive: Archive) -> dict[str, int]:
     (log,) = archive.directory.glob("workflow-run-*/convert.dag.nodes.log")
     tries: dict[str, int] = {}
     for line in log.read_text().splitlines():

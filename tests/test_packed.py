@@ -229,10 +229,9 @@ def test_a_launch_sends_it_to_machines_without_python(archive: Archive):
     archive.upload_manifest("batch-raw.csv", rows)
     # In place of what HTCondor starts: the same, with a PATH of its own.
     path = programs_without_python(archive.directory / "sandbox")
+    first, *rest = SCRIPT.read_text().splitlines(keepends=True)
     executable = archive.directory / "without-python.sh"
-    executable.write_text(
-        f'#!/bin/sh\nPATH={path}\ncommand -v python3 && exit 1\nexec {SCRIPT} "$@"\n'
-    )
+    executable.write_text(f"{first}PATH={path}\n{''.join(rest)}")
 
     archive.launch(
         *("--node-environment", "packed"),
