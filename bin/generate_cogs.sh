@@ -54,7 +54,10 @@ if [ -f "$packed" ]; then
     # It unpacks itself there: not in /tmp, where programs may be forbidden to run.
     export TMPDIR="$here/$COG_PIPELINE_SCRATCH"packed
     mkdir -p "$TMPDIR"
-    [ -x "$packed" ] || chmod +x "$packed"
+    if [ ! -x "$packed" ]; then
+        # A file that HTCondor shares with other jobs is not to be changed.
+        cp "$packed" "$TMPDIR" && packed=$TMPDIR/${packed##*/} && chmod +x "$packed"
+    fi
     "$packed" "$@"
     status=$?
     rm -rf "$TMPDIR"

@@ -264,7 +264,8 @@ def _stored(inputs: Bucket, rows: list[Row]) -> dict[str, StoredObject]:
 
 def _submit(run: Run, pipeline: Pipeline, rows: list[Row], journal: Journal) -> int:
     begun = uploads.open_all(run, pipeline, rows, journal)
-    render.write_dag(run, pipeline, _nodes(pipeline, rows, begun))
+    condor = schedd.version()
+    render.write_dag(run, pipeline, _nodes(pipeline, rows, begun, condor), condor)
     cluster = schedd.submit_dag(
         run.dag_file,
         {schedd.RUN_ATTRIBUTE: str(run.directory)},
@@ -275,9 +276,12 @@ def _submit(run: Run, pipeline: Pipeline, rows: list[Row], journal: Journal) -> 
 
 
 def _nodes(
-    pipeline: Pipeline, rows: list[Row], begun: Mapping[int, Upload]
+    pipeline: Pipeline,
+    rows: list[Row],
+    begun: Mapping[int, Upload],
+    condor: tuple[int, int, int],
 ) -> Iterator[render.Node]:
-    by_shadow = signing.shadow_signs(pipeline, schedd.version())
+    by_shadow = signing.shadow_signs(pipeline, condor)
     inputs, outputs = pipeline.inputs(), pipeline.outputs()
     for row in rows:
         if by_shadow and signing.shadow_can_sign(pipeline, row):

@@ -33,6 +33,10 @@ SCRIPT = PROJECT / "cog_pipeline.py"
 UNCONVERTIBLE = 65
 # And for a machine that lacks what nodes need (EX_UNAVAILABLE).
 UNFIT = 69
+# HTCondor then sends a file that all jobs of a DAG want but once to each machine that
+# can share it, and as ever to others. It came by and by, from 25.2 on; this is the
+# version in which it was seen to work.
+_COMMON_FILES_SINCE = (25, 14, 1)
 _MIB = 2**20
 # The environment that the crondor job and what it starts run in.
 _KEPT_VARIABLES = ("HOME", "USER", "PATH", "CONDOR_CONFIG", "LANG", "TZ")
@@ -166,7 +170,12 @@ def cron_schedule(every: int) -> tuple[str, str]:
     raise ValueError(f"cron has no period of {every} minutes")
 
 
-def write_dag(run: Run, pipeline: Pipeline, nodes: Iterable[Node]) -> None:
+def write_dag(
+    run: Run,
+    pipeline: Pipeline,
+    nodes: Iterable[Node],
+    condor_version: tuple[int, int, int],
+) -> None:
     """Write a run's DAG file and the files it names into the run directory."""
     wrapper = run.directory / "reconcile.sh"
     write_atomically(
@@ -188,6 +197,7 @@ def write_dag(run: Run, pipeline: Pipeline, nodes: Iterable[Node]) -> None:
         project=PROJECT,
         unconvertible=UNCONVERTIBLE,
         unfit=UNFIT,
+        sent_once_a_machine=condor_version >= _COMMON_FILES_SINCE,
         upload_limits=f"{UPLOAD_LIMITS} {Limits(pipeline.largest_put)}",
         try_again=int(Exit.TRY_AGAIN),
         node_attribute=schedd.NODE_ATTRIBUTE,

@@ -104,7 +104,7 @@ def test_every_row_fails_with_a_reason_or_is_rendered_as_it_is(
             render.node(row, _urls(pipeline, bucket, row, plain), (), Limits(2**32), {})
             for row in convertible
         ]
-        render.write_dag(run, pipeline, nodes)
+        render.write_dag(run, pipeline, nodes, (23, 9, 6))
         _assert_the_dag_is_ours(run.dag_file.read_text(), nodes)
 
 

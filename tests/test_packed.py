@@ -12,6 +12,7 @@ import pytest
 import rasterio
 from rio_cogeo.cogeo import cog_validate
 
+from dag import schedd
 from pack import packed
 from tests import rasters
 from tests.conftest import PROJECT, Archive, wait_for
@@ -55,7 +56,7 @@ def programs_without_python(directory: Path, **others: str) -> str:
     """
     folder = directory.parent / "bin"
     folder.mkdir(exist_ok=True)
-    for name in ("chmod", "date", "dirname", "mkdir", "rm", "uname"):
+    for name in ("chmod", "cp", "date", "dirname", "mkdir", "rm", "uname"):
         (folder / name).unlink(missing_ok=True)
         (folder / name).symlink_to(shutil.which(name))
     for name, script in others.items():
@@ -111,6 +112,17 @@ def test_a_profile_that_wants_projs_data_works(sandbox: Path):
     assert result(sandbox)["crs"] == "EPSG:3857"
 
 
+def test_one_that_is_shared_with_other_jobs_is_left_as_it_is(sandbox: Path, node: Path):
+    (sandbox / node.name).chmod(0o444)
+    before = files(sandbox)
+
+    done = run_in(sandbox)
+
+    assert done.returncode == 0, done.stderr
+    assert files(sandbox) == before | {"image.jpg", "result.json"}
+    assert (sandbox / node.name).stat().st_mode & 0o777 == 0o444
+
+
 def test_a_reason_comes_from_it_as_from_any_node(sandbox: Path):
     (sandbox / "image.tif").write_text("no image")
     before = files(sandbox)
@@ -125,11 +137,13 @@ def test_a_reason_comes_from_it_as_from_any_node(sandbox: Path):
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGALRM, signal.SIGTERM])
 def test_nothing_is_left_of_one_that_is_killed(sandbox: Path, number: int):
     before = files(sandbox)
-    # A pipe in place of the image: it waits there for ever.
-    (sandbox / "image.tif").unlink()
-    os.mkfifo(sandbox / "image.tif")
+    # So many pixels, none of them written, that it is at work for long.
+    how = {"driver": "GTiff", "dtype": "uint8", "tiled": True, "sparse_ok": "TRUE"}
+    side = {"width": 60_000, "height": 60_000}
+    with rasterio.open(sandbox / "image.tif", "w", count=1, **how, **side):
+        pass
     node = subprocess.Popen(
-        ["./generate_cogs.sh", "image.tif", "3"],
+        ["./generate_cogs.sh", "image.tif", "1", "--allow-no-crs"],
         cwd=sandbox,
         env={"PATH": programs_without_python(sandbox)},
         stderr=subprocess.PIPE,
@@ -243,6 +257,9 @@ def test_a_launch_sends_it_to_machines_without_python(archive: Archive):
     assert [row[0] for row in failed] == ["scenes/c.tif"]
     kept = json.loads(archive.pipeline_file().read_text())["packed_node"]
     assert Path(kept).is_relative_to(archive.directory)
+    (dag,) = archive.directory.glob("workflow-run-*/convert.dag")
+    once = schedd.version() >= (25, 14, 1)
+    assert ("CommonInputFiles" in dag.read_text()) == once
     made = archive.fetch(archive.cogs, "scenes/a.tif")
     assert cog_validate(made, strict=True, quiet=True)[0]
 
