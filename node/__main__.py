@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from node import parts
-from node.errors import NodeError, UnfitMachine, Unforeseen
+from node.errors import NodeError, UnfitMachine, Unforeseen, in_short
 from node.options import Misused, Options, parse
 from node.shortage import shortage
 
@@ -58,7 +58,7 @@ def _failure(error: Exception, directory: Path) -> NodeError:
         return short
     if isinstance(error, ImportError):
         return UnfitMachine(
-            f"this machine's {sys.executable} lacks a package ({error}): use "
+            f"this machine's {sys.executable} lacks a package ({in_short(error)}): use "
             "--node-environment packed, or machines that have the node's environment"
         )
     # Not foreseen: the log has where, and the row a reason nevertheless.
@@ -67,8 +67,12 @@ def _failure(error: Exception, directory: Path) -> NodeError:
 
 
 def _convert_in_place(image: Path, bands: int, options: Options, began: float) -> None:
-    # Here, since a machine may lack what it imports.
-    from node.convert import convert
+    try:
+        # Here, since a machine may lack what it imports.
+        from node.convert import convert
+    except RuntimeError as error:
+        # What numpy says of a processor that is too old for it.
+        raise ImportError(str(error)) from error
 
     # In a folder of its own, since HTCondor brings back what is new in the
     # sandbox itself, even of a node that was killed half way. By its name,

@@ -166,6 +166,16 @@ def test_a_machine_that_lacks_a_package_says_so(package: str, tmp_path: Path):
     assert files(work) == {"image.tif", "result.json"}
 
 
+def test_a_processor_that_is_too_old_is_the_machines_fault(tmp_path: Path):
+    python = python_with(tmp_path, "numpy", "raise RuntimeError('wants X86_V2')")
+    work = work_directory(tmp_path)
+
+    done = run_node(work, "image.tif", "1", PYTHON=python)
+
+    assert done.returncode == 69
+    assert "wants X86_V2" in done.stderr
+
+
 def python_with(directory: Path, module: str, content: str) -> str:
     """A Python that has all, but one module is another."""
     shadow = directory / "shadow"
