@@ -81,8 +81,8 @@ def _build_launcher(scratch: Path) -> Path:
             return built
         said.append(f" ({compiler[0]}: {(done.stderr.splitlines() or ['?'])[-1]})")
     raise PackError(
-        "to pack the node takes a C compiler that can link statically: 'pip install "
-        "ziglang' brings one, or install gcc and a static libc (on Debian libc6-dev, "
+        "packing the node takes a C compiler that can link statically: 'pip install "
+        "ziglang' brings one; or install gcc and a static libc (on Debian libc6-dev, "
         f"on Fedora and its relatives glibc-static){''.join(said)}"
     )
 

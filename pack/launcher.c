@@ -71,7 +71,8 @@ static void read_all(int file, void *into, size_t size)
 static void unpack(int self, const struct entry *entry)
 {
     static char path[PATH_MAX], buffer[1 << 16];
-    snprintf(path, sizeof path, "%s/%s", folder, entry->name);
+    if (snprintf(path, sizeof path, "%s/%s", folder, entry->name) >= PATH_MAX)
+        give_up("a path that is too long");
     for (char *slash = path + strlen(folder) + 1; (slash = strchr(slash, '/')); slash++) {
         *slash = '\0';
         if (mkdir(path, 0700) < 0 && errno != EEXIST)

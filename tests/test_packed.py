@@ -14,6 +14,7 @@ from rio_cogeo.cogeo import cog_validate
 
 from dag import schedd
 from pack import packed
+from pack.errors import PackError
 from tests import rasters
 from tests.conftest import PROJECT, Archive, wait_for
 from tests.test_node import SCRIPT, files
@@ -279,3 +280,20 @@ def test_what_the_node_does_not_import_is_not_packed():
     assert {"rasterio", "numpy", "pillow", "zstandard", "isal"} <= names
     assert "rio-cogeo" in project
     assert not {"rio-cogeo", "morecantile", "pyproj", "htcondor", "minio"} & names
+
+
+def test_without_a_compiler_packing_says_where_to_get_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """One of this PATH, which has no static libc, or none at all."""
+    from pack import archive
+
+    compiler = tmp_path / "cc"
+    compiler.write_text("#!/bin/sh\necho 'ld: cannot find -lc' >&2\nexit 1\n")
+    compiler.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(PackError, match=r"pip install ziglang.*\(.*cannot find -lc\)"):
+        archive.write(tmp_path / "node", [], tmp_path)
+    compiler.unlink()
+    with pytest.raises(PackError, match="pip install ziglang"):
+        archive.write(tmp_path / "node", [], tmp_path)
