@@ -1,5 +1,6 @@
 """The packed node: one file that wants nothing of a machine but its kernel."""
 
+import importlib.util
 import json
 import os
 import platform
@@ -286,6 +287,8 @@ def test_without_a_compiler_packing_says_where_to_get_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     """One of this PATH, which has no static libc, or none at all."""
+    if importlib.util.find_spec("ziglang"):
+        pytest.skip("ziglang is installed: there is always a compiler")
     from pack import archive
 
     compiler = tmp_path / "cc"
