@@ -44,10 +44,9 @@ _NO_PACKAGE_FILES = re.compile(
     r"|^zstandard/_cffi\."
     r"|\.libs/"  # those that are needed are found by their names
 )
-# What Python looks for before it can import anything that is compressed; some
-# extension module tells it where those are.
+# What Python looks for before it can import anything that is compressed.
 _FIRST = re.compile(
-    r"/os\.pyc$|/_bisect\.[^/]*so$|/backend_c\.[^/]*so$"
+    r"/os\.pyc$|/backend_c\.[^/]*so$"
     r"|/encodings/(__init__|aliases|ascii|latin_1|utf_8)\.pyc$"
 )
 
@@ -109,11 +108,14 @@ def gather(scratch: Path) -> list[Member]:
         PackError: something is missing, or of a kind that cannot be packed.
     """
     python = Path(sys.executable).resolve()
-    modules = [*_standard_library(), *_packages(), *_node()]
-    native = [m for m in modules if ".so" in PurePosixPath(m.name).suffixes]
-    members = [m for m in modules if m not in native]
-    members = [_compiled(m, scratch) if m.name.endswith(".py") else m for m in members]
-    members += native
+    members = [
+        _compiled(member, scratch) if member.name.endswith(".py") else member
+        for member in (*_standard_library(), *_packages(), *_node())
+    ]
+    # By any file in that folder, Python knows where its extension modules are.
+    mark = next((m for m in members if "/lib-dynload/" in m.name), None)
+    members = [replace(m, first=m.first or m is mark) for m in members]
+    native = [m for m in members if ".so" in PurePosixPath(m.name).suffixes]
     first = _libraries([python, *(m.file for m in native if m.first)])
     for name, file in (_libraries([m.file for m in native]) | first).items():
         members.append(Member(_library_name(name, file), file, name in first))
@@ -128,16 +130,11 @@ def _member(name: str, file: Path) -> Member:
 
 
 def _standard_library() -> Iterator[Member]:
-    prefix = Path(sys.base_prefix)
-    for kind in dict.fromkeys(("stdlib", "platstdlib")):
-        folder = Path(sysconfig.get_path(kind, vars={"base": sys.base_prefix}))
-        for file in _walk(folder):
-            if file.suffix == ".py":
-                yield _member(str(file.relative_to(prefix)), file)
-    dynamic = Path(sysconfig.get_config_var("DESTSHARED"))
-    for file in sorted(dynamic.glob("*.so")):
-        if not _NO_EXTENSIONS.match(file.name):
-            yield _member(str(file.relative_to(prefix)), file)
+    folder = Path(os.__file__).parent
+    for file in _walk(folder):
+        extension = file.parent.name == "lib-dynload" and file.suffix == ".so"
+        if file.suffix == ".py" or (extension and not _NO_EXTENSIONS.match(file.name)):
+            yield _member(str(file.relative_to(sys.base_prefix)), file)
 
 
 def _walk(folder: Path) -> Iterator[Path]:
