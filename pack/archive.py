@@ -21,6 +21,7 @@ from pack.gather import Member
 
 _LAUNCHER = Path(__file__).with_name("launcher.c")
 _MAGIC = b"COGNODE1"
+_SKIPPABLE_FRAME = 0x184D2A50
 _ENTRY = struct.Struct("=QQ240s")
 # Level 19 makes it a tenth smaller and takes a minute and a half of CPU, not three
 # seconds; unpacking takes the same.
@@ -42,6 +43,8 @@ def write(target: Path, members: Iterable[Member], scratch: Path) -> None:
                 _write_entry(file, member)
         file.write(_ENTRY.pack(0, 0, b""))
         _write_rest(file, [m for m in members if not m.first])
+        # Within what zstandard passes over, so that it reads to the end of the file.
+        file.write(struct.pack("<II", _SKIPPABLE_FRAME, 8 + len(_MAGIC)))
         file.write(struct.pack("=Q", first_entry) + _MAGIC)
     target.chmod(0o755)
 
@@ -60,7 +63,8 @@ def _write_rest(file: BinaryIO, members: list[Member]) -> None:
     members.sort(key=lambda member: (Path(member.name).suffix, member.name))
     listed = [(member.name, member.file.stat().st_size) for member in members]
     index = marshal.dumps(listed)
-    compressor = zstandard.ZstdCompressor(level=_LEVEL, threads=-1)
+    # With a checksum, so that one that was damaged on its way is not run.
+    compressor = zstandard.ZstdCompressor(level=_LEVEL, threads=-1, write_checksum=True)
     with compressor.stream_writer(file, closefd=False) as stream:
         stream.write(len(index).to_bytes(8, "little") + index)
         for member in members:

@@ -34,7 +34,7 @@ def _zstandard():
 
 
 def _unpack(packed):
-    """Write the files of the compressed part, as ``archive.write_rest`` puts them."""
+    """Write the files of the compressed part, as pack/archive.py puts them."""
 
     def read(size):
         parts = []
@@ -58,6 +58,9 @@ def _unpack(packed):
                 part = read(min(size, _CHUNK))
                 file.write(part)
                 size -= len(part)
+    # Only at its end is the checksum looked at.
+    if packed.read(1):
+        raise EOFError("the packed node is longer than it should be")
 
 
 _HOME = sys.argv[0].rpartition("/")[0]

@@ -218,6 +218,17 @@ def test_one_that_is_not_whole_says_so(sandbox: Path, node: Path, begin: int, en
     assert files(sandbox) == before | {"result.json"}
 
 
+def test_one_that_was_damaged_on_its_way_is_not_run(sandbox: Path, node: Path):
+    with (sandbox / node.name).open("r+b") as file:
+        file.seek(-1_000_000, os.SEEK_END)
+        file.write(b"\0" * 1000)
+
+    done = run_in(sandbox)
+
+    assert done.returncode == 69
+    assert result(sandbox)["code"] == "not-unpacked"
+
+
 def test_a_disk_without_room_for_it_says_so(tmp_path: Path, node: Path):
     disk = tmp_path / "disk"
     disk.mkdir()
