@@ -6,10 +6,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import classad2
 import pytest
 
+from dag import schedd
 from pool import s3
-from tests.conftest import PROJECT, Archive
+from tests.conftest import PROJECT, Archive, wait_for
 
 
 def assert_refused(done: subprocess.CompletedProcess, *words: str) -> None:
@@ -161,3 +163,25 @@ def test_help_shows_every_command_and_an_example():
     shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     for word in ("launch", "poll", "reconcile", "pool", "--input-bucket"):
         assert word in shown
+
+
+@pytest.mark.parametrize("image", ["docker://registry.example.org/node:1", "node.sif"])
+def test_nodes_run_in_the_container_that_was_named(archive: Archive, image: str):
+    (archive.directory / "node.sif").write_bytes(b"in place of an image")
+    archive.upload_raster("image.tif", 1)
+    archive.upload_manifest("batch-raw.csv", [("image.tif", 1)])
+
+    # No machine of the pool has what runs containers: it waits.
+    archive.launch("--node-environment", f"container:{image}")
+
+    (run,) = archive.directory.glob("workflow-run-*")
+    its_nodes = f"{schedd.NODE_ATTRIBUTE} == {classad2.quote(str(run))}"
+    names = ["WantContainer", "ContainerImage", "TransferInput"]
+    jobs = schedd.htcondor2.Schedd()
+    wait_for(lambda: bool(jobs.query(its_nodes, names)), 60)
+    (job,) = jobs.query(its_nodes, names)
+    assert job["WantContainer"]
+    assert job["ContainerImage"].endswith(image)
+    assert "/node," in job["TransferInput"], "its code is sent as ever"
+    if image == "node.sif":
+        assert str(archive.directory / image) in job["TransferInput"]
