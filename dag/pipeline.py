@@ -106,13 +106,14 @@ def _pipeline(saved: dict) -> Pipeline:
     store = saved.pop("store")
     for name in ("access_key", "secret_key", "ca_certs"):
         store[name] = Path(store[name]) if store[name] else None
+    packed = saved.get("packed_node")
     known = {field.name for field in fields(Pipeline)}
     return Pipeline(
         **{name: value for name, value in saved.items() if name in known}
         | {
             "directory": Path(saved["directory"]),
             "store": Store(**store),
-            "packed_node": Path(saved["packed_node"]) if saved["packed_node"] else None,
+            "packed_node": Path(packed) if packed else None,
             "submit_options": tuple(saved["submit_options"]),
             "node_options": tuple(saved.get("node_options", ())),
         }
