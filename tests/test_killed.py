@@ -40,14 +40,14 @@ STEPS_OF_POLL = [
 ]
 STEPS_OF_RECONCILE = [
     "file attempts",
-    "file results.jsonl",
+    "unlink row1.json",
+    "unlink row1.log",
     "file processed.csv",
     "file failed.csv",
     "file outcome.json",
     "put batch-processed-",
     "put batch-failed-",
     "delete batch-processing-",
-    "unlink row1.log",
     "file done.json",
 ]
 
