@@ -29,6 +29,8 @@ class NodeResult:
         attempt: which of its tries told this, None where it does not know.
         cog: size in bytes and MD5 of what it made; jpeg likewise.
         parts: those of the parts that it left in place of the COG, if any.
+        seconds: how long it took.
+        cpu_seconds: of user and system time that it took.
     """
 
     row: int
@@ -39,6 +41,8 @@ class NodeResult:
     cog: tuple[int, str] = (0, "")
     jpeg: tuple[int, str] = (0, "")
     parts: tuple[tuple[int, str], ...] = ()
+    seconds: float = 0
+    cpu_seconds: float = 0
 
 
 def gather(run: Run, *, settled: bool = False) -> None:
@@ -131,13 +135,25 @@ def _all(run: Run) -> Iterator[NodeResult]:
 def _result(told: dict[str, Any]) -> NodeResult:
     row, attempt = int(told["row"]), told.get("attempt")
     attempt = None if attempt is None else int(attempt)
+    seconds, cpu_seconds = (
+        float(told.get(name, 0)) for name in ("seconds", "cpu_seconds")
+    )
     if not told["ok"]:
-        code, reason = told.get("code", "unforeseen"), told.get("reason", "")
-        return NodeResult(row, False, str(code), str(reason), attempt)
+        return NodeResult(
+            row,
+            ok=False,
+            code=str(told.get("code", "unforeseen")),
+            reason=str(told.get("reason", "")),
+            attempt=attempt,
+            seconds=seconds,
+            cpu_seconds=cpu_seconds,
+        )
     return NodeResult(
         row,
         ok=True,
         attempt=attempt,
+        seconds=seconds,
+        cpu_seconds=cpu_seconds,
         cog=_size_and_md5(told["cog"]),
         jpeg=_size_and_md5(told["jpeg"]),
         parts=tuple(map(_size_and_md5, told["cog"].get("parts", ()))),
