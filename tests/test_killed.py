@@ -42,6 +42,7 @@ STEPS_OF_RECONCILE = [
     "file attempts",
     "unlink row1.json",
     "unlink row1.log",
+    "unlink row2.json",
     "file processed.csv",
     "file failed.csv",
     "file outcome.json",
