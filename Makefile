@@ -6,6 +6,8 @@
 #             gdal-bin) and writes docs/benchmarks.md; make bench RUNS=1 is quicker
 # make chaos  uploads manifests and throws faults at a pool of its own for 20 minutes,
 #             then checks what was promised of every row; make chaos MINUTES=3
+# make scale  runs ever larger manifests, but for the nodes, against an S3 server with
+#             millions of objects, and writes docs/scale.md; make scale ROWS=1000000
 # make clean  removes what these made in this folder
 
 PYTHON ?= python3
@@ -13,8 +15,9 @@ export PYTHON
 
 RUNS ?= 5
 MINUTES ?= 20
+ROWS ?= 100000
 
-.PHONY: bench chaos demo test lint clean setup
+.PHONY: bench chaos demo test lint scale clean setup
 
 demo: .venv/ready-demo
 	@.venv/bin/python -m demo
@@ -31,6 +34,9 @@ bench: .venv/ready-bench
 
 chaos: .venv/ready-test
 	@.venv/bin/python -m chaos --minutes $(MINUTES)
+
+scale: .venv/ready-scale
+	@.venv/bin/python -m scale --rows $(ROWS)
 
 setup: .venv/ready-demo .venv/ready-test
 

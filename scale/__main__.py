@@ -1,0 +1,103 @@
+"""Measure runs of more and more rows, print the tables, write docs/scale.md."""
+
+import argparse
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.console import Console
+
+from dag import schedd
+from pool import personal
+from scale import idle, page, run
+from scale.fill import server_beside
+from scale.quantities import growths, is_defect
+from scale.run import Measured
+from tests.seaweedfs import SeaweedFS
+
+PAGE = run.PROJECT / "docs" / "scale.md"
+CHART = run.PROJECT / "docs" / "scale.svg"
+FEWEST_ROWS = 1_000
+# About what a row takes of the disk, in all the files of its measurement.
+_BYTES_PER_ROW = 16_000
+
+console = Console(highlight=False)
+
+
+def main() -> int:
+    options = _options()
+    # Not the system's temporary directory, which may be in memory.
+    with (
+        tempfile.TemporaryDirectory(dir=run.PROJECT, prefix=".scale-") as folder,
+        running(Path(folder)) as server,
+    ):
+        measured = list(_measure(server, Path(folder), options.rows))
+        with console.status(f"idle polls of {options.idle_objects:,} objects"):
+            looked = idle.measure(server, Path(folder, "idle"), options.idle_objects)
+    text = page.text(measured, looked)
+    PAGE.write_text(page.insert(PAGE.read_text(), text))
+    # Only here: it is large, and nothing is measured any more.
+    from scale import chart
+
+    CHART.write_text(chart.draw(measured))
+    console.print(text, markup=False)
+    console.print(f"Written to {PAGE.relative_to(run.PROJECT)} and its chart.")
+    missed = [check for check in page.everything(measured, looked) if not check.met]
+    fits = growths(measured).items()
+    too_fast = [quantity for quantity, growth in fits if is_defect(quantity, growth)]
+    return 1 if missed or too_fast else 0
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="make scale", description=__doc__)
+    parser.add_argument("--rows", type=int, default=100_000, help="the most")
+    parser.add_argument("--idle-objects", type=int, default=1_000_000)
+    options = parser.parse_args()
+    if options.rows < FEWEST_ROWS:
+        parser.error(f"--rows {options.rows}: {FEWEST_ROWS} is the least")
+    free = shutil.disk_usage(run.PROJECT).free >> 30
+    needed = _BYTES_PER_ROW * (options.rows + options.idle_objects) >> 30
+    if free < needed:
+        parser.error(f"{free} GiB are free here, and {needed} are needed: make room")
+    return options
+
+
+def _measure(server: SeaweedFS, place: Path, most: int) -> Iterator[Measured]:
+    for rows in sizes(most):
+        folder = place / f"run-{rows}"
+        with console.status(f"a run of {rows:,} rows"):
+            measured = run.measure(server, folder, rows)
+        shutil.rmtree(folder)
+        console.print(
+            f"{rows:,} rows: poll {measured.poll.seconds:.1f} s, "
+            f"reconcile {measured.reconcile.seconds:.1f} s"
+        )
+        yield measured
+
+
+def sizes(most: int) -> Iterator[int]:
+    """From a thousand rows on tenfold, and the most in the end."""
+    rows = FEWEST_ROWS
+    while rows < most:
+        yield rows
+        rows *= 10
+    yield most
+
+
+@contextmanager
+def running(place: Path) -> Iterator[SeaweedFS]:
+    """A personal pool, which the environment tells of, and a server beside it."""
+    with personal.running_pool(place / "pool", console.print) as pool:
+        os.environ.update(pool.condor.environment)
+        # The bindings were imported before there was a pool.
+        schedd.htcondor2.reload_config()
+        with server_beside(pool, place) as server:
+            yield server
+
+
+if __name__ == "__main__":
+    sys.exit(main())
