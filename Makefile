@@ -7,7 +7,8 @@
 # make chaos  uploads manifests and throws faults at a pool of its own for 20 minutes,
 #             then checks what was promised of every row; make chaos MINUTES=3
 # make scale  runs ever larger manifests, but for the nodes, against an S3 server with
-#             millions of objects, and writes docs/scale.md; make scale ROWS=1000000
+#             millions of objects, and writes docs/scale.md; make scale ROWS=1000000,
+#             and with SIGNING=presigned for where HTCondor cannot sign
 # make clean  removes what these made in this folder
 
 PYTHON ?= python3
@@ -16,6 +17,7 @@ export PYTHON
 RUNS ?= 5
 MINUTES ?= 20
 ROWS ?= 100000
+SIGNING ?= auto
 
 .PHONY: bench chaos demo test lint scale clean setup
 
@@ -36,7 +38,7 @@ chaos: .venv/ready-test
 	@.venv/bin/python -m chaos --minutes $(MINUTES)
 
 scale: .venv/ready-scale
-	@.venv/bin/python -m scale --rows $(ROWS)
+	@.venv/bin/python -m scale --rows $(ROWS) --signing $(SIGNING)
 
 setup: .venv/ready-demo .venv/ready-test
 

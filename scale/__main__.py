@@ -20,7 +20,7 @@ from scale.run import Measured
 from tests.seaweedfs import SeaweedFS
 
 PAGE = run.PROJECT / "docs" / "scale.md"
-CHART = run.PROJECT / "docs" / "scale.svg"
+CHARTS = {"auto": "scale.svg", "presigned": "scale-presigned.svg"}
 FEWEST_ROWS = 1_000
 # About what a row takes of the disk, in all the files of its measurement.
 _BYTES_PER_ROW = 16_000
@@ -35,16 +35,19 @@ def main() -> int:
         tempfile.TemporaryDirectory(dir=run.PROJECT, prefix=".scale-") as folder,
         running(Path(folder)) as server,
     ):
-        measured = list(_measure(server, Path(folder), options.rows))
-        with console.status(f"idle polls of {options.idle_objects:,} objects"):
-            looked = idle.measure(server, Path(folder, "idle"), options.idle_objects)
-    text = page.text(measured, looked)
-    PAGE.write_text(page.insert(PAGE.read_text(), text))
+        measured = list(_measure(server, Path(folder), options.rows, options.signing))
+        looked = None
+        if objects := options.idle_objects:
+            with console.status(f"idle polls of {objects:,} objects"):
+                looked = idle.measure(server, Path(folder, "idle"), objects)
+    drawing = PAGE.with_name(CHARTS[options.signing])
+    text = page.text(measured, looked, drawing.name)
+    PAGE.write_text(page.insert(PAGE.read_text(), options.signing, text))
     # Only here: it is large, and nothing is measured any more.
     from scale import chart
 
-    CHART.write_text(chart.draw(measured))
-    console.print(text, markup=False)
+    drawing.write_text(chart.draw(measured))
+    console.print(text, markup=False, soft_wrap=True)
     console.print(f"Written to {PAGE.relative_to(run.PROJECT)} and its chart.")
     missed = [check for check in page.everything(measured, looked) if not check.met]
     fits = growths(measured).items()
@@ -55,6 +58,7 @@ def main() -> int:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="make scale", description=__doc__)
     parser.add_argument("--rows", type=int, default=100_000, help="the most")
+    parser.add_argument("--signing", choices=CHARTS, default="auto")
     parser.add_argument("--idle-objects", type=int, default=1_000_000)
     options = parser.parse_args()
     if options.rows < FEWEST_ROWS:
@@ -66,11 +70,13 @@ def _options() -> argparse.Namespace:
     return options
 
 
-def _measure(server: SeaweedFS, place: Path, most: int) -> Iterator[Measured]:
+def _measure(
+    server: SeaweedFS, place: Path, most: int, signing: str
+) -> Iterator[Measured]:
     for rows in sizes(most):
         folder = place / f"run-{rows}"
         with console.status(f"a run of {rows:,} rows"):
-            measured = run.measure(server, folder, rows)
+            measured = run.measure(server, folder, rows, signing)
         shutil.rmtree(folder)
         console.print(
             f"{rows:,} rows: poll {measured.poll.seconds:.1f} s, "

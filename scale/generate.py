@@ -11,7 +11,6 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import Enum
-from functools import cached_property
 from pathlib import Path
 
 from dag.render import UNCONVERTIBLE
@@ -43,7 +42,7 @@ _FAILING = {
     307: Fate.OUTPUT_LOST,
     407: Fate.OUTPUT_CUT_OFF,
 }
-_NOT_CONVERTED = (Fate.NOT_UPLOADED, Fate.IMPOSSIBLE)
+_WITHOUT_NODE = (Fate.NOT_UPLOADED, Fate.IMPOSSIBLE)
 
 
 @dataclass(frozen=True)
@@ -55,11 +54,6 @@ class Frame:
     @property
     def fate(self) -> Fate:
         return _FAILING.get(self.number % _A_FOLDER, Fate.PROCESSED)
-
-    @property
-    def has_node(self) -> bool:
-        """Whether it comes to be a node of the DAG."""
-        return self.fate not in _NOT_CONVERTED
 
     @property
     def key(self) -> str:
@@ -80,11 +74,11 @@ class Frame:
             return None
         return Entry(self.key.removesuffix("tif") + "tfw", 90, self._md5("world"))
 
-    @cached_property
+    @property
     def cog(self) -> Entry:
         return Entry(self.key, 21_000_000 + self.number, self._md5("cog"))
 
-    @cached_property
+    @property
     def jpeg(self) -> Entry:
         key = self.key.removesuffix("tif") + "jpg"
         return Entry(key, 1_000_000 + self.number, self._md5("jpeg"))
@@ -132,27 +126,27 @@ def outputs(rows: int) -> Iterator[Entry]:
             yield each.jpeg
 
 
+def _with_nodes(rows: int) -> Iterator[Frame]:
+    return (each for each in frames(rows) if each.fate not in _WITHOUT_NODE)
+
+
 def _converted(rows: int) -> Iterator[Frame]:
-    return (
-        each
-        for each in frames(rows)
-        if each.has_node and each.fate is not Fate.UNREADABLE
-    )
+    nodes = _with_nodes(rows)
+    return (each for each in nodes if each.fate is not Fate.UNREADABLE)
 
 
 def end_nodes(run: Run, rows: int) -> None:
     """Write what the nodes of a run leave on the access point."""
-    with_nodes = [each for each in frames(rows) if each.has_node]
-    write_results(run, with_nodes)
-    for each in with_nodes:
+    write_results(run, _with_nodes(rows))
+    for each in _with_nodes(rows):
         (run.logs_directory / f"{node_name(each.number)}.log").write_text(_said(each))
     with run.node_log.open("w") as log:
-        log.writelines(map(_events, with_nodes))
+        log.writelines(map(_events, _with_nodes(rows)))
 
 
-def write_results(run: Run, converted: Iterable[Frame]) -> None:
+def write_results(run: Run, ended: Iterable[Frame]) -> None:
     """Write what each node told, where and as reconcile looks for it."""
-    for each in converted:
+    for each in ended:
         file = run.results_directory / f"{node_name(each.number)}.json"
         file.write_text(json.dumps(told(each), indent=2) + "\n")
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy
 
 # What measurements of the same may differ by, on a machine that others use.
-NOISE = 0.25
+NOISE = 0.15
 _FEWEST = 3
 _EXPONENTS = numpy.linspace(0, 3, 301)
 

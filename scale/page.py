@@ -18,16 +18,17 @@ from scale.quantities import (
 )
 from scale.run import Measured
 
-BEGIN, END = "<!-- make scale writes from here -->", "<!-- to here -->"
+_BEGIN, _END = "<!-- SIGNING={} writes from here -->", "<!-- to here -->"
 
 
-def insert(page: str, measured: str) -> str:
-    """A page with what was measured between its two marks."""
-    before, _, rest = page.partition(BEGIN)
-    _, end, after = rest.partition(END)
+def insert(page: str, signing: str, measured: str) -> str:
+    """A page with what was measured, of one way to sign, between its two marks."""
+    begin = _BEGIN.format(signing)
+    before, _, rest = page.partition(begin)
+    _, end, after = rest.partition(_END)
     if not end:
-        raise ValueError(f"the page lacks a line {BEGIN!r} and, after it, {END!r}")
-    return f"{before}{BEGIN}\n\n{measured}\n{END}{after}"
+        raise ValueError(f"the page lacks a line {begin!r} or, after it, {_END!r}")
+    return f"{before}{begin}\n\n{measured}\n{_END}{after}"
 
 
 def everything(measured: Sequence[Measured], idle: Idle | None) -> list[Check]:
@@ -35,7 +36,8 @@ def everything(measured: Sequence[Measured], idle: Idle | None) -> list[Check]:
     return found + (idle_checks(idle) if idle else [])
 
 
-def text(measured: Sequence[Measured], idle: Idle | None) -> str:
+def text(measured: Sequence[Measured], idle: Idle | None, chart: str) -> str:
+    """What was measured, in Markdown; ``chart`` is the name of its file."""
     lines = [
         "### Against what is asked for",
         "",
@@ -60,7 +62,7 @@ def text(measured: Sequence[Measured], idle: Idle | None) -> str:
             _by_rows(measured),
         ),
         "",
-        "![Seconds, memory and requests over rows](scale.svg)",
+        f"![Seconds, memory and requests over rows]({chart})",
         "",
         "### What was asked of S3",
         "",

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,12 +61,17 @@ class Measured:
         return (self.poll.requests + self.reconcile.requests).total()
 
 
-def measure(server: SeaweedFS, place: Path, rows: int) -> Measured:
+def measure(
+    server: SeaweedFS, place: Path, rows: int, signing: str = "auto"
+) -> Measured:
     """Run a manifest of so many rows, but for the nodes, in a new folder.
 
     A personal pool is to be known by the environment. DAGMan reads the DAG and
     submits jobs that no machine takes; then it is stopped, and what the nodes would
     have left is written.
+
+    Args:
+        signing: who signs transfers, one of ``SIGNINGS``.
 
     Raises:
         Wrong: the outcome is not what the manifest's rows make it.
@@ -73,7 +79,7 @@ def measure(server: SeaweedFS, place: Path, rows: int) -> Measured:
     maps, cogs = (Bucket(server.store, f"{name}-{rows}") for name in ("maps", "cogs"))
     maps.create()
     cogs.create()
-    pipeline = launch(server, place, maps.name, cogs.name)
+    pipeline = launch(server, place, maps.name, cogs.name, signing=signing)
     began = time.monotonic()
     there = fill(server, maps.name, generate.inputs(rows))
     filling = time.monotonic() - began
@@ -107,6 +113,7 @@ def launch(
     maps: str,
     cogs: str,
     pattern: str = f"{PREFIX}*raw.csv",
+    signing: str = "auto",
 ) -> Pipeline:
     """A launch in a new folder, but for the crondor job, which would poll as well."""
     place.mkdir()
@@ -116,6 +123,7 @@ def launch(
         input_bucket=maps,
         output_bucket=cogs,
         pattern=pattern,
+        signing=signing,
         max_running=10,
         submit_options=("requirements = false",),
     )
@@ -158,7 +166,7 @@ def _stop_dagman(run: Run) -> None:
         )
 
 
-def _wait_for(until, what: str) -> None:
+def _wait_for(until: Callable[[], object], what: str) -> None:
     deadline = time.monotonic() + _PATIENCE_SECONDS
     while not until():
         if time.monotonic() > deadline:
@@ -168,7 +176,7 @@ def _wait_for(until, what: str) -> None:
 
 def _check(maps: Bucket, run: Run, rows: int) -> None:
     """Raise Wrong unless each row is where it should be, with its reason."""
-    found = Counter({Fate.PROCESSED: len(_rows(maps, run.processed_key))})
+    found = Counter({Fate.PROCESSED: sum(1 for _ in _rows(maps, run.processed_key))})
     for row in _rows(maps, run.failed_key):
         (fate,) = [f for f in Fate if f.value and f.value in row[2]] or [row[2]]
         found[fate] += 1
@@ -176,5 +184,5 @@ def _check(maps: Bucket, run: Run, rows: int) -> None:
         raise Wrong(f"of {rows} rows, {found} instead of {generate.expected(rows)}")
 
 
-def _rows(maps: Bucket, key: str) -> list[list[str]]:
-    return list(csv.reader(io.StringIO(maps.read(key).decode())))
+def _rows(maps: Bucket, key: str) -> Iterator[list[str]]:
+    return csv.reader(io.StringIO(maps.read(key).decode()))

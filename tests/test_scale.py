@@ -179,6 +179,17 @@ def test_a_thousand_rows_are_measured(server: SeaweedFS, tmp_path: Path):
     assert not _jobs_left()
 
 
+def test_what_was_measured_takes_its_place_in_the_page():
+    before = (run.PROJECT / "docs" / "scale.md").read_text()
+    for signing in ("auto", "presigned"):
+        after = page.insert(before, signing, f"new {signing}\n")
+        assert f"new {signing}" in after
+        assert after.count("writes from here") == after.count("to here -->") == 2
+        assert page.insert(after, signing, "") != after
+    with pytest.raises(ValueError, match="lacks a line"):
+        page.insert("an empty page", "auto", "new")
+
+
 def _jobs_left() -> str:
     everything = ["condor_q", "-allusers", "-af", "CogPipelineRun"]
     queue = subprocess.run(everything, check=True, capture_output=True, text=True)
