@@ -13,23 +13,36 @@ from rich.console import Console
 
 from dag import schedd
 from pool import personal
+from pool.errors import PoolError
 from scale import idle, page, run
-from scale.fill import server_beside
+from scale.fill import NotFilled, server_beside
+from scale.measure import CommandFailed
 from scale.quantities import growths, is_defect
-from scale.run import Measured
+from scale.run import Measured, Wrong
 from tests.seaweedfs import SeaweedFS
 
 PAGE = run.PROJECT / "docs" / "scale.md"
 CHARTS = {"auto": "scale.svg", "presigned": "scale-presigned.svg"}
 FEWEST_ROWS = 1_000
-# About what a row takes of the disk, in all the files of its measurement.
-_BYTES_PER_ROW = 16_000
+# About what is taken of the disk, in all the files of a measurement.
+_BYTES_PER_ROW, _BYTES_PER_OBJECT = 16_000, 500
 
 console = Console(highlight=False)
 
 
 def main() -> int:
     options = _options()
+    try:
+        return _run(options)
+    except KeyboardInterrupt:
+        console.print("Stopped.")
+        return 130
+    except (CommandFailed, NotFilled, PoolError, Wrong) as error:
+        console.print(f"Not measured: {error}", markup=False, soft_wrap=True)
+        return 1
+
+
+def _run(options: argparse.Namespace) -> int:
     # Not the system's temporary directory, which may be in memory.
     with (
         tempfile.TemporaryDirectory(dir=run.PROJECT, prefix=".scale-") as folder,
@@ -37,7 +50,9 @@ def main() -> int:
     ):
         measured = list(_measure(server, Path(folder), options.rows, options.signing))
         looked = None
-        if objects := options.idle_objects:
+        # To look, nothing is signed for the nodes.
+        if options.signing == "auto":
+            objects = options.idle_objects
             with console.status(f"idle polls of {objects:,} objects"):
                 looked = idle.measure(server, Path(folder, "idle"), objects)
     drawing = PAGE.with_name(CHARTS[options.signing])
@@ -64,7 +79,8 @@ def _options() -> argparse.Namespace:
     if options.rows < FEWEST_ROWS:
         parser.error(f"--rows {options.rows}: {FEWEST_ROWS} is the least")
     free = shutil.disk_usage(run.PROJECT).free >> 30
-    needed = _BYTES_PER_ROW * (options.rows + options.idle_objects) >> 30
+    bytes_needed = _BYTES_PER_ROW * options.rows
+    needed = (bytes_needed + _BYTES_PER_OBJECT * options.idle_objects >> 30) + 1
     if free < needed:
         parser.error(f"{free} GiB are free here, and {needed} are needed: make room")
     return options

@@ -8,10 +8,10 @@ from bucket import Bucket
 from scale import generate
 from scale.fill import fill
 from scale.measure import Cost
-from scale.run import PREFIX, launch, poll_of
+from scale.run import MANIFESTS, launch, poll_of
 from tests.seaweedfs import SeaweedFS
 
-_MANIFESTS = 10
+_ENDED_MANIFESTS = 10
 _ENDED = "20261120T195942Z"
 
 
@@ -35,10 +35,15 @@ def measure(server: SeaweedFS, place: Path, objects: int) -> Idle:
     maps.create()
     cogs.create()
     fill(server, maps.name, islice(generate.inputs(objects), objects))
-    for number in range(_MANIFESTS):
+    for number in range(_ENDED_MANIFESTS):
         for state in ("processed", "failed"):
-            maps.write(f"{PREFIX}{number:02}-{state}-{_ENDED}.csv", b"frame.tif,4\n")
+            maps.write(f"{MANIFESTS}{number:02}-{state}-{_ENDED}.csv", b"frame.tif,4\n")
     place.mkdir()
-    beside = launch(server, place / "beside", maps.name, cogs.name)
-    among = launch(server, place / "among", maps.name, cogs.name, "*raw.csv")
-    return Idle(objects, poll_of(beside, server), poll_of(among, server))
+
+    def look(name: str, pattern: str) -> Cost:
+        folder = place / name
+        made = launch(server, folder, maps.name, cogs.name, pattern=pattern)
+        return poll_of(made, server)
+
+    beside = look("beside", f"{MANIFESTS}*raw.csv")
+    return Idle(objects, beside, look("among", "*raw.csv"))

@@ -22,8 +22,8 @@ from scale.measure import Cost, cost, most_memory
 from tests.seaweedfs import SeaweedFS
 
 PROJECT = Path(__file__).resolve().parent.parent
-# The prefix of manifests, apart from the images.
-PREFIX = "manifests/"
+# The folder of manifests, apart from the images.
+MANIFESTS = "manifests/"
 _PATIENCE_SECONDS = 3600
 _PID = re.compile(r"\*\* PID = (\d+)")
 _SUBMITTED = re.compile(r"Just submitted \d+ job")
@@ -108,12 +108,7 @@ def measure(
 
 
 def launch(
-    server: SeaweedFS,
-    place: Path,
-    maps: str,
-    cogs: str,
-    pattern: str = f"{PREFIX}*raw.csv",
-    signing: str = "auto",
+    server: SeaweedFS, place: Path, maps: str, cogs: str, **settings: str
 ) -> Pipeline:
     """A launch in a new folder, but for the crondor job, which would poll as well."""
     place.mkdir()
@@ -122,10 +117,9 @@ def launch(
         store=server.store,
         input_bucket=maps,
         output_bucket=cogs,
-        pattern=pattern,
-        signing=signing,
         max_running=10,
         submit_options=("requirements = false",),
+        **settings,
     )
     pipeline.home.mkdir(mode=0o700)
     pipelines.save(pipeline, pipeline.file)
@@ -143,7 +137,7 @@ def _command(name: str, argument: Path) -> list[str]:
 def _upload_manifest(maps: Bucket, place: Path, rows: int) -> None:
     file = place / "manifest.csv"
     generate.write_manifest(file, maps.name, rows)
-    maps.upload(f"{PREFIX}archive-raw.csv", file, "text/csv")
+    maps.upload(f"{MANIFESTS}archive-raw.csv", file, "text/csv")
 
 
 def _memory_of_dagman(run: Run) -> float:
