@@ -27,24 +27,32 @@ def candidate_keys(row: Row, bucket: str) -> tuple[str, ...]:
 
 def sidecar_keys(key: str) -> tuple[str, ...]:
     """Where what tells of an image may stand."""
-    stem = key[: key.rindex(".")]
     return (
         *(key + suffix for suffix in _AFTER_NAME),
-        *(stem + suffix for suffix in _AFTER_STEM),
+        *(_stem(key) + suffix for suffix in _AFTER_STEM),
     )
 
 
-def look_up(manifest: Manifest, inputs: Bucket) -> Iterator[StoredObject]:
+def _stem(key: str) -> str:
+    return key[: key.rindex(".")]
+
+
+def look_up(
+    manifest: Manifest, inputs: Bucket, listed_anyway: str
+) -> Iterator[StoredObject]:
     """What is stored of the images that rows can mean, and of what tells of them.
 
-    And what else the listings tell of, which may be the whole bucket.
+    Args:
+        listed_anyway: all that is stored under this prefix is told of as well.
     """
+    yield from inputs.list(listed_anyway)
     candidates = [candidate_keys(row, inputs.name) for row in manifest.convertible]
     likely = {keys[0] for keys in candidates}
-    unlikely = {keys[-1] for keys in candidates}
+    unlikely = {keys[-1] for keys in candidates} - likely
     # Apart, since keys with and without the bucket's name share no prefix.
-    for keys in (likely, unlikely - likely):
-        yield from inputs.look_for(keys, sidecar_keys)
+    for keys in (likely, unlikely):
+        others = {key for key in keys if not _stem(key).startswith(listed_anyway)}
+        yield from inputs.look_for(others, sidecar_keys)
 
 
 def resolve(
@@ -119,8 +127,7 @@ def _that_fit(key: str, others: Collection[str]) -> tuple[str, ...]:
 
 def _reserve_outputs(row: Row, taken: dict[str, Row]) -> Row:
     """Fail a row whose outputs would have the names of those of an earlier one."""
-    stem = row.key[: row.key.rindex(".")]
-    earlier = taken.setdefault(stem, row)
+    earlier = taken.setdefault(_stem(row.key), row)
     if earlier is row:
         return row
     if earlier.key == row.key:

@@ -196,7 +196,10 @@ def _carry_on(
         )
         runs.discard(run)
         return
-    _check(run, inputs, pipeline)
+    if run.rows_file.exists():
+        claimed = overlap.claimed_manifests(inputs, pipeline)
+    else:
+        claimed = _check(run, inputs, pipeline)
     manifest = runs.load_manifest(run)
     convertible = manifest.convertible
     if not convertible:
@@ -204,7 +207,7 @@ def _carry_on(
         journal.say("nothing-to-convert", sentence)
         reconcile(run, pipeline, journal)
         return
-    if first := overlap.run_to_wait_for(run, manifest, pipeline, inputs):
+    if first := overlap.run_to_wait_for(run, manifest, claimed, inputs):
         journal.say(
             "waiting",
             f"{run.manifest_key} has images that are being converted: it waits for "
@@ -222,23 +225,33 @@ def _carry_on(
     )
 
 
-def _check(run: Run, inputs: Bucket, pipeline: Pipeline) -> None:
-    """Read the manifest and find its images; leaves the run's rows file."""
-    if run.rows_file.exists():
-        return
+def _check(run: Run, inputs: Bucket, pipeline: Pipeline) -> list[StoredObject]:
+    """Read the manifest and find its images; leaves the run's rows file.
+
+    Returns:
+        The manifests that runs work on, since one listing can tell of both.
+    """
     try:
         manifest = read(run.manifest_file)
     except NotAManifest as error:
         reason = f"{error} (it is kept on the access point: {run.manifest_file})"
         line = Row(1, (run.manifest_key, "")).failed(reason)
         runs.save_rows(run, Manifest((line,)))
-        return
-    stored = images.look_up(manifest, inputs)
-    manifest = images.resolve(manifest, pipeline.input_bucket, stored)
+        return []
+    claimed: list[StoredObject] = []
+
+    def stored() -> Iterator[StoredObject]:
+        for each in images.look_up(manifest, inputs, pipeline.literal_prefix):
+            if runs.is_processing(each.key):
+                claimed.append(each)
+            yield each
+
+    resolved = images.resolve(manifest, pipeline.input_bucket, stored())
     if pipeline.signing == "shadow":
-        rows = tuple(_refuse_unsigned(row, pipeline) for row in manifest.rows)
-        manifest = replace(manifest, rows=rows)
-    runs.save_rows(run, manifest)
+        rows = tuple(_refuse_unsigned(row, pipeline) for row in resolved.rows)
+        resolved = replace(resolved, rows=rows)
+    runs.save_rows(run, resolved)
+    return claimed
 
 
 def _refuse_unsigned(row: Row, pipeline: Pipeline) -> Row:

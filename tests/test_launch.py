@@ -7,7 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import example, given, strategies
 
+from dag import run as runs
+from dag.pipeline import Pipeline
 from pool import s3
 from tests.conftest import PROJECT, Archive
 
@@ -161,3 +164,17 @@ def test_help_shows_every_command_and_an_example():
     shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     for word in ("launch", "poll", "reconcile", "pool", "--input-bucket"):
         assert word in shown
+
+
+@given(strategies.from_regex(r"([raw.x/-]{0,3}|[*?])raw\.?[a-z*]{0,3}", fullmatch=True))
+@example("batch-raw.csv")
+@example("maps/r*")
+@example("x.1raw*")
+def test_what_is_made_of_a_manifest_is_listed_with_it(pattern: str):
+    pipeline = Pipeline(Path("/nowhere"), None, "maps", "cogs", pattern=pattern)
+    for filled in ("", "raw", "x-raw", ".raw"):
+        manifest = pattern.replace("*", filled).replace("?", "r")
+        named = dict.fromkeys(runs.Run.__dataclass_fields__, "")
+        run = runs.Run(**named | {"manifest_key": manifest})
+        for key in (run.manifest_key, run.processing_key, run.failed_key):
+            assert key.startswith(pipeline.literal_prefix)
