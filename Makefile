@@ -6,6 +6,9 @@
 #             gdal-bin) and writes docs/benchmarks.md; make bench RUNS=1 is quicker
 # make chaos  uploads manifests and throws faults at a pool of its own for 20 minutes,
 #             then checks what was promised of every row; make chaos MINUTES=3
+# make scale  runs ever larger manifests, but for the nodes, against an S3 server with
+#             millions of objects, and writes docs/scale.md; make scale ROWS=1000000,
+#             and with SIGNING=presigned for where HTCondor cannot sign
 # make clean  removes what these made in this folder
 
 PYTHON ?= python3
@@ -13,8 +16,10 @@ export PYTHON
 
 RUNS ?= 5
 MINUTES ?= 20
+ROWS ?= 100000
+SIGNING ?= auto
 
-.PHONY: bench chaos demo test lint clean setup
+.PHONY: bench chaos demo test lint scale clean setup
 
 demo: .venv/ready-demo
 	@.venv/bin/python -m demo
@@ -31,6 +36,9 @@ bench: .venv/ready-bench
 
 chaos: .venv/ready-test
 	@.venv/bin/python -m chaos --minutes $(MINUTES)
+
+scale: .venv/ready-scale
+	@.venv/bin/python -m scale --rows $(ROWS) --signing $(SIGNING)
 
 setup: .venv/ready-demo .venv/ready-test
 

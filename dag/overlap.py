@@ -1,15 +1,24 @@
 """No image is converted by two nodes at once, though it stands in two manifests."""
 
-from bucket import Bucket, ObjectMissing
+from collections.abc import Iterable
+
+from bucket import Bucket, ObjectMissing, StoredObject
 from dag import run as runs
 from dag.errors import NotAManifest
-from dag.manifest import LARGEST, Manifest, Row, candidate_keys, parse
+from dag.images import candidate_keys
+from dag.manifest import LARGEST, Manifest, Row, parse
 from dag.pipeline import Pipeline
 from dag.run import Run
 
 
+def claimed_manifests(inputs: Bucket, pipeline: Pipeline) -> list[StoredObject]:
+    """The manifests that runs, anyone's, work on."""
+    listed = inputs.list(pipeline.literal_prefix)
+    return [each for each in listed if runs.is_processing(each.key)]
+
+
 def run_to_wait_for(
-    run: Run, manifest: Manifest, pipeline: Pipeline, inputs: Bucket
+    run: Run, manifest: Manifest, claimed: Iterable[StoredObject], inputs: Bucket
 ) -> str | None:
     """The manifest of an earlier run, anyone's, that has one of this run's images.
 
@@ -17,17 +26,16 @@ def run_to_wait_for(
     goes first; the names decide between those of the same moment. So no two wait
     for each other, and since each is renamed before it looks, none goes unseen.
 
+    Args:
+        claimed: the manifests that were, when this one's had been renamed.
+
     Returns:
         The key of that run's ``…processing-….csv``, None when there is none.
     """
-    found = {
-        each.key: each
-        for each in inputs.list(pipeline.literal_prefix)
-        if runs.is_processing(each.key)
-    }
+    found = {each.key: each for each in claimed}
     ours = found.pop(run.processing_key, None)
     ours_since = (ours.modified, ours.key) if ours else None
-    images = {row.key for row in runs.convertible(manifest.rows)}
+    images = {row.key for row in manifest.convertible}
     # Of a larger one nothing is converted.
     small = (each for each in found.values() if each.size <= LARGEST)
     for other in sorted(small, key=lambda each: (each.modified, each.key)):

@@ -13,6 +13,7 @@ from dag.files import write_atomically
 SIGNINGS = ("auto", "shadow", "presigned")
 # One PUT ends at 5 GiB on AWS and Ceph.
 LARGEST_PUT = 4 * 2**30
+_REPLACED = re.compile(r"r(a(w)?)?$", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -76,8 +77,11 @@ class Pipeline:
 
     @property
     def literal_prefix(self) -> str:
-        """What the keys of all manifests begin with."""
-        return re.split(r"[*?\[]", self.pattern, maxsplit=1)[0]
+        """What the keys of all manifests begin with, and of what is made of them."""
+        literal = re.split(r"[*?\[]", self.pattern, maxsplit=1)[0]
+        folder, slash, name = literal.rpartition("/")
+        # For "raw" others come, and they end in .csv whatever the manifest did.
+        return folder + slash + _REPLACED.sub("", name.partition(".")[0])
 
     def inputs(self) -> Bucket:
         return Bucket(self.store, self.input_bucket)

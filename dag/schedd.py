@@ -1,12 +1,16 @@
 """The only module that speaks to HTCondor (by its bindings, ``htcondor2``)."""
 
+import itertools
+import multiprocessing
 import re
 import warnings
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 with warnings.catch_warnings():
     # A machine without HTCondor: said in better words when it is spoken to.
@@ -30,6 +34,12 @@ _REFUSALS = (
     LookupError,
     ValueError,
 )
+_FACTS = (
+    *("LogNotes", "HoldReason", "Reason"),
+    *("TerminatedNormally", "TerminatedBySignal", "ReturnValue"),
+    *("SentBytes", "ReceivedBytes", "TimeSlotBusyUsage"),
+)
+_EVENTS_A_PROCESS = 10_000
 # What DAGMan notes of a node's job when it submits it, to 24 and since 25.
 _NODE_IN_NOTES = re.compile(r"DAG(?: Node: |NodeName = \")(\w+)")
 # https://htcondor.readthedocs.io/en/latest/classad-attributes/job-classad-attributes.html
@@ -81,6 +91,32 @@ class LastWord:
     before: str = ""
     starts: int = 0
     attempt: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class MachineTime:
+    """What a node's job did on one machine.
+
+    Attributes:
+        succeeded: whether it ended there, and with status 0.
+        slot_seconds: for which the machine was taken.
+        bytes_moved: between it and the access point, S3 apart.
+    """
+
+    node: str
+    succeeded: bool
+    slot_seconds: float
+    bytes_moved: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Event:
+    """What is needed of an event in a log; ``time`` in seconds since 1970."""
+
+    type: int
+    cluster: int
+    time: float
+    facts: dict[str, Any]
 
 
 def version() -> tuple[int, int, int]:
@@ -166,13 +202,48 @@ def last_words(log: Path) -> dict[str, LastWord]:
     """
     node_of: dict[int, str] = {}
     words: dict[str, LastWord] = {}
-    if not log.exists():
-        return words
-    with _explained(f"the log {log}"):
-        for event in htcondor2.JobEventLog(str(log)).events(stop_after=0):
-            _read_event(event, node_of, words)
-    attempts = Counter(node_of.values())
+    attempts: Counter[str] = Counter()
+    for event in _events(log):
+        if node := _submitted_node(event):
+            node_of[event.cluster] = node
+            words[node] = LastWord("idle")
+            attempts[node] += 1
+        elif node := node_of.get(event.cluster):
+            _read_event(event, node, words)
+            if node not in words:
+                # It ended well: of a million, most are to be forgotten soon.
+                del node_of[event.cluster], attempts[node]
     return {node: replace(word, attempt=attempts[node]) for node, word in words.items()}
+
+
+def machine_times(log: Path) -> Iterator[MachineTime]:
+    """What DAGMan's log of the nodes says of the machines that their jobs had.
+
+    A job that was never begun there, as since its input did not arrive, is not told.
+    """
+    kind = htcondor2.JobEventType
+    ends = (kind.JOB_TERMINATED, *_BACK_IN_QUEUE, kind.JOB_HELD, kind.JOB_ABORTED)
+    node_of: dict[int, str] = {}
+    began: dict[int, int] = {}
+    for event in _events(log):
+        if node := _submitted_node(event):
+            node_of[event.cluster] = node
+        elif event.type == kind.EXECUTE:
+            began[event.cluster] = event.time
+        elif event.type in ends and event.cluster in began:
+            seconds = event.time - began.pop(event.cluster)
+            ended_well = event.type == kind.JOB_TERMINATED and (
+                event.facts.get("ReturnValue") == 0
+            )
+            sent, received = (
+                int(event.facts.get(name, 0)) for name in ("SentBytes", "ReceivedBytes")
+            )
+            yield MachineTime(
+                node_of.get(event.cluster, ""),
+                ended_well,
+                float(event.facts.get("TimeSlotBusyUsage", seconds)),
+                sent + received,
+            )
 
 
 def removal(attribute: str, value: str, log: Path) -> str | None:
@@ -186,43 +257,82 @@ def removal(attribute: str, value: str, log: Path) -> str | None:
         for ad in _schedd().query(constraint, ["RemoveReason"]):
             return str(ad.get("RemoveReason", ""))
     reason = None
-    if log.exists():
-        with _explained(f"the log {log}"):
-            for event in htcondor2.JobEventLog(str(log)).events(stop_after=0):
-                if event.type == htcondor2.JobEventType.JOB_ABORTED:
-                    reason = str(event.get("Reason", ""))
+    for event in _events(log):
+        if event.type == htcondor2.JobEventType.JOB_ABORTED:
+            reason = str(event.facts.get("Reason", ""))
     return reason
 
 
-def _read_event(event, node_of: dict[int, str], words: dict[str, LastWord]) -> None:
+_BACK_IN_QUEUE = (
+    htcondor2.JobEventType.JOB_EVICTED,
+    htcondor2.JobEventType.SHADOW_EXCEPTION,
+    htcondor2.JobEventType.JOB_RECONNECT_FAILED,
+)
+
+
+def _events(log: Path) -> Iterator[_Event]:
+    """The events of a log so far; none where there is no log yet.
+
+    The bindings (23.10 at least) never give back what an event takes, 3 KB, and a
+    large run has millions: but for the first, processes of their own read some each.
+    """
+    if not log.exists():
+        return
+    with _explained(f"the log {log}"):
+        rest, most = htcondor2.JobEventLog(str(log)), _EVENTS_A_PROCESS
+        events, rest = _read_some(rest, most)
+        yield from events
+        if len(events) < most:
+            return
+        processes = multiprocessing.get_context("forkserver")
+        with processes.Pool(1, maxtasksperchild=1) as reader:
+            while events:
+                events, rest = reader.apply(_read_some, (rest, most))
+                yield from events
+
+
+def _read_some(
+    log: htcondor2.JobEventLog, most: int
+) -> tuple[list[_Event], htcondor2.JobEventLog]:
+    """So many events, or as many as there are; and the log from there on."""
+    events = [
+        _Event(
+            event.type,
+            event.cluster,
+            datetime.fromisoformat(event["EventTime"]).timestamp(),
+            {name: event[name] for name in _FACTS if name in event},
+        )
+        for event in itertools.islice(log.events(stop_after=0), most)
+    ]
+    return events, log
+
+
+def _submitted_node(event: _Event) -> str | None:
+    """The node whose job was submitted, None of any other event."""
+    if event.type != htcondor2.JobEventType.SUBMIT:
+        return None
+    named = _NODE_IN_NOTES.search(str(event.facts.get("LogNotes", "")))
+    return named[1] if named else None
+
+
+def _read_event(event: _Event, node: str, words: dict[str, LastWord]) -> None:
     kind = htcondor2.JobEventType
-    if event.type == kind.SUBMIT:
-        if named := _NODE_IN_NOTES.search(str(event.get("LogNotes", ""))):
-            node_of[event.cluster] = named[1]
-            words[named[1]] = LastWord("idle")
-        return
-    node = node_of.get(event.cluster)
-    if node is None:
-        return
     last = words.get(node, LastWord("idle"))
     if event.type == kind.EXECUTE:
         words[node] = LastWord("running", starts=last.starts + 1)
     elif event.type == kind.JOB_HELD:
-        reason = str(event.get("HoldReason", ""))
+        reason = str(event.facts.get("HoldReason", ""))
         words[node] = LastWord("held", reason, starts=last.starts)
-    elif event.type in (
-        *(kind.JOB_RELEASED, kind.JOB_EVICTED, kind.SHADOW_EXCEPTION),
-        kind.JOB_RECONNECT_FAILED,
-    ):
+    elif event.type in (kind.JOB_RELEASED, *_BACK_IN_QUEUE):
         words[node] = LastWord("idle", starts=last.starts)
     elif event.type == kind.JOB_ABORTED:
-        words[node] = _removed(last, str(event.get("Reason", "")))
+        words[node] = _removed(last, str(event.facts.get("Reason", "")))
     elif event.type == kind.JOB_TERMINATED:
-        if not event.get("TerminatedNormally", False):
-            signal = event.get("TerminatedBySignal", "?")
+        if not event.facts.get("TerminatedNormally", False):
+            signal = event.facts.get("TerminatedBySignal", "?")
             words[node] = LastWord("killed", f"signal {signal}")
-        elif event.get("ReturnValue", 0) != 0:
-            words[node] = LastWord("exited", str(event["ReturnValue"]))
+        elif event.facts.get("ReturnValue", 0) != 0:
+            words[node] = LastWord("exited", str(event.facts["ReturnValue"]))
         else:
             words.pop(node, None)
 

@@ -1,11 +1,16 @@
-"""SeaweedFS, an S3 server that knows conditional writes, on loopback."""
+"""SeaweedFS, an S3 server that knows conditional writes, on loopback.
+
+It holds millions of small objects, too, and counts what it is asked: scale/ is
+measured on it.
+"""
 
 import json
 import os
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bucket import Bucket, BucketError, Store
@@ -16,51 +21,92 @@ _READY_SECONDS = 60
 _ATTEMPTS = 4
 
 
+# What listens where, by weed's names of the options.
+_PORTS = (
+    *("master.port", "master.port.grpc", "volume.port", "volume.port.grpc"),
+    *("filer.port", "filer.port.grpc", "s3.port", "s3.port.grpc", "metricsPort"),
+)
+
+
+@dataclass(frozen=True)
+class SeaweedFS:
+    """A server that runs.
+
+    Attributes:
+        directory: where all it stores lies.
+        ports: on 127.0.0.1, by weed's names of the options.
+    """
+
+    store: Store
+    directory: Path
+    ports: Mapping[str, int]
+
+    def address(self, part: str) -> str:
+        """Where weed's programs find ``master`` or ``filer``: both its ports."""
+        ports = (self.ports[f"{part}.port"], self.ports[f"{part}.port.grpc"])
+        return "127.0.0.1:{}.{}".format(*ports)
+
+
 @contextmanager
 def running(directory: Path, keys: Store) -> Iterator[Store]:
     """A server for the length of a ``with`` block, that takes the keys of a store."""
+    with server(directory, replace(keys, secure=False, ca_certs=None)) as started:
+        yield started.store
+
+
+@contextmanager
+def server(
+    directory: Path, like: Store, certificate: Path | None = None
+) -> Iterator[SeaweedFS]:
+    """A server for the length of a ``with`` block.
+
+    Args:
+        like: what its store is to be like, but for the endpoint.
+        certificate: what it shows where that is secure, a file ``….pem`` with a
+            ``….key`` beside it.
+    """
     credentials = {
-        "accessKey": keys.access_key.read_text().strip(),
-        "secretKey": keys.secret_key.read_text().strip(),
+        "accessKey": like.access_key.read_text().strip(),
+        "secretKey": like.secret_key.read_text().strip(),
     }
     identity = {"name": "tests", "credentials": [credentials], "actions": ["Admin"]}
     config = directory / "s3.json"
+    config.touch(mode=0o600)
     config.write_text(json.dumps({"identities": [identity]}))
+    more = [f"-s3.config={config}"]
+    if certificate:
+        key = certificate.with_suffix(".key")
+        more += [f"-s3.cert.file={certificate}", f"-s3.key.file={key}"]
     for attempt in range(_ATTEMPTS):
-        port, server = _start(directory / str(attempt), config)
-        store = Store(
-            f"127.0.0.1:{port}", keys.access_key, keys.secret_key, secure=False
-        )
+        ports = {name: free_port() for name in _PORTS}
+        place = directory / str(attempt)
+        process = _start(place, ports, more)
+        store = replace(like, endpoint=f"127.0.0.1:{ports['s3.port']}")
         try:
-            if _is_ready(store, server):
-                yield store
+            if _is_ready(store, process):
+                yield SeaweedFS(store, place, ports)
                 return
         finally:
-            server.kill()
-            server.wait()
+            process.kill()
+            process.wait()
     log = (directory / str(attempt) / "weed.log").read_text()
     raise AssertionError(f"weed ended {_ATTEMPTS} times:\n{log[-2000:]}")
 
 
-def _start(directory: Path, config: Path) -> tuple[int, subprocess.Popen]:
+def _start(
+    directory: Path, ports: Mapping[str, int], more: list[str]
+) -> subprocess.Popen:
     directory.mkdir()
-    port = free_port()
-    ports = [
-        f"-{part}={free_port()}"
-        for part in (
-            *("master.port", "master.port.grpc", "volume.port", "volume.port.grpc"),
-            *("filer.port", "filer.port.grpc", "s3.port.grpc"),
-        )
-    ]
     with (directory / "weed.log").open("wb") as log:
-        return port, subprocess.Popen(
+        return subprocess.Popen(
             [
                 *(str(program_of_environment("weed")), "server", f"-dir={directory}"),
-                *("-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-filer", "-s3", *ports),
-                *(f"-s3.port={port}", f"-s3.config={config}", "-s3.port.iceberg=0"),
-                *(f"-s3.localSocket={directory}/s3", "-metricsPort=0"),
-                *(f"-filer.localSocket={directory}/filer", "-s3.iam=false"),
+                *("-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-filer", "-s3", *more),
+                *(f"-{name}={port}" for name, port in ports.items()),
+                *("-s3.port.iceberg=0", "-s3.port.lance=0", "-s3.iam=false"),
                 *("-master.telemetry=false", "-master.volumeSizeLimitMB=64"),
+                f"-s3.localSocket={directory}/s3",
+                f"-filer.localSocket={directory}/filer",
                 # Each bucket takes seven of them: as many as there is room for.
                 "-volume.max=0",
             ],
@@ -70,14 +116,14 @@ def _start(directory: Path, config: Path) -> tuple[int, subprocess.Popen]:
         )
 
 
-def _is_ready(store: Store, server: subprocess.Popen) -> bool:
+def _is_ready(store: Store, process: subprocess.Popen) -> bool:
     """Wait for it; False when it ended, as when one of its ports was taken since."""
     deadline = time.monotonic() + _READY_SECONDS
     ready = Bucket(store, "ready")
     # It knows buckets before it has a place for objects.
     for step in (ready.create, lambda: ready.write("ready", b"ready")):
         while not _succeeds(step):
-            if server.poll() is not None:
+            if process.poll() is not None:
                 return False
             assert time.monotonic() < deadline, "weed was not ready in time"
             time.sleep(0.2)

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import classad2
 import pytest
+from hypothesis import example, given, strategies
 
-from dag import schedd
+from dag import run as runs, schedd
+from dag.pipeline import Pipeline
 from pool import s3
 from tests.conftest import PROJECT, Archive, wait_for
 
@@ -185,3 +187,17 @@ def test_nodes_run_in_the_container_that_was_named(archive: Archive, image: str)
     assert "/node," in job["TransferInput"], "its code is sent as ever"
     if image == "node.sif":
         assert str(archive.directory / image) in job["TransferInput"]
+
+
+@given(strategies.from_regex(r"([raw.x/-]{0,3}|[*?])raw\.?[a-z*]{0,3}", fullmatch=True))
+@example("batch-raw.csv")
+@example("maps/r*")
+@example("x.1raw*")
+def test_what_is_made_of_a_manifest_is_listed_with_it(pattern: str):
+    pipeline = Pipeline(Path("/nowhere"), None, "maps", "cogs", pattern=pattern)
+    for filled in ("", "raw", "x-raw", ".raw"):
+        manifest = pattern.replace("*", filled).replace("?", "r")
+        named = dict.fromkeys(runs.Run.__dataclass_fields__, "")
+        run = runs.Run(**named | {"manifest_key": manifest})
+        for key in (run.manifest_key, run.processing_key, run.failed_key):
+            assert key.startswith(pipeline.literal_prefix)

@@ -1,0 +1,1 @@
+"""What many rows and many objects cost on one machine: ``make scale``."""

@@ -1,0 +1,125 @@
+"""Measure runs of more and more rows, print the tables, write docs/scale.md."""
+
+import argparse
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.console import Console
+
+from dag import schedd
+from pool import personal
+from pool.errors import PoolError
+from scale import idle, page, run
+from scale.fill import NotFilled, server_beside
+from scale.measure import CommandFailed
+from scale.quantities import growths, is_defect
+from scale.run import Measured, Wrong
+from tests.seaweedfs import SeaweedFS
+
+PAGE = run.PROJECT / "docs" / "scale.md"
+CHARTS = {"auto": "scale.svg", "presigned": "scale-presigned.svg"}
+FEWEST_ROWS = 1_000
+# About what is taken of the disk, in all the files of a measurement.
+_BYTES_PER_ROW, _BYTES_PER_OBJECT = 16_000, 500
+
+console = Console(highlight=False)
+
+
+def main() -> int:
+    options = _options()
+    try:
+        return _run(options)
+    except KeyboardInterrupt:
+        console.print("Stopped.")
+        return 130
+    except (CommandFailed, NotFilled, PoolError, Wrong) as error:
+        console.print(f"Not measured: {error}", markup=False, soft_wrap=True)
+        return 1
+
+
+def _run(options: argparse.Namespace) -> int:
+    # Not the system's temporary directory, which may be in memory.
+    with (
+        tempfile.TemporaryDirectory(dir=run.PROJECT, prefix=".scale-") as folder,
+        running(Path(folder)) as server,
+    ):
+        measured = list(_measure(server, Path(folder), options.rows, options.signing))
+        looked = None
+        # To look, nothing is signed for the nodes.
+        if options.signing == "auto":
+            objects = options.idle_objects
+            with console.status(f"idle polls of {objects:,} objects"):
+                looked = idle.measure(server, Path(folder, "idle"), objects)
+    drawing = PAGE.with_name(CHARTS[options.signing])
+    text = page.text(measured, looked, drawing.name)
+    PAGE.write_text(page.insert(PAGE.read_text(), options.signing, text))
+    # Only here: it is large, and nothing is measured any more.
+    from scale import chart
+
+    drawing.write_text(chart.draw(measured))
+    console.print(text, markup=False, soft_wrap=True)
+    console.print(f"Written to {PAGE.relative_to(run.PROJECT)} and its chart.")
+    missed = [check for check in page.everything(measured, looked) if not check.met]
+    fits = growths(measured).items()
+    too_fast = [quantity for quantity, growth in fits if is_defect(quantity, growth)]
+    return 1 if missed or too_fast else 0
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="make scale", description=__doc__)
+    parser.add_argument("--rows", type=int, default=100_000, help="the most")
+    parser.add_argument("--signing", choices=CHARTS, default="auto")
+    parser.add_argument("--idle-objects", type=int, default=1_000_000)
+    options = parser.parse_args()
+    if options.rows < FEWEST_ROWS:
+        parser.error(f"--rows {options.rows}: {FEWEST_ROWS} is the least")
+    free = shutil.disk_usage(run.PROJECT).free >> 30
+    bytes_needed = _BYTES_PER_ROW * options.rows
+    needed = (bytes_needed + _BYTES_PER_OBJECT * options.idle_objects >> 30) + 1
+    if free < needed:
+        parser.error(f"{free} GiB are free here, and {needed} are needed: make room")
+    return options
+
+
+def _measure(
+    server: SeaweedFS, place: Path, most: int, signing: str
+) -> Iterator[Measured]:
+    for rows in sizes(most):
+        folder = place / f"run-{rows}"
+        with console.status(f"a run of {rows:,} rows"):
+            measured = run.measure(server, folder, rows, signing)
+        shutil.rmtree(folder)
+        console.print(
+            f"{rows:,} rows: poll {measured.poll.seconds:.1f} s, "
+            f"reconcile {measured.reconcile.seconds:.1f} s"
+        )
+        yield measured
+
+
+def sizes(most: int) -> Iterator[int]:
+    """From a thousand rows on tenfold, and the most in the end."""
+    rows = FEWEST_ROWS
+    while rows < most:
+        yield rows
+        rows *= 10
+    yield most
+
+
+@contextmanager
+def running(place: Path) -> Iterator[SeaweedFS]:
+    """A personal pool, which the environment tells of, and a server beside it."""
+    with personal.running_pool(place / "pool", console.print) as pool:
+        os.environ.update(pool.condor.environment)
+        # The bindings were imported before there was a pool.
+        schedd.htcondor2.reload_config()
+        with server_beside(pool, place) as server:
+            yield server
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,136 @@
+"""The measured part of docs/scale.md."""
+
+import os
+import platform
+import subprocess
+from collections.abc import Iterable, Sequence
+
+from pool.distribution import program_of_environment
+from scale.idle import Idle
+from scale.measure import Cost
+from scale.quantities import (
+    QUANTITIES,
+    Check,
+    checks,
+    growths,
+    idle_checks,
+    is_defect,
+)
+from scale.run import Measured
+
+_BEGIN, _END = "<!-- SIGNING={} writes from here -->", "<!-- to here -->"
+
+
+def insert(page: str, signing: str, measured: str) -> str:
+    """A page with what was measured, of one way to sign, between its two marks."""
+    begin = _BEGIN.format(signing)
+    before, _, rest = page.partition(begin)
+    _, end, after = rest.partition(_END)
+    if not end:
+        raise ValueError(f"the page lacks a line {begin!r} or, after it, {_END!r}")
+    return f"{before}{begin}\n\n{measured}\n{_END}{after}"
+
+
+def everything(measured: Sequence[Measured], idle: Idle | None) -> list[Check]:
+    found = [check for one in measured for check in checks(one)]
+    return found + (idle_checks(idle) if idle else [])
+
+
+def text(measured: Sequence[Measured], idle: Idle | None, chart: str) -> str:
+    """What was measured, in Markdown; ``chart`` is the name of its file."""
+    lines = [
+        "### Against what is asked for",
+        "",
+        *_table(
+            ("", "at", "measured", "at most", ""),
+            (
+                (
+                    check.what,
+                    f"{check.rows:,}",
+                    _figure(check.measured),
+                    _figure(check.allowed),
+                    "met" if check.met else "**not met**",
+                )
+                for check in everything(measured, idle)
+            ),
+        ),
+        "",
+        "### By the number of rows",
+        "",
+        *_table(
+            ("", *(f"{one.rows:,}" for one in measured), "grows as"),
+            _by_rows(measured),
+        ),
+        "",
+        f"![Seconds, memory and requests over rows]({chart})",
+        "",
+        "### What was asked of S3",
+        "",
+        *_table(
+            ("", "LIST", "GET, HEAD", "PUT", "POST", "DELETE"),
+            (
+                (what, *_by_operation(cost))
+                for what, cost in _costs(measured, idle).items()
+            ),
+        ),
+        "",
+        *_machine(),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _by_rows(measured: Sequence[Measured]) -> Iterable[tuple[str, ...]]:
+    fits = growths(list(measured))
+    for quantity in QUANTITIES:
+        values = (_figure(quantity.of(one)) for one in measured)
+        growth = fits.get(quantity)
+        said = f"rows^{growth.exponent:.2f}" if growth else ""
+        if growth and is_defect(quantity, growth):
+            said += ", **too fast**"
+        yield quantity.name, *values, said
+    yield "files in the run directory", *(str(one.files) for one in measured), ""
+    yield "objects", *(f"{one.objects:,}" for one in measured), ""
+    yield "objects filled in a second", *(_figure(one.filling) for one in measured), ""
+
+
+def _costs(measured: Sequence[Measured], idle: Idle | None) -> dict[str, Cost]:
+    found = {}
+    for one in measured:
+        found[f"poll, {one.rows:,} rows"] = one.poll
+        found[f"reconcile, {one.rows:,} rows"] = one.reconcile
+    if idle:
+        found[f"idle poll, {idle.objects:,} objects, prefix"] = idle.beside
+        found[f"idle poll, {idle.objects:,} objects, no prefix"] = idle.among
+    return found
+
+
+def _by_operation(cost: Cost) -> Iterable[str]:
+    operations = ("LIST", "GET", "PUT", "POST", "DELETE")
+    return (str(cost.requests[operation]) for operation in operations)
+
+
+def _machine() -> list[str]:
+    weed = subprocess.run(
+        [program_of_environment("weed"), "version"], capture_output=True, text=True
+    )
+    return _table(
+        ("", ""),
+        (
+            ("S3 server", f"SeaweedFS {weed.stdout.split()[2]}"),
+            ("Python", platform.python_version()),
+            (
+                "machine",
+                f"{platform.machine()}, Linux {platform.release()}, "
+                f"{os.cpu_count()} processors, which the S3 server shares",
+            ),
+        ),
+    )
+
+
+def _figure(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> list[str]:
+    every = [head, ("---",) * len(head), *rows]
+    return ["| " + " | ".join(row) + " |" for row in every]

@@ -1,0 +1,193 @@
+"""What make scale measures with is right itself."""
+
+import csv
+import hashlib
+import math
+import subprocess
+from datetime import UTC, datetime, timedelta
+from itertools import islice
+from pathlib import Path
+
+import pytest
+
+from bucket import Bucket
+from pool.personal import PersonalPool
+from scale import generate, idle, page, run
+from scale.fill import fill, server_beside
+from scale.generate import Fate, Frame
+from scale.growth import fit
+from scale.measure import CommandFailed, cost, requests
+from scale.quantities import checks, idle_checks
+from tests.seaweedfs import SeaweedFS
+
+ROWS = (1_000, 10_000, 100_000, 1_000_000)
+
+
+@pytest.fixture(scope="module")
+def server(pool: PersonalPool, tmp_path_factory: pytest.TempPathFactory):
+    with server_beside(pool, tmp_path_factory.mktemp("scale")) as started:
+        yield started
+
+
+@pytest.fixture
+def bucket(server: SeaweedFS, request: pytest.FixtureRequest) -> Bucket:
+    digest = hashlib.sha256(request.node.name.encode()).hexdigest()[:8]
+    made = Bucket(server.store, f"scale-{digest}")
+    made.create()
+    return made
+
+
+@pytest.mark.parametrize("exponent", [0.0, 0.5, 1.0])
+def test_a_power_of_the_rows_is_found(exponent: float):
+    growth = fit({rows: 3 + 0.01 * rows**exponent for rows in ROWS})
+
+    assert growth.exponent == pytest.approx(exponent, abs=0.02) or exponent == 0
+    assert not growth.is_too_fast
+
+
+@pytest.mark.parametrize("noise", [0.9, 1.0, 1.1])
+def test_rows_times_log_rows_is_not_too_fast(noise: float):
+    measured = {rows: 0.5 + 1e-5 * rows * math.log(rows) for rows in ROWS}
+
+    growth = fit(measured | {10_000: measured[10_000] * noise})
+
+    assert not growth.is_too_fast
+
+
+@pytest.mark.parametrize("rows", [ROWS[:3], ROWS])
+@pytest.mark.parametrize("exponent", [1.5, 2])
+def test_what_grows_faster_is_too_fast(exponent: float, rows: tuple[int, ...]):
+    growth = fit({each: 0.5 + 1e-5 * each**exponent for each in rows})
+
+    assert growth.exponent == pytest.approx(exponent, abs=0.02)
+    assert growth.is_too_fast
+
+
+def test_two_measurements_tell_no_growth():
+    assert fit({1_000: 1.0, 10_000: 20.0}) is None
+
+
+def test_the_same_archive_is_generated_again(tmp_path: Path):
+    for name in ("one", "another"):
+        generate.write_manifest(tmp_path / name, "maps", 2_500)
+
+    manifest = (tmp_path / "one").read_text()
+    assert manifest == (tmp_path / "another").read_text()
+    assert list(generate.inputs(2_500)) == list(generate.inputs(2_500))
+    rows = list(csv.reader(manifest.splitlines()))
+    assert rows[0] == ["maps/state/county-0000/frame-0000001.tif", "4"]
+    assert len({key for key, _ in rows}) == 2_500
+
+
+def test_each_row_has_the_fate_that_is_expected():
+    for rows in (1, 7, 999, 1_000, 2_300):
+        fates = [frame.fate for frame in generate.frames(rows)]
+        for fate, count in generate.expected(rows).items():
+            assert fates.count(fate) == count
+    assert all(generate.expected(1_000).values())
+
+
+def test_a_manifest_and_its_objects_agree():
+    uploaded = {entry.key for entry in generate.inputs(1_000)}
+    made = {entry.key: entry for entry in generate.outputs(1_000)}
+    for frame in generate.frames(1_000):
+        assert (frame.key in uploaded) == (frame.fate is not Fate.NOT_UPLOADED)
+        right = made.get(frame.cog.key) == frame.cog and frame.jpeg.key in made
+        assert right == (frame.fate is Fate.PROCESSED)
+        assert generate.told(frame)["ok"] == (frame.fate is not Fate.UNREADABLE)
+
+
+def test_s3_tells_of_all_that_a_bucket_was_filled_with(
+    server: SeaweedFS, bucket: Bucket
+):
+    entries = {entry.key: entry for entry in generate.inputs(2_500)}
+    now = datetime.now(UTC)
+
+    assert fill(server, bucket.name, entries.values()) == len(entries)
+
+    listed = list(bucket.list())
+    assert [found.key for found in listed] == sorted(entries)
+    for found in (*listed, bucket.stat(Frame(1).key)):
+        entry = entries[found.key]
+        assert (found.size, found.etag) == (entry.size, entry.md5.hex())
+        assert abs(found.modified - now) < timedelta(minutes=2)
+
+
+def test_what_is_filled_and_what_s3_wrote_stand_side_by_side(
+    server: SeaweedFS, bucket: Bucket
+):
+    bucket.write("state/manifest-raw.csv", b"frame.tif,4\n")
+    fill(server, bucket.name, islice(generate.inputs(10), 10))
+
+    assert len(list(bucket.list("state/"))) == 11
+    assert bucket.read("state/manifest-raw.csv") == b"frame.tif,4\n"
+
+
+def test_requests_are_counted_exactly(server: SeaweedFS, bucket: Bucket):
+    fill(server, bucket.name, generate.inputs(2_100))
+    bucket.check()
+    before = requests(server)
+
+    for number in range(7):
+        bucket.write(f"small/{number}", b"7")
+    for number in range(5):
+        bucket.stat(f"small/{number}")
+    assert not bucket.exists("none")
+    bucket.read("small/1")
+    for number in range(3):
+        bucket.remove(f"small/{number}")
+    # 2,307 of the images and world files, and four.
+    objects = len(list(bucket.list()))
+
+    assert objects == 2_100 - 3 + 210 + 4
+    counted = requests(server) - before
+    assert counted == {"PUT": 7, "GET": 7, "DELETE": 3, "LIST": 3}
+
+
+def test_a_command_s_own_memory_and_seconds_are_told(server: SeaweedFS, tmp_path: Path):
+    allocate = "held = bytearray(200 << 20); import time; time.sleep(3)"
+    here = bytearray(400 << 20)
+
+    used = cost(["/usr/bin/env", "python3", "-c", allocate], tmp_path, server)
+
+    assert len(here) >> 20 > used.memory > 200
+    assert used.seconds > 3 > used.cpu > 0
+    assert used.requests.total() == 0
+
+
+def test_a_command_that_fails_is_not_measured(server: SeaweedFS, tmp_path: Path):
+    with pytest.raises(CommandFailed, match="no such luck"):
+        cost(["/bin/sh", "-c", "echo no such luck; exit 3"], tmp_path, server)
+
+
+def test_a_thousand_rows_are_measured(server: SeaweedFS, tmp_path: Path):
+    measured = run.measure(server, tmp_path / "run", 1_000)
+    looked = idle.measure(server, tmp_path / "idle", 5_000)
+
+    assert measured.objects == len([*generate.inputs(1_000), *generate.outputs(1_000)])
+    assert measured.poll.requests["PUT"] == 3
+    assert measured.dagman > 1
+    assert looked.beside.requests["LIST"] < 5 <= looked.among.requests["LIST"]
+    for check in (*checks(measured), *idle_checks(looked)):
+        assert check.met, check
+    text = page.text([measured], looked, "scale.svg")
+    assert "| poll: seconds |" in text
+    assert "not met" not in text
+    assert not _jobs_left()
+
+
+def test_what_was_measured_takes_its_place_in_the_page():
+    before = (run.PROJECT / "docs" / "scale.md").read_text()
+    for signing in ("auto", "presigned"):
+        after = page.insert(before, signing, f"new {signing}\n")
+        assert f"new {signing}" in after
+        assert after.count("writes from here") == after.count("to here -->") == 2
+        assert page.insert(after, signing, "") != after
+    with pytest.raises(ValueError, match="lacks a line"):
+        page.insert("an empty page", "auto", "new")
+
+
+def _jobs_left() -> str:
+    everything = ["condor_q", "-allusers", "-af", "CogPipelineRun"]
+    queue = subprocess.run(everything, check=True, capture_output=True, text=True)
+    return "".join(line for line in queue.stdout.splitlines() if "/run/" in line)
