@@ -44,7 +44,7 @@ def test_every_command_of_the_readme_exists():
     targets = re.findall(r"^(\w+):", (PROJECT / "Makefile").read_text(), re.MULTILINE)
     for target in re.findall(r"\bmake (\w+)$", readme, re.MULTILINE):
         assert target in targets
-    for file in re.findall(r"\(((?:docs/)?\w+\.(?:md|sub))\)", readme):
+    for file in re.findall(r"\(((?:docs/)?[\w-]+\.(?:md|sub))\)", readme):
         assert (PROJECT / file).exists()
 
 
