@@ -50,6 +50,8 @@ def cost(command: list[str], directory: Path, server: SeaweedFS) -> Cost:
     """
     with tempfile.TemporaryDirectory() as scratch:
         told, output = Path(scratch, "told"), Path(scratch, "output")
+        # What was written before is not to be waited for by the command.
+        os.sync()
         before = requests(server)
         subprocess.run(
             [sys.executable, "-I", "-S", _USAGE, told, output, *command],

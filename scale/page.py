@@ -64,14 +64,21 @@ def text(measured: Sequence[Measured], idle: Idle | None, chart: str) -> str:
         "",
         f"![Seconds, memory and requests over rows]({chart})",
         "",
-        "### What was asked of S3",
+        "### Each command, and what it asked of S3",
         "",
         *_table(
-            ("", "LIST", "GET, HEAD", "PUT", "POST", "DELETE"),
             (
-                (what, *_by_operation(cost))
-                for what, cost in _costs(measured, idle).items()
+                "",
+                "seconds",
+                "CPU s",
+                "MiB",
+                "LIST",
+                "GET, HEAD",
+                "PUT",
+                "POST",
+                "DELETE",
             ),
+            ((what, *_of(cost)) for what, cost in _costs(measured, idle).items()),
         ),
         "",
         *_machine(),
@@ -104,9 +111,10 @@ def _costs(measured: Sequence[Measured], idle: Idle | None) -> dict[str, Cost]:
     return found
 
 
-def _by_operation(cost: Cost) -> Iterable[str]:
-    operations = ("LIST", "GET", "PUT", "POST", "DELETE")
-    return (str(cost.requests[operation]) for operation in operations)
+def _of(cost: Cost) -> Iterable[str]:
+    yield from map(_figure, (cost.seconds, cost.cpu, cost.memory))
+    for operation in ("LIST", "GET", "PUT", "POST", "DELETE"):
+        yield str(cost.requests[operation])
 
 
 def _machine() -> list[str]:

@@ -27,7 +27,6 @@ MANIFESTS = "manifests/"
 _PATIENCE_SECONDS = 3600
 _PID = re.compile(r"\*\* PID = (\d+)")
 _SUBMITTED = re.compile(r"Just submitted \d+ job")
-_LOGS = "logs"
 
 
 class Wrong(Exception):
@@ -103,7 +102,7 @@ def measure(
         dagman,
         run.dag_file.stat().st_size,
         there + made,
-        sum(path.parent.name != _LOGS for path in files),
+        sum(path.parent != run.logs_directory for path in files),
     )
 
 
@@ -142,9 +141,17 @@ def _upload_manifest(maps: Bucket, place: Path, rows: int) -> None:
 
 def _memory_of_dagman(run: Run) -> float:
     """Wait until DAGMan has submitted jobs, then look at its memory."""
-    log = run.dagman_log
-    _wait_for(lambda: log.exists() and _SUBMITTED.search(log.read_text()), "DAGMan")
-    return most_memory(int(_PID.search(log.read_text())[1]))
+
+    def said() -> str:
+        return run.dagman_log.read_text() if run.dagman_log.exists() else ""
+
+    def has_submitted() -> bool:
+        if not schedd.find(schedd.RUN_ATTRIBUTE, str(run.directory)):
+            raise Wrong(f"DAGMan ended before it submitted anything:\n{said()[-2000:]}")
+        return _SUBMITTED.search(said()) is not None
+
+    _wait_for(has_submitted, "DAGMan's first job")
+    return most_memory(int(_PID.search(said())[1]))
 
 
 def _stop_dagman(run: Run) -> None:
