@@ -18,6 +18,13 @@ from scale.quantities import (
 )
 from scale.run import Measured
 
+_OPERATIONS = {
+    "LIST": "LIST",
+    "GET": "GET, HEAD",
+    "PUT": "PUT",
+    "POST": "POST",
+    "DELETE": "DELETE",
+}
 _BEGIN, _END = "<!-- SIGNING={} writes from here -->", "<!-- to here -->"
 
 
@@ -67,17 +74,7 @@ def text(measured: Sequence[Measured], idle: Idle | None, chart: str) -> str:
         "### Each command, and what it asked of S3",
         "",
         *_table(
-            (
-                "",
-                "seconds",
-                "CPU s",
-                "MiB",
-                "LIST",
-                "GET, HEAD",
-                "PUT",
-                "POST",
-                "DELETE",
-            ),
+            ("", "seconds", "CPU s", "MiB", *_OPERATIONS.values()),
             ((what, *_of(cost)) for what, cost in _costs(measured, idle).items()),
         ),
         "",
@@ -113,7 +110,7 @@ def _costs(measured: Sequence[Measured], idle: Idle | None) -> dict[str, Cost]:
 
 def _of(cost: Cost) -> Iterable[str]:
     yield from map(_figure, (cost.seconds, cost.cpu, cost.memory))
-    for operation in ("LIST", "GET", "PUT", "POST", "DELETE"):
+    for operation in _OPERATIONS:
         yield str(cost.requests[operation])
 
 
