@@ -1,10 +1,12 @@
 """The only module that speaks S3."""
 
+import contextlib
 import io
+import itertools
 import os
 import re
 import ssl
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -27,6 +29,8 @@ _OK = 200
 _CONDITION_UNMET = (412, 409)
 _NOT_IMPLEMENTED = 501
 _PART = 2**20  # bytes
+# How many objects one answer to a listing tells of, at most.
+_LISTED_AT_ONCE = 1000
 _CODE_IN_XML = re.compile(r"<Code>(\w+)</Code>")
 # What servers say of a signature that is too old, or not yet valid; they grant a
 # quarter of an hour.
@@ -172,17 +176,32 @@ class Bucket:
             found = self._client.stat_object(self.name, key)
         return StoredObject(key, found.size, found.etag.strip('"'), found.last_modified)
 
-    def find(self, keys: Collection[str]) -> dict[str, StoredObject]:
-        """What is stored under these keys, by key.
+    def look_for(
+        self, keys: Collection[str], beside: Callable[[str], Iterable[str]]
+    ) -> Iterator[StoredObject]:
+        """What is stored under these keys, and perhaps much else.
 
-        By one listing of the prefix that they share, not by a look-up each.
+        By listing the prefix that they share, since one answer tells of a thousand
+        objects; or by asking for each, once it is seen that this is fewer answers,
+        as for a few images in a bucket of millions.
+
+        Args:
+            beside: what else is looked for besides each key; of the same name up
+                to its first dot.
         """
         if not keys:
-            return {}
-        wanted = set(keys)
+            return
         # Of strings, not of paths: S3 knows no folders.
-        shared = os.path.commonprefix(list(wanted))  # noqa: RUF071
-        return {found.key: found for found in self.list(shared) if found.key in wanted}
+        shared = os.path.commonprefix([min(keys), max(keys)])  # noqa: RUF071
+        folder, slash, name = shared.rpartition("/")
+        listed = self.list(folder + slash + name.partition(".")[0])
+        yield from itertools.islice(listed, _LISTED_AT_ONCE * len(keys))
+        if next(listed, None) is None:
+            return
+        for key in keys:
+            for each in (key, *beside(key)):
+                with contextlib.suppress(ObjectMissing):
+                    yield self.stat(each)
 
     def exists(self, key: str) -> bool:
         try:

@@ -5,12 +5,15 @@ import json
 import os
 import sys
 from collections.abc import Callable
+from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import wraps
 from pathlib import Path
 
 import click
+from rich.box import SIMPLE
 from rich.console import Console
+from rich.table import Table
 
 from bucket import BucketError, Store
 from dag import (
@@ -30,6 +33,7 @@ from dag.poll import poll as poll_once
 from dag.wording import printable
 from node import options
 from pool.errors import PoolError
+from post import cost as costs
 from post.reconcile import reconcile as reconcile_run
 
 DEFAULT_KEYS = Path.home() / ".chtc_s3"
@@ -439,6 +443,33 @@ def reconcile(run_directory: Path) -> None:
         sentence = f"attempt {attempt}: {error}; {then}"
         journal.say("not-reconciled", sentence, "warning", attempt=attempt)
         sys.exit(Exit.REFUSED if last else Exit.TRY_AGAIN)
+
+
+@cli.command()
+@click.argument("run_directory", type=click.Path(exists=True, path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="Print it for programs.")
+def cost(run_directory: Path, as_json: bool) -> None:
+    """Say what a run cost, so far or in all: time of machines, CPU, bytes.
+
+    \b
+      python3 cog_pipeline.py cost workflow-run-20261120T193637Z
+
+    The average is that of the rows that were worked on.
+    """
+    spent = costs.cost(runs.load(run_directory))
+    if as_json:
+        click.echo(json.dumps(asdict(spent), indent=2))
+        return
+    ended = "still runs"
+    if spent.processed is not None:
+        ended = f"{spent.processed} processed, {spent.failed} failed"
+    shown = Table(title=f"{run_directory.name}: {spent.rows} rows, {ended}", box=SIMPLE)
+    shown.add_column("")
+    shown.add_column("the run", justify="right")
+    shown.add_column("the average row", justify="right")
+    for line in costs.table(spent):
+        shown.add_row(*line)
+    console.print(shown)
 
 
 def _directory_option(command: Callable) -> Callable:

@@ -83,7 +83,9 @@ def is_that(run: Run, found: StoredObject) -> bool:
 
 
 def _waits(run: Run, inputs: Bucket) -> bool:
-    found = inputs.find([run.manifest_key]).get(run.manifest_key)
+    # As it was found: a look-up may date it otherwise, to a part of a second.
+    listed = inputs.list(run.manifest_key)
+    found = next((each for each in listed if each.key == run.manifest_key), None)
     return found is not None and is_that(run, found)
 
 

@@ -3,22 +3,21 @@
 import csv
 import io
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import quote
 
-from bucket import StoredObject
 from dag.errors import NotAManifest
 from dag.wording import presentable
 from node import options
 
-_TIFF_SUFFIXES = (".tif", ".tiff")
+TIFF_SUFFIXES = (".tif", ".tiff")
 # TIFF counts samples a pixel in 16 bits (TIFF 6.0, tag 277).
 _MOST_BANDS = 65_535
 # What Linux file systems allow for a name; the image has its name in the
 # sandbox percent-encoded, as its URL does.
-_LONGEST_NAME = 255
+LONGEST_NAME = 255
 # HTCondor follows a URL folder by folder, 128 of them with the host's and bucket's.
 _MOST_FOLDERS = 100
 _BYTE_ORDER_MARKS = {
@@ -26,7 +25,7 @@ _BYTE_ORDER_MARKS = {
     b"\xff\xfe": "utf-16",
     b"\xfe\xff": "utf-16",
 }
-# A million rows of two fields are 48 MiB, and take 700 MB of memory: what is larger
+# A million rows of two fields are 48 MiB, and take MEMORY of memory: what is larger
 # could take all that the access point has.
 LARGEST = 128 * 2**20  # bytes
 MOST_FIELDS = 8_000_000
@@ -37,7 +36,7 @@ _IMAGE_HEADER = re.compile(r"\W*(image|file|path|key|name|object|url|raster)\b",
 _BANDS_HEADER = re.compile(r"band|channel|sample|count|number", re.I)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Row:
     """One row of a manifest.
 
@@ -71,6 +70,11 @@ class Manifest:
 
     rows: tuple[Row, ...]
     header: tuple[str, ...] | None = None
+
+    @property
+    def convertible(self) -> tuple[Row, ...]:
+        """The rows that can be worked on."""
+        return tuple(row for row in self.rows if row.reason is None)
 
 
 def read(path: Path) -> Manifest:
@@ -115,44 +119,6 @@ def parse(content: bytes) -> Manifest:
     if not rows:
         raise NotAManifest("the manifest has no rows: write image,bands, one a line")
     return Manifest(tuple(rows), header)
-
-
-def candidate_keys(row: Row, bucket: str) -> tuple[str, ...]:
-    """The keys that a row's image can have, the likelier first."""
-    written = row.key
-    without_bucket = written.removeprefix(f"{bucket}/")
-    return tuple(dict.fromkeys((without_bucket, written)))
-
-
-def sidecar_keys(key: str) -> tuple[str, ...]:
-    """Where what tells of an image may stand: GDAL's names, and world files."""
-    stem = key[: key.rindex(".")]
-    return (
-        *(f"{key}.{suffix}" for suffix in ("aux.xml", "msk", "ovr")),
-        *(f"{stem}.{suffix}" for suffix in ("tfw", "TFW", "tifw", "wld")),
-    )
-
-
-def resolve(
-    manifest: Manifest, bucket: str, stored: Mapping[str, StoredObject]
-) -> Manifest:
-    """Find every row's image in the bucket.
-
-    Rows are failed whose image is not there, or whose COG or JPEG would have
-    the name of an earlier row's.
-
-    Args:
-        stored: by key, at least every object that a row can mean.
-    """
-    taken: dict[str, int] = {}
-    rows = []
-    for row in manifest.rows:
-        if row.reason is None:
-            row = _find(row, bucket, stored)
-        if row.reason is None:
-            row = _reserve_outputs(row, taken)
-        rows.append(row)
-    return replace(manifest, rows=tuple(rows))
 
 
 def jpeg_key(key: str) -> str:
@@ -202,21 +168,16 @@ def _looks_like_utf_16(head: bytes) -> bool:
 
 def _read_fields(text: str) -> Iterator[tuple[int, tuple[str, ...], str | None]]:
     """Yield number, fields and, for a line that is no CSV, what is wrong."""
-    lines = list(io.StringIO(text, newline=""))
-    try:
-        reader = csv.reader(lines, strict=True)
-        whole = []
+    if _is_csv(text):
+        reader = csv.reader(io.StringIO(text, newline=""), strict=True)
         number = 1
         for fields in reader:
-            whole.append((number, tuple(fields), None))
+            yield number, tuple(fields), None
             number = reader.line_num + 1
-        yield from whole
         return
-    except csv.Error:
-        # One line spoils it, a quote that is never closed for instance: read
-        # each line on its own, so that only that one fails.
-        pass
-    for number, line in enumerate(lines, start=1):
+    # One line spoils it, a quote that is never closed for instance: read each line
+    # on its own, so that only that one fails.
+    for number, line in enumerate(io.StringIO(text, newline=""), start=1):
         try:
             fields = next(csv.reader([line], strict=True), [])
             yield number, tuple(fields), None
@@ -227,9 +188,18 @@ def _read_fields(text: str) -> Iterator[tuple[int, tuple[str, ...], str | None]]
             yield number, tuple(fields), broken
 
 
+def _is_csv(text: str) -> bool:
+    try:
+        for _ in csv.reader(io.StringIO(text, newline=""), strict=True):
+            pass
+    except csv.Error:
+        return False
+    return True
+
+
 def _is_header(fields: tuple[str, ...]) -> bool:
     image, bands = (*fields, "")[:2]
-    if image.strip().lower().endswith(_TIFF_SUFFIXES):
+    if image.strip().lower().endswith(TIFF_SUFFIXES):
         return False
     return bool(_IMAGE_HEADER.match(image) or _BANDS_HEADER.search(bands))
 
@@ -248,15 +218,15 @@ def _read_row(number: int, fields: tuple[str, ...]) -> Row:
             f"it lies in {key.count('/')} folders, and HTCondor takes {_MOST_FOLDERS}: "
             "move it"
         )
-    if not key.lower().endswith(_TIFF_SUFFIXES):
+    if not key.lower().endswith(TIFF_SUFFIXES):
         return row.failed("not a TIFF by name: it must end in .tif or .tiff")
     if key.rsplit("/", 1)[-1].startswith("."):
         return row.failed("its name begins with '.': rename the image")
     encoded = max(len(sandbox_name(key)), len(sandbox_name(jpeg_key(key))))
-    if encoded > _LONGEST_NAME:
+    if encoded > LONGEST_NAME:
         return row.failed(
             f"the image's name is too long: {encoded} characters when "
-            f"percent-encoded, at most {_LONGEST_NAME}"
+            f"percent-encoded, at most {LONGEST_NAME}"
         )
     written = _bare(fields[1]) if len(fields) > 1 else ""
     if not written:
@@ -293,28 +263,3 @@ def _bare(field: str) -> str:
     if len(field) > 1 and field[0] == field[-1] == '"':
         return field[1:-1].strip()
     return field
-
-
-def _find(row: Row, bucket: str, stored: Mapping[str, StoredObject]) -> Row:
-    for key in candidate_keys(row, bucket):
-        if key in stored:
-            beside = tuple(
-                other
-                for other in sidecar_keys(key)
-                if other in stored and len(sandbox_name(other)) <= _LONGEST_NAME
-            )
-            size = sum(stored[each].size for each in (key, *beside))
-            return replace(row, key=key, size=size, sidecars=beside)
-    return row.failed(f"not in the bucket {bucket}: upload it, or mend its name")
-
-
-def _reserve_outputs(row: Row, taken: dict[str, int]) -> Row:
-    jpeg = jpeg_key(row.key)
-    if row.key in taken:
-        return row.failed(f"twice in the manifest: line {taken[row.key]} is the same")
-    if jpeg in taken:
-        return row.failed(
-            f"its JPEG would replace that of line {taken[jpeg]}: rename one image"
-        )
-    taken[row.key] = taken[jpeg] = row.number
-    return row

@@ -3,7 +3,8 @@
 from bucket import Bucket, ObjectMissing
 from dag import run as runs
 from dag.errors import NotAManifest
-from dag.manifest import LARGEST, Manifest, Row, candidate_keys, parse
+from dag.images import candidate_keys
+from dag.manifest import LARGEST, Manifest, Row, parse
 from dag.pipeline import Pipeline
 from dag.run import Run
 
@@ -27,7 +28,7 @@ def run_to_wait_for(
     }
     ours = found.pop(run.processing_key, None)
     ours_since = (ours.modified, ours.key) if ours else None
-    images = {row.key for row in runs.convertible(manifest.rows)}
+    images = {row.key for row in manifest.convertible}
     # Of a larger one nothing is converted.
     small = (each for each in found.values() if each.size <= LARGEST)
     for other in sorted(small, key=lambda each: (each.modified, each.key)):

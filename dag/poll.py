@@ -2,7 +2,7 @@
 
 import fnmatch
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,9 +11,11 @@ from bucket import Bucket, ObjectMissing, StoredObject
 from dag import (
     claim,
     health,
+    images,
     overlap,
     pipeline as pipelines,
     render,
+    results,
     run as runs,
     schedd,
     signing,
@@ -22,14 +24,7 @@ from dag import (
 from dag.errors import LookFailed, NotAManifest, foreseen
 from dag.files import write_atomically
 from dag.journal import Journal
-from dag.manifest import (
-    Manifest,
-    Row,
-    candidate_keys,
-    read,
-    resolve,
-    sidecar_keys,
-)
+from dag.manifest import Manifest, Row, read
 from dag.pipeline import Pipeline
 from dag.run import Run
 from dag.uploads import Upload
@@ -154,7 +149,12 @@ def _recover(run: Run, reconcile: Reconcile, journal: Journal) -> None:
         sentence = f"{run.directory.name}: its DAG has left the queue, reconciling"
         journal.say("dag-left-queue", sentence)
         reconcile(run, pipeline, journal)
-    elif job.hold_reason is not None and not job.held_by_hand:
+        return
+    with runs.alone_if_nobody_is(run.directory) as alone:
+        # Whoever else is there reconciles the run, and gathers what is left.
+        if alone:
+            results.gather(run)
+    if job.hold_reason is not None and not job.held_by_hand:
         # As when a file of it could not be written.
         schedd.release(job.cluster, "the poll tries again")
         journal.say(
@@ -197,8 +197,8 @@ def _carry_on(
         runs.discard(run)
         return
     _check(run, inputs, pipeline)
-    manifest = runs.load_rows(run)
-    convertible = runs.convertible(manifest.rows)
+    manifest = runs.load_manifest(run)
+    convertible = manifest.convertible
     if not convertible:
         sentence = f"{run.manifest_key}: no row can be converted, see {run.failed_key}"
         journal.say("nothing-to-convert", sentence)
@@ -233,13 +233,11 @@ def _check(run: Run, inputs: Bucket, pipeline: Pipeline) -> None:
         line = Row(1, (run.manifest_key, "")).failed(reason)
         runs.save_rows(run, Manifest((line,)))
         return
-    stored = _stored(inputs, runs.convertible(manifest.rows))
-    manifest = resolve(manifest, pipeline.input_bucket, stored)
+    stored = images.look_up(manifest, inputs)
+    manifest = images.resolve(manifest, pipeline.input_bucket, stored)
     if pipeline.signing == "shadow":
-        manifest = replace(
-            manifest,
-            rows=tuple(_refuse_unsigned(row, pipeline) for row in manifest.rows),
-        )
+        rows = tuple(_refuse_unsigned(row, pipeline) for row in manifest.rows)
+        manifest = replace(manifest, rows=rows)
     runs.save_rows(run, manifest)
 
 
@@ -249,20 +247,7 @@ def _refuse_unsigned(row: Row, pipeline: Pipeline) -> Row:
     return row
 
 
-def _stored(inputs: Bucket, rows: list[Row]) -> dict[str, StoredObject]:
-    """What is stored of the images that rows can mean, and of what tells of them."""
-    candidates = [candidate_keys(row, inputs.name) for row in rows]
-    # Apart, since keys with and without the bucket's name share no prefix.
-    without_bucket = {keys[0] for keys in candidates}
-    with_bucket = {keys[-1] for keys in candidates} - without_bucket
-    stored = {}
-    for images in (without_bucket, with_bucket):
-        beside = {other for key in images for other in sidecar_keys(key)}
-        stored |= inputs.find(images | beside)
-    return stored
-
-
-def _submit(run: Run, pipeline: Pipeline, rows: list[Row], journal: Journal) -> int:
+def _submit(run: Run, pipeline: Pipeline, rows: Sequence[Row], journal: Journal) -> int:
     begun = uploads.open_all(run, pipeline, rows, journal)
     render.write_dag(run, pipeline, _nodes(pipeline, rows, begun))
     cluster = schedd.submit_dag(
@@ -275,7 +260,7 @@ def _submit(run: Run, pipeline: Pipeline, rows: list[Row], journal: Journal) -> 
 
 
 def _nodes(
-    pipeline: Pipeline, rows: list[Row], begun: Mapping[int, Upload]
+    pipeline: Pipeline, rows: Sequence[Row], begun: Mapping[int, Upload]
 ) -> Iterator[render.Node]:
     by_shadow = signing.shadow_signs(pipeline, schedd.version())
     inputs, outputs = pipeline.inputs(), pipeline.outputs()

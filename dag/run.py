@@ -12,7 +12,8 @@ The files of a run directory are its whole state; each appears at once and whole
 ``convert.dag``     the DAG, with one node for each row that can be converted
 ``reconcile.sh``    what its FINAL node runs, and reconcile.log what that said
 ``submitted.json``  the DAG is in HTCondor's queue: its job id
-``results/``        what each node told, a file each while the run lasts
+``results/``        what each node told, a file each until the next poll
+``results.jsonl``   the same, gathered; of several lines of a row the last counts
 ``logs/``           what each node printed; kept of those that failed
 ``log.jsonl``       what happened to the run, see dag/journal.py
 ``lock``            held by who ends the run
@@ -20,7 +21,6 @@ The files of a run directory are its whole state; each appears at once and whole
 ``processed.csv``   the two CSVs, as they are put into the bucket
 ``failed.csv``
 ``outcome.json``    both are written: which row goes where is decided for good
-``results.jsonl``   what all nodes told, in one file
 ``done.json``       both CSVs are in the bucket and the manifest is gone
 ==================  =======================================================
 """
@@ -30,7 +30,7 @@ import json
 import re
 import secrets
 import shutil
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Container, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
@@ -39,7 +39,7 @@ from pathlib import Path
 from bucket import StoredObject
 from dag import pipeline as pipelines
 from dag.errors import PipelineError
-from dag.files import write_atomically
+from dag.files import write_atomically, writing
 from dag.manifest import Manifest, Row
 from dag.pipeline import Pipeline
 
@@ -176,7 +176,7 @@ class Run:
         return json.loads(self.submitted_file.read_text())["cluster"]
 
 
-def node_name(number: int) -> str:
+def node_name(number: int | str) -> str:
     """The name of a row's DAG node, and of its files in the run directory."""
     return f"row{number}"
 
@@ -269,28 +269,40 @@ def all_runs(pipeline: Pipeline) -> Iterator[Run]:
 
 
 def save_rows(run: Run, manifest: Manifest) -> None:
-    lines = [json.dumps(manifest.header)]
-    lines += [json.dumps(asdict(row)) for row in manifest.rows]
-    write_atomically(run.rows_file, "\n".join(lines) + "\n")
+    with writing(run.rows_file) as file:
+        file.write(json.dumps(manifest.header) + "\n")
+        file.writelines(_line(row) for row in manifest.rows)
 
 
-def load_rows(run: Run) -> Manifest:
+def _line(row: Row) -> str:
+    """A row as JSON, without what it does not say."""
+    told = ((name, getattr(row, name)) for name in Row.__slots__)
+    return json.dumps({name: fact for name, fact in told if fact}) + "\n"
+
+
+def load_header(run: Run) -> tuple[str, ...] | None:
     with run.rows_file.open() as file:
         header = json.loads(next(file))
-        rows = tuple(_row(json.loads(line)) for line in file)
-    return Manifest(rows, tuple(header) if header is not None else None)
+    return None if header is None else tuple(header)
 
 
-_LISTS_OF_A_ROW = ("fields", "options", "sidecars")
+def load_rows(run: Run) -> Iterator[Row]:
+    """The rows one by one: there may be a million."""
+    with run.rows_file.open() as file:
+        next(file)
+        for line in file:
+            saved = json.loads(line)
+            for name in _LISTS_OF_A_ROW & saved.keys():
+                saved[name] = tuple(saved[name])
+            yield Row(**saved)
 
 
-def _row(saved: dict) -> Row:
-    lists = {name: tuple(saved.get(name, ())) for name in _LISTS_OF_A_ROW}
-    return Row(**saved | lists)
+_LISTS_OF_A_ROW = {"fields", "options", "sidecars"}
 
 
-def convertible(rows: Iterable[Row]) -> list[Row]:
-    return [row for row in rows if row.reason is None]
+def load_manifest(run: Run) -> Manifest:
+    """All of them."""
+    return Manifest(tuple(load_rows(run)), load_header(run))
 
 
 @contextmanager
@@ -299,6 +311,18 @@ def alone(directory: Path, lock_name: str = "lock") -> Iterator[None]:
     with (directory / lock_name).open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
+
+
+@contextmanager
+def alone_if_nobody_is(directory: Path) -> Iterator[bool]:
+    """Have this directory for oneself, unless another process has; tells which."""
+    with (directory / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
 
 
 def count_attempt(run: Run) -> int:

@@ -83,6 +83,22 @@ class LastWord:
     attempt: int = 1
 
 
+@dataclass(frozen=True, slots=True)
+class MachineTime:
+    """What a node's job did on one machine.
+
+    Attributes:
+        succeeded: whether it ended there, and with status 0.
+        slot_seconds: for which the machine was taken.
+        bytes_moved: between it and the access point, S3 apart.
+    """
+
+    node: str
+    succeeded: bool
+    slot_seconds: float
+    bytes_moved: int
+
+
 def version() -> tuple[int, int, int]:
     """The version of this access point's schedd.
 
@@ -166,13 +182,46 @@ def last_words(log: Path) -> dict[str, LastWord]:
     """
     node_of: dict[int, str] = {}
     words: dict[str, LastWord] = {}
-    if not log.exists():
-        return words
-    with _explained(f"the log {log}"):
-        for event in htcondor2.JobEventLog(str(log)).events(stop_after=0):
-            _read_event(event, node_of, words)
-    attempts = Counter(node_of.values())
+    attempts: Counter[str] = Counter()
+    for event in _events(log):
+        if node := _submitted_node(event):
+            node_of[event.cluster] = node
+            words[node] = LastWord("idle")
+            attempts[node] += 1
+        elif node := node_of.get(event.cluster):
+            _read_event(event, node, words)
+            if node not in words:
+                # It ended well: of a million, most are to be forgotten soon.
+                del node_of[event.cluster], attempts[node]
     return {node: replace(word, attempt=attempts[node]) for node, word in words.items()}
+
+
+def machine_times(log: Path) -> Iterator[MachineTime]:
+    """What DAGMan's log of the nodes says of the machines that their jobs had.
+
+    A job that was never begun there, as since its input did not arrive, is not told.
+    """
+    kind = htcondor2.JobEventType
+    ends = (kind.JOB_TERMINATED, *_BACK_IN_QUEUE, kind.JOB_HELD, kind.JOB_ABORTED)
+    node_of: dict[int, str] = {}
+    began: dict[int, int] = {}
+    for event in _events(log):
+        if node := _submitted_node(event):
+            node_of[event.cluster] = node
+        elif event.type == kind.EXECUTE:
+            began[event.cluster] = event.timestamp
+        elif event.type in ends and event.cluster in began:
+            seconds = event.timestamp - began.pop(event.cluster)
+            ended_well = event.type == kind.JOB_TERMINATED and (
+                event.get("ReturnValue") == 0
+            )
+            moved = event.get("SentBytes", 0) + event.get("ReceivedBytes", 0)
+            yield MachineTime(
+                node_of.get(event.cluster, ""),
+                ended_well,
+                float(event.get("TimeSlotBusyUsage", seconds)),
+                int(moved),
+            )
 
 
 def removal(attribute: str, value: str, log: Path) -> str | None:
@@ -186,34 +235,45 @@ def removal(attribute: str, value: str, log: Path) -> str | None:
         for ad in _schedd().query(constraint, ["RemoveReason"]):
             return str(ad.get("RemoveReason", ""))
     reason = None
-    if log.exists():
-        with _explained(f"the log {log}"):
-            for event in htcondor2.JobEventLog(str(log)).events(stop_after=0):
-                if event.type == htcondor2.JobEventType.JOB_ABORTED:
-                    reason = str(event.get("Reason", ""))
+    for event in _events(log):
+        if event.type == htcondor2.JobEventType.JOB_ABORTED:
+            reason = str(event.get("Reason", ""))
     return reason
 
 
-def _read_event(event, node_of: dict[int, str], words: dict[str, LastWord]) -> None:
+_BACK_IN_QUEUE = (
+    htcondor2.JobEventType.JOB_EVICTED,
+    htcondor2.JobEventType.SHADOW_EXCEPTION,
+    htcondor2.JobEventType.JOB_RECONNECT_FAILED,
+)
+
+
+def _events(log: Path) -> Iterator[htcondor2.JobEvent]:
+    """The events of a log so far; none where there is no log yet."""
+    if log.exists():
+        with _explained(f"the log {log}"):
+            yield from htcondor2.JobEventLog(str(log)).events(stop_after=0)
+
+
+def _submitted_node(event: htcondor2.JobEvent) -> str | None:
+    """The node whose job was submitted, None of any other event."""
+    if event.type != htcondor2.JobEventType.SUBMIT:
+        return None
+    named = _NODE_IN_NOTES.search(str(event.get("LogNotes", "")))
+    return named[1] if named else None
+
+
+def _read_event(
+    event: htcondor2.JobEvent, node: str, words: dict[str, LastWord]
+) -> None:
     kind = htcondor2.JobEventType
-    if event.type == kind.SUBMIT:
-        if named := _NODE_IN_NOTES.search(str(event.get("LogNotes", ""))):
-            node_of[event.cluster] = named[1]
-            words[named[1]] = LastWord("idle")
-        return
-    node = node_of.get(event.cluster)
-    if node is None:
-        return
     last = words.get(node, LastWord("idle"))
     if event.type == kind.EXECUTE:
         words[node] = LastWord("running", starts=last.starts + 1)
     elif event.type == kind.JOB_HELD:
         reason = str(event.get("HoldReason", ""))
         words[node] = LastWord("held", reason, starts=last.starts)
-    elif event.type in (
-        *(kind.JOB_RELEASED, kind.JOB_EVICTED, kind.SHADOW_EXCEPTION),
-        kind.JOB_RECONNECT_FAILED,
-    ):
+    elif event.type in (kind.JOB_RELEASED, *_BACK_IN_QUEUE):
         words[node] = LastWord("idle", starts=last.starts)
     elif event.type == kind.JOB_ABORTED:
         words[node] = _removed(last, str(event.get("Reason", "")))

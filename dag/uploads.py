@@ -8,7 +8,7 @@ for the node to see. In the end post/uploads.py completes the upload or aborts i
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 
@@ -55,7 +55,7 @@ def limits(row: Row, largest: int) -> Limits:
 
 
 def open_all(
-    run: Run, pipeline: Pipeline, rows: list[Row], journal: Journal
+    run: Run, pipeline: Pipeline, rows: Sequence[Row], journal: Journal
 ) -> dict[int, Upload]:
     """Begin an upload for each row that may need one; by the rows' numbers.
 

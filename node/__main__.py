@@ -98,7 +98,12 @@ def _convert_in_place(image: Path, bands: int, options: Options, began: float) -
 
 
 def _write_result(file: Path, told: dict[str, Any], image: Path, began: float) -> None:
-    told |= {"image": image.name, "seconds": round(time.monotonic() - began, 3)}
+    took = os.times()
+    told |= {
+        "image": image.name,
+        "seconds": round(time.monotonic() - began, 3),
+        "cpu_seconds": round(took.user + took.system, 2),
+    }
     if retry := os.environ.get("COG_PIPELINE_RETRY"):
         # DAGMan counts from 0.
         told["attempt"] = int(retry) + 1

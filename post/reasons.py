@@ -1,7 +1,7 @@
 """The reason of a failed row, in one sentence a person can act on."""
 
+from dag.results import NodeResult
 from dag.schedd import LastWord
-from post.results import NodeResult
 
 # What a node's exit status says where its machine could not even write a result.
 # The table is docs/conversion.md's.
@@ -46,7 +46,7 @@ def why(
         how = f"its job was removed from the queue: {removal or last.reason}"
         return "removed", how + before
     if told:
-        return str(result.told.get("code", "unforeseen")), told
+        return result.code, told
     if result is not None:
         return "not-stored", missing
     if last and last.event == "exited":

@@ -1,26 +1,24 @@
 """Decide row by row, from what is in the output bucket, how a run ended."""
 
-import csv
-import io
 import json
 import re
 import shutil
-from collections.abc import Iterable
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 
 from bucket import BucketMissing, ObjectMissing, StoredObject
-from dag import run as runs, schedd
+from dag import results, run as runs, schedd
 from dag.errors import PipelineError
 from dag.files import write_atomically
 from dag.journal import Journal
-from dag.manifest import Manifest, Row, jpeg_key
+from dag.manifest import Row, jpeg_key
 from dag.pipeline import Pipeline
+from dag.results import NodeResult
 from dag.run import Run, node_name
 from dag.uploads import abort_all
-from post import results, uploads
+from post import csvs, uploads
 from post.reasons import why
-from post.results import NodeResult
 
 # Of an object that was put in one piece and not encrypted, S3 gives the MD5.
 _MD5 = re.compile(r"[0-9a-f]{32}")
@@ -43,18 +41,23 @@ class Outcome:
         return len(self.failed_rows)
 
 
-@dataclass(frozen=True)
-class Failure:
-    """A row that failed, with its reason.
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """How a row ended; one that failed has its reason.
 
     Attributes:
-        code: a name for programs: the node's own, or how its job ended.
+        code: of a failure, a name for programs: the node's own, or how its job
+            ended.
         attempt: how often its node was tried, None when it is not known.
     """
 
     row: Row
-    code: str
-    attempt: int | None
+    code: str = ""
+    attempt: int | None = None
+
+    @property
+    def ok(self) -> bool:
+        return self.row.reason is None
 
 
 class NodesStillThere(PipelineError):
@@ -96,19 +99,15 @@ def _decide(run: Run, pipeline: Pipeline, journal: Journal) -> None:
             f"{left} jobs of it are still leaving the queue; 'condor_q' shows them, "
             "and 'condor_rm -forcex' makes those go that do not"
         )
-    manifest = runs.load_rows(run)
-    told = {
-        row.number: result
-        for row in runs.convertible(manifest.rows)
-        if (result := results.read(run, row))
-    }
-    processed, failures = _judge(run, pipeline, manifest, told)
-    journal.note(_line(journal, failure) for failure in failures)
-    failed = [failure.row for failure in failures]
-    results.gather(run, told)
-    for file, rows in ((run.processed_file, processed), (run.failed_file, failed)):
-        write_atomically(file, _as_csv(manifest, rows) if rows else "")
-    outcome = Outcome(len(processed), tuple(row.number for row in failed))
+    results.gather(run, settled=True)
+    judge = _judge(run, pipeline)
+    journal.note(_line(journal, each) for each in judge() if not each.ok)
+    header = runs.load_header(run)
+    processed, failed = (
+        csvs.write(file, header, (each.row for each in judge() if each.ok is ok))
+        for file, ok in ((run.processed_file, True), (run.failed_file, False))
+    )
+    outcome = Outcome(len(processed), tuple(failed))
     write_atomically(run.outcome_file, json.dumps(asdict(outcome)) + "\n")
 
 
@@ -125,85 +124,98 @@ def _publish(run: Run, pipeline: Pipeline, outcome: Outcome, journal: Journal) -
     inputs.remove(run.processing_key)
 
 
-def _judge(
-    run: Run, pipeline: Pipeline, manifest: Manifest, told: dict[int, NodeResult]
-) -> tuple[list[Row], list[Failure]]:
-    """Part the rows into those processed and those failed."""
+def _judge(run: Run, pipeline: Pipeline) -> Callable[[], Iterator[Judgement]]:
+    """Look at all there is to see of a run.
+
+    Returns:
+        What tells, as often as it is called, of each row how it ended: one after
+        the other, since there may be a million.
+    """
     last_words = schedd.last_words(run.node_log)
     removal = schedd.removal(
         schedd.RUN_ATTRIBUTE, str(run.directory), run.dagman_job_log
     )
+    told = results.load(run)
     ended_well = {number for number in told if node_name(number) not in last_words}
     apart = uploads.complete(run, pipeline, told, ended_well)
-    stored = _stored_outputs(pipeline, runs.convertible(manifest.rows))
-    claimed = _claimed(run, pipeline)
-    processed, failed = [], []
-    for row in manifest.rows:
-        if row.reason is not None:
-            failed.append(Failure(row, "unusable", attempt=None))
-            continue
-        result, last = told.get(row.number), last_words.get(node_name(row.number))
-        missing = apart.get(row.number) or _what_is_missing(
-            row, pipeline, result, stored, claimed
-        )
-        if missing is None:
-            processed.append(row)
-            continue
-        code, reason = why(result, last, missing, removal)
-        attempt = last.attempt if last else result and result.told.get("attempt")
-        failed.append(Failure(row.failed(reason), code, attempt))
-    return processed, failed
+    wrong = _what_is_wrong(run, pipeline, told)
+
+    def judge() -> Iterator[Judgement]:
+        for row in runs.load_rows(run):
+            if row.reason is not None:
+                yield Judgement(row, "unusable")
+                continue
+            result, last = told.get(row.number), last_words.get(node_name(row.number))
+            missing = apart.get(row.number) or wrong.get(row.number)
+            if result and result.ok and missing is None:
+                yield Judgement(row)
+                continue
+            code, reason = why(result, last, missing or "", removal)
+            attempt = last.attempt if last else result and result.attempt
+            yield Judgement(row.failed(reason), code, attempt)
+
+    return judge
 
 
-def _line(journal: Journal, failure: Failure) -> str:
+def _line(journal: Journal, judgement: Judgement) -> str:
     return journal.line(
         "row-failed",
-        failure.row.reason,
+        judgement.row.reason,
         "warning",
-        row=failure.row.number,
-        attempt=failure.attempt,
-        code=failure.code,
+        row=judgement.row.number,
+        attempt=judgement.attempt,
+        code=judgement.code,
     )
 
 
-def _what_is_missing(
-    row: Row,
-    pipeline: Pipeline,
-    result: NodeResult | None,
-    stored: dict[str, StoredObject],
-    claimed: datetime,
+def _what_is_wrong(
+    run: Run, pipeline: Pipeline, told: Mapping[int, NodeResult]
+) -> dict[int, str]:
+    """Of rows whose nodes ended well, what keeps them from being processed."""
+    expected: dict[str, tuple[int, tuple[int, str]]] = {}
+    cogs = []
+    for row in runs.load_rows(run):
+        result = told.get(row.number)
+        if row.reason is None and result and result.ok:
+            cog = pipeline.output_prefix + row.key
+            cogs.append(cog)
+            expected[cog] = (row.number, result.cog)
+            expected[jpeg_key(cog)] = (row.number, result.jpeg)
+    claimed = _claimed(run, pipeline)
+    wrong = {}
+    for found in _stored_outputs(pipeline, cogs):
+        if found.key in expected:
+            row, made = expected.pop(found.key)
+            if complaint := _complaint(found, *made, claimed):
+                wrong[row] = complaint
+    for key, (row, _) in expected.items():
+        wrong[row] = f"its node ended well, but {key} is not in the output bucket"
+    return wrong
+
+
+def _complaint(
+    found: StoredObject, size: int, md5: str, claimed: datetime
 ) -> str | None:
-    """What keeps a row from being processed; None when both outputs are right."""
-    if result is None or not result.ok:
-        return "it was not converted"
-    for kind, key in _output_keys(row, pipeline).items():
-        size, md5 = result.files[kind]
-        found = stored.get(key)
-        if found is None:
-            return f"its node ended well, but {key} is not in the output bucket"
-        if found.size != size:
-            return (
-                f"{key} in the output bucket has {found.size} bytes, "
-                f"but its node made {size}"
-            )
-        same = _MD5.fullmatch(found.etag) and found.etag == md5
-        if not same and found.modified < claimed:
-            return f"{key} in the output bucket is older than this run"
+    """What is wrong with an output; None when it is what this run made."""
+    if found.size != size:
+        return (
+            f"{found.key} in the output bucket has {found.size} bytes, "
+            f"but its node made {size}"
+        )
+    same = _MD5.fullmatch(found.etag) and found.etag == md5
+    if not same and found.modified < claimed:
+        return f"{found.key} in the output bucket is older than this run"
     return None
 
 
-def _stored_outputs(pipeline: Pipeline, rows: list[Row]) -> dict[str, StoredObject]:
-    keys = [key for row in rows for key in _output_keys(row, pipeline).values()]
+def _stored_outputs(
+    pipeline: Pipeline, cogs: Collection[str]
+) -> Iterator[StoredObject]:
     try:
-        return pipeline.outputs().find(keys)
+        yield from pipeline.outputs().look_for(cogs, lambda cog: (jpeg_key(cog),))
     except BucketMissing:
         # Nothing is in a bucket that somebody deleted, and waiting brings none back.
-        return {}
-
-
-def _output_keys(row: Row, pipeline: Pipeline) -> dict[str, str]:
-    prefix = pipeline.output_prefix
-    return {"cog": prefix + row.key, "jpeg": prefix + jpeg_key(row.key)}
+        return
 
 
 def _claimed(run: Run, pipeline: Pipeline) -> datetime:
@@ -213,34 +225,6 @@ def _claimed(run: Run, pipeline: Pipeline) -> datetime:
     except ObjectMissing:
         began = datetime.strptime(run.timestamp, runs.TIMESTAMP)
         return began.replace(tzinfo=UTC)
-
-
-def _as_csv(manifest: Manifest, rows: Iterable[Row]) -> str:
-    """The rows as they were, failed ones with their reason as third column."""
-    text = io.StringIO()
-    rows = list(rows)
-    lines = [row.fields for row in rows]
-    header = manifest.header
-    if rows[0].reason is not None:
-        lines = [_with_reason(row.fields, row.reason, header) for row in rows]
-        header = header and _with_reason(header, "reason", header)
-    for fields in (header, *lines) if header else lines:
-        # By itself the module leaves a carriage return unquoted.
-        quoting = csv.QUOTE_ALL if "\r" in "".join(fields) else csv.QUOTE_MINIMAL
-        csv.writer(text, lineterminator="\n", quoting=quoting).writerow(fields)
-    return text.getvalue()
-
-
-def _with_reason(
-    fields: tuple[str, ...], reason: str, header: tuple[str, ...] | None
-) -> tuple[str, ...]:
-    """The fields with the reason as the third.
-
-    It replaces an earlier run's, where the header tells that there is one.
-    """
-    first_two = (*fields, "", "")[:2]
-    had_reason = header is not None and header[2:3] == ("reason",)
-    return (*first_two, reason, *fields[3 if had_reason else 2 :])
 
 
 def _tidy(run: Run, outcome: Outcome) -> None:

@@ -5,9 +5,9 @@ from collections.abc import Collection, Mapping
 from bucket import Bucket, BucketMissing, Refused, StoredPart, UploadMissing
 from dag import uploads
 from dag.pipeline import Pipeline
+from dag.results import NodeResult
 from dag.run import Run
 from dag.uploads import Upload
-from post.results import NodeResult
 
 
 def complete(

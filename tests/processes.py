@@ -4,6 +4,7 @@ import contextlib
 import os
 import signal
 import subprocess
+import time
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -37,9 +38,25 @@ def kill(pool: PersonalPool, name: str) -> None:
 
 
 def kill_all(pids: Iterable[int]) -> None:
-    for pid in pids:
+    """Kill all, in this order, and wait until none of them runs.
+
+    Where the machine is busy a killed process is seen for a while yet, and whoever
+    asks whether the pool runs would hear that it does.
+    """
+    killed = list(pids)
+    for pid in killed:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
+    while any(_runs(pid) for pid in killed):
+        time.sleep(0.05)
+
+
+def _runs(pid: int) -> bool:
+    try:
+        # A zombie has no command line.
+        return bool(Path(f"/proc/{pid}/cmdline").read_bytes())
+    except (FileNotFoundError, ProcessLookupError):
+        return False
 
 
 def kill_machines(pool: PersonalPool) -> None:

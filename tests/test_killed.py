@@ -40,14 +40,15 @@ STEPS_OF_POLL = [
 ]
 STEPS_OF_RECONCILE = [
     "file attempts",
-    "file results.jsonl",
+    "unlink row1.json",
+    "unlink row1.log",
+    "unlink row2.json",
     "file processed.csv",
     "file failed.csv",
     "file outcome.json",
     "put batch-processed-",
     "put batch-failed-",
     "delete batch-processing-",
-    "unlink row1.log",
     "file done.json",
 ]
 

@@ -10,7 +10,8 @@ from hypothesis import given, strategies
 
 from bucket import StoredObject
 from dag.errors import NotAManifest
-from dag.manifest import jpeg_key, parse, resolve, sandbox_name
+from dag.images import resolve
+from dag.manifest import jpeg_key, parse, sandbox_name
 
 
 def keys_and_bands(content: bytes) -> list[tuple[str, int]]:
@@ -65,10 +66,10 @@ def test_rows_keep_the_number_of_their_line():
     ],
 )
 def test_the_buckets_name_may_stand_before_the_key(written: str, meant: str):
-    stored = {
-        key: StoredObject(key, 7, "", datetime.now(UTC))
+    stored = [
+        StoredObject(key, 7, "", datetime.now(UTC))
         for key in ("x/a.tif", "maps/own.tif")
-    }
+    ]
     manifest = parse(f"{written},1\n".encode())
     (row,) = resolve(manifest, "maps", stored).rows
     assert (row.key, row.size, row.reason) == (meant, 7, None)

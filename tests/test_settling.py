@@ -53,7 +53,7 @@ class Begun:
 
     @property
     def rows(self) -> list[Row]:
-        return list(runs.load_rows(self.run).rows)
+        return list(runs.load_rows(self.run))
 
     @property
     def upload(self) -> str:
