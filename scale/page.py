@@ -84,7 +84,7 @@ def text(measured: Sequence[Measured], idle: Idle | None, chart: str) -> str:
 
 
 def _by_rows(measured: Sequence[Measured]) -> Iterable[tuple[str, ...]]:
-    fits = growths(list(measured))
+    fits = growths(measured)
     for quantity in QUANTITIES:
         values = (_figure(quantity.of(one)) for one in measured)
         growth = fits.get(quantity)
@@ -101,6 +101,7 @@ def _costs(measured: Sequence[Measured], idle: Idle | None) -> dict[str, Cost]:
     found = {}
     for one in measured:
         found[f"poll, {one.rows:,} rows"] = one.poll
+        found[f"poll that gathers results, {one.rows:,} rows"] = one.gathering
         found[f"reconcile, {one.rows:,} rows"] = one.reconcile
     if idle:
         found[f"idle poll, {idle.objects:,} objects, prefix"] = idle.beside

@@ -38,6 +38,7 @@ class Measured:
     """What a run of so many rows cost.
 
     Attributes:
+        gathering: of a poll when nine tenths of the nodes have ended.
         filling: objects a second that were put into the buckets.
         dagman: MiB, the most that DAGMan had resident when it had read its DAG.
         dag: bytes of the DAG file.
@@ -49,6 +50,7 @@ class Measured:
     rows: int
     filling: float
     poll: Cost
+    gathering: Cost
     reconcile: Cost
     dagman: float
     dag: int
@@ -66,8 +68,8 @@ def measure(
     """Run a manifest of so many rows, but for the nodes, in a new folder.
 
     A personal pool is to be known by the environment. DAGMan reads the DAG and
-    submits jobs that no machine takes; then it is stopped, and what the nodes would
-    have left is written.
+    submits jobs that no machine takes; then what the nodes would have left is
+    written, with a poll when most have ended, and DAGMan is stopped.
 
     Args:
         signing: who signs transfers, one of ``SIGNINGS``.
@@ -85,9 +87,14 @@ def measure(
     _upload_manifest(maps, place, rows)
     poll = cost(_command("poll", pipeline.file), place, server)
     (run,) = runs.all_runs(pipeline)
+    # Since the last poll, a tenth of all have ended.
+    ungathered = rows // 10
     dagman = _memory_of_dagman(run)
+    generate.end_nodes(run, generate.all_rows(rows)[:-ungathered])
+    gathering = cost(_command("poll", pipeline.file), place, server)
+    generate.end_nodes(run, generate.all_rows(rows)[-ungathered:])
     _stop_dagman(run)
-    generate.end_nodes(run, rows)
+    generate.log_nodes(run, rows)
     began = time.monotonic()
     made = fill(server, cogs.name, generate.outputs(rows))
     filling += time.monotonic() - began
@@ -98,6 +105,7 @@ def measure(
         rows,
         (there + made) / filling,
         poll,
+        gathering,
         reconcile,
         dagman,
         run.dag_file.stat().st_size,
