@@ -1,12 +1,16 @@
 """The only module that speaks to HTCondor (by its bindings, ``htcondor2``)."""
 
+import itertools
+import multiprocessing
 import re
 import warnings
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 with warnings.catch_warnings():
     # A machine without HTCondor: said in better words when it is spoken to.
@@ -30,6 +34,12 @@ _REFUSALS = (
     LookupError,
     ValueError,
 )
+_FACTS = (
+    *("LogNotes", "HoldReason", "Reason"),
+    *("TerminatedNormally", "TerminatedBySignal", "ReturnValue"),
+    *("SentBytes", "ReceivedBytes", "TimeSlotBusyUsage"),
+)
+_EVENTS_A_PROCESS = 10_000
 # What DAGMan notes of a node's job when it submits it, to 24 and since 25.
 _NODE_IN_NOTES = re.compile(r"DAG(?: Node: |NodeName = \")(\w+)")
 # https://htcondor.readthedocs.io/en/latest/classad-attributes/job-classad-attributes.html
@@ -97,6 +107,16 @@ class MachineTime:
     succeeded: bool
     slot_seconds: float
     bytes_moved: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Event:
+    """What is needed of an event in a log; ``time`` in seconds since 1970."""
+
+    type: int
+    cluster: int
+    time: float
+    facts: dict[str, Any]
 
 
 def version() -> tuple[int, int, int]:
@@ -209,18 +229,20 @@ def machine_times(log: Path) -> Iterator[MachineTime]:
         if node := _submitted_node(event):
             node_of[event.cluster] = node
         elif event.type == kind.EXECUTE:
-            began[event.cluster] = event.timestamp
+            began[event.cluster] = event.time
         elif event.type in ends and event.cluster in began:
-            seconds = event.timestamp - began.pop(event.cluster)
+            seconds = event.time - began.pop(event.cluster)
             ended_well = event.type == kind.JOB_TERMINATED and (
-                event.get("ReturnValue") == 0
+                event.facts.get("ReturnValue") == 0
             )
-            moved = event.get("SentBytes", 0) + event.get("ReceivedBytes", 0)
+            sent, received = (
+                int(event.facts.get(name, 0)) for name in ("SentBytes", "ReceivedBytes")
+            )
             yield MachineTime(
                 node_of.get(event.cluster, ""),
                 ended_well,
-                float(event.get("TimeSlotBusyUsage", seconds)),
-                int(moved),
+                float(event.facts.get("TimeSlotBusyUsage", seconds)),
+                sent + received,
             )
 
 
@@ -237,7 +259,7 @@ def removal(attribute: str, value: str, log: Path) -> str | None:
     reason = None
     for event in _events(log):
         if event.type == htcondor2.JobEventType.JOB_ABORTED:
-            reason = str(event.get("Reason", ""))
+            reason = str(event.facts.get("Reason", ""))
     return reason
 
 
@@ -248,41 +270,69 @@ _BACK_IN_QUEUE = (
 )
 
 
-def _events(log: Path) -> Iterator[htcondor2.JobEvent]:
-    """The events of a log so far; none where there is no log yet."""
-    if log.exists():
-        with _explained(f"the log {log}"):
-            yield from htcondor2.JobEventLog(str(log)).events(stop_after=0)
+def _events(log: Path) -> Iterator[_Event]:
+    """The events of a log so far; none where there is no log yet.
+
+    The bindings (23.10 at least) never give back what an event takes, 3 KB, and a
+    large run has millions: but for the first, processes of their own read some each.
+    """
+    if not log.exists():
+        return
+    with _explained(f"the log {log}"):
+        rest, most = htcondor2.JobEventLog(str(log)), _EVENTS_A_PROCESS
+        events, rest = _read_some(rest, most)
+        yield from events
+        if len(events) < most:
+            return
+        processes = multiprocessing.get_context("forkserver")
+        with processes.Pool(1, maxtasksperchild=1) as reader:
+            while events:
+                events, rest = reader.apply(_read_some, (rest, most))
+                yield from events
 
 
-def _submitted_node(event: htcondor2.JobEvent) -> str | None:
+def _read_some(
+    log: htcondor2.JobEventLog, most: int
+) -> tuple[list[_Event], htcondor2.JobEventLog]:
+    """So many events, or as many as there are; and the log from there on."""
+    events = [
+        _Event(
+            event.type,
+            event.cluster,
+            datetime.fromisoformat(event["EventTime"]).timestamp(),
+            {name: event[name] for name in _FACTS if name in event},
+        )
+        for event in itertools.islice(log.events(stop_after=0), most)
+    ]
+    return events, log
+
+
+def _submitted_node(event: _Event) -> str | None:
     """The node whose job was submitted, None of any other event."""
     if event.type != htcondor2.JobEventType.SUBMIT:
         return None
-    named = _NODE_IN_NOTES.search(str(event.get("LogNotes", "")))
+    named = _NODE_IN_NOTES.search(str(event.facts.get("LogNotes", "")))
     return named[1] if named else None
 
 
-def _read_event(
-    event: htcondor2.JobEvent, node: str, words: dict[str, LastWord]
-) -> None:
+def _read_event(event: _Event, node: str, words: dict[str, LastWord]) -> None:
     kind = htcondor2.JobEventType
     last = words.get(node, LastWord("idle"))
     if event.type == kind.EXECUTE:
         words[node] = LastWord("running", starts=last.starts + 1)
     elif event.type == kind.JOB_HELD:
-        reason = str(event.get("HoldReason", ""))
+        reason = str(event.facts.get("HoldReason", ""))
         words[node] = LastWord("held", reason, starts=last.starts)
     elif event.type in (kind.JOB_RELEASED, *_BACK_IN_QUEUE):
         words[node] = LastWord("idle", starts=last.starts)
     elif event.type == kind.JOB_ABORTED:
-        words[node] = _removed(last, str(event.get("Reason", "")))
+        words[node] = _removed(last, str(event.facts.get("Reason", "")))
     elif event.type == kind.JOB_TERMINATED:
-        if not event.get("TerminatedNormally", False):
-            signal = event.get("TerminatedBySignal", "?")
+        if not event.facts.get("TerminatedNormally", False):
+            signal = event.facts.get("TerminatedBySignal", "?")
             words[node] = LastWord("killed", f"signal {signal}")
-        elif event.get("ReturnValue", 0) != 0:
-            words[node] = LastWord("exited", str(event["ReturnValue"]))
+        elif event.facts.get("ReturnValue", 0) != 0:
+            words[node] = LastWord("exited", str(event.facts["ReturnValue"]))
         else:
             words.pop(node, None)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from dag import run as runs
+from dag import run as runs, schedd
 from post.cost import cost
 from tests.conftest import PROJECT, Archive, wait_for
 
@@ -40,7 +40,9 @@ def run(archive: Archive) -> runs.Run:
     return begun
 
 
-def test_a_run_says_what_it_cost(archive: Archive, run: runs.Run):
+def test_a_run_says_what_it_cost(
+    archive: Archive, run: runs.Run, monkeypatch: pytest.MonkeyPatch
+):
     # A poll that finds the results gathers them: the rest is told by the log.
     archive.poll()
     told = cost(run)
@@ -64,6 +66,10 @@ def test_a_run_says_what_it_cost(archive: Archive, run: runs.Run):
     assert told.cpu_seconds > 0
     assert 0 < told.conversion_seconds < told.slot_seconds
     assert told.access_point_bytes > 0
+    # The log of a large run is read by several processes, one after the other.
+    for most in (1, 2, 7):
+        monkeypatch.setattr(schedd, "_EVENTS_A_PROCESS", most)
+        assert cost(run) == told
     assert _printed(run.directory, "--json") == json.dumps(vars(told), indent=2) + "\n"
     assert "3 rows, 2 processed, 1 failed" in _printed(run.directory)
     assert "of them retries" in _printed(run.directory)
