@@ -32,8 +32,8 @@ class Cost:
 
     Attributes:
         seconds: from its start to its end.
-        cpu: seconds, user's and system's, its children's included.
-        memory: MiB, the most that it, or one of its children, had resident.
+        cpu: seconds, user's and system's, with those of all it started.
+        memory: MiB, the most that it, or one that it started, had resident.
         requests: what the S3 server answered meanwhile, to anyone, by operation.
             GET stands for HEAD and for a bucket's location as well.
     """
