@@ -3,9 +3,10 @@
 import argparse
 import os
 import shutil
+import signal
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -14,8 +15,9 @@ from rich.console import Console
 from dag import schedd
 from pool import personal
 from pool.errors import PoolError
-from scale import idle, page, run
+from scale import chart, idle, page, run
 from scale.fill import NotFilled, server_beside
+from scale.idle import Idle
 from scale.measure import CommandFailed
 from scale.quantities import growths, is_defect
 from scale.run import Measured, Wrong
@@ -32,6 +34,10 @@ console = Console(highlight=False)
 
 def main() -> int:
     options = _options()
+    # Whoever starts this in the background has Ctrl-C ignored; and whatever ends it,
+    # the pool and the server end, too.
+    for ending in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(ending, signal.default_int_handler)
     try:
         return _run(options)
     except KeyboardInterrupt:
@@ -43,31 +49,39 @@ def main() -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
+    looked, measured = None, []
     # Not the system's temporary directory, which may be in memory.
     with (
         tempfile.TemporaryDirectory(dir=run.PROJECT, prefix=".scale-") as folder,
         running(Path(folder)) as server,
     ):
-        measured = list(_measure(server, Path(folder), options.rows, options.signing))
-        looked = None
         # To look, nothing is signed for the nodes.
         if options.signing == "auto":
             objects = options.idle_objects
             with console.status(f"idle polls of {objects:,} objects"):
                 looked = idle.measure(server, Path(folder, "idle"), objects)
-    drawing = PAGE.with_name(CHARTS[options.signing])
-    text = page.text(measured, looked, drawing.name)
-    PAGE.write_text(page.insert(PAGE.read_text(), options.signing, text))
-    # Only here: it is large, and nothing is measured any more.
-    from scale import chart
-
-    drawing.write_text(chart.draw(measured))
+        for rows in sizes(options.rows):
+            place = Path(folder, f"run-{rows}")
+            with console.status(f"a run of {rows:,} rows"):
+                measured.append(run.measure(server, place, rows, options.signing))
+            shutil.rmtree(place)
+            # After each: the largest take an hour, and may fail.
+            text = _write(measured, looked, options.signing)
+            console.print(f"Measured {rows:,} rows.")
     console.print(text, markup=False, soft_wrap=True)
     console.print(f"Written to {PAGE.relative_to(run.PROJECT)} and its chart.")
     missed = [check for check in page.everything(measured, looked) if not check.met]
     fits = growths(measured).items()
     too_fast = [quantity for quantity, growth in fits if is_defect(quantity, growth)]
     return 1 if missed or too_fast else 0
+
+
+def _write(measured: Sequence[Measured], looked: Idle | None, signing: str) -> str:
+    drawing = PAGE.with_name(CHARTS[signing])
+    text = page.text(measured, looked, drawing.name)
+    PAGE.write_text(page.insert(PAGE.read_text(), signing, text))
+    drawing.write_text(chart.draw(measured))
+    return text
 
 
 def _options() -> argparse.Namespace:
@@ -84,21 +98,6 @@ def _options() -> argparse.Namespace:
     if free < needed:
         parser.error(f"{free} GiB are free here, and {needed} are needed: make room")
     return options
-
-
-def _measure(
-    server: SeaweedFS, place: Path, most: int, signing: str
-) -> Iterator[Measured]:
-    for rows in sizes(most):
-        folder = place / f"run-{rows}"
-        with console.status(f"a run of {rows:,} rows"):
-            measured = run.measure(server, folder, rows, signing)
-        shutil.rmtree(folder)
-        console.print(
-            f"{rows:,} rows: poll {measured.poll.seconds:.1f} s, "
-            f"reconcile {measured.reconcile.seconds:.1f} s"
-        )
-        yield measured
 
 
 def sizes(most: int) -> Iterator[int]:

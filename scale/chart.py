@@ -8,8 +8,12 @@ from matplotlib.figure import Figure
 from scale.quantities import BOUNDS, QUANTITIES, Quantity
 from scale.run import Measured
 
-_COLOURS = {"poll": "#0b6e4f", "reconcile": "#c46200", "DAGMan": "#7f7f7f"}
-_MARKERS = {"poll": "o", "reconcile": "^", "DAGMan": "s"}
+_LOOKS = {
+    "poll": ("#0b6e4f", "o"),
+    "gathering": ("#5e4fa2", "v"),
+    "reconcile": ("#c46200", "^"),
+    "DAGMan": ("#7f7f7f", "s"),
+}
 _AXES = {"seconds": "seconds", "memory": "memory, MiB", "requests": "S3 requests"}
 
 
@@ -33,7 +37,7 @@ def draw(measured: Sequence[Measured]) -> str:
 
 
 def _draw(axes, quantity: Quantity, measured: Sequence[Measured]) -> None:
-    colour, marker = _COLOURS[quantity.step], _MARKERS[quantity.step]
+    colour, marker = _LOOKS[quantity.step]
     rows = [one.rows for one in measured]
     values = [quantity.of(one) for one in measured]
     axes.plot(rows, values, color=colour, marker=marker, label=quantity.step)

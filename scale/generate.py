@@ -7,7 +7,7 @@ would have: it was copied from rows that HTCondor 23.9.6 really converted.
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import Enum
@@ -88,8 +88,12 @@ class Frame:
         return hashlib.md5(text, usedforsecurity=False).digest()
 
 
+def all_rows(rows: int) -> range:
+    return range(1, rows + 1)
+
+
 def frames(rows: int) -> Iterator[Frame]:
-    return map(Frame, range(1, rows + 1))
+    return map(Frame, all_rows(rows))
 
 
 def expected(rows: int) -> dict[Fate, int]:
@@ -126,29 +130,28 @@ def outputs(rows: int) -> Iterator[Entry]:
             yield each.jpeg
 
 
-def _with_nodes(rows: int) -> Iterator[Frame]:
-    return (each for each in frames(rows) if each.fate not in _WITHOUT_NODE)
+def _with_nodes(rows: range) -> Iterator[Frame]:
+    return (each for each in map(Frame, rows) if each.fate not in _WITHOUT_NODE)
 
 
 def _converted(rows: int) -> Iterator[Frame]:
-    nodes = _with_nodes(rows)
+    nodes = _with_nodes(all_rows(rows))
     return (each for each in nodes if each.fate is not Fate.UNREADABLE)
 
 
-def end_nodes(run: Run, rows: int) -> None:
-    """Write what the nodes of a run leave on the access point."""
-    write_results(run, _with_nodes(rows))
+def end_nodes(run: Run, rows: range) -> None:
+    """Write what the nodes of these rows leave on the access point as they end."""
     for each in _with_nodes(rows):
-        (run.logs_directory / f"{node_name(each.number)}.log").write_text(_said(each))
+        name = node_name(each.number)
+        result = json.dumps(told(each), indent=2) + "\n"
+        (run.results_directory / f"{name}.json").write_text(result)
+        (run.logs_directory / f"{name}.log").write_text(_said(each))
+
+
+def log_nodes(run: Run, rows: int) -> None:
+    """Write what HTCondor tells of the nodes of all rows."""
     with run.node_log.open("w") as log:
-        log.writelines(map(_events, _with_nodes(rows)))
-
-
-def write_results(run: Run, ended: Iterable[Frame]) -> None:
-    """Write what each node told, where and as reconcile looks for it."""
-    for each in ended:
-        file = run.results_directory / f"{node_name(each.number)}.json"
-        file.write_text(json.dumps(told(each), indent=2) + "\n")
+        log.writelines(map(_events, _with_nodes(all_rows(rows))))
 
 
 def told(frame: Frame) -> dict:
@@ -162,6 +165,7 @@ def told(frame: Frame) -> dict:
             "supported file format",
             "image": name,
             "seconds": 0.031,
+            "cpu_seconds": 0.294,
             "attempt": 1,
         }
     west, north = 300_000.0 + 3072 * (frame.number % 1000), 4_800_000.0
@@ -184,6 +188,7 @@ def told(frame: Frame) -> dict:
         "cog": _file(frame.cog),
         "image": name,
         "seconds": 2.913,
+        "cpu_seconds": 2.854,
         "attempt": 1,
     }
 

@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 import tempfile
+import time
 import urllib.request
 from collections import Counter
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ _USAGE = Path(__file__).with_name("usage.py")
 _COUNTER = re.compile(
     r'^SeaweedFS_s3_request_total\{.*type="(\w+)"\} ([\d.e+]+)$', re.MULTILINE
 )
+_IN_FLIGHT = re.compile(r"^SeaweedFS_s3_in_flight_requests\{.*\} (\S+)$", re.MULTILINE)
 _HIGHEST = re.compile(r"^VmHWM:\s+(\d+) kB$", re.MULTILINE)
 
 
@@ -30,8 +32,8 @@ class Cost:
 
     Attributes:
         seconds: from its start to its end.
-        cpu: seconds, user's and system's, its children's included.
-        memory: MiB, the most that it, or one of its children, had resident.
+        cpu: seconds, user's and system's, with those of all it started.
+        memory: MiB, the most that it, or one that it started, had resident.
         requests: what the S3 server answered meanwhile, to anyone, by operation.
             GET stands for HEAD and for a bucket's location as well.
     """
@@ -50,6 +52,8 @@ def cost(command: list[str], directory: Path, server: SeaweedFS) -> Cost:
     """
     with tempfile.TemporaryDirectory() as scratch:
         told, output = Path(scratch, "told"), Path(scratch, "output")
+        # What was written before is not to be waited for by the command.
+        os.sync()
         before = requests(server)
         subprocess.run(
             [sys.executable, "-I", "-S", _USAGE, told, output, *command],
@@ -67,13 +71,19 @@ def cost(command: list[str], directory: Path, server: SeaweedFS) -> Cost:
 
 def requests(server: SeaweedFS) -> Counter[str]:
     """How many requests the server has answered by S3, by operation."""
-    url = f"http://127.0.0.1:{server.ports['metricsPort']}/metrics"
-    with urllib.request.urlopen(url) as answer:
-        metrics = answer.read().decode()
+    # Each is counted only after its answer.
+    while any(map(float, _IN_FLIGHT.findall(_metrics(server)))):
+        time.sleep(0.01)
     counted: Counter[str] = Counter()
-    for operation, count in _COUNTER.findall(metrics):
+    for operation, count in _COUNTER.findall(_metrics(server)):
         counted[operation] += int(float(count))
     return counted
+
+
+def _metrics(server: SeaweedFS) -> str:
+    url = f"http://127.0.0.1:{server.ports['metricsPort']}/metrics"
+    with urllib.request.urlopen(url) as answer:
+        return answer.read().decode()
 
 
 def most_memory(pid: int) -> float:

@@ -18,6 +18,13 @@ from scale.quantities import (
 )
 from scale.run import Measured
 
+_OPERATIONS = {
+    "LIST": "LIST",
+    "GET": "GET, HEAD",
+    "PUT": "PUT",
+    "POST": "POST",
+    "DELETE": "DELETE",
+}
 _BEGIN, _END = "<!-- SIGNING={} writes from here -->", "<!-- to here -->"
 
 
@@ -64,14 +71,11 @@ def text(measured: Sequence[Measured], idle: Idle | None, chart: str) -> str:
         "",
         f"![Seconds, memory and requests over rows]({chart})",
         "",
-        "### What was asked of S3",
+        "### Each command, and what it asked of S3",
         "",
         *_table(
-            ("", "LIST", "GET, HEAD", "PUT", "POST", "DELETE"),
-            (
-                (what, *_by_operation(cost))
-                for what, cost in _costs(measured, idle).items()
-            ),
+            ("", "seconds", "CPU s", "MiB", *_OPERATIONS.values()),
+            ((what, *_of(cost)) for what, cost in _costs(measured, idle).items()),
         ),
         "",
         *_machine(),
@@ -80,7 +84,7 @@ def text(measured: Sequence[Measured], idle: Idle | None, chart: str) -> str:
 
 
 def _by_rows(measured: Sequence[Measured]) -> Iterable[tuple[str, ...]]:
-    fits = growths(list(measured))
+    fits = growths(measured)
     for quantity in QUANTITIES:
         values = (_figure(quantity.of(one)) for one in measured)
         growth = fits.get(quantity)
@@ -97,6 +101,7 @@ def _costs(measured: Sequence[Measured], idle: Idle | None) -> dict[str, Cost]:
     found = {}
     for one in measured:
         found[f"poll, {one.rows:,} rows"] = one.poll
+        found[f"poll that gathers results, {one.rows:,} rows"] = one.gathering
         found[f"reconcile, {one.rows:,} rows"] = one.reconcile
     if idle:
         found[f"idle poll, {idle.objects:,} objects, prefix"] = idle.beside
@@ -104,9 +109,10 @@ def _costs(measured: Sequence[Measured], idle: Idle | None) -> dict[str, Cost]:
     return found
 
 
-def _by_operation(cost: Cost) -> Iterable[str]:
-    operations = ("LIST", "GET", "PUT", "POST", "DELETE")
-    return (str(cost.requests[operation]) for operation in operations)
+def _of(cost: Cost) -> Iterable[str]:
+    yield from map(_figure, (cost.seconds, cost.cpu, cost.memory))
+    for operation in _OPERATIONS:
+        yield str(cost.requests[operation])
 
 
 def _machine() -> list[str]:
@@ -123,6 +129,8 @@ def _machine() -> list[str]:
                 f"{platform.machine()}, Linux {platform.release()}, "
                 f"{os.cpu_count()} processors, which the S3 server shares",
             ),
+            # Of its own load, the measurement makes 1 to 2.
+            ("load, of 15 minutes", f"{os.getloadavg()[2]:.1f}"),
         ),
     )
 

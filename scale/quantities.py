@@ -1,6 +1,6 @@
 """What is measured of a run, and how much of it is allowed."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from scale.growth import Growth, fit
@@ -37,6 +37,8 @@ QUANTITIES = (
     Quantity("poll", "CPU seconds", lambda one: one.poll.cpu),
     Quantity("poll", "memory", lambda one: one.poll.memory),
     Quantity("poll", "requests", lambda one: one.poll.requests.total()),
+    Quantity("gathering", "CPU seconds", lambda one: one.gathering.cpu),
+    Quantity("gathering", "memory", lambda one: one.gathering.memory),
     Quantity("reconcile", "seconds", lambda one: one.reconcile.seconds, judged=False),
     Quantity("reconcile", "CPU seconds", lambda one: one.reconcile.cpu),
     Quantity("reconcile", "memory", lambda one: one.reconcile.memory),
@@ -107,7 +109,7 @@ def idle_checks(idle: Idle) -> list[Check]:
     ]
 
 
-def growths(measured: list[Measured]) -> dict[Quantity, Growth]:
+def growths(measured: Sequence[Measured]) -> dict[Quantity, Growth]:
     """How each quantity grows, where it was measured often enough to tell."""
     fits = {
         quantity: fit({one.rows: quantity.of(one) for one in measured})

@@ -27,7 +27,6 @@ MANIFESTS = "manifests/"
 _PATIENCE_SECONDS = 3600
 _PID = re.compile(r"\*\* PID = (\d+)")
 _SUBMITTED = re.compile(r"Just submitted \d+ job")
-_LOGS = "logs"
 
 
 class Wrong(Exception):
@@ -39,6 +38,7 @@ class Measured:
     """What a run of so many rows cost.
 
     Attributes:
+        gathering: of a poll when nine tenths of the nodes have ended.
         filling: objects a second that were put into the buckets.
         dagman: MiB, the most that DAGMan had resident when it had read its DAG.
         dag: bytes of the DAG file.
@@ -50,6 +50,7 @@ class Measured:
     rows: int
     filling: float
     poll: Cost
+    gathering: Cost
     reconcile: Cost
     dagman: float
     dag: int
@@ -67,8 +68,8 @@ def measure(
     """Run a manifest of so many rows, but for the nodes, in a new folder.
 
     A personal pool is to be known by the environment. DAGMan reads the DAG and
-    submits jobs that no machine takes; then it is stopped, and what the nodes would
-    have left is written.
+    submits jobs that no machine takes; then what the nodes would have left is
+    written, with a poll when most have ended, and DAGMan is stopped.
 
     Args:
         signing: who signs transfers, one of ``SIGNINGS``.
@@ -86,9 +87,14 @@ def measure(
     _upload_manifest(maps, place, rows)
     poll = cost(_command("poll", pipeline.file), place, server)
     (run,) = runs.all_runs(pipeline)
+    # Since the last poll, a tenth of all have ended.
+    ungathered = rows // 10
     dagman = _memory_of_dagman(run)
+    generate.end_nodes(run, generate.all_rows(rows)[:-ungathered])
+    gathering = cost(_command("poll", pipeline.file), place, server)
+    generate.end_nodes(run, generate.all_rows(rows)[-ungathered:])
     _stop_dagman(run)
-    generate.end_nodes(run, rows)
+    generate.log_nodes(run, rows)
     began = time.monotonic()
     made = fill(server, cogs.name, generate.outputs(rows))
     filling += time.monotonic() - began
@@ -99,11 +105,12 @@ def measure(
         rows,
         (there + made) / filling,
         poll,
+        gathering,
         reconcile,
         dagman,
         run.dag_file.stat().st_size,
         there + made,
-        sum(path.parent.name != _LOGS for path in files),
+        sum(path.parent != run.logs_directory for path in files),
     )
 
 
@@ -142,9 +149,17 @@ def _upload_manifest(maps: Bucket, place: Path, rows: int) -> None:
 
 def _memory_of_dagman(run: Run) -> float:
     """Wait until DAGMan has submitted jobs, then look at its memory."""
-    log = run.dagman_log
-    _wait_for(lambda: log.exists() and _SUBMITTED.search(log.read_text()), "DAGMan")
-    return most_memory(int(_PID.search(log.read_text())[1]))
+
+    def said() -> str:
+        return run.dagman_log.read_text() if run.dagman_log.exists() else ""
+
+    def has_submitted() -> bool:
+        if not schedd.find(schedd.RUN_ATTRIBUTE, str(run.directory)):
+            raise Wrong(f"DAGMan ended before it submitted anything:\n{said()[-2000:]}")
+        return _SUBMITTED.search(said()) is not None
+
+    _wait_for(has_submitted, "DAGMan's first job")
+    return most_memory(int(_PID.search(said())[1]))
 
 
 def _stop_dagman(run: Run) -> None:

@@ -155,6 +155,18 @@ def test_a_command_s_own_memory_and_seconds_are_told(server: SeaweedFS, tmp_path
     assert used.requests.total() == 0
 
 
+def test_what_a_command_leaves_behind_is_told_as_well(
+    server: SeaweedFS, tmp_path: Path
+):
+    used = cost(
+        ["/bin/sh", "-c", "python3 -c 'held = bytearray(200 << 20)' & exit 0"],
+        tmp_path,
+        server,
+    )
+
+    assert used.memory > 200
+
+
 def test_a_command_that_fails_is_not_measured(server: SeaweedFS, tmp_path: Path):
     with pytest.raises(CommandFailed, match="no such luck"):
         cost(["/bin/sh", "-c", "echo no such luck; exit 3"], tmp_path, server)
