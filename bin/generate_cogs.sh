@@ -64,6 +64,9 @@ if [ $status -gt 128 ]; then
     esac
 fi
 [ -s result.json ] && exit $status
+# Python's own status, of a disk on which its log had no room either, says nothing.
+{ echo >.probe; } 2>/dev/null || status=74
+rm -f .probe
 case $status in
 74) fail 74 out-of-disk "the disk of its machine is full, without room even for a longer reason" ;;
 *) fail $status unforeseen "it ended with status $status and no reason: its log may have one" ;;
