@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -108,8 +109,11 @@ def configure(server: S3Server, openssl: Path) -> None:
         _make_certificates(server, openssl)
 
 
-def start(server: S3Server) -> None:
+def start(server: S3Server, prefix: Sequence[str] = ()) -> None:
     """Start the server and wait until it answers.
+
+    Args:
+        prefix: what to write before the command that runs it.
 
     Raises:
         PoolError: it does not answer; the message names the log.
@@ -126,6 +130,7 @@ def start(server: S3Server) -> None:
     }
     process.start(
         [
+            *prefix,
             str(program_of_environment("rclone")),
             *("serve", "s3", str(server.buckets)),
             *("--addr", server.endpoint),

@@ -10,6 +10,8 @@ from pathlib import Path
 from types import MappingProxyType
 
 _BOOT = Path(__file__).with_name("boot.sh")
+# Before a command: however the tests end, it does with them.
+ENDS_WITH_TESTS = ("setpriv", "--pdeathsig", "KILL", "--")
 _NAMESPACES = ("--net", "--mount", "--uts", "--ipc", "--pid")
 _DEVICES = ("null", "zero", "full", "random", "urandom")
 # Of /etc, what programs want that says nothing of the machine.
@@ -103,8 +105,7 @@ class Host:
         with log.open("a") as errors:
             self._unshare = subprocess.Popen(
                 [
-                    # However the tests end, the host does with them.
-                    *("setpriv", "--pdeathsig", "KILL", "--"),
+                    *ENDS_WITH_TESTS,
                     *("unshare", *_NAMESPACES, "--fork", "--kill-child", "--"),
                     *("sh", str(_BOOT), str(self.disk), self.name),
                 ],

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from pyroute2 import IPRoute, netns
 
-from tests.hosts.hosts import Host, HostError
+from tests.hosts.hosts import ENDS_WITH_TESTS, Host, HostError
 
 _BRIDGE = "switch"
 _CARD = "eth0"
@@ -26,7 +26,7 @@ class Switch:
     def __init__(self) -> None:
         self._process = subprocess.Popen(
             [
-                *("setpriv", "--pdeathsig", "KILL", "--"),
+                *ENDS_WITH_TESTS,
                 *("unshare", "--net", "--"),
                 *("sh", "-c", "echo on && exec sleep infinity"),
             ],

@@ -167,7 +167,7 @@ def running_pool(directory: Path, software: Sequence[Software]) -> Iterator[Host
         stack.callback(switch.power_off)
         stack.enter_context(switch.plugged_in())
         stack.callback(s3.stop, server)
-        s3.start(server)
+        s3.start(server, hosts.ENDS_WITH_TESTS)
         machines = _install(directory, distribution, server, software, alice)
         pool = HostPool(switch, machines, alice, _store_of_alice(server, alice))
         for machine in machines:
