@@ -89,6 +89,9 @@ if [ $status -gt 128 ]; then
     esac
 fi
 [ -s result.json ] && exit $status
+# Python's own status, of a disk on which its log had no room either, says nothing.
+{ echo >.probe; } 2>/dev/null || status=74
+rm -f .probe
 case $status in
 69) fail 69 not-unpacked "the packed node could not be unpacked on this machine: its log says why" ;;
 74) fail 74 out-of-disk "the disk of its machine is full, without room even for a longer reason" ;;

@@ -1,4 +1,4 @@
-"""An S3 server for one machine: ``rclone serve s3`` over TLS, on loopback."""
+"""An S3 server for one machine: ``rclone serve s3`` over TLS."""
 
 import os
 import secrets
@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,7 +29,7 @@ subjectKeyIdentifier = hash
 basicConstraints = critical, CA:FALSE
 keyUsage = critical, digitalSignature
 extendedKeyUsage = serverAuth
-subjectAltName = IP:127.0.0.1, DNS:localhost
+subjectAltName = IP:{address}, DNS:localhost
 subjectKeyIdentifier = hash
 authorityKeyIdentifier = keyid
 """
@@ -39,15 +40,17 @@ class S3Server:
     """The server whose buckets, keys and certificates lie in ``directory``.
 
     Attributes:
-        port: the TCP port on 127.0.0.1.
+        port: the TCP port.
+        address: where it listens; loopback, so that others cannot reach it.
     """
 
     directory: Path
     port: int
+    address: str = "127.0.0.1"
 
     @property
     def endpoint(self) -> str:
-        return f"127.0.0.1:{self.port}"
+        return f"{self.address}:{self.port}"
 
     @property
     def buckets(self) -> Path:
@@ -106,8 +109,11 @@ def configure(server: S3Server, openssl: Path) -> None:
         _make_certificates(server, openssl)
 
 
-def start(server: S3Server) -> None:
+def start(server: S3Server, prefix: Sequence[str] = ()) -> None:
     """Start the server and wait until it answers.
+
+    Args:
+        prefix: what to write before the command that runs it.
 
     Raises:
         PoolError: it does not answer; the message names the log.
@@ -124,6 +130,7 @@ def start(server: S3Server) -> None:
     }
     process.start(
         [
+            *prefix,
             str(program_of_environment("rclone")),
             *("serve", "s3", str(server.buckets)),
             *("--addr", server.endpoint),
@@ -156,7 +163,7 @@ def stop(server: S3Server) -> None:
 def _answers(server: S3Server) -> bool:
     with socket.socket() as probe:
         probe.settimeout(1)
-        return probe.connect_ex(("127.0.0.1", server.port)) == 0
+        return probe.connect_ex((server.address, server.port)) == 0
 
 
 def _make_certificates(server: S3Server, openssl: Path) -> None:
@@ -164,7 +171,7 @@ def _make_certificates(server: S3Server, openssl: Path) -> None:
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(mode=0o700)
     config = work / "openssl.cnf"
-    config.write_text(_OPENSSL_CONFIG)
+    config.write_text(_OPENSSL_CONFIG.format(address=server.address))
 
     def certify(name: str, subject: str, section: str, *more: str) -> None:
         _openssl(
@@ -177,7 +184,7 @@ def _make_certificates(server: S3Server, openssl: Path) -> None:
 
     certify("ca", "cog_pipeline personal pool", "authority")
     authority = ("-CA", str(work / "ca.pem"), "-CAkey", str(work / "ca.key"))
-    certify("server", "127.0.0.1", "server", *authority)
+    certify("server", server.address, "server", *authority)
     for name in ("server.key", "server.pem"):
         (work / name).replace(server.directory / name)
     # The authority's own key is thrown away: it can never sign anything else.

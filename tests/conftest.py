@@ -204,6 +204,14 @@ def archive_for(store: Store, workplace: Path, name: str) -> Iterator[Archive]:
     short = uuid.uuid4().hex[:8]
     directory = workplace / f"{name[:40]}-{short}"
     directory.mkdir()
+    yield new_archive(store, short, directory)
+    # DAGMan takes its nodes along.
+    ours = f'regexp("{short}", UserLog)'
+    subprocess.run(["condor_rm", "-constraint", ours], capture_output=True)
+
+
+def new_archive(store: Store, short: str, directory: Path) -> Archive:
+    """An archive with new buckets, which have ``short`` in their names."""
     made = Archive(
         store,
         Bucket(store, f"maps-{short}"),
@@ -212,10 +220,7 @@ def archive_for(store: Store, workplace: Path, name: str) -> Iterator[Archive]:
     )
     made.maps.create()
     made.cogs.create()
-    yield made
-    # DAGMan takes its nodes along.
-    ours = f'regexp("{short}", UserLog)'
-    subprocess.run(["condor_rm", "-constraint", ours], capture_output=True)
+    return made
 
 
 def wait_for(until: Callable[[], bool], seconds: float = PATIENCE_SECONDS) -> None:
