@@ -8,7 +8,7 @@ from bucket import Bucket
 from scale import generate
 from scale.fill import fill
 from scale.measure import Cost
-from scale.run import MANIFESTS, launch, poll_of
+from scale.run import MANIFESTS, PATTERN, launch, poll_of
 from tests.seaweedfs import SeaweedFS
 
 _ENDED_MANIFESTS = 10
@@ -45,5 +45,5 @@ def measure(server: SeaweedFS, place: Path, objects: int) -> Idle:
         made = launch(server, folder, maps.name, cogs.name, pattern=pattern)
         return poll_of(made, server)
 
-    beside = look("beside", f"{MANIFESTS}*raw.csv")
+    beside = look("beside", PATTERN)
     return Idle(objects, beside, look("among", "*raw.csv"))

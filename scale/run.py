@@ -24,6 +24,7 @@ from tests.seaweedfs import SeaweedFS
 PROJECT = Path(__file__).resolve().parent.parent
 # The folder of manifests, apart from the images.
 MANIFESTS = "manifests/"
+PATTERN = f"{MANIFESTS}*raw.csv"
 _PATIENCE_SECONDS = 3600
 _PID = re.compile(r"\*\* PID = (\d+)")
 _SUBMITTED = re.compile(r"Just submitted \d+ job")
@@ -80,7 +81,9 @@ def measure(
     maps, cogs = (Bucket(server.store, f"{name}-{rows}") for name in ("maps", "cogs"))
     maps.create()
     cogs.create()
-    pipeline = launch(server, place, maps.name, cogs.name, signing=signing)
+    pipeline = launch(
+        server, place, maps.name, cogs.name, pattern=PATTERN, signing=signing
+    )
     began = time.monotonic()
     there = fill(server, maps.name, generate.inputs(rows))
     filling = time.monotonic() - began
