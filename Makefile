@@ -9,6 +9,7 @@
 # make scale  runs ever larger manifests, but for the nodes, against an S3 server with
 #             millions of objects, and writes docs/scale.md; make scale ROWS=1000000,
 #             and with SIGNING=presigned for where HTCondor cannot sign
+# make overhead  measures what HTCondor takes of a node beyond its conversion
 # make clean  removes what these made in this folder
 
 PYTHON ?= python3
@@ -19,7 +20,7 @@ MINUTES ?= 20
 ROWS ?= 100000
 SIGNING ?= auto
 
-.PHONY: bench chaos demo test lint scale clean setup
+.PHONY: bench chaos demo test lint overhead scale clean setup
 
 demo: .venv/ready-demo
 	@.venv/bin/python -m demo
@@ -39,6 +40,9 @@ chaos: .venv/ready-test
 
 scale: .venv/ready-scale
 	@.venv/bin/python -m scale --rows $(ROWS) --signing $(SIGNING)
+
+overhead: .venv/ready-scale
+	@.venv/bin/python -m scale.overhead
 
 setup: .venv/ready-demo .venv/ready-test
 

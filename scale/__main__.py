@@ -79,7 +79,7 @@ def _run(options: argparse.Namespace) -> int:
 def _write(measured: Sequence[Measured], looked: Idle | None, signing: str) -> str:
     drawing = PAGE.with_name(CHARTS[signing])
     text = page.text(measured, looked, drawing.name)
-    PAGE.write_text(page.insert(PAGE.read_text(), signing, text))
+    PAGE.write_text(page.insert(PAGE.read_text(), f"SIGNING={signing}", text))
     drawing.write_text(chart.draw(measured))
     return text
 

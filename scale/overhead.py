@@ -1,5 +1,7 @@
 """What HTCondor and transfers take of a node beyond its conversion.
 
+    python -m scale.overhead [NODES]
+
 Two DAGs of as many nodes run one after the other on the same personal pool: a
 manifest's, of small images, and a bare one of ``/bin/true``. Compared are the CPU
 seconds of all processes of the pool, since those of a clock are the machine's. What
@@ -22,7 +24,9 @@ import psutil
 
 from bucket import Bucket, Store
 from dag import run as runs, schedd
+from pool import personal
 from pool.personal import PersonalPool
+from scale import page as pages
 from tests import rasters
 
 _PROJECT = Path(__file__).resolve().parent.parent
@@ -63,6 +67,41 @@ class Overhead:
     @property
     def ratio(self) -> float:
         return (self.node - self.conversion) / self.bare
+
+
+def main(nodes: int) -> int:
+    page = _PROJECT / "docs" / "scale.md"
+    with (
+        tempfile.TemporaryDirectory(dir=_PROJECT, prefix=".scale-") as folder,
+        personal.running_pool(Path(folder, "pool"), print) as pool,
+    ):
+        os.environ.update(pool.condor.environment)
+        # The bindings were imported before there was a pool.
+        schedd.htcondor2.reload_config()
+        measured = measure(pool, Path(folder, "archive"), nodes)
+    text = _text(measured)
+    page.write_text(pages.insert(page.read_text(), "overhead", text))
+    print(text)
+    return 0 if measured.ratio <= BOUND else 1
+
+
+def _text(measured: Overhead) -> str:
+    lines = pages.table(
+        (f"{measured.nodes} nodes", "CPU s a node", "s a node, by the clock"),
+        (
+            ("of `/bin/true`", f"{measured.bare:.3f}", f"{measured.bare_seconds:.2f}"),
+            ("of a manifest", f"{measured.node:.3f}", f"{measured.seconds:.2f}"),
+            ("its conversion, by hand", f"{measured.conversion:.3f}", ""),
+            ("so beyond it", f"{measured.node - measured.conversion:.3f}", ""),
+            (
+                "times that of `/bin/true`",
+                f"{measured.ratio:.2f}, at most {BOUND}: "
+                + ("met" if measured.ratio <= BOUND else "**not met**"),
+                "",
+            ),
+        ),
+    )
+    return "\n".join([*lines, "", *pages.machine()]) + "\n"
 
 
 def measure(pool: PersonalPool, place: Path, nodes: int) -> Overhead:
@@ -164,3 +203,7 @@ def _wait_for(until: Callable[[], object]) -> None:
         if time.monotonic() > deadline:
             raise TimeoutError(f"no end within {_PATIENCE_SECONDS} s")
         time.sleep(0.5)
+
+
+if __name__ == "__main__":
+    sys.exit(main(int(sys.argv[1]) if sys.argv[1:] else 200))

@@ -25,12 +25,12 @@ _OPERATIONS = {
     "POST": "POST",
     "DELETE": "DELETE",
 }
-_BEGIN, _END = "<!-- SIGNING={} writes from here -->", "<!-- to here -->"
+_BEGIN, _END = "<!-- {} writes from here -->", "<!-- to here -->"
 
 
-def insert(page: str, signing: str, measured: str) -> str:
-    """A page with what was measured, of one way to sign, between its two marks."""
-    begin = _BEGIN.format(signing)
+def insert(page: str, mark: str, measured: str) -> str:
+    """A page with what was measured between its two marks."""
+    begin = _BEGIN.format(mark)
     before, _, rest = page.partition(begin)
     _, end, after = rest.partition(_END)
     if not end:
@@ -48,7 +48,7 @@ def text(measured: Sequence[Measured], idle: Idle | None, chart: str) -> str:
     lines = [
         "### Against what is asked for",
         "",
-        *_table(
+        *table(
             ("", "at", "measured", "at most", ""),
             (
                 (
@@ -64,7 +64,7 @@ def text(measured: Sequence[Measured], idle: Idle | None, chart: str) -> str:
         "",
         "### By the number of rows",
         "",
-        *_table(
+        *table(
             ("", *(f"{one.rows:,}" for one in measured), "grows as"),
             _by_rows(measured),
         ),
@@ -73,12 +73,12 @@ def text(measured: Sequence[Measured], idle: Idle | None, chart: str) -> str:
         "",
         "### Each command, and what it asked of S3",
         "",
-        *_table(
+        *table(
             ("", "seconds", "CPU s", "MiB", *_OPERATIONS.values()),
             ((what, *_of(cost)) for what, cost in _costs(measured, idle).items()),
         ),
         "",
-        *_machine(),
+        *machine(),
     ]
     return "\n".join(lines) + "\n"
 
@@ -115,18 +115,18 @@ def _of(cost: Cost) -> Iterable[str]:
         yield str(cost.requests[operation])
 
 
-def _machine() -> list[str]:
+def machine() -> list[str]:
     weed = subprocess.run(
         [program_of_environment("weed"), "version"], capture_output=True, text=True
     )
-    return _table(
+    return table(
         ("", ""),
         (
             ("S3 server", f"SeaweedFS {weed.stdout.split()[2]}"),
             ("Python", platform.python_version()),
             (
                 "machine",
-                f"{platform.machine()}, Linux {platform.release()}, "
+                f"{platform.machine()}, {platform.system()}, "
                 f"{os.cpu_count()} processors, which the S3 server shares",
             ),
             # Of its own load, the measurement makes 1 to 2.
@@ -139,6 +139,6 @@ def _figure(value: float) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
-def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> list[str]:
+def table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> list[str]:
     every = [head, ("---",) * len(head), *rows]
     return ["| " + " | ".join(row) + " |" for row in every]
