@@ -190,13 +190,13 @@ def test_a_thousand_rows_are_measured(server: SeaweedFS, tmp_path: Path):
 
 def test_what_was_measured_takes_its_place_in_the_page():
     before = (run.PROJECT / "docs" / "scale.md").read_text()
-    for signing in ("auto", "presigned"):
-        after = page.insert(before, signing, f"new {signing}\n")
-        assert f"new {signing}" in after
-        assert after.count("writes from here") == after.count("to here -->") == 2
-        assert page.insert(after, signing, "") != after
+    for mark in ("SIGNING=auto", "SIGNING=presigned", "overhead"):
+        after = page.insert(before, mark, f"new {mark}\n")
+        assert f"new {mark}" in after
+        assert after.count("writes from here") == after.count("to here -->") == 3
+        assert page.insert(after, mark, "") != after
     with pytest.raises(ValueError, match="lacks a line"):
-        page.insert("an empty page", "auto", "new")
+        page.insert("an empty page", "overhead", "new")
 
 
 def _jobs_left() -> str:
