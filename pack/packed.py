@@ -35,7 +35,13 @@ def find_or_make(say: Say) -> Path:
     if packed.exists():
         return packed
     say("packing the node environment, half a minute at most (kept in the cache)")
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise PackError(
+            f"the cache {folder.parent} cannot be made ({error.strerror}): set "
+            "XDG_CACHE_HOME to a folder that you may write to"
+        ) from error
     # Made beside its place and renamed, so that none is there half.
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix="pack-") as made:
         new = Path(made, "new")

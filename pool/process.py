@@ -9,6 +9,10 @@ from pathlib import Path
 
 from pool.errors import PoolError
 
+_EXEC_ATTEMPTS = 100
+# https://man7.org/linux/man-pages/man5/proc_pid_stat.5.html
+_ENDED = ("Z", "X")
+
 
 def start(
     command: list[str], environment: dict[str, str], log: Path, pidfile: Path
@@ -25,10 +29,6 @@ def start(
         )
     try:
         pidfile.write_text(str(child.pid))
-        # The kernel shows an empty command line for a moment after exec.
-        command_line = Path(f"/proc/{child.pid}/cmdline")
-        while child.poll() is None and not command_line.read_bytes():
-            time.sleep(0.01)
     except BaseException:
         child.kill()
         raise
@@ -72,8 +72,19 @@ def _find(pidfile: Path, mark: str) -> int | None:
     # of ours it is somebody else's.
     with contextlib.suppress(ChildProcessError):
         os.waitpid(pid, os.WNOHANG)
+    return pid if os.fsencode(mark) in _command_line(pid).split(b"\0") else None
+
+
+def _command_line(pid: int) -> bytes:
+    """Empty for a process that has ended, whether or not it was waited for."""
     try:
-        arguments = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+        for _ in range(_EXEC_ATTEMPTS):
+            line = Path(f"/proc/{pid}/cmdline").read_bytes()
+            state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+            if line or state in _ENDED:
+                return line
+            # The kernel shows none for a moment after exec.
+            time.sleep(0.01)
     except (FileNotFoundError, ProcessLookupError):
-        return None
-    return pid if os.fsencode(mark) in arguments else None
+        pass
+    return b""

@@ -26,6 +26,7 @@ pytestmark = pytest.mark.timeout(600)
 # Ways of nodes to their Python: what the launch is told, and whether nodes then run
 # on a machine that has none.
 HOST = (("--submit-option", "requirements = HasNodePython"), False)
+PACKED = (("--node-environment", "packed"), True)
 GO = "srv/go"
 # Comes before bin/generate_cogs.sh: nodes of some images end when the test wants it,
 # on each host by itself.
@@ -51,7 +52,9 @@ def archive_on_hosts(
 def launch(pool: HostPool, archive: Archive, *options: str) -> None:
     """Launch as alice, on the access point."""
     host = pool.access_point.host
-    command = archive.command(*options)
+    # She has no home to keep a packed node in.
+    cache = f"XDG_CACHE_HOME={archive.directory}"
+    command = ("env", cache, *archive.command(*options))
     host.run(*command, user="alice", directory=archive.directory)
 
 
@@ -71,12 +74,15 @@ def space_left(machine: Machine) -> int:
     return int(machine.host.run("df", "--output=avail", EXECUTE).split()[-1])
 
 
-@pytest.mark.parametrize(("options", "anywhere"), [HOST])
+@pytest.mark.parametrize(
+    ("options", "anywhere"), [HOST, PACKED], ids=["host", "packed"]
+)
 def test_the_main_job_on_hosts_that_share_nothing(
     workplace: Path, options: tuple[str, ...], anywhere: bool
 ):
+    name = "packed" if anywhere else "by-host"
     software = (ON_THE_PATH, BY_ITS_NAME, NO_PYTHON)
-    with archive_on_hosts(workplace, "main-job", software) as (pool, archive):
+    with archive_on_hosts(workplace, name, software) as (pool, archive):
         # What crondor finds was not there when the launch looked.
         launch(pool, archive, *options)
         good = [f"scenes/{number}.tif" for number in range(12)]

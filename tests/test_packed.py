@@ -311,3 +311,9 @@ def test_without_a_compiler_packing_says_where_to_get_one(
     compiler.unlink()
     with pytest.raises(PackError, match="pip install ziglang"):
         archive.write(tmp_path / "node", [], tmp_path)
+
+
+def test_a_cache_that_cannot_be_made_says_what_to_do(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", "/proc/no-folder")
+    with pytest.raises(PackError, match="set XDG_CACHE_HOME"):
+        packed.find_or_make(print)
