@@ -150,13 +150,15 @@ class Archive:
         csv.writer(text).writerows(rows)
         self.maps.write(key, text.getvalue().encode())
 
-    def outcome(self, stem: str) -> tuple[list[list[str]], list[list[str]]]:
+    def outcome(
+        self, stem: str, seconds: float = PATIENCE_SECONDS
+    ) -> tuple[list[list[str]], list[list[str]]]:
         """Wait for the end of the run of ``<stem>raw.csv``.
 
         Returns:
             The rows of the processed and of the failed CSV.
         """
-        deadline = time.monotonic() + PATIENCE_SECONDS
+        deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             keys = [found.key for found in self.maps.list(stem)]
             waiting = (f"{stem}raw.csv", f"{stem}processing-")

@@ -64,7 +64,11 @@ def test_rows_that_fail_are_told_with_their_attempts(archive: Archive):
     python.write_text(f'#!/bin/sh\nexec {sys.executable} -S "$@"\n')
     python.chmod(0o755)
     environment = f"PYTHON={python} COG_PIPELINE_RETRY=$(RETRY)"
-    archive.launch(*RARELY, "--submit-option", f'environment = "{environment}"')
+    archive.launch(
+        *(*RARELY, "--submit-option", f'environment = "{environment}"'),
+        # There is no other machine to try meanwhile.
+        *("--submit-option", "elsewhere_seconds = 1"),
+    )
     assert archive.outcome("batch-")[0] == []
 
     (run,) = archive.directory.glob("workflow-run-*")
