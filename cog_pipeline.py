@@ -464,8 +464,13 @@ def reconcile(run_directory: Path) -> None:
       python3 cog_pipeline.py reconcile workflow-run-20261120T193637Z
     """
     run = runs.load(run_directory)
-    attempt = runs.count_attempt(run)
     journal = _in_use(Journal(_say).of_run(run))
+    try:
+        attempt = runs.count_attempt(run)
+    except OSError as error:
+        # The disk is full, and DAGMan could not even write that this script ended.
+        _say(f"{foreseen(error) or error}; tried again soon")
+        sys.exit(Exit.TRY_AGAIN)
     try:
         reconcile_run(run, pipelines.load(run.pipeline_file), journal)
     except (BucketError, PipelineError, OSError) as error:
