@@ -36,11 +36,12 @@ PATIENCE_SECONDS = 150
 
 
 @pytest.fixture(scope="session")
-def workplace() -> Iterator[Path]:
+def workplace(request: pytest.FixtureRequest) -> Iterator[Path]:
     TEST_RUNS.mkdir(exist_ok=True)
     place = Path(tempfile.mkdtemp(dir=TEST_RUNS, prefix="session-"))
     yield place
-    shutil.rmtree(place)
+    if not request.session.testsfailed:
+        shutil.rmtree(place)
 
 
 @pytest.fixture(scope="session")
