@@ -200,6 +200,14 @@ def _period(context: click.Context, parameter: click.Parameter, every: int) -> i
     help="How many nodes of a run are in the queue at once.",
 )
 @click.option(
+    "--rows-per-job",
+    type=click.IntRange(min=1, max=1000),
+    default=1,
+    show_default=True,
+    help="How many images one job converts at most, each with a result of its own: "
+    "more than one for images so small that a job takes longer than they do.",
+)
+@click.option(
     "--every",
     type=int,
     default=15,
@@ -264,6 +272,7 @@ def launch(
     in_place: bool,
     pattern: str,
     max_running: int,
+    rows_per_job: int,
     every: int,
     signing: str,
     node_environment: str,
@@ -301,6 +310,7 @@ def launch(
         pattern=pattern,
         every=every,
         max_running=max_running,
+        rows_per_job=rows_per_job,
         signing=signing,
         node_environment=node_environment,
         retry_seconds=retry_seconds,

@@ -13,8 +13,22 @@
 # packed node, which wants nothing but a kernel (docs/execution-points.md).
 set -u
 
+# Of several images, each has its result under another name.
+results=
+word_before=
+for word in "$@"; do
+    [ "$word_before" = --result ] && results="$results $word"
+    word_before=$word
+done
+several=$results
+results=${results:-result.json}
+
 fail() { # EXIT CODE REASON
-    printf '{"ok": false, "code": "%s", "reason": "%s"}\n' "$2" "$3" >result.json
+    for result in $results; do
+        # Of several, some may have been done.
+        if [ -n "$several" ] && [ -s "$result" ]; then continue; fi
+        printf '{"ok": false, "code": "%s", "reason": "%s"}\n' "$2" "$3" >"$result"
+    done
     printf '%s\n' "$3" >&2
     exit "$1"
 }
@@ -40,7 +54,8 @@ export OPENBLAS_NUM_THREADS=1
 export GLIBC_TUNABLES=glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold=33554432:glibc.malloc.trim_threshold=134217728
 
 # What an earlier one told is not to be taken for what this one tells.
-rm -f result.json
+# shellcheck disable=SC2086 # a word for each of them
+rm -f $results
 began=$(date +%s)
 # HTCondor leaves the signed URLs of its transfers in the sandbox.
 rm -f .curl_plugin.in .curl_plugin.out
@@ -88,7 +103,11 @@ if [ $status -gt 128 ]; then
     *) fail $status killed "it was killed after $seconds s by signal $((status - 128))" ;;
     esac
 fi
-[ -s result.json ] && exit $status
+told=yes
+for result in $results; do
+    [ -s "$result" ] || told=
+done
+[ "$told" ] && exit $status
 # Python's own status, of a disk on which its log had no room either, says nothing.
 { echo >.probe; } 2>/dev/null || status=74
 rm -f .probe

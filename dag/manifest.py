@@ -48,6 +48,8 @@ class Row:
         size: of the image in the bucket, in bytes.
         options: for its node, on top of the launch's.
         sidecars: keys of the files beside the image that tell of it.
+        group: the number of the first of the rows that share its node, 0 where it
+            has a node to itself.
         reason: why it cannot be worked on, None where it can.
     """
 
@@ -58,6 +60,7 @@ class Row:
     size: int = 0
     options: tuple[str, ...] = ()
     sidecars: tuple[str, ...] = ()
+    group: int = 0
     reason: str | None = None
 
     def failed(self, reason: str) -> "Row":

@@ -28,6 +28,7 @@ class Pipeline:
         pattern: which keys of the input bucket are manifests, as a shell pattern.
         every: minutes between two polls.
         max_running: how many nodes of a run are in the queue at once.
+        rows_per_job: how many rows at most share a node.
         signing: who signs transfers, one of SIGNINGS.
         node_environment: where nodes have what they need from: ``host``, ``packed``
             or ``container:`` and an image.
@@ -46,6 +47,7 @@ class Pipeline:
     pattern: str = "*raw.csv"
     every: int = 15
     max_running: int = 10_000
+    rows_per_job: int = 1
     signing: str = "auto"
     retry_seconds: int = 60
     node_environment: str = "host"

@@ -1,6 +1,7 @@
 """What the crondor job does each time: recover, find, claim, render, submit."""
 
 import fnmatch
+import itertools
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -10,6 +11,7 @@ from pathlib import Path
 from bucket import Bucket, ObjectMissing, StoredObject
 from dag import (
     claim,
+    groups,
     health,
     images,
     overlap,
@@ -220,7 +222,7 @@ def _carry_on(
         f"{run.manifest_key}: {len(manifest.rows)} rows, {len(convertible)} of them "
         f"to convert in {run.directory.name}, job {cluster}",
         rows=len(manifest.rows),
-        nodes=len(convertible),
+        nodes=len({runs.node_of(row) for row in convertible}),
         job=cluster,
     )
 
@@ -250,6 +252,9 @@ def _check(run: Run, inputs: Bucket, pipeline: Pipeline) -> list[StoredObject]:
     if pipeline.signing == "shadow":
         rows = tuple(_refuse_unsigned(row, pipeline) for row in resolved.rows)
         resolved = replace(resolved, rows=rows)
+    if pipeline.rows_per_job > 1:
+        shared = groups.share_nodes(resolved.rows, pipeline)
+        resolved = replace(resolved, rows=shared)
     runs.save_rows(run, resolved)
     return claimed
 
@@ -281,7 +286,8 @@ def _nodes(
 ) -> Iterator[render.Node]:
     by_shadow = signing.shadow_signs(pipeline, condor)
     inputs, outputs = pipeline.inputs(), pipeline.outputs()
-    for row in rows:
+
+    def conversion(row: Row) -> render.Conversion:
         if by_shadow and signing.shadow_can_sign(pipeline, row):
             urls = signing.shadow_urls(pipeline, row)
         else:
@@ -290,7 +296,10 @@ def _nodes(
         limits, parts = uploads.limits(row, pipeline.largest_put), {}
         if upload := begun.get(row.number):
             parts = uploads.part_urls(outputs, upload, limits.most_parts)
-        yield render.node(row, urls, pipeline.node_options, limits, parts)
+        return render.Conversion(row, urls, limits, parts)
+
+    for name, its_rows in itertools.groupby(rows, runs.node_of):
+        yield render.node(name, map(conversion, its_rows), pipeline.node_options)
 
 
 @contextmanager

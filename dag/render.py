@@ -23,7 +23,7 @@ from dag.manifest import Row, jpeg_key, sandbox_name
 from dag.pipeline import Pipeline
 from dag.run import Run, node_name
 from dag.signing import Urls
-from node.options import UPLOAD_LIMITS
+from node.options import NEXT, RESULT, UPLOAD_LIMITS
 from node.parts import Limits
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -44,77 +44,116 @@ _UNSAFE_IN_PATH = re.compile(r"[,;\"'$\n\\=]")
 
 
 @dataclass(frozen=True)
-class Node:
-    """What the DAG says of one row.
+class Conversion:
+    """What is to be done for one row.
 
     Attributes:
-        image: the image's name in the sandbox; jpeg_name likewise.
+        limits: of what its node may send back.
+        part_urls: where parts of its COG go, by the names of the files; none if it
+            cannot be large.
+    """
+
+    row: Row
+    urls: Urls
+    limits: Limits
+    part_urls: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Node:
+    """What the DAG says of one node.
+
+    Attributes:
+        arguments: those of bin/generate_cogs.sh, none of which needs quotes.
         memory: to request for its first try, in MiB.
         disk: likewise, in KiB.
         running_seconds: after which a job of it is taken to hang, transfers
             included.
-        options: those of bin/generate_cogs.sh, none of which needs quotes.
-        input_urls: the image's and those of what is beside it.
-        part_remaps: where parts of its COG go, to end the remaps with; empty if it
-            cannot be large.
+        input_urls: of its images and of what is beside them.
+        remaps: where the files go that it leaves.
     """
 
     name: str
-    image: str
-    jpeg_name: str
-    bands: int
+    arguments: str
     memory: int
     disk: int
     running_seconds: int
-    options: str
     input_urls: str
-    cog_url: str
-    jpeg_url: str
-    part_remaps: str
+    remaps: str
 
 
 def node(
-    row: Row,
-    urls: Urls,
-    options: tuple[str, ...],
-    limits: Limits,
-    part_urls: Mapping[str, str],
+    name: str, conversions: Iterable[Conversion], options: tuple[str, ...]
 ) -> Node:
-    """Describe a row's node; its disk and its time follow from its image's size.
+    """Describe a node; its disk and its time follow from its images' sizes.
 
     Args:
-        options: the launch's, which those of the row come after and so override.
-        limits: of what the node may send back.
-        part_urls: where parts of its COG go, by the names of the files.
+        options: the launch's, which those of a row come after and so override.
     """
-    mebibytes = -(-row.size // _MIB)
+    conversions = tuple(conversions)
+    arguments: list[str] = []
+    # 10 kB/s are 105 s a MiB, each way; a COG may be larger than its image.
+    running_seconds = 3600
+    for conversion in conversions:
+        words, time_limit = _arguments(conversion, options)
+        if len(conversions) > 1:
+            words += [RESULT, f"{node_name(conversion.row.number)}.json"]
+        arguments += [NEXT, *words] if arguments else words
+        running_seconds += time_limit + 250 * _mebibytes(conversion.row)
+    return Node(
+        name=name,
+        arguments=" ".join(arguments),
+        # Half of it is what the largest images were seen to take.
+        memory=1024,
+        disk=_disk(conversions),
+        running_seconds=running_seconds,
+        input_urls=", ".join(url for each in conversions for url in each.urls.inputs),
+        remaps=";".join(
+            f"{file}={url}"
+            for each in conversions
+            for file, url in _remaps(each, alone=len(conversions) == 1)
+        ),
+    )
+
+
+def _arguments(
+    conversion: Conversion, options: tuple[str, ...]
+) -> tuple[list[str], int]:
+    """What a node is told of a row; and the row's time limit, in seconds."""
+    row = conversion.row
     words = [*_overridden(options, row.options)]
     if "--time-limit" not in words:
         # A slow machine takes a second for what is stored uncompressed, and some
         # images grow tenfold when they are read.
-        words += ["--time-limit", str(1800 + 10 * mebibytes)]
+        words += ["--time-limit", str(1800 + 10 * _mebibytes(row))]
     # Of several, the last one counts.
     time_limit = int(words[len(words) - words[::-1].index("--time-limit")])
-    if part_urls:
-        words += [UPLOAD_LIMITS, str(limits)]
-    return Node(
-        name=node_name(row.number),
-        image=sandbox_name(row.key),
-        jpeg_name=sandbox_name(jpeg_key(row.key)),
-        bands=row.bands,
-        # Half of it is what the largest images were seen to take.
-        memory=1024,
-        # The image, its COG (a third more for the overviews), overviews that wait
-        # uncompressed, the JPEG; compressed images grow. A part is cut off as a copy.
-        disk=(1024 + 6 * mebibytes) * 1024 + -(-limits.part // 1024),
-        # 10 kB/s are 105 s a MiB, each way; a COG may be larger than its image.
-        running_seconds=3600 + time_limit + 250 * mebibytes,
-        options=" ".join(words),
-        input_urls=", ".join(urls.inputs),
-        cog_url=urls.cog,
-        jpeg_url=urls.jpeg,
-        part_remaps="".join(f";{name}={url}" for name, url in part_urls.items()),
+    words += [UPLOAD_LIMITS, str(conversion.limits)]
+    return [sandbox_name(row.key), str(row.bands), *words], time_limit
+
+
+def _disk(conversions: Iterable[Conversion]) -> int:
+    """The disk that a node wants, in KiB."""
+    # The image, its COG (a third more for the overviews), overviews that wait
+    # uncompressed, the JPEG; compressed images grow. A part is cut off as a copy.
+    return 1024 * 1024 + sum(
+        6 * 1024 * _mebibytes(each.row) - (-each.limits.part // 1024)
+        for each in conversions
     )
+
+
+def _remaps(conversion: Conversion, *, alone: bool) -> Iterable[tuple[str, str]]:
+    """What is new in a node's sandbox, by its name, and where it goes."""
+    key = conversion.row.key
+    yield sandbox_name(key), conversion.urls.cog
+    yield sandbox_name(jpeg_key(key)), conversion.urls.jpeg
+    result = f"{node_name(conversion.row.number)}.json"
+    yield "result.json" if alone else result, f"results/{result}"
+    yield from conversion.part_urls.items()
+
+
+def _mebibytes(row: Row) -> int:
+    return -(-row.size // _MIB)
 
 
 def _overridden(launched: tuple[str, ...], own: tuple[str, ...]) -> Iterable[str]:
@@ -198,7 +237,6 @@ def write_dag(
         unconvertible=UNCONVERTIBLE,
         unfit=UNFIT,
         sent_once_a_machine=condor_version >= _COMMON_FILES_SINCE,
-        upload_limits=f"{UPLOAD_LIMITS} {Limits(pipeline.largest_put)}",
         try_again=int(Exit.TRY_AGAIN),
         node_attribute=schedd.NODE_ATTRIBUTE,
     )

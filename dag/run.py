@@ -177,8 +177,13 @@ class Run:
 
 
 def node_name(number: int | str) -> str:
-    """The name of a row's DAG node, and of its files in the run directory."""
+    """The name of the DAG node of a single row, and of the file of its result."""
     return f"row{number}"
+
+
+def node_of(row: Row) -> str:
+    """The name of the DAG node that converts a row's image, perhaps with others."""
+    return f"rows{row.group}" if row.group else node_name(row.number)
 
 
 def is_ours(key: str) -> bool:

@@ -2,13 +2,12 @@
 
 In the working directory the image is replaced by its COG, the JPEG stands
 beside it, and ``result.json`` tells what was done. On failure the image is left
-as it is and ``result.json`` has the reason.
+as it is and ``result.json`` has the reason. A node of several images leaves a
+result for each, under names that it is told.
 """
 
 import gc
 import hashlib
-import json
-import math
 import os
 import signal
 import sys
@@ -18,12 +17,11 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from node import parts
+from node import parts, result, several
 from node.errors import NodeError, UnfitMachine, Unforeseen, in_short
 from node.options import Misused, Options, parse
 from node.shortage import shortage
 
-RESULT = Path("result.json")
 _USAGE = 64  # sysexits.h: EX_USAGE
 
 
@@ -42,11 +40,11 @@ def main(image: Path, bands: int, options: Options) -> int:
     print(f"{image.name}: {reason}", file=sys.stderr)
     told = {"ok": False, "code": code, "reason": reason}
     try:
-        _write_result(RESULT, told, image, began)
+        result.write(options.result, told, image, began)
     except OSError as error:
         # The exit status still says what was wrong.
-        RESULT.unlink(missing_ok=True)
-        print(f"result.json cannot be written: {error}", file=sys.stderr)
+        options.result.unlink(missing_ok=True)
+        print(f"{options.result} cannot be written: {error}", file=sys.stderr)
     return status
 
 
@@ -89,7 +87,7 @@ def _convert_in_place(image: Path, bands: int, options: Options, began: float) -
         told["cog"] = parts.describe(cog, part) if part else _describe_file(cog)
         # Nothing is replaced before everything is written, and then all at once.
         signal.alarm(0)
-        _write_result(RESULT, told, image, began)
+        result.write(options.result, told, image, began)
         if part:
             parts.put_in_place_of(image, cog, part)
         else:
@@ -101,47 +99,32 @@ def _convert_in_place(image: Path, bands: int, options: Options, began: float) -
         jpeg.replace(image.with_suffix(".jpg"))
 
 
-def _write_result(file: Path, told: dict[str, Any], image: Path, began: float) -> None:
-    took = os.times()
-    told |= {
-        "image": image.name,
-        "seconds": round(time.monotonic() - began, 3),
-        "cpu_seconds": round(took.user + took.system, 2),
-    }
-    if retry := os.environ.get("COG_PIPELINE_RETRY"):
-        # DAGMan counts from 0.
-        told["attempt"] = int(retry) + 1
-    file.write_text(json.dumps(_jsonable(told), indent=2, allow_nan=False) + "\n")
-
-
 def _describe_file(path: Path) -> dict[str, Any]:
     with path.open("rb") as file:
         md5 = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False))
     return {"bytes": path.stat().st_size, "md5": md5.hexdigest()}
 
 
-def _jsonable(value: Any) -> Any:
-    """A value as JSON can say it, which has no NaN and no infinity: as words."""
-    if isinstance(value, dict):
-        return {name: _jsonable(inner) for name, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_jsonable(inner) for inner in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    return value
-
-
 def run() -> None:
     try:
-        name, bands, options = parse(sys.argv[1:])
+        conversions = parse(sys.argv[1:])
     except Misused as error:
         example = "e.g. generate_cogs.sh scene.tif 4, or see --help"
         print(f"generate_cogs.sh: {error}\n{example}", file=sys.stderr)
         sys.exit(_USAGE)
-    # A signal that nothing here catches, not even code that hangs in a library.
-    # It ends this process, and bin/generate_cogs.sh says so.
+    if len(conversions) == 1:
+        sys.exit(in_time(*conversions[0]))
+    sys.exit(several.convert_each(conversions, in_time))
+
+
+def in_time(image: Path, bands: int, options: Options) -> int:
+    """Convert an image, and die of SIGALRM when it takes too long.
+
+    Of a signal that nothing here catches, not even code that hangs in a library.
+    Whoever started this process says that it was so.
+    """
     signal.alarm(options.time_limit or 0)
-    sys.exit(main(Path(name), bands, options))
+    return main(image, bands, options)
 
 
 if __name__ == "__main__":

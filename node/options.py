@@ -5,10 +5,12 @@ launch, which passes them on, and in columns of a manifest.
 """
 
 import argparse
+import itertools
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import NoReturn
 
 from node.parts import Limits, read_limits
@@ -35,6 +37,9 @@ _CREATION_VALUES = {
 }
 # Said by the DAG alone.
 UPLOAD_LIMITS = "--upload-limits"
+RESULT = "--result"
+# Between two images that one job converts.
+NEXT = "--next"
 _IMAGE = (".tif", ".tiff", ".TIF", ".TIFF")
 _YES = ("yes", "true", "1", "x")
 _NO = ("no", "false", "0", "")
@@ -65,7 +70,8 @@ class Options:
         jpeg_quality: as libjpeg counts it, 1 to 95.
         time_limit: in seconds, after which the node ends itself.
         upload_limits: None where nothing is to be uploaded. The DAG says it, no
-            person does.
+            person does; result likewise.
+        result: the file that tells what was done.
     """
 
     profile: str = DEFAULT
@@ -79,6 +85,7 @@ class Options:
     jpeg_quality: int = 80
     time_limit: int | None = None
     upload_limits: Limits | None = None
+    result: Path = Path("result.json")
 
     @cached_property
     def stored_as(self) -> Profile:
@@ -147,13 +154,20 @@ def arguments(said: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
     return tuple(words)
 
 
-def parse(words: Sequence[str]) -> tuple[str, int, Options]:
-    """The image's name, its number of bands and the options.
+def parse(words: Sequence[str]) -> list[tuple[Path, int, Options]]:
+    """Of each image, its name, its number of bands and the options.
 
     Raises:
         Misused: they are no options.
         SystemExit: the help was asked for and printed.
     """
+    parser = _parser()
+    groups = itertools.groupby(words, NEXT.__eq__)
+    of_each = [list(its) for is_next, its in groups if not is_next]
+    return [_parse(parser, its) for its in of_each or [[]]]
+
+
+def _parser() -> argparse.ArgumentParser:
     profiles = "\n".join(f"  {name:13} {PROFILES[name].about}" for name in PROFILES)
     parser = _Parser(
         prog="generate_cogs.sh",
@@ -173,12 +187,16 @@ def parse(words: Sequence[str]) -> tuple[str, int, Options]:
         parser.add_argument(
             choice.flag, help=choice.help, default=argparse.SUPPRESS, **how
         )
-    parser.add_argument(
-        UPLOAD_LIMITS,
-        type=_as_type(read_limits),
-        help=argparse.SUPPRESS,
-        default=argparse.SUPPRESS,
-    )
+    for flag, read in ((UPLOAD_LIMITS, read_limits), (RESULT, Path)):
+        parser.add_argument(
+            flag, type=_as_type(read), help=argparse.SUPPRESS, default=argparse.SUPPRESS
+        )
+    return parser
+
+
+def _parse(
+    parser: argparse.ArgumentParser, words: Sequence[str]
+) -> tuple[Path, int, Options]:
     # The image first and by itself: its name may begin with a dash.
     if words and (words[0].endswith(_IMAGE) or not words[0].startswith("-")):
         words = [*words[2:], "--", *words[:2]]
@@ -187,7 +205,7 @@ def parse(words: Sequence[str]) -> tuple[str, int, Options]:
     # A list stands where an option may be said several times.
     for name, value in told.items():
         told[name] = tuple(value) if isinstance(value, list) else value
-    return image, bands, Options(**told)
+    return Path(image), bands, Options(**told)
 
 
 class _Parser(argparse.ArgumentParser):

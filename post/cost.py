@@ -6,6 +6,7 @@ is; the rest in what the nodes told.
 """
 
 import json
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -21,6 +22,7 @@ class Cost:
 
     Attributes:
         rows: of the manifest.
+        rows_begun: those of them whose job was begun, so far.
         processed: None until the run has ended; failed likewise.
         jobs: how many times a node's job was begun on a machine.
         retries: how many of them were not the first of their node.
@@ -35,6 +37,7 @@ class Cost:
     """
 
     rows: int
+    rows_begun: int
     processed: int | None
     failed: int | None
     jobs: int
@@ -58,11 +61,16 @@ def cost(run: Run) -> Cost:
         with runs.alone_if_nobody_is(run.directory) as alone:
             if alone:
                 results.gather(run)
-    rows, sizes = 0, {}
+    rows = 0
+    # By the nodes' names: how many rows each has, and the bytes of their images.
+    in_nodes: Counter[str] = Counter()
+    sizes: Counter[str] = Counter()
     for row in runs.load_rows(run):
         rows += 1
         if row.reason is None:
-            sizes[runs.node_name(row.number)] = row.size
+            node = runs.node_of(row)
+            in_nodes[node] += 1
+            sizes[node] += row.size
     outcome = json.loads(run.done_file.read_text()) if run.done else {}
     jobs, nodes = 0, set()
     slot = wasted = 0.0
@@ -79,6 +87,7 @@ def cost(run: Run) -> Cost:
     told = list(results.load(run).values())
     return Cost(
         rows=rows,
+        rows_begun=sum(in_nodes[node] for node in nodes),
         processed=outcome.get("processed"),
         failed=outcome.get("failed"),
         jobs=jobs,
@@ -95,12 +104,14 @@ def cost(run: Run) -> Cost:
 
 def table(cost: Cost) -> list[tuple[str, str, str]]:
     """What it is of, of the whole run, and of the average row that had a job."""
-    nodes = cost.jobs - cost.retries
 
     def line(
         what: str, amount: float, written: Callable[[float], str]
     ) -> tuple[str, str, str]:
-        return what, written(amount), written(amount / nodes) if nodes else "–"
+        return what, written(amount), average(amount, written)
+
+    def average(amount: float, written: Callable[[float], str]) -> str:
+        return written(amount / cost.rows_begun) if cost.rows_begun else "–"
 
     share = cost.wasted_slot_seconds / cost.slot_seconds if cost.slot_seconds else 0
     return [
@@ -110,7 +121,7 @@ def table(cost: Cost) -> list[tuple[str, str, str]]:
         (
             "of it for nothing",
             f"{_duration(cost.wasted_slot_seconds)} ({share:.1%})",
-            _duration(cost.wasted_slot_seconds / nodes) if nodes else "–",
+            average(cost.wasted_slot_seconds, _duration),
         ),
         line("conversion", cost.conversion_seconds, _duration),
         line("CPU time of it", cost.cpu_seconds, _duration),

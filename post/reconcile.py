@@ -15,7 +15,7 @@ from dag.journal import Journal
 from dag.manifest import Row, jpeg_key
 from dag.pipeline import Pipeline
 from dag.results import NodeResult
-from dag.run import Run, node_name
+from dag.run import Run, node_name, node_of
 from dag.uploads import abort_all
 from post import csvs, uploads
 from post.reasons import why
@@ -136,6 +136,7 @@ def _judge(run: Run, pipeline: Pipeline) -> Callable[[], Iterator[Judgement]]:
         schedd.RUN_ATTRIBUTE, str(run.directory), run.dagman_job_log
     )
     told = results.load(run)
+    # Of the rows that have a node to themselves, as all that come in parts have.
     ended_well = {number for number in told if node_name(number) not in last_words}
     apart = uploads.complete(run, pipeline, told, ended_well)
     wrong = _what_is_wrong(run, pipeline, told)
@@ -145,7 +146,7 @@ def _judge(run: Run, pipeline: Pipeline) -> Callable[[], Iterator[Judgement]]:
             if row.reason is not None:
                 yield Judgement(row, "unusable")
                 continue
-            result, last = told.get(row.number), last_words.get(node_name(row.number))
+            result, last = told.get(row.number), last_words.get(node_of(row))
             missing = apart.get(row.number) or wrong.get(row.number)
             if result and result.ok and missing is None:
                 yield Judgement(row)
@@ -229,7 +230,10 @@ def _claimed(run: Run, pipeline: Pipeline) -> datetime:
 
 def _tidy(run: Run, outcome: Outcome) -> None:
     """A success leaves no file of its own; a failure keeps its log."""
-    kept = {f"{node_name(number)}.log" for number in outcome.failed_rows}
+    failed = set(outcome.failed_rows)
+    kept = {
+        f"{node_of(row)}.log" for row in runs.load_rows(run) if row.number in failed
+    }
     for log in run.logs_directory.iterdir():
         if log.name in kept:
             # HTCondor made it for all to read.

@@ -64,7 +64,7 @@ def run(first_seed: int, count: int, directory: Path) -> Iterator[dict]:
         Path("image.tif").write_bytes(content)
         bands = str(KINDS[name]["bands"])
         print(json.dumps({"seed": seed, "kind": name, "how": how}), end=" ", flush=True)
-        status = main(Path("image.tif"), int(bands), parse(["image.tif", bands])[2])
+        status = main(Path("image.tif"), int(bands), parse(["image.tif", bands])[0][2])
         result = json.loads(Path("result.json").read_text())
         untouched = Path("image.tif").read_bytes() == content
         valid = status == 0 and _is_valid_pair(Path("image.tif"), Path("image.jpg"))

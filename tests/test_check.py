@@ -21,7 +21,7 @@ def made(directory: Path, *options: str) -> Iterator[tuple]:
     """A COG of an image, and all with which it is checked."""
     image = rasters.write(directory / "image.tif", 3, width=1300, height=1100)
     cog = directory / "cog.tif"
-    told = parse(["image.tif", "3", *options])[2]
+    ((_, _, told),) = parse(["image.tif", "3", *options])
     with gdal_warnings() as heard, open_source(image, 3, told, heard) as source:
         plan = converting.plan(source, told, directory)
         codec, checksums = converting.make(plan, cog, directory / "image.jpg")

@@ -7,7 +7,9 @@ import subprocess
 import sys
 import tempfile
 import uuid
+from dataclasses import replace
 from datetime import UTC, datetime
+from itertools import groupby
 from pathlib import Path
 
 import pytest
@@ -16,10 +18,12 @@ from hypothesis import HealthCheck, example, given, settings, strategies as some
 from bucket import Bucket, Store, StoredObject
 from dag import manifest as manifests, render, run as runs, signing
 from dag.errors import NotAManifest
+from dag.groups import share_nodes
 from dag.images import candidate_keys, resolve
 from dag.manifest import jpeg_key, parse, read
 from dag.pipeline import Pipeline
 from dag.wording import presentable, printable
+from node import options
 from node.parts import Limits
 from post import csvs
 from tests.conftest import PROJECT, Archive
@@ -75,36 +79,64 @@ def vars_of(line: str) -> dict[str, str]:
     return {name: re.sub(r"\\(.)", r"\1", value) for name, value in found}
 
 
-@given(written_rows=some.lists(rows, min_size=1, max_size=6), plain=some.booleans())
-@example(written_rows=[(f"a{each}.tif", "1") for each in HOSTILE], plain=False)
-@example(written_rows=[(f"{each}/a.tif", "1") for each in HOSTILE], plain=True)
+@given(
+    written_rows=some.lists(rows, min_size=1, max_size=6),
+    plain=some.booleans(),
+    together=some.integers(1, 4),
+)
+@example(
+    written_rows=[(f"a{each}.tif", "1") for each in HOSTILE], plain=False, together=1
+)
+@example(
+    written_rows=[(f"a{each}.tif", "1") for each in HOSTILE], plain=True, together=3
+)
+@example(
+    written_rows=[(f"{each}/a.tif", "1") for each in HOSTILE], plain=True, together=1
+)
 @settings(
     max_examples=150,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )
 def test_every_row_fails_with_a_reason_or_is_rendered_as_it_is(
-    written_rows: list[tuple[str, ...]], plain: bool, bucket: Bucket, store: Store
+    written_rows: list[tuple[str, ...]],
+    plain: bool,
+    together: int,
+    bucket: Bucket,
+    store: Store,
 ):
     with tempfile.TemporaryDirectory() as folder:
         directory = Path(folder)
-        pipeline = Pipeline(directory, store, bucket.name, bucket.name, "cogs/")
+        pipeline = Pipeline(
+            directory,
+            store,
+            bucket.name,
+            bucket.name,
+            "cogs/",
+            rows_per_job=together,
+        )
         try:
             parsed = parse(written(written_rows))
         except NotAManifest:
             assert not any("".join(row).strip() for row in written_rows)
             return
-        manifest = resolve(parsed, bucket.name, half_of_all(parsed, bucket.name))
+        found = resolve(parsed, bucket.name, half_of_all(parsed, bucket.name))
+        manifest = replace(found, rows=share_nodes(found.rows, pipeline))
         run = _run(directory)
         runs.save_rows(run, manifest)
         assert runs.load_manifest(run) == manifest
 
         _assert_nothing_is_lost(written_rows, manifest)
-        convertible = manifest.convertible
+
+        def conversion(row: manifests.Row) -> render.Conversion:
+            urls = _urls(pipeline, bucket, row, plain)
+            return render.Conversion(row, urls, Limits(2**32), {})
+
         nodes = [
-            render.node(row, _urls(pipeline, bucket, row, plain), (), Limits(2**32), {})
-            for row in convertible
+            render.node(name, map(conversion, its), ())
+            for name, its in groupby(manifest.convertible, runs.node_of)
         ]
+        _assert_each_row_has_its_node(manifest, nodes, together)
         render.write_dag(run, pipeline, nodes, (23, 9, 6))
         _assert_the_dag_is_ours(run.dag_file.read_text(), nodes)
 
@@ -165,7 +197,7 @@ def _assert_the_dag_is_ours(text: str, nodes: list[render.Node]) -> None:
     named = [re.escape(word) for word in re.findall(r"^[A-Z]+", body, re.M)]
     assert set(named) <= set(re.findall(r"^[A-Z]+", template, re.M))
     assert all(
-        re.match(r"(JOB|VARS|RETRY|PRIORITY|CATEGORY) row\d+ |#|$", line)
+        re.match(r"(JOB|VARS|RETRY|PRIORITY|CATEGORY) rows?\d+ |#|$", line)
         for line in body.split("\n")
     )
     assert re.findall(r"^JOB (\w+) ", text, re.M) == [node.name for node in nodes]
@@ -175,12 +207,29 @@ def _assert_the_dag_is_ours(text: str, nodes: list[render.Node]) -> None:
             said.setdefault(line.split()[1], {}).update(vars_of(line))
     for node in nodes:
         values = said[node.name]
-        for name in ("image", "jpeg_name", "input_urls", "cog_url", "jpeg_url"):
-            assert values[name] == str(getattr(node, name))
-            assert values[name].isprintable()
-            assert "$(" not in values[name]
-        assert "/" not in values["image"]
-        assert values["image"] not in (".", "..")
+        assert values["node_arguments"] == node.arguments
+        assert values["input_urls"] == node.input_urls
+        assert values["remaps"] == node.remaps
+        for value in values.values():
+            assert value.isprintable()
+            assert "$(" not in value
+        for image, _, _ in options.parse(node.arguments.split()):
+            assert len(image.parts) == 1
+            assert str(image) not in (".", "..")
+
+
+def _assert_each_row_has_its_node(
+    manifest: manifests.Manifest, nodes: list[render.Node], together: int
+) -> None:
+    told = [options.parse(node.arguments.split()) for node in nodes]
+    assert all(1 <= len(each) <= together for each in told)
+    assert [(str(image), bands) for each in told for image, bands, _ in each] == [
+        (manifests.sandbox_name(row.key), row.bands) for row in manifest.convertible
+    ]
+    for node in nodes:
+        files = [remap.partition("=")[0] for remap in node.remaps.split(";")]
+        files = [file for file in files if file != "result.json"]
+        assert len(set(files)) == len(files)
 
 
 @given(some.one_of(texts, some.text(), some.sampled_from(HOSTILE)))

@@ -227,6 +227,8 @@ WITHOUT_RESULT = ("out-of-memory", "out-of-disk", "time-limit")
 def test_time_follows_from_the_images_size(mebibytes, launched, own, limit, running):
     row = Row(1, ("a.tif", "1"), "a.tif", 1, size=mebibytes * 2**20, options=own)
     urls = Urls(("s3://in",), "s3://cog", "s3://jpeg")
-    node = render.node(row, urls, launched, Limits(2**32), {})
-    assert parse(["a.tif", "1", *node.options.split()])[2].time_limit == limit
+    conversion = render.Conversion(row, urls, Limits(2**32), {})
+    node = render.node("row1", [conversion], launched)
+    (parsed,) = parse(node.arguments.split())
+    assert parsed[2].time_limit == limit
     assert node.running_seconds == running

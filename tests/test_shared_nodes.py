@@ -1,0 +1,243 @@
+"""``--rows-per-job``: several images in one job, each with a result of its own."""
+
+import itertools
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import rasterio
+
+from bucket import Store
+from dag import run as runs
+from dag.groups import share_nodes
+from dag.manifest import Row
+from dag.pipeline import Pipeline
+from post.cost import cost
+from tests import rasters
+from tests.conftest import Archive, wait_for
+from tests.processes import descendants
+from tests.test_node import SCRIPT, files, python_with, run_node
+
+
+def row(number: int, key: str, **more) -> Row:
+    return Row(number, (key, "1"), key, 1, **more)
+
+
+def nodes(rows: list[Row], rows_per_job: int) -> list[tuple[str, list[int]]]:
+    """The nodes' names and the numbers of their rows."""
+    store = Store("s3.example.org", Path("a"), Path("s"))
+    pipeline = Pipeline(Path(), store, "maps", "cogs", rows_per_job=rows_per_job)
+    shared = share_nodes(rows, pipeline)
+    usable = [row for row in shared if row.reason is None]
+    assert [row.number for row in shared] == [row.number for row in rows]
+    return [
+        (name, [row.number for row in its])
+        for name, its in itertools.groupby(usable, runs.node_of)
+    ]
+
+
+def test_rows_that_follow_each_other_share_a_node():
+    rows = [row(n, f"{n}.tif") for n in range(1, 8)]
+    assert nodes(rows, 3) == [
+        ("rows1", [1, 2, 3]),
+        ("rows4", [4, 5, 6]),
+        ("row7", [7]),
+    ]
+    assert nodes(rows, 1) == [(f"row{n}", [n]) for n in range(1, 8)]
+    assert nodes(rows, 10) == [("rows1", [1, 2, 3, 4, 5, 6, 7])]
+
+
+def test_rows_that_cannot_be_converted_are_passed_over():
+    rows = [row(1, "a.tif"), row(2, "", reason="no image"), row(3, "b.tif")]
+    assert nodes(rows, 2) == [("rows1", [1, 3])]
+
+
+@pytest.mark.parametrize(
+    "second",
+    [
+        row(2, "there/a.tif"),
+        # Both would have a.jpg.
+        row(2, "a.tiff"),
+        row(2, "there/b.tif", sidecars=("there/b.tif.ovr", "there/a.tif")),
+    ],
+)
+def test_rows_do_not_share_a_node_whose_files_have_the_same_name(second: Row):
+    assert nodes([row(1, "here/a.tif"), second], 5) == [("row1", [1]), ("row2", [2])]
+
+
+def test_an_image_that_may_come_in_parts_has_a_node_to_itself():
+    large = row(2, "b.tif", size=2**32)
+    rows = [row(1, "a.tif"), large, row(3, "c.tif"), row(4, "d.tif")]
+    assert nodes(rows, 5) == [("row1", [1]), ("row2", [2]), ("rows3", [3, 4])]
+
+
+def arguments(*names: str, limit: int = 60) -> list[str]:
+    """Those of a node for each of these images."""
+    words = []
+    for number, name in enumerate(names, start=1):
+        said = [f"{name}.tif", "1", "--time-limit", str(limit)]
+        words += ["--next", *said, "--result", f"row{number}.json"]
+    return words[1:]
+
+
+def results(directory: Path) -> dict[str, dict]:
+    told = (json.loads(file.read_text()) for file in directory.glob("row*.json"))
+    return {result["image"].partition(".")[0]: result for result in told}
+
+
+@pytest.fixture
+def work(tmp_path: Path) -> Path:
+    directory = tmp_path / "work"
+    directory.mkdir()
+    for name in ("first", "last"):
+        rasters.write(directory / f"{name}.tif", 1, width=64, height=64)
+    return directory
+
+
+def test_a_row_that_fails_does_not_fail_its_neighbours(work: Path):
+    (work / "bad.tif").write_bytes(b"no raster")
+    done = run_node(work, *arguments("first", "bad", "missing", "last"))
+    # The images themselves are the reason: no try more.
+    assert done.returncode == 65
+    told = results(work)
+    assert {name: each["ok"] for name, each in told.items()} == {
+        **{"first": True, "bad": False},
+        **{"missing": False, "last": True},
+    }
+    assert told["bad"]["code"] == "not-a-raster"
+    assert told["missing"]["code"] == "image-missing"
+    assert (work / "first.jpg").exists()
+    assert (work / "last.jpg").exists()
+
+
+def write_empty(path: Path, side: int) -> None:
+    """An image of many pixels, none of them written, that is a small file."""
+    how = {"driver": "GTiff", "dtype": "uint8", "tiled": True, "sparse_ok": "TRUE"}
+    sides = {"width": side, "height": side, "transform": rasters.TRANSFORM}
+    with rasterio.open(path, "w", count=1, crs="EPSG:32616", **how, **sides):
+        pass
+
+
+def write_endless(path: Path) -> None:
+    """An image that a node is at work at for longer than a test lasts."""
+    write_empty(path, 60_000)
+
+
+def start_node(work: Path, *words: str) -> subprocess.Popen:
+    return subprocess.Popen(
+        [str(SCRIPT), *words],
+        cwd=work,
+        env=os.environ | {"PYTHON": sys.executable},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_a_row_that_is_killed_leaves_its_neighbours_alone(work: Path):
+    write_endless(work / "killed.tif")
+    before = files(work)
+    node = start_node(work, *arguments("first", "killed", "last"))
+    wait_for(lambda: bool(list(work.glob(".cog-*-1.*"))))
+    # The shell, its Python, and the one that converts.
+    (*_, child) = descendants(node.pid)
+    os.kill(child, signal.SIGKILL)
+    _, said = node.communicate(timeout=60)
+
+    # Want of memory may be the reason: to be tried again.
+    assert node.returncode == 137, said
+    told = results(work)
+    assert {name for name, each in told.items() if each["ok"]} == {"first", "last"}
+    assert told["killed"]["code"] == "killed"
+    assert "memory" in told["killed"]["reason"]
+    made = {"first.jpg", "last.jpg", "row1.json", "row2.json", "row3.json"}
+    assert files(work) == before | made, "no temporary file is left"
+
+
+def test_a_row_that_takes_too_long_leaves_its_neighbours_alone(work: Path):
+    write_endless(work / "endless.tif")
+    done = run_node(work, *arguments("first", "endless", "last", limit=3))
+
+    assert done.returncode == 75
+    told = results(work)
+    assert {name for name, each in told.items() if each["ok"]} == {"first", "last"}
+    assert told["endless"]["code"] == "time-limit"
+    assert not list(work.glob(".cog-*"))
+
+
+def test_when_all_of_it_is_killed_the_rows_that_were_not_done_say_so(work: Path):
+    write_endless(work / "endless.tif")
+    node = start_node(work, *arguments("first", "endless", "last"))
+    wait_for(lambda: bool(list(work.glob(".cog-*-1.*"))))
+    for process in descendants(node.pid):
+        os.kill(process, signal.SIGKILL)
+    node.communicate(timeout=60)
+
+    assert node.returncode == 137
+    told = {file.name: json.loads(file.read_text()) for file in work.glob("row*.json")}
+    assert [told[f"row{n}.json"]["ok"] for n in (1, 2, 3)] == [True, False, False]
+    assert {told[f"row{n}.json"]["code"] for n in (2, 3)} == {"killed"}
+    assert not list(work.glob(".cog-*"))
+
+
+@pytest.mark.parametrize("limit", [3, 60])
+def test_an_unfit_machine_is_told_for_each_row(work: Path, tmp_path: Path, limit: int):
+    faults = {3: "import time; time.sleep(600)", 60: "raise ImportError('none')"}
+    python = python_with(tmp_path, "zstandard", faults[limit])
+    done = run_node(work, *arguments("first", "last", limit=limit), PYTHON=python)
+    assert done.returncode == {3: 75, 60: 69}[limit]
+    told = [json.loads(file.read_text()) for file in work.glob("row*.json")]
+    code = {3: "time-limit", 60: "unfit-machine"}[limit]
+    assert [each["code"] for each in told] == [code, code]
+
+
+def test_the_rows_of_a_run_share_jobs(archive: Archive):
+    archive.launch("--rows-per-job", "3", "--jpeg-quality", "70")
+    good = [f"{folder}{n}.tif" for folder in ("", "x/") for n in range(4)]
+    for key in good:
+        archive.upload_raster(key, 1, width=64, height=64)
+    archive.maps.write("bad.tif", b"no raster")
+    rows = [*good[:2], "bad.tif", "gone.tif", *good[2:]]
+    archive.upload_manifest("batch-raw.csv", [(key, 1) for key in rows])
+    archive.poll()
+
+    processed, failed = archive.outcome("batch-")
+    assert [row[0] for row in processed] == good
+    assert [row[0] for row in failed] == ["bad.tif", "gone.tif"]
+    assert "cannot read it as a GeoTIFF" in failed[0][2]
+    (run,) = archive.directory.glob("workflow-run-*")
+    # 0 1 bad, 2 3 x/0, x/1 x/2 x/3, and the FINAL node.
+    log = (run / "convert.dag.nodes.log").read_text()
+    assert len(re.findall("Job submitted from host", log)) == 4
+    wait_for(lambda: (run / "done.json").exists())
+    # The log of the one that failed, and nothing of the others.
+    assert files(run / "logs") == {"rows1.log"}
+    assert not (run / "results").exists()
+    told = cost(runs.load(run))
+    assert (told.jobs, told.retries, told.rows_begun) == (3, 0, 9)
+
+
+def test_a_node_of_several_rows_is_tried_again(archive: Archive):
+    node = archive.directory / "node.sh"
+    node.write_text(
+        "#!/bin/sh\n"
+        # In its first try, the second row has not the time it needs.
+        '[ "$COG_PIPELINE_RETRY" != 0 ] || set -- "$@" --time-limit 1\n'
+        f'exec {SCRIPT} "$@"\n'
+    )
+    archive.upload_raster("small.tif", 1)
+    write_empty(archive.directory / "large.tif", 20_000)
+    archive.maps.upload("large.tif", archive.directory / "large.tif")
+    archive.upload_manifest("batch-raw.csv", [("small.tif", 1), ("large.tif", 1)])
+    archive.launch("--rows-per-job", "2", "--submit-option", f"executable = {node}")
+
+    processed, failed = archive.outcome("batch-")
+    assert (len(processed), failed) == (2, [])
+    (run,) = archive.directory.glob("workflow-run-*")
+    lines = [json.loads(line) for line in (run / "results.jsonl").open()]
+    attempts = {line["image"]: line["attempt"] for line in lines}
+    assert attempts == {"small.tif": 2, "large.tif": 2}
