@@ -10,6 +10,7 @@
 #             millions of objects, and writes docs/scale.md; make scale ROWS=1000000,
 #             and with SIGNING=presigned for where HTCondor cannot sign
 # make overhead  measures what HTCondor takes of a node beyond its conversion
+# make sharing   measures how two runs share a pool
 # make clean  removes what these made in this folder
 
 PYTHON ?= python3
@@ -20,7 +21,7 @@ MINUTES ?= 20
 ROWS ?= 100000
 SIGNING ?= auto
 
-.PHONY: bench chaos demo test lint overhead scale clean setup
+.PHONY: bench chaos demo test lint overhead scale sharing clean setup
 
 demo: .venv/ready-demo
 	@.venv/bin/python -m demo
@@ -43,6 +44,9 @@ scale: .venv/ready-scale
 
 overhead: .venv/ready-scale
 	@.venv/bin/python -m scale.overhead
+
+sharing: .venv/ready-scale
+	@.venv/bin/python -m scale.sharing
 
 setup: .venv/ready-demo .venv/ready-test
 

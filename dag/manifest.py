@@ -25,8 +25,8 @@ _BYTE_ORDER_MARKS = {
     b"\xff\xfe": "utf-16",
     b"\xfe\xff": "utf-16",
 }
-# A million rows of two fields are 48 MiB, and take MEMORY of memory: what is larger
-# could take all that the access point has.
+# A million rows of two fields are 48 MiB, and a poll of them takes 1.1 GB of memory:
+# what is larger could take all that the access point has.
 LARGEST = 128 * 2**20  # bytes
 MOST_FIELDS = 8_000_000
 # A field may be as long as all; by itself the module ends at 131,072 characters.

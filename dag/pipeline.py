@@ -11,6 +11,7 @@ from dag.errors import PipelineError
 from dag.files import write_atomically
 
 SIGNINGS = ("auto", "shadow", "presigned")
+ORDERS = ("shared", "oldest-first")
 # One PUT ends at 5 GiB on AWS and Ceph.
 LARGEST_PUT = 4 * 2**30
 _REPLACED = re.compile(r"r(a(w)?)?$", re.IGNORECASE)
@@ -28,6 +29,8 @@ class Pipeline:
         pattern: which keys of the input bucket are manifests, as a shell pattern.
         every: minutes between two polls.
         max_running: how many nodes of a run are in the queue at once.
+        max_idle: how many of them may wait for a machine there.
+        order: which of several runs' nodes go first, one of ORDERS.
         rows_per_job: how many rows at most share a node.
         signing: who signs transfers, one of SIGNINGS.
         node_environment: where nodes have what they need from: ``host``, ``packed``
@@ -47,6 +50,8 @@ class Pipeline:
     pattern: str = "*raw.csv"
     every: int = 15
     max_running: int = 10_000
+    max_idle: int = 1000
+    order: str = "shared"
     rows_per_job: int = 1
     signing: str = "auto"
     retry_seconds: int = 60

@@ -273,6 +273,7 @@ def _submit(run: Run, pipeline: Pipeline, rows: Sequence[Row], journal: Journal)
         run.dag_file,
         {schedd.RUN_ATTRIBUTE: str(run.directory)},
         pipeline.max_running,
+        pipeline.max_idle,
     )
     write_atomically(run.submitted_file, json.dumps({"cluster": cluster}) + "\n")
     return cluster

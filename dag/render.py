@@ -11,6 +11,7 @@ import shlex
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 import jinja2
@@ -38,6 +39,8 @@ UNFIT = 69
 # version in which it was seen to work.
 _COMMON_FILES_SINCE = (25, 14, 1)
 _MIB = 2**20
+# HTCondor has 32 bits for a priority, and so a second for each until 2094.
+_FIRST_OF_RUNS = datetime(2026, 1, 1, tzinfo=UTC)
 # The environment that the crondor job and what it starts run in.
 _KEPT_VARIABLES = ("HOME", "USER", "PATH", "CONDOR_CONFIG", "LANG", "TZ")
 _UNSAFE_IN_PATH = re.compile(r"[,;\"'$\n\\=]")
@@ -239,11 +242,17 @@ def write_dag(
         sent_once_a_machine=condor_version >= _COMMON_FILES_SINCE,
         try_again=int(Exit.TRY_AGAIN),
         node_attribute=schedd.NODE_ATTRIBUTE,
+        priority=_priority(run) if pipeline.order == "oldest-first" else 0,
     )
     stream.enable_buffering(200)
     with scratch.open("w", encoding="utf-8") as file:
         stream.dump(file)
     scratch.replace(run.dag_file)
+
+
+def _priority(run: Run) -> int:
+    """The older a run, the higher; of a user's other jobs, which have 0, none waits."""
+    return -int((run.began - _FIRST_OF_RUNS).total_seconds())
 
 
 def _render(name: str, **values: object) -> str:

@@ -75,6 +75,10 @@ class Run:
     token: str
 
     @property
+    def began(self) -> datetime:
+        return datetime.strptime(self.timestamp, TIMESTAMP).replace(tzinfo=UTC)
+
+    @property
     def processing_key(self) -> str:
         return self._sibling("processing")
 

@@ -143,15 +143,18 @@ def submit(description: str) -> int:
         return _schedd().submit(htcondor2.Submit(description)).cluster()
 
 
-def submit_dag(dag_file: Path, attributes: dict[str, str], max_jobs: int) -> int:
+def submit_dag(
+    dag_file: Path, attributes: dict[str, str], max_jobs: int, max_idle: int
+) -> int:
     """Submit DAGMan for a DAG file; returns DAGMan's cluster.
 
     Args:
         attributes: to write into DAGMan's own job ad, to find it by.
         max_jobs: how many jobs of its nodes may be in the queue at once.
+        max_idle: how many of them may wait there.
     """
     with _explained(f"the submission of {dag_file}"):
-        options = {"MaxJobs": max_jobs, "Force": True}
+        options = {"MaxJobs": max_jobs, "MaxIdle": max_idle, "Force": True}
         description = htcondor2.Submit.from_dag(str(dag_file), options)
         # DAGMan resolves the names in a DAG file against its own directory.
         description["initialdir"] = str(dag_file.parent)

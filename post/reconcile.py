@@ -5,7 +5,7 @@ import re
 import shutil
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 
 from bucket import BucketMissing, ObjectMissing, StoredObject
 from dag import results, run as runs, schedd
@@ -224,8 +224,7 @@ def _claimed(run: Run, pipeline: Pipeline) -> datetime:
     try:
         return pipeline.inputs().stat(run.processing_key).modified
     except ObjectMissing:
-        began = datetime.strptime(run.timestamp, runs.TIMESTAMP)
-        return began.replace(tzinfo=UTC)
+        return run.began
 
 
 def _tidy(run: Run, outcome: Outcome) -> None:

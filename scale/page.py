@@ -78,7 +78,7 @@ def text(measured: Sequence[Measured], idle: Idle | None, chart: str) -> str:
             ((what, *_of(cost)) for what, cost in _costs(measured, idle).items()),
         ),
         "",
-        *machine(),
+        *machine(_seaweedfs()),
     ]
     return "\n".join(lines) + "\n"
 
@@ -115,14 +115,17 @@ def _of(cost: Cost) -> Iterable[str]:
         yield str(cost.requests[operation])
 
 
-def machine() -> list[str]:
-    weed = subprocess.run(
-        [program_of_environment("weed"), "version"], capture_output=True, text=True
-    )
+def _seaweedfs() -> str:
+    weed = [program_of_environment("weed"), "version"]
+    said = subprocess.run(weed, capture_output=True, text=True, check=True).stdout
+    return f"SeaweedFS {said.split()[2]}"
+
+
+def machine(s3_server: str) -> list[str]:
     return table(
         ("", ""),
         (
-            ("S3 server", f"SeaweedFS {weed.stdout.split()[2]}"),
+            ("S3 server", s3_server),
             ("Python", platform.python_version()),
             (
                 "machine",

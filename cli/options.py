@@ -1,0 +1,76 @@
+"""Options of a launch that want more than click knows: checked, or passed on."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+
+from dag import render
+from node import options
+
+
+def submit_option(
+    context: click.Context, parameter: click.Parameter, lines: tuple[str, ...]
+) -> tuple[str, ...]:
+    for line in lines:
+        name, equals, _ = line.partition("=")
+        named = name.strip().lstrip("+").replace(".", "").replace("_", "")
+        if not equals or not named.isalnum() or not line.isprintable():
+            raise click.BadParameter(f"{line!r} is not NAME = VALUE")
+    return lines
+
+
+def node_environment(
+    context: click.Context, parameter: click.Parameter, said: str
+) -> str:
+    kind, _, image = said.partition(":")
+    if kind == "container" and image and image.isprintable():
+        # A file of this machine; anything else is for a registry to know.
+        return f"container:{Path(image).resolve()}" if Path(image).exists() else said
+    if said in ("host", "packed"):
+        return said
+    raise click.BadParameter(
+        f"{said!r} is none of 'host', 'packed' and 'container:' with an image behind, "
+        "as in container:docker://registry.example.org/cog_pipeline:1"
+    )
+
+
+def node_options(command: Callable) -> Callable:
+    """Add the options that a launch passes on to its nodes."""
+    for choice in reversed(options.CHOICES):
+        how = {"multiple": choice.many, "metavar": choice.metavar}
+        command = click.option(
+            choice.flag,
+            choice.name,
+            is_flag=choice.metavar is None,
+            help=f"For the nodes: {choice.help}.",
+            **{name: value for name, value in how.items() if value},
+        )(command)
+    return command
+
+
+def as_arguments(
+    told: dict[str, str | tuple[str, ...] | bool | None],
+) -> tuple[str, ...]:
+    """What was said of the nodes' options, as arguments for them."""
+    said: dict[str, list[str]] = {}
+    for name, value in told.items():
+        if value is True:
+            said[name] = ["yes"]
+        elif value:
+            said[name] = list(value) if isinstance(value, tuple) else [value]
+    try:
+        return options.arguments(said)
+    except options.Misused as error:
+        raise click.UsageError(str(error)) from error
+
+
+def period(context: click.Context, parameter: click.Parameter, every: int) -> int:
+    try:
+        render.cron_schedule(every)
+    except ValueError as error:
+        raise click.BadParameter(
+            f"{error}: name one that divides an hour (1, 2, 5, 10, 15, 20, 30, …) "
+            "or hours that divide a day (60, 120, 180, …)"
+        ) from error
+    return every

@@ -1,0 +1,62 @@
+"""Which of several runs' nodes go first."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import PROJECT, Archive, wait_for
+
+# Nodes wait in their machines until the test has both runs in the queue; and take so
+# long that DAGMan always has some waiting there.
+NODE = """\
+#!/bin/sh
+while [ ! -e "{directory}/go" ]; do sleep 0.2; done
+sleep 2
+exec {script} "$@"
+"""
+
+
+def began(run: Path) -> list[str]:
+    """When each of a run's jobs began; of two such moments, the later is larger."""
+    log = (run / "convert.dag.nodes.log").read_text()
+    return re.findall(r"^001 \S+ (\S+ \S+) Job executing", log, re.MULTILINE)
+
+
+@pytest.mark.parametrize("order", ["shared", "oldest-first"])
+def test_the_runs_nodes_go_in_the_order_that_was_asked_for(
+    archive: Archive, order: str, monkeypatch: pytest.MonkeyPatch
+):
+    # So that the older run has nodes left to submit when the younger one comes.
+    monkeypatch.setenv("_CONDOR_DAGMAN_MAX_SUBMITS_PER_INTERVAL", "6")
+    node = archive.directory / "node.sh"
+    script = PROJECT / "bin" / "generate_cogs.sh"
+    node.write_text(NODE.format(directory=archive.directory, script=script))
+    older, younger = (
+        [f"{name}-{n}.tif" for n in range(count)]
+        for name, count in (("older", 18), ("younger", 3))
+    )
+    for key in (*older, *younger):
+        archive.upload_raster(key, 1, width=64, height=64)
+    archive.upload_manifest("older-raw.csv", [(key, 1) for key in older])
+    archive.launch(
+        *("--every", "60", "--order", order, "--max-idle", "6"),
+        *("--submit-option", f"executable = {node}"),
+    )
+    (first,) = archive.directory.glob("workflow-run-*")
+    log = first / "convert.dag.nodes.log"
+    wait_for(lambda: log.exists() and log.read_text().count("Job submitted") == 12)
+    archive.upload_manifest("younger-raw.csv", [(key, 1) for key in younger])
+    archive.poll()
+    _, second = sorted(archive.directory.glob("workflow-run-*"))
+    log = second / "convert.dag.nodes.log"
+    wait_for(lambda: log.exists() and log.read_text().count("Job submitted") == 3)
+    (archive.directory / "go").touch()
+
+    for stem, keys in (("older-", older), ("younger-", younger)):
+        processed, _ = archive.outcome(stem)
+        assert [row[0] for row in processed] == keys
+    if order == "shared":
+        assert began(second)[0] < began(first)[-1]
+    else:
+        assert began(second)[0] >= began(first)[-1]
