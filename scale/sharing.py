@@ -3,7 +3,7 @@
     python -m scale.sharing
 
 On the personal pool, a manifest of small images is followed by one of fewer as soon as
-the first has begun: with all its nodes in the queue, and with a few of them, by each
+the first has begun: with all its nodes in the queue, and with few of them, by each
 ``--order``.
 """
 
@@ -22,7 +22,7 @@ _FEW = ("--max-idle", "10")
 # DAGMan looks between two of its intervals how many wait.
 _FEW_AN_INTERVAL = {"_CONDOR_DAGMAN_MAX_SUBMITS_PER_INTERVAL": "5"}
 _SETTINGS = {
-    "all in the queue": (),
+    "`--max-idle 1000` (the default)": (),
     "`--max-idle 10`": _FEW,
     "`--max-idle 10 --order oldest-first`": (*_FEW, "--order", "oldest-first"),
 }
