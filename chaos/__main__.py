@@ -22,14 +22,16 @@ from rich.table import Table
 from bucket import Bucket, Store
 from chaos.archive import People, Verdict, judge
 from chaos.faults import FAULTS, NothingToHit, Target
+from dag import run as runs
 from pool import personal
 from tests import faulty_s3
 from tests.conftest import PROJECT, TEST_RUNS
 
 # All that waits is to be done so long after the last fault.
 PATIENCE_SECONDS = 900
-# Patterns that differ, so that two launches share one queue and one bucket.
-PATTERNS = ("b*raw.csv", "*raw.csv")
+# Patterns that differ, so that two launches share one queue and one bucket; and in one
+# of them, several rows share a job.
+LAUNCHES = (("-p", "b*raw.csv"), ("-p", "*raw.csv", "--rows-per-job", "3"))
 PIPELINE = [sys.executable, str(PROJECT / "cog_pipeline.py")]
 
 # Of HTCondor's event log: its head, and the events that end an execution
@@ -84,7 +86,7 @@ def _open(place: Path, pool, proxy) -> tuple[People, Target]:
     people.maps.create()
     people.cogs.create()
     launches = []
-    for pattern in PATTERNS:
+    for options in LAUNCHES:
         launch = place / f"launch-{len(launches)}"
         launch.mkdir()
         launches.append(launch)
@@ -93,7 +95,7 @@ def _open(place: Path, pool, proxy) -> tuple[People, Target]:
                 *(*PIPELINE, "-a", str(keys.access_key), "-s", str(keys.secret_key)),
                 *("-e", proxy.endpoint, "--ca-certs", str(keys.ca_certs)),
                 *("--input-bucket", "maps", "--output-bucket", "cogs"),
-                *("-p", pattern, "--every", "1", "--retry-seconds", "5"),
+                *(*options, "--every", "1", "--retry-seconds", "5"),
                 *("--submit-option", "hold_backoff_seconds = 2"),
                 *("--submit-option", "job_lease_duration = 20"),
             ],
@@ -182,8 +184,9 @@ def _spans(run: Path) -> Iterator[tuple[str, tuple[str, str, str]]]:
     log = run / "convert.dag.nodes.log"
     if not log.exists():
         return
-    dag = (run / "convert.dag").read_text()
-    images = dict(re.findall(r'VARS (\w+) image="([^"]*)"', dag))
+    images: dict[str, list[str]] = {}
+    for row in runs.load_rows(runs.load(run)):
+        images.setdefault(runs.node_of(row), []).append(row.key)
     node_of: dict[str, str] = {}
     begun: dict[str, str] = {}
     for event in log.read_text(errors="replace").split("\n...\n"):
@@ -193,11 +196,12 @@ def _spans(run: Path) -> Iterator[tuple[str, tuple[str, str, str]]]:
         kind, cluster, moment = head.groups()
         if named := _NODE.search(event):
             node_of[cluster] = named[1]
-        image = images.get(node_of.get(cluster, ""))
-        if image and kind == _EXECUTING:
+        if kind == _EXECUTING:
             begun[cluster] = moment
-        elif image and kind in _ENDS and cluster in begun:
-            yield image, (begun.pop(cluster), moment, f"{run.name}, job {cluster}")
+        elif kind in _ENDS and cluster in begun:
+            span = (begun.pop(cluster), moment, f"{run.name}, job {cluster}")
+            for image in images[node_of[cluster]]:
+                yield image, span
 
 
 def _report(
