@@ -3,6 +3,8 @@
 #
 #   generate_cogs.sh IMAGE BANDS [OPTION…]     --help tells which
 #
+# or of several, with --next between them and --result FILE among each one's options.
+#
 # HTCondor starts this on the execution point; it also runs by hand. It leaves
 # IMAGE replaced by its COG, the JPEG beside it and result.json; when it fails,
 # result.json alone, with the reason, and IMAGE as it was. docs/conversion.md
@@ -17,7 +19,10 @@ set -u
 results=
 word_before=
 for word in "$@"; do
-    [ "$word_before" = --result ] && results="$results $word"
+    case $word_before,$word in
+    *[!A-Za-z0-9._,-]*) ;;
+    --result,*) results="$results $word" ;;
+    esac
     word_before=$word
 done
 several=$results

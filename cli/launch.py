@@ -73,7 +73,8 @@ DEFAULT_ENDPOINT = "s3dev.chtc.wisc.edu"
     default=1,
     show_default=True,
     help="How many images one job converts at most, each with a result of its own: "
-    "more than one for images so small that a job takes longer than they do.",
+    "more than one for images so small that a job takes longer than they do. What "
+    "keeps the job from beginning or ending, they share.",
 )
 @click.option(
     "--every",
@@ -170,6 +171,11 @@ def launch(
     if in_place and (output_prefix or input_bucket != output_bucket):
         raise click.UsageError(
             "--in-place wants one bucket for both, and no --output-prefix."
+        )
+    if in_place and rows_per_job > 1:
+        raise click.UsageError(
+            "--in-place and --rows-per-job do not go together: what is tried again "
+            "would convert its neighbours' COGs, since the originals are gone."
         )
     pipeline = Pipeline(
         directory=Path.cwd(),

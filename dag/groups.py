@@ -1,7 +1,6 @@
 """Rows whose images one job converts, one after the other."""
 
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 from dag import uploads
@@ -9,42 +8,38 @@ from dag.manifest import Row, jpeg_key, sandbox_name
 from dag.pipeline import Pipeline
 
 
-def share_nodes(rows: Sequence[Row], pipeline: Pipeline) -> tuple[Row, ...]:
+def share_nodes(rows: Iterable[Row], pipeline: Pipeline) -> Iterator[Row]:
     """Let up to ``rows_per_job`` rows that follow each other share a node.
 
     All their files lie side by side in the node's sandbox: rows whose files have a
     name in common do not share one. Nor does a row whose COG may have to be uploaded
     in parts.
     """
-    first_of: dict[int, int] = {}
+    # With those among them that cannot be converted.
+    together: list[Row] = []
     names: set[str] = set()
-    first, together = None, 0
+    room = 0
     for row in rows:
-        if row.reason is not None:
-            continue
-        its_names = _names_in_sandbox(row)
-        if (
-            first is None
-            or together == pipeline.rows_per_job
-            or names & its_names
-            or any(_may_be_cut(each, pipeline) for each in (first, row))
-        ):
-            first, together, names = row, 0, set()
-        together += 1
-        names |= its_names
-        first_of[row.number] = first.number
-    sharing = Counter(first_of.values())
+        if row.reason is None:
+            alone = uploads.limits(row, pipeline.largest_put).most_parts > 0
+            its_names = _names_in_sandbox(row)
+            if alone or not room or names & its_names:
+                yield from _grouped(together)
+                together, names, room = [], set(), pipeline.rows_per_job
+            names |= its_names
+            room = 0 if alone else room - 1
+        together.append(row)
+    yield from _grouped(together)
 
-    def grouped(row: Row) -> Row:
-        first = first_of.get(row.number, 0)
-        return replace(row, group=first) if sharing[first] > 1 else row
 
-    return tuple(map(grouped, rows))
+def _grouped(rows: list[Row]) -> Iterator[Row]:
+    usable = [row for row in rows if row.reason is None]
+    for row in rows:
+        shares = row.reason is None and len(usable) > 1
+        yield replace(row, group=usable[0].number) if shares else row
 
 
 def _names_in_sandbox(row: Row) -> set[str]:
-    return {sandbox_name(key) for key in (row.key, jpeg_key(row.key), *row.sidecars)}
-
-
-def _may_be_cut(row: Row, pipeline: Pipeline) -> bool:
-    return uploads.limits(row, pipeline.largest_put).most_parts > 0
+    keys = (row.key, jpeg_key(row.key), *row.sidecars)
+    # GDAL takes for an image's what lies beside it, whichever case its name has.
+    return {sandbox_name(key).lower() for key in keys}

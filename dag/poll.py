@@ -222,7 +222,7 @@ def _carry_on(
         f"{run.manifest_key}: {len(manifest.rows)} rows, {len(convertible)} of them "
         f"to convert in {run.directory.name}, job {cluster}",
         rows=len(manifest.rows),
-        nodes=len({runs.node_of(row) for row in convertible}),
+        nodes=sum(1 for _ in itertools.groupby(convertible, runs.node_of)),
         job=cluster,
     )
 
@@ -254,7 +254,7 @@ def _check(run: Run, inputs: Bucket, pipeline: Pipeline) -> list[StoredObject]:
         resolved = replace(resolved, rows=rows)
     if pipeline.rows_per_job > 1:
         shared = groups.share_nodes(resolved.rows, pipeline)
-        resolved = replace(resolved, rows=shared)
+        resolved = replace(resolved, rows=tuple(shared))
     runs.save_rows(run, resolved)
     return claimed
 

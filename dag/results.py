@@ -4,7 +4,7 @@ import json
 import os
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,8 @@ class NodeResult:
         parts: those of the parts that it left in place of the COG, if any.
         seconds: how long it took.
         cpu_seconds: of user and system time that it took.
+        before: what it had told of an earlier try, which succeeded, when a later one
+            did not: as when a neighbour's failure had both tried again.
     """
 
     row: int
@@ -43,6 +45,12 @@ class NodeResult:
     parts: tuple[tuple[int, str], ...] = ()
     seconds: float = 0
     cpu_seconds: float = 0
+    before: "NodeResult | None" = None
+
+    @property
+    def success(self) -> "NodeResult | None":
+        """What it told of the last try that succeeded, if one did."""
+        return self if self.ok else self.before
 
 
 def gather(run: Run, *, settled: bool = False) -> None:
@@ -115,8 +123,13 @@ def _ends_amid_a_line(file: str) -> bool:
 
 
 def load(run: Run) -> dict[int, NodeResult]:
-    """What the nodes told, by the numbers of their rows."""
-    return {result.row: result for result in _all(run)}
+    """What the nodes told in their last tries, by the numbers of their rows."""
+    told: dict[int, NodeResult] = {}
+    for result in _all(run):
+        if not result.ok and (known := told.get(result.row)):
+            result = replace(result, before=known.success)
+        told[result.row] = result
+    return told
 
 
 def _all(run: Run) -> Iterator[NodeResult]:

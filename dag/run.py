@@ -9,7 +9,8 @@ The files of a run directory are its whole state; each appears at once and whole
 ``pipeline.json``   the settings of the launch
 ``rows.jsonl``      its rows, read and checked; the first line is the header
 ``uploads.jsonl``   the uploads in parts that were begun for large images
-``convert.dag``     the DAG, with one node for each row that can be converted
+``convert.dag``     the DAG, with a node for each row that can be converted, or for
+                    each few of them
 ``reconcile.sh``    what its FINAL node runs, and reconcile.log what that said
 ``submitted.json``  the DAG is in HTCondor's queue: its job id
 ``results/``        what each node told, a file each until the next poll

@@ -37,14 +37,7 @@ def main(image: Path, bands: int, options: Options) -> int:
     # a disk that is full.
     del failure
     gc.collect()
-    print(f"{image.name}: {reason}", file=sys.stderr)
-    told = {"ok": False, "code": code, "reason": reason}
-    try:
-        result.write(options.result, told, image, began)
-    except OSError as error:
-        # The exit status still says what was wrong.
-        options.result.unlink(missing_ok=True)
-        print(f"{options.result} cannot be written: {error}", file=sys.stderr)
+    result.write_failure(options.result, code, reason, image, began)
     return status
 
 

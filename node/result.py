@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,19 @@ def write(file: Path, told: dict[str, Any], image: Path, began: float) -> None:
         # DAGMan counts from 0.
         told["attempt"] = int(retry) + 1
     file.write_text(json.dumps(_jsonable(told), indent=2, allow_nan=False) + "\n")
+
+
+def write_failure(
+    file: Path, code: str, reason: str, image: Path, began: float
+) -> None:
+    """Write why there is nothing else, and say it; on a full disk, say it alone."""
+    print(f"{image.name}: {reason}", file=sys.stderr)
+    try:
+        write(file, {"ok": False, "code": code, "reason": reason}, image, began)
+    except OSError as error:
+        # The exit status still says what was wrong.
+        file.unlink(missing_ok=True)
+        print(f"{file} cannot be written: {error}", file=sys.stderr)
 
 
 def _jsonable(value: Any) -> Any:

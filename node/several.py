@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from node import result
-from node.errors import Unconvertible
+from node.errors import Unconvertible, UnfitMachine
 from node.options import Options
 
 Conversion = tuple[Path, int, Options]
@@ -37,6 +37,9 @@ def convert_each(
         _in_a_process(number, conversion, convert)
         for number, conversion in enumerate(conversions)
     }
+    if UnfitMachine.exit_status in statuses:
+        # Before all else: another machine may do it, at the cost of no try.
+        return UnfitMachine.exit_status
     again = statuses - {0, Unconvertible.exit_status}
     return min(again) if again else max(statuses)
 
@@ -45,8 +48,8 @@ def _import_before(seconds: int) -> None:
     signal.alarm(seconds)
     try:
         import node.convert  # noqa: F401
-    except (ImportError, RuntimeError) as error:
-        # Each of them says so in its result.
+    except Exception as error:
+        # Each of them says why in its result.
         print(f"importing: {error}", file=sys.stderr)
     signal.alarm(0)
 
@@ -57,8 +60,6 @@ def _in_a_process(
     # By this name, what it leaves when it is killed is known from what is not its.
     scratch = f"{os.environ.get(_SCRATCH, '.cog-')}{number}."
     began = time.monotonic()
-    sys.stdout.flush()
-    sys.stderr.flush()
     child = os.fork()
     if child == 0:
         os.environ[_SCRATCH] = scratch
@@ -67,20 +68,18 @@ def _in_a_process(
             status = convert(*conversion)
         except BaseException:
             traceback.print_exc()
-        # What its caller would do next is not for it to do.
-        sys.stdout.flush()
-        os._exit(status)
+        finally:
+            # What its caller would do next is not for it to do.
+            os._exit(status)
     _, ended = os.waitpid(child, 0)
     status = os.waitstatus_to_exitcode(ended)
     if status >= 0:
         return status
     image, _, options = conversion
     for left in image.parent.glob(f"{scratch}*"):
-        shutil.rmtree(left)
+        shutil.rmtree(left, ignore_errors=True)
     code, reason, status = _death(-status, time.monotonic() - began)
-    print(f"{image.name}: {reason}", file=sys.stderr)
-    told = {"ok": False, "code": code, "reason": reason}
-    result.write(options.result, told, image, began)
+    result.write_failure(options.result, code, reason, image, began)
     return status
 
 

@@ -12,18 +12,23 @@ EXITED = {
     137: "it was killed (signal 9), most often for want of memory",
 }
 _GIVEN_UP = {
-    "held": "its job was held until it was given up: {reason}",
-    "running": "its job was given up, since it ran for longer than a node and slow "
+    "held": "{job} was held until it was given up: {reason}",
+    "running": "{job} was given up, since it ran for longer than a node and slow "
     "transfers take (most_running_seconds): its machine may hang",
-    "often": "its job was given up after {starts} starts (most_starts, "
+    "often": "{job} was given up after {starts} starts (most_starts, "
     "most_running_seconds): its machines vanish, hang or give it back",
-    "idle": "its job was given up, since no machine took it (most_idle_seconds): see "
+    "idle": "{job} was given up, since no machine took it (most_idle_seconds): see "
     "'condor_q -better-analyze' for what it asks for",
 }
 
 
 def why(
-    result: NodeResult | None, last: LastWord | None, missing: str, removal: str | None
+    result: NodeResult | None,
+    last: LastWord | None,
+    missing: str,
+    removal: str | None,
+    *,
+    shared: bool = False,
 ) -> tuple[str, str]:
     """Why a row was not processed: a code for programs, and a sentence.
 
@@ -32,18 +37,20 @@ def why(
         last: what HTCondor last said of it.
         missing: what keeps it from being processed.
         removal: why the whole run was removed from the queue, if it was.
+        shared: whether other rows had the same node, which may be the reason.
     """
+    job = "the job that it shared with other rows" if shared else "its job"
     told = result.reason if result and not result.ok else ""
     before = f"; an earlier try: {told}" if told else ""
     if last and last.event == "given up":
         often = last.starts > 1 and last.before != "held"
         sentence = _GIVEN_UP["often" if often else last.before]
-        how = sentence.format(reason=last.reason, starts=last.starts)
+        how = sentence.format(job=job, reason=last.reason, starts=last.starts)
         return "given-up", how + before
     if last and last.event == "held":
-        return "held", f"its job was held: {last.reason}{before}"
+        return "held", f"{job} was held: {last.reason}{before}"
     if last and last.event == "removed":
-        how = f"its job was removed from the queue: {removal or last.reason}"
+        how = f"{job} was removed from the queue: {removal or last.reason}"
         return "removed", how + before
     if told:
         return result.code, told
@@ -51,9 +58,9 @@ def why(
         return "not-stored", missing
     if last and last.event == "exited":
         word = EXITED.get(int(last.reason), f"it ended with status {last.reason}")
-        return "exited", f"its job left no result: {word}; its log may have more"
+        return "exited", f"{job} left no result: {word}; its log may have more"
     if last and last.event == "killed":
-        return "killed", f"its job left no result: it was killed by {last.reason}"
+        return "killed", f"{job} left no result: it was killed by {last.reason}"
     if removal:
         how = f"the run was removed from the queue before this row's turn: {removal}"
         return "removed", how

@@ -148,10 +148,11 @@ def _judge(run: Run, pipeline: Pipeline) -> Callable[[], Iterator[Judgement]]:
                 continue
             result, last = told.get(row.number), last_words.get(node_of(row))
             missing = apart.get(row.number) or wrong.get(row.number)
-            if result and result.ok and missing is None:
+            if result and result.success and missing is None:
                 yield Judgement(row)
                 continue
-            code, reason = why(result, last, missing or "", removal)
+            shared = row.group > 0
+            code, reason = why(result, last, missing or "", removal, shared=shared)
             attempt = last.attempt if last else result and result.attempt
             yield Judgement(row.failed(reason), code, attempt)
 
@@ -177,11 +178,11 @@ def _what_is_wrong(
     cogs = []
     for row in runs.load_rows(run):
         result = told.get(row.number)
-        if row.reason is None and result and result.ok:
+        if row.reason is None and result and (made := result.success):
             cog = pipeline.output_prefix + row.key
             cogs.append(cog)
-            expected[cog] = (row.number, result.cog)
-            expected[jpeg_key(cog)] = (row.number, result.jpeg)
+            expected[cog] = (row.number, made.cog)
+            expected[jpeg_key(cog)] = (row.number, made.jpeg)
     claimed = _claimed(run, pipeline)
     wrong = {}
     for found in _stored_outputs(pipeline, cogs):
@@ -230,9 +231,8 @@ def _claimed(run: Run, pipeline: Pipeline) -> datetime:
 def _tidy(run: Run, outcome: Outcome) -> None:
     """A success leaves no file of its own; a failure keeps its log."""
     failed = set(outcome.failed_rows)
-    kept = {
-        f"{node_of(row)}.log" for row in runs.load_rows(run) if row.number in failed
-    }
+    rows = runs.load_rows(run) if failed else ()
+    kept = {f"{node_of(row)}.log" for row in rows if row.number in failed}
     for log in run.logs_directory.iterdir():
         if log.name in kept:
             # HTCondor made it for all to read.

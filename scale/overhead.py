@@ -94,14 +94,17 @@ def main(nodes: int) -> int:
     text = _text(measured)
     page.write_text(pages.insert(page.read_text(), "overhead", text))
     print(text)
-    return 0 if measured.ratio <= BOUND else 1
+    return 0 if max(measured.ratio, measured.cpu_ratio) <= BOUND else 1
 
 
 def _text(measured: Overhead) -> str:
     def line(what: str, used: Used) -> tuple[str, str, str]:
         return what, f"{used.cpu:.3f}", f"{used.seconds:.2f}"
 
-    met = "met" if measured.ratio <= BOUND else "**not met**"
+    def against_bound(ratio: float) -> str:
+        met = "met" if ratio <= BOUND else "**not met**"
+        return f"{ratio:.2f}, at most {BOUND}: {met}"
+
     lines = pages.table(
         (
             f"{measured.nodes} nodes, {measured.slots} at once",
@@ -114,8 +117,8 @@ def _text(measured: Overhead) -> str:
             line("a conversion by hand", measured.conversion),
             (
                 "beyond it, times that of `/bin/true`",
-                f"{measured.cpu_ratio:.2f}",
-                f"{measured.ratio:.2f}, at most {BOUND}: {met}",
+                against_bound(measured.cpu_ratio),
+                against_bound(measured.ratio),
             ),
             line(f"a row, with `--rows-per-job {ROWS_PER_JOB}`", measured.shared),
         ),

@@ -121,7 +121,7 @@ def test_every_row_fails_with_a_reason_or_is_rendered_as_it_is(
             assert not any("".join(row).strip() for row in written_rows)
             return
         found = resolve(parsed, bucket.name, half_of_all(parsed, bucket.name))
-        manifest = replace(found, rows=share_nodes(found.rows, pipeline))
+        manifest = replace(found, rows=tuple(share_nodes(found.rows, pipeline)))
         run = _run(directory)
         runs.save_rows(run, manifest)
         assert runs.load_manifest(run) == manifest

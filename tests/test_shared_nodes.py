@@ -32,7 +32,7 @@ def nodes(rows: list[Row], rows_per_job: int) -> list[tuple[str, list[int]]]:
     """The nodes' names and the numbers of their rows."""
     store = Store("s3.example.org", Path("a"), Path("s"))
     pipeline = Pipeline(Path(), store, "maps", "cogs", rows_per_job=rows_per_job)
-    shared = share_nodes(rows, pipeline)
+    shared = list(share_nodes(rows, pipeline))
     usable = [row for row in shared if row.reason is None]
     assert [row.number for row in shared] == [row.number for row in rows]
     return [
@@ -61,6 +61,8 @@ def test_rows_that_cannot_be_converted_are_passed_over():
     "second",
     [
         row(2, "there/a.tif"),
+        # GDAL would take one's world file for the other's.
+        row(2, "there/A.tif", sidecars=("there/A.tfw",)),
         # Both would have a.jpg.
         row(2, "a.tiff"),
         row(2, "there/b.tif", sidecars=("there/b.tif.ovr", "there/a.tif")),
@@ -241,3 +243,37 @@ def test_a_node_of_several_rows_is_tried_again(archive: Archive):
     lines = [json.loads(line) for line in (run / "results.jsonl").open()]
     attempts = {line["image"]: line["attempt"] for line in lines}
     assert attempts == {"small.tif": 2, "large.tif": 2}
+
+
+def test_what_succeeded_once_counts_whatever_becomes_of_the_next_try(archive: Archive):
+    node = archive.directory / "node.sh"
+    dies = archive.directory / "dies"
+    dies.write_text("#!/bin/sh\nkill -9 $$\n")
+    dies.chmod(0o755)
+    # The first try has time for one of them, and all of each other one is killed.
+    node.write_text(
+        "#!/bin/sh\n"
+        f'[ "$COG_PIPELINE_RETRY" = 0 ] || export PYTHON="{dies}"\n'
+        f'exec {SCRIPT} "$@" --time-limit 1\n'
+    )
+    archive.upload_raster("small.tif", 1)
+    write_empty(archive.directory / "large.tif", 20_000)
+    archive.maps.upload("large.tif", archive.directory / "large.tif")
+    archive.upload_manifest("batch-raw.csv", [("small.tif", 1), ("large.tif", 1)])
+    archive.launch("--rows-per-job", "2", "--submit-option", f"executable = {node}")
+
+    processed, failed = archive.outcome("batch-")
+    assert processed == [["small.tif", "1"]]
+    ((key, _, reason),) = failed
+    assert key == "large.tif"
+    assert "was killed" in reason
+
+
+def test_originals_that_are_replaced_do_not_share_jobs(archive: Archive):
+    done = archive.run("--in-place", "--output-bucket", archive.maps.name)
+    assert done.returncode == 0, done.stderr
+    done = archive.run(
+        *("--in-place", "--output-bucket", archive.maps.name, "--rows-per-job", "2")
+    )
+    assert done.returncode == 2
+    assert "do not go together" in done.stderr

@@ -157,6 +157,23 @@ def test_an_image_that_is_deleted_after_the_claim_fails_alone(
     assert "error: 404" in reason
 
 
+def test_an_image_that_is_deleted_after_the_claim_fails_what_shares_its_job(
+    faulty_archive: Archive, faulty_s3_server: FaultyS3
+):
+    keys = with_images(faulty_archive, 3)
+    with faulty_s3_server.suffering(UNREADABLE):
+        faulty_archive.launch(*QUICKLY, "--rows-per-job", "2")
+        faulty_archive.maps.remove(keys[1])
+
+    processed, failed = faulty_archive.outcome("batch-")
+
+    assert [row[0] for row in processed] == [keys[2]]
+    assert [row[0] for row in failed] == keys[:2]
+    for _, _, reason in failed:
+        assert "shared with other rows was held" in reason
+        assert keys[1] in reason
+
+
 def test_an_image_that_is_replaced_after_the_claim_is_converted_as_it_is_then(
     archive: Archive,
 ):
