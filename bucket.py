@@ -29,9 +29,8 @@ _OK = 200
 _CONDITION_UNMET = (412, 409)
 _NOT_IMPLEMENTED = 501
 _PART = 2**20  # bytes
-# What is larger goes up in parts, each of which is in memory: a request for each, and
-# for those of most manifests one.
-_UPLOADED_AT_ONCE = 64 * 2**20  # bytes
+# What is larger goes up in parts: a request for each, which is in memory meanwhile.
+_UPLOADED_AT_ONCE = 32 * 2**20  # bytes
 # How many objects one answer to a listing tells of, at most.
 _LISTED_AT_ONCE = 1000
 _CODE_IN_XML = re.compile(r"<Code>(\w+)</Code>")
@@ -278,7 +277,12 @@ class Bucket:
     ) -> None:
         with self._explained("writing {name}/" + key):
             self._client.fput_object(
-                self.name, key, str(path), content_type, part_size=_UPLOADED_AT_ONCE
+                self.name,
+                key,
+                str(path),
+                content_type,
+                part_size=_UPLOADED_AT_ONCE,
+                num_parallel_uploads=1,
             )
 
     def remove(self, key: str) -> None:

@@ -43,6 +43,8 @@ _MIB = 2**20
 _FIRST_OF_RUNS = datetime(2026, 1, 1, tzinfo=UTC)
 # The environment that the crondor job and what it starts run in.
 _KEPT_VARIABLES = ("HOME", "USER", "PATH", "CONDOR_CONFIG", "LANG", "TZ")
+# What DAGMan makes the number of a try of, counted from 0.
+_RETRY = "$(RETRY)"
 _UNSAFE_IN_PATH = re.compile(r"[,;\"'$\n\\=]")
 
 
@@ -150,8 +152,12 @@ def _remaps(conversion: Conversion, *, alone: bool) -> Iterable[tuple[str, str]]
     key = conversion.row.key
     yield sandbox_name(key), conversion.urls.cog
     yield sandbox_name(jpeg_key(key)), conversion.urls.jpeg
-    result = f"{node_name(conversion.row.number)}.json"
-    yield "result.json" if alone else result, f"results/{result}"
+    name = node_name(conversion.row.number)
+    if alone:
+        yield "result.json", f"results/{name}.json"
+    else:
+        # Another file for each try: this row may have succeeded in one before.
+        yield f"{name}.json", f"results/{name}.{_RETRY}.json"
     yield from conversion.part_urls.items()
 
 
@@ -265,7 +271,7 @@ def _vars(value: object) -> str:
     https://htcondor.readthedocs.io/en/latest/automated-workflows/dagman-vars.html
     """
     text = str(value)
-    if "$(" in text or not text.isprintable():
+    if "$(" in text.replace(_RETRY, "") or not text.isprintable():
         raise PipelineError(f"HTCondor cannot take the value {text!r}")
     escaped = text.replace("\\", "\\\\").replace('"', '\\"')
     return f'"{escaped}"'

@@ -13,7 +13,8 @@ from dag.run import Run, node_name
 _RESULT = ".json"
 # Of a file that is being gathered: what a node writes meanwhile is another one.
 _TAKEN = ".taken"
-_OF_A_NODE = re.compile(node_name(r"(\d+)") + f"(?:{_RESULT}|{_TAKEN})")
+# Those that share a node have one of each try, which are counted from 0.
+_OF_A_NODE = re.compile(node_name(r"(\d+)") + rf"(?:\.(\d))?(?:{_RESULT}|{_TAKEN})")
 _AT_ONCE = 1000
 
 
@@ -69,7 +70,8 @@ def gather(run: Run, *, settled: bool = False) -> None:
         for file in run.results_directory.iterdir()
         if _OF_A_NODE.fullmatch(file.name)
     ]
-    files.sort(key=_row_of)
+    # The tries of a row in their order, since the last line of it counts.
+    files.sort(key=_row_and_try)
     for begin in range(0, len(files), _AT_ONCE):
         _gather(run, files[begin : begin + _AT_ONCE], settled)
 
@@ -106,12 +108,13 @@ def _in_one_line(run: Run, file: Path) -> tuple[bool, str]:
     told = json.loads(file.read_text(encoding="utf-8"))
     if not isinstance(told, dict):
         raise ValueError(f"{file} holds no object")
-    line = {"run": run.directory.name, "row": _row_of(file)} | told
+    line = {"run": run.directory.name, "row": _row_and_try(file)[0]} | told
     return told.get("ok") is True, json.dumps(line) + "\n"
 
 
-def _row_of(file: Path) -> int:
-    return int(_OF_A_NODE.fullmatch(file.name)[1])
+def _row_and_try(file: Path) -> tuple[int, int]:
+    row, its_try = _OF_A_NODE.fullmatch(file.name).groups()
+    return int(row), int(its_try or 0)
 
 
 def _ends_amid_a_line(file: str) -> bool:

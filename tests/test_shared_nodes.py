@@ -232,7 +232,7 @@ def test_a_node_of_several_rows_is_tried_again(archive: Archive):
         f'exec {SCRIPT} "$@"\n'
     )
     archive.upload_raster("small.tif", 1)
-    write_empty(archive.directory / "large.tif", 20_000)
+    write_empty(archive.directory / "large.tif", 40_000)
     archive.maps.upload("large.tif", archive.directory / "large.tif")
     archive.upload_manifest("batch-raw.csv", [("small.tif", 1), ("large.tif", 1)])
     archive.launch("--rows-per-job", "2", "--submit-option", f"executable = {node}")
@@ -257,7 +257,7 @@ def test_what_succeeded_once_counts_whatever_becomes_of_the_next_try(archive: Ar
         f'exec {SCRIPT} "$@" --time-limit 1\n'
     )
     archive.upload_raster("small.tif", 1)
-    write_empty(archive.directory / "large.tif", 20_000)
+    write_endless(archive.directory / "large.tif")
     archive.maps.upload("large.tif", archive.directory / "large.tif")
     archive.upload_manifest("batch-raw.csv", [("small.tif", 1), ("large.tif", 1)])
     archive.launch("--rows-per-job", "2", "--submit-option", f"executable = {node}")
