@@ -98,6 +98,8 @@ run()' "$@"
 fi
 case $status in
 0 | 64) exit $status ;;
+# Python's own, when its log has no room for the last of what it printed.
+120) status=74 ;;
 esac
 if [ $status -gt 128 ]; then
     rm -rf "$(dirname -- "$1")/$COG_PIPELINE_SCRATCH"*

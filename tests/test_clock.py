@@ -49,11 +49,15 @@ def mistaken(
         s3.configure(s3.S3Server(directory / "s3", 0), find_or_fetch(print).openssl)
     clock.turn(AHEAD)
     with personal.running_pool(directory, print) as pool:
-        for name, value in (pool.condor.environment | clock.environment).items():
-            monkeypatch.setenv(name, value)
-        schedd.htcondor2.reload_config()
-        yield pool
+        with monkeypatch.context() as meanwhile:
+            for name, value in (pool.condor.environment | clock.environment).items():
+                meanwhile.setenv(name, value)
+            schedd.htcondor2.reload_config()
+            yield pool
         clock.turn("+0")
+        if "CONDOR_CONFIG" in os.environ:
+            # Or the bindings would look for this pool when it is gone.
+            schedd.htcondor2.reload_config()
 
 
 @pytest.fixture

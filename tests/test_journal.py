@@ -27,8 +27,9 @@ def test_the_events_are_those_of_the_reference():
     reference = (PROJECT / "docs/reference.md").read_text()
     table = reference.partition("| event | in the logs of |")[2].partition("\n\n")[0]
     documented = set(re.findall(r"^\| `([\w-]+)`", table, re.MULTILINE))
-    files = [PROJECT / "cog_pipeline.py", *PROJECT.glob("dag/*.py")]
-    code = "".join(f.read_text() for f in [*files, *PROJECT.glob("post/*.py")])
+    folders = ("cli", "dag", "post")
+    files = [file for folder in folders for file in PROJECT.glob(f"{folder}/*.py")]
+    code = "".join(f.read_text() for f in [PROJECT / "cog_pipeline.py", *files])
     assert set(re.findall(r"\.(?:say|line)\(\s*\"([\w-]+)\"", code)) == documented
 
 

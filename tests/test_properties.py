@@ -65,7 +65,7 @@ def test_no_bit_is_lost(image: dict, profile: str, seed: int):
             **image,
         ) as raster:
             raster.write(samples.astype(image["dtype"]))
-        options = parse(["image.tif", "1", "--profile", profile])[2]
+        ((_, _, options),) = parse(["image.tif", "1", "--profile", profile])
 
         convert(source, image["count"], options, cog, jpeg)
 

@@ -193,7 +193,7 @@ def test_what_was_measured_takes_its_place_in_the_page():
     for mark in ("SIGNING=auto", "SIGNING=presigned", "overhead"):
         after = page.insert(before, mark, f"new {mark}\n")
         assert f"new {mark}" in after
-        assert after.count("writes from here") == after.count("to here -->") == 3
+        assert after.count("writes from here") == after.count("to here -->") == 4
         assert page.insert(after, mark, "") != after
     with pytest.raises(ValueError, match="lacks a line"):
         page.insert("an empty page", "overhead", "new")
