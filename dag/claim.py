@@ -98,10 +98,11 @@ def _acquire(run: Run, inputs: Bucket) -> bool:
     if not inputs.write_if_absent(key, text.encode()):
         # Perhaps by ourselves, before a crash or an answer that was lost.
         return _is_held_by(run, inputs)
-    took = time.monotonic() - began
     if not inputs.write_if_absent(key, text.encode()):
         # The store knows the condition, so it held for the first one as well.
         return _is_held_by(run, inputs)
+    # Both writes took place: the second one too may replace another run's claim.
+    took = time.monotonic() - began
     if took > SETTLE_SECONDS / 2:
         raise ClaimUncertain(
             f"claiming {run.manifest_key} took {took:.0f} s, too long to be sure of it"

@@ -65,7 +65,12 @@ def test_of_many_claimants_one_succeeds(maps: Bucket, store: Store, tmp_path: Pa
 
     def try_to_claim(run: Run) -> bool:
         barrier.wait()
-        return claim.claim(run, maps)
+        while True:
+            try:
+                return claim.claim(run, maps)
+            except claim.ClaimUncertain:
+                # As on a busy machine: the next poll tries again.
+                time.sleep(1)
 
     with ThreadPoolExecutor(len(keys) * CLAIMANTS) as threads:
         tries = {
