@@ -15,7 +15,7 @@ from bucket import BucketError
 from cli.common import LaunchByDefault, console, in_use, say
 from cli.launch import launch, poll
 from cli.pool import pool
-from dag import health as healths, pipeline as pipelines, run as runs
+from dag import health as healths, pipeline as pipelines, run as runs, schedd
 from dag.errors import PipelineError, foreseen
 from dag.exits import Exit
 from dag.health import State
@@ -88,13 +88,18 @@ def health(pipeline_files: tuple[Path, ...], as_json: bool) -> None:
 
 @cli.command()
 @click.argument("run_directory", type=click.Path(exists=True, path_type=Path))
-def reconcile(run_directory: Path) -> None:
+@click.option("--final-node", is_flag=True, help="All others have ended (for DAGMan).")
+def reconcile(run_directory: Path, final_node: bool) -> None:
     """End a run: write its two CSVs (DAGMan calls this).
 
     \b
       python3 cog_pipeline.py reconcile workflow-run-20261120T193637Z
+
+    By hand, that is refused while its DAG is in the queue.
     """
     run = runs.load(run_directory)
+    if not (final_node or run.done):
+        _refuse_at_work(run)
     journal = in_use(Journal(say).of_run(run))
     try:
         attempt = runs.count_attempt(run)
@@ -110,6 +115,14 @@ def reconcile(run_directory: Path) -> None:
         sentence = f"attempt {attempt}: {error}; {then}"
         journal.say("not-reconciled", sentence, "warning", attempt=attempt)
         sys.exit(Exit.REFUSED if last else Exit.TRY_AGAIN)
+
+
+def _refuse_at_work(run: runs.Run) -> None:
+    if job := schedd.find(schedd.RUN_ATTRIBUTE, str(run.directory)):
+        raise PipelineError(
+            f"its DAG is in the queue, as job {job.cluster}, and reconciles it when "
+            f"all nodes have ended; 'condor_rm {job.cluster}' ends it before"
+        )
 
 
 @cli.command()

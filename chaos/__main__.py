@@ -8,10 +8,10 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from itertools import combinations
 from pathlib import Path
 
@@ -108,12 +108,12 @@ def _open(place: Path, pool, proxy) -> tuple[People, Target]:
 def _rage(people: People, target: Target, seconds: float) -> Counter[str]:
     """Upload and throw faults for so long; returns which were thrown how often."""
     end = time.monotonic() + seconds
-    uploads = threading.Thread(target=_upload_until, args=(people, end))
-    polls = threading.Thread(target=_poll_until, args=(target, end))
-    uploads.start()
-    polls.start()
     thrown: Counter[str] = Counter()
-    with _progress() as progress:
+    with ThreadPoolExecutor(2) as threads, _progress() as progress:
+        others = [
+            threads.submit(_upload_until, people, end),
+            threads.submit(_poll_until, target, end),
+        ]
         task = progress.add_task("chaos", total=seconds, what="")
         while time.monotonic() < end:
             # Each of them once before any of them often.
@@ -128,8 +128,8 @@ def _rage(people: People, target: Target, seconds: float) -> Counter[str]:
                 continue
             thrown[name] += 1
             time.sleep(random.uniform(0, 4))
-    uploads.join()
-    polls.join()
+        for other in others:
+            other.result()
     return thrown
 
 
@@ -181,15 +181,19 @@ def _converted_at_once(target: Target) -> list[str]:
 
 def _spans(run: Path) -> Iterator[tuple[str, tuple[str, str, str]]]:
     """From when to when which job of a run had which image, to the second."""
-    log = run / "convert.dag.nodes.log"
-    if not log.exists():
+    loaded = runs.load(run)
+    logs = [log for log in loaded.node_logs if log.exists()]
+    if not logs:
         return
     images: dict[str, list[str]] = {}
-    for row in runs.load_rows(runs.load(run)):
+    for row in runs.load_rows(loaded):
         images.setdefault(runs.node_of(row), []).append(row.key)
+        # Where it was tried again without its neighbours.
+        images[runs.node_name(row.number)] = [row.key]
     node_of: dict[str, str] = {}
     begun: dict[str, str] = {}
-    for event in log.read_text(errors="replace").split("\n...\n"):
+    told = "".join(log.read_text(errors="replace") for log in logs)
+    for event in told.split("\n...\n"):
         head = _EVENT.match(event.lstrip())
         if head is None:
             continue

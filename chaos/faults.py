@@ -15,7 +15,7 @@ from pool import personal, s3
 from pool.personal import PersonalPool
 from tests.conftest import PROJECT
 from tests.faulty_s3 import Fault, FaultyS3
-from tests.processes import descendants, kill_all, kill_machines
+from tests.processes import descendants, kill_all
 from tests.test_killed import STEPS_OF_POLL
 
 # How long to wait for what does not run all the time.
@@ -74,7 +74,8 @@ def _wait_for_process(target: Target, words: str) -> int:
 
 
 def _machines_vanish(target: Target) -> None:
-    kill_machines(target.pool)
+    """What runs nodes, and the nodes: to their shadows the machine vanished."""
+    kill_all(descendants(_wait_for_process(target, "condor_startd")))
 
 
 def _power_cut(target: Target) -> None:

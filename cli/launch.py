@@ -73,8 +73,8 @@ DEFAULT_ENDPOINT = "s3dev.chtc.wisc.edu"
     default=1,
     show_default=True,
     help="How many images one job converts at most, each with a result of its own: "
-    "more than one for images so small that a job takes longer than they do. What "
-    "keeps the job from beginning or ending, they share.",
+    "more than one for images so small that a job takes longer than they do. Where "
+    "that fails as a whole, each is tried in a job of its own.",
 )
 @click.option(
     "--every",

@@ -203,7 +203,7 @@ def _carry_on(
     else:
         claimed = _check(run, inputs, pipeline)
     manifest = runs.load_manifest(run)
-    convertible = manifest.convertible
+    convertible = _to_convert(run, manifest)
     if not convertible:
         sentence = f"{run.manifest_key}: no row can be converted, see {run.failed_key}"
         journal.say("nothing-to-convert", sentence)
@@ -225,6 +225,14 @@ def _carry_on(
         nodes=sum(1 for _ in itertools.groupby(convertible, runs.node_of)),
         job=cluster,
     )
+
+
+def _to_convert(run: Run, manifest: Manifest) -> Sequence[Row]:
+    """The rows of the DAG that is to be submitted."""
+    if not run.apart_file.exists():
+        return manifest.convertible
+    apart = runs.rows_apart(run)
+    return [r for r in runs.load_rows_as_last_tried(run) if r.number in apart]
 
 
 def _check(run: Run, inputs: Bucket, pipeline: Pipeline) -> list[StoredObject]:
@@ -275,7 +283,8 @@ def _submit(run: Run, pipeline: Pipeline, rows: Sequence[Row], journal: Journal)
         pipeline.max_running,
         pipeline.max_idle,
     )
-    write_atomically(run.submitted_file, json.dumps({"cluster": cluster}) + "\n")
+    submitted = {"dag": run.dag_file.name, "cluster": cluster}
+    write_atomically(run.submitted_file, json.dumps(submitted) + "\n")
     return cluster
 
 

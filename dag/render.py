@@ -236,7 +236,7 @@ def write_dag(
         ),
     )
     wrapper.chmod(0o700)
-    scratch = run.directory / ".convert.dag"
+    scratch = run.dag_file.with_name(f".{run.dag_file.name}")
     template = _environment.get_template("convert.dag")
     stream = template.stream(
         run=run,

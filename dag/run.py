@@ -11,8 +11,10 @@ The files of a run directory are its whole state; each appears at once and whole
 ``uploads.jsonl``   the uploads in parts that were begun for large images
 ``convert.dag``     the DAG, with a node for each row that can be converted, or for
                     each few of them
-``reconcile.sh``    what its FINAL node runs, and reconcile.log what that said
-``submitted.json``  the DAG is in HTCondor's queue: its job id
+``apart.json``      which rows shared a node that failed as a whole: a second DAG,
+                    ``apart.dag``, has a node for each of them
+``reconcile.sh``    what a DAG's FINAL node runs, and reconcile.log what that said
+``submitted.json``  the last DAG is in HTCondor's queue: its name and job id
 ``results/``        what each node told, a file each until the next poll
 ``results.jsonl``   the same, gathered; of several lines of a row the last counts
 ``logs/``           what each node printed; kept of those that failed
@@ -33,7 +35,7 @@ import secrets
 import shutil
 from collections.abc import Container, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -50,6 +52,8 @@ TIMESTAMP = "%Y%m%dT%H%M%SZ"
 _RAW = re.compile(r"raw$", re.IGNORECASE)
 _OURS = re.compile(r"(processing|processed|failed)-\d{8}T\d{6}Z\.csv$")
 _PROCESSING = re.compile(r"processing-\d{8}T\d{6}Z\.csv$")
+# The first one, and the one of rows that no longer share a node.
+_DAG_NAMES = ("convert.dag", "apart.dag")
 
 
 @dataclass(frozen=True)
@@ -119,23 +123,36 @@ class Run:
         return self.directory / "uploads.jsonl"
 
     @property
+    def apart_file(self) -> Path:
+        return self.directory / "apart.json"
+
+    @property
     def dag_file(self) -> Path:
-        return self.directory / "convert.dag"
+        """The DAG that is to be submitted, or was last."""
+        return self.directory / _DAG_NAMES[self.apart_file.exists()]
 
     @property
     def node_log(self) -> Path:
         """Where DAGMan keeps the events of all nodes' jobs."""
-        return self.directory / "convert.dag.nodes.log"
+        return self._beside_dag("nodes.log")
+
+    @property
+    def node_logs(self) -> tuple[Path, ...]:
+        """Those of all its DAGs, in their order; some may not be there."""
+        return tuple(self.directory / f"{name}.nodes.log" for name in _DAG_NAMES)
 
     @property
     def dagman_log(self) -> Path:
         """What DAGMan says of itself, from its start on."""
-        return self.directory / "convert.dag.dagman.out"
+        return self._beside_dag("dagman.out")
 
     @property
     def dagman_job_log(self) -> Path:
         """The events of DAGMan's own job."""
-        return self.directory / "convert.dag.dagman.log"
+        return self._beside_dag("dagman.log")
+
+    def _beside_dag(self, suffix: str) -> Path:
+        return self.dag_file.with_name(f"{self.dag_file.name}.{suffix}")
 
     @property
     def submitted_file(self) -> Path:
@@ -175,10 +192,11 @@ class Run:
 
     @property
     def cluster(self) -> int | None:
-        """The cluster of the run's DAGMan job, once it was submitted."""
+        """The cluster of the DAGMan job of its DAG, once that was submitted."""
         if not self.submitted_file.exists():
             return None
-        return json.loads(self.submitted_file.read_text())["cluster"]
+        submitted = json.loads(self.submitted_file.read_text())
+        return submitted["cluster"] if submitted["dag"] == self.dag_file.name else None
 
 
 def node_name(number: int | str) -> str:
@@ -308,6 +326,20 @@ def load_rows(run: Run) -> Iterator[Row]:
 
 
 _LISTS_OF_A_ROW = {"fields", "options", "sidecars"}
+
+
+def rows_apart(run: Run) -> frozenset[int]:
+    """The numbers of the rows that no longer share a node."""
+    if not run.apart_file.exists():
+        return frozenset()
+    return frozenset(json.loads(run.apart_file.read_text()))
+
+
+def load_rows_as_last_tried(run: Run) -> Iterator[Row]:
+    """The rows one by one, those apart without the group that they were in."""
+    apart = rows_apart(run)
+    for row in load_rows(run):
+        yield replace(row, group=0) if row.number in apart else row
 
 
 def load_manifest(run: Run) -> Manifest:

@@ -9,6 +9,7 @@ import json
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import chain
 
 from rich.filesize import decimal
 
@@ -62,20 +63,22 @@ def cost(run: Run) -> Cost:
             if alone:
                 results.gather(run)
     rows = 0
+    apart = runs.rows_apart(run)
     # By the nodes' names: how many rows each has, and the bytes of their images.
     in_nodes: Counter[str] = Counter()
     sizes: Counter[str] = Counter()
     for row in runs.load_rows(run):
         rows += 1
         if row.reason is None:
-            node = runs.node_of(row)
-            in_nodes[node] += 1
-            sizes[node] += row.size
+            in_nodes[runs.node_of(row)] += 1
+            sizes[runs.node_of(row)] += row.size
+            if row.number in apart:
+                sizes[runs.node_name(row.number)] += row.size
     outcome = json.loads(run.done_file.read_text()) if run.done else {}
     jobs, nodes = 0, set()
     slot = wasted = 0.0
     read = moved = 0
-    for job in schedd.machine_times(run.node_log):
+    for job in chain.from_iterable(map(schedd.machine_times, run.node_logs)):
         # The FINAL node has no row and no machine.
         if job.node in sizes:
             jobs += 1

@@ -11,6 +11,8 @@ EXITED = {
     75: "it was not done within its time limit",
     137: "it was killed (signal 9), most often for want of memory",
 }
+# What a node says of an image where the reason may be what else its job had to do.
+_FOR_WANT_OF_ROOM = {"killed", "out-of-memory", "out-of-disk"}
 _GIVEN_UP = {
     "held": "{job} was held until it was given up: {reason}",
     "running": "{job} was given up, since it ran for longer than a node and slow "
@@ -65,3 +67,17 @@ def why(
         how = f"the run was removed from the queue before this row's turn: {removal}"
         return "removed", how
     return "not-converted", "the run ended before this row was converted"
+
+
+def may_be_a_neighbours(result: NodeResult | None, last: LastWord | None) -> bool:
+    """Whether a row may have failed for another one that shared its node.
+
+    That is so where their job failed as a whole, and it has no reason of its own.
+    Not where somebody removed the job, or no machine took it: whoever is alone would
+    fare no better.
+    """
+    if last is None or last.event not in ("given up", "killed", "exited"):
+        return False
+    if last.before == "idle":
+        return False
+    return result is None or result.ok or result.code in _FOR_WANT_OF_ROOM

@@ -18,7 +18,7 @@ from dag.results import NodeResult
 from dag.run import Run, node_name, node_of
 from dag.uploads import abort_all
 from post import csvs, uploads
-from post.reasons import why
+from post.reasons import may_be_a_neighbours, why
 
 # Of an object that was put in one piece and not encrypted, S3 gives the MD5.
 _MD5 = re.compile(r"[0-9a-f]{32}")
@@ -49,11 +49,13 @@ class Judgement:
         code: of a failure, a name for programs: the node's own, or how its job
             ended.
         attempt: how often its node was tried, None when it is not known.
+        neighbours: whether the reason may be another row's that shared its node.
     """
 
     row: Row
     code: str = ""
     attempt: int | None = None
+    neighbours: bool = False
 
     @property
     def ok(self) -> bool:
@@ -64,17 +66,23 @@ class NodesStillThere(PipelineError):
     """Some nodes of a DAG that ended have not left the queue."""
 
 
-def reconcile(run: Run, pipeline: Pipeline, journal: Journal) -> Outcome:
+def reconcile(run: Run, pipeline: Pipeline, journal: Journal) -> Outcome | None:
     """Put the two CSVs in place of a run's manifest.
 
     Can be repeated after a crash at any step, with the same CSVs in the end.
+
+    Returns:
+        How it ended; None if the next poll gives some of its rows nodes of their own.
 
     Raises:
         BucketError, PipelineError: try again later.
     """
     with runs.alone(run.directory):
-        if not run.outcome_file.exists():
-            _decide(run, pipeline, journal)
+        if run.apart_file.exists() and not run.dagman_log.exists():
+            # Its second DAG has not begun: the first one's DAGMan was restarted.
+            return None
+        if not run.outcome_file.exists() and not _decide(run, pipeline, journal):
+            return None
         outcome = Outcome(**json.loads(run.outcome_file.read_text()))
         if not run.done:
             _publish(run, pipeline, outcome, journal)
@@ -91,8 +99,11 @@ def reconcile(run: Run, pipeline: Pipeline, journal: Journal) -> Outcome:
     return outcome
 
 
-def _decide(run: Run, pipeline: Pipeline, journal: Journal) -> None:
-    """Write both CSVs into the run directory: this is decided once and for all."""
+def _decide(run: Run, pipeline: Pipeline, journal: Journal) -> bool:
+    """Write both CSVs into the run directory: this is decided once and for all.
+
+    Unless rows may have failed for their neighbours, which are first tried apart.
+    """
     # A node that was removed may be sending its outputs until it is gone.
     if left := schedd.still_there(schedd.NODE_ATTRIBUTE, str(run.directory)):
         raise NodesStillThere(
@@ -101,6 +112,18 @@ def _decide(run: Run, pipeline: Pipeline, journal: Journal) -> None:
         )
     results.gather(run, settled=True)
     judge = _judge(run, pipeline)
+    apart = []
+    if pipeline.rows_per_job > 1 and not run.apart_file.exists():
+        apart = [each.row.number for each in judge() if each.neighbours]
+    if apart:
+        write_atomically(run.apart_file, json.dumps(apart) + "\n")
+        journal.say(
+            "rows-apart",
+            f"{run.manifest_key}: {len(apart)} rows shared jobs that failed as a "
+            "whole; from the next poll on, each is tried in a job of its own",
+            rows=len(apart),
+        )
+        return False
     journal.note(_line(journal, each) for each in judge() if not each.ok)
     header = runs.load_header(run)
     processed, failed = (
@@ -109,6 +132,7 @@ def _decide(run: Run, pipeline: Pipeline, journal: Journal) -> None:
     )
     outcome = Outcome(len(processed), tuple(failed))
     write_atomically(run.outcome_file, json.dumps(asdict(outcome)) + "\n")
+    return True
 
 
 def _publish(run: Run, pipeline: Pipeline, outcome: Outcome, journal: Journal) -> None:
@@ -131,7 +155,11 @@ def _judge(run: Run, pipeline: Pipeline) -> Callable[[], Iterator[Judgement]]:
         What tells, as often as it is called, of each row how it ended: one after
         the other, since there may be a million.
     """
-    last_words = schedd.last_words(run.node_log)
+    last_words = {
+        node: word
+        for log in run.node_logs
+        for node, word in schedd.last_words(log).items()
+    }
     removal = schedd.removal(
         schedd.RUN_ATTRIBUTE, str(run.directory), run.dagman_job_log
     )
@@ -142,7 +170,7 @@ def _judge(run: Run, pipeline: Pipeline) -> Callable[[], Iterator[Judgement]]:
     wrong = _what_is_wrong(run, pipeline, told)
 
     def judge() -> Iterator[Judgement]:
-        for row in runs.load_rows(run):
+        for row in runs.load_rows_as_last_tried(run):
             if row.reason is not None:
                 yield Judgement(row, "unusable")
                 continue
@@ -154,7 +182,10 @@ def _judge(run: Run, pipeline: Pipeline) -> Callable[[], Iterator[Judgement]]:
             shared = row.group > 0
             code, reason = why(result, last, missing or "", removal, shared=shared)
             attempt = last.attempt if last else result and result.attempt
-            yield Judgement(row.failed(reason), code, attempt)
+            neighbours = (
+                shared and removal is None and may_be_a_neighbours(result, last)
+            )
+            yield Judgement(row.failed(reason), code, attempt, neighbours)
 
     return judge
 
@@ -231,7 +262,7 @@ def _claimed(run: Run, pipeline: Pipeline) -> datetime:
 def _tidy(run: Run, outcome: Outcome) -> None:
     """A success leaves no file of its own; a failure keeps its log."""
     failed = set(outcome.failed_rows)
-    rows = runs.load_rows(run) if failed else ()
+    rows = runs.load_rows_as_last_tried(run) if failed else ()
     kept = {f"{node_of(row)}.log" for row in rows if row.number in failed}
     for log in run.logs_directory.iterdir():
         if log.name in kept:

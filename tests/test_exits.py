@@ -123,9 +123,11 @@ def test_an_unforeseen_error_of_reconcile(archive: Archive):
     archive.launch("--every", "1440", "--submit-option", "requirements = false")
     (run,) = archive.directory.glob("workflow-run-*")
     (run / "rows.jsonl").write_text("neither JSON")
-    done = subprocess.run(
-        command("reconcile", str(run)), capture_output=True, text=True
-    )
+    by_hand = command("reconcile", str(run))
+    refused = subprocess.run(by_hand, capture_output=True, text=True)
+    assert refused.returncode == Exit.REFUSED
+    assert "its DAG is in the queue" in refused.stderr
+    done = subprocess.run([*by_hand, "--final-node"], capture_output=True, text=True)
     assert str(run / "log.jsonl") in done.stderr
     told = assert_unforeseen(done, Exit.UNFORESEEN, done.stderr)
     assert "JSONDecodeError" in told

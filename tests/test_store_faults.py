@@ -12,8 +12,10 @@ from pathlib import Path
 import pytest
 
 from bucket import Store
+from dag import run as runs
 from pool import s3
 from pool.personal import PersonalPool
+from post.cost import cost
 from tests.conftest import Archive, archive_for
 from tests.faulty_s3 import Fault, FaultyS3
 
@@ -144,34 +146,24 @@ def test_a_bucket_that_is_deleted_fails_its_rows(
 def test_an_image_that_is_deleted_after_the_claim_fails_alone(
     faulty_archive: Archive, faulty_s3_server: FaultyS3
 ):
-    keys = with_images(faulty_archive, 3)
-    with faulty_s3_server.suffering(UNREADABLE):
-        faulty_archive.launch(*QUICKLY)
-        faulty_archive.maps.remove(keys[1])
-
-    processed, failed = faulty_archive.outcome("batch-")
-
-    assert [row[0] for row in processed] == [keys[0], keys[2]]
-    ((key, _, reason),) = failed
-    assert key == keys[1]
-    assert "error: 404" in reason
-
-
-def test_an_image_that_is_deleted_after_the_claim_fails_what_shares_its_job(
-    faulty_archive: Archive, faulty_s3_server: FaultyS3
-):
-    keys = with_images(faulty_archive, 3)
+    keys = with_images(faulty_archive, 5)
     with faulty_s3_server.suffering(UNREADABLE):
         faulty_archive.launch(*QUICKLY, "--rows-per-job", "2")
         faulty_archive.maps.remove(keys[1])
 
-    processed, failed = faulty_archive.outcome("batch-")
+    # Four tries of the job that they share, and four of the one without an image.
+    processed, failed = faulty_archive.outcome("batch-", seconds=300)
 
-    assert [row[0] for row in processed] == [keys[2]]
-    assert [row[0] for row in failed] == keys[:2]
-    for _, _, reason in failed:
-        assert "shared with other rows was held" in reason
-        assert keys[1] in reason
+    assert [row[0] for row in processed] == [keys[0], *keys[2:]]
+    ((key, _, reason),) = failed
+    assert key == keys[1]
+    assert reason.startswith("its job was held")
+    assert "error: 404" in reason
+    (run,) = (runs.load(d) for d in faulty_archive.directory.glob("workflow-run-*"))
+    assert runs.rows_apart(run) == {1, 2}
+    told = cost(run)
+    # Three of the first DAG, and the two that were tried apart.
+    assert (told.rows_begun, told.jobs) == (5, 5)
 
 
 def test_an_image_that_is_replaced_after_the_claim_is_converted_as_it_is_then(

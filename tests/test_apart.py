@@ -1,0 +1,150 @@
+"""Rows whose shared job fails as a whole are tried again, each in a job of its own."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from dag import run as runs
+from dag.results import NodeResult
+from dag.schedd import LastWord
+from post.cost import cost
+from post.reasons import may_be_a_neighbours
+from tests.conftest import PROJECT, Archive, wait_for
+from tests.test_killed import killed_after
+from tests.test_node import SCRIPT
+
+KEYS = [f"{number}.tif" for number in range(5)]
+# Of the five rows, four share jobs; none of these jobs can tell anything.
+DIES_IF_SHARED = f'case "$*" in *--next*) kill -9 $$ ;; esac\nexec {SCRIPT} "$@"\n'
+
+
+def launch_with_nodes(
+    archive: Archive, script: str, keys: list[str] = KEYS
+) -> runs.Run:
+    """Have a run of these images whose nodes are a script; returns it."""
+    node = archive.directory / "node.sh"
+    node.write_text("#!/bin/sh\n" + script)
+    for key in keys:
+        archive.upload_raster(key, 1, width=64, height=64)
+    archive.upload_manifest("batch-raw.csv", [(key, 1) for key in keys])
+    archive.launch(
+        *("--every", "60", "--rows-per-job", "2"),
+        *("--submit-option", f"executable = {node}"),
+    )
+    (run,) = archive.directory.glob("workflow-run-*")
+    return runs.load(run)
+
+
+def ended(run: runs.Run) -> bool:
+    log = run.dagman_job_log
+    return log.exists() and "Job terminated" in log.read_text()
+
+
+def assert_all_were_processed(archive: Archive, run: runs.Run) -> None:
+    assert archive.outcome("batch-") == ([[key, "1"] for key in KEYS], [])
+    # Two nodes of two rows, each tried four times, and the one of the fifth row.
+    counts = [log.read_text().count("Job submitted from") for log in run.node_logs]
+    final = 1
+    assert counts == [2 * 4 + 1 + final, 4 + final]
+
+
+def test_rows_whose_job_fails_as_a_whole_are_tried_apart(archive: Archive):
+    run = launch_with_nodes(archive, DIES_IF_SHARED)
+    wait_for(lambda: run.apart_file.exists())
+    wait_for(lambda: (run.directory / "convert.dag.metrics").exists())
+    assert runs.rows_apart(run) == {1, 2, 3, 4}
+    assert [each.key for each in archive.maps.list("batch-")] == [run.processing_key]
+    # DAGMan may be in the queue for a moment yet.
+    wait_for(lambda: archive.poll().returncode == 0 and run.cluster is not None)
+
+    assert_all_were_processed(archive, run)
+    wait_for(lambda: run.done)
+    assert not list(run.logs_directory.iterdir())
+    told = cost(run)
+    assert (told.rows_begun, told.jobs, told.retries) == (5, 8 + 1 + 4, 6)
+    events = [json.loads(line) for line in (run.directory / "log.jsonl").open()]
+    assert [each["event"] for each in events] == [
+        *("submitted", "rows-apart", "submitted", "ended")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("command", "step"),
+    [
+        ("reconcile", "file apart.json"),
+        ("poll", "file apart.dag"),
+        ("poll", "submit"),
+        ("poll", "file submitted.json"),
+    ],
+)
+def test_killed_on_the_way_to_that(archive: Archive, command: str, step: str):
+    run = launch_with_nodes(archive, DIES_IF_SHARED)
+    # So that the POST script leaves it to us.
+    (run.directory / "reconcile.sh").write_text("#!/bin/sh\nexit 1\n")
+    wait_for(lambda: ended(run))
+    if command == "reconcile":
+        killed_after(step, archive, command, str(run.directory))
+    else:
+        archive.poll()
+        assert run.apart_file.exists()
+        killed_after(step, archive, command, str(archive.pipeline_file()))
+    again = reconcile_by_hand(run)
+    if command == "poll" and step != "file apart.dag":
+        assert again.returncode == 1
+        assert "its DAG is in the queue" in again.stderr
+    else:
+        assert again.returncode == 0, again.stderr
+    polled = archive.poll()
+    assert polled.returncode == 0, polled.stderr
+
+    assert_all_were_processed(archive, run)
+
+
+def reconcile_by_hand(run: runs.Run) -> subprocess.CompletedProcess:
+    command = [sys.executable, str(PROJECT / "cog_pipeline.py"), "reconcile"]
+    return subprocess.run(
+        [*command, str(run.directory)], capture_output=True, text=True
+    )
+
+
+def test_a_run_that_somebody_removes_stays_removed(archive: Archive):
+    waits = 'case "$*" in 0.tif*) kill -9 $$ ;; esac\nexec sleep 600\n'
+    run = launch_with_nodes(archive, waits, KEYS[:4])
+    wait_for(lambda: run.node_log.read_text().count("with signal 9") == 4)
+    subprocess.run(["condor_rm", str(run.cluster)], check=True)
+
+    processed, failed = archive.outcome("batch-")
+    assert processed == []
+    assert [row[0] for row in failed] == KEYS[:4]
+    assert not run.apart_file.exists()
+
+
+OK = NodeResult(1, ok=True)
+
+
+@pytest.mark.parametrize(
+    ("maybe", "result", "last"),
+    [
+        (True, None, LastWord("given up", "no such object", "held", 2)),
+        (True, None, LastWord("given up", "", "running", 1)),
+        (True, None, LastWord("exited", "74")),
+        (True, OK, LastWord("given up", "an output was refused", "held", 1)),
+        (True, NodeResult(1, ok=False, code="killed"), LastWord("killed", "signal 9")),
+        # Its image is the reason, or its own process.
+        (False, NodeResult(1, ok=False, code="no-crs"), LastWord("exited", "65")),
+        (False, NodeResult(1, ok=False, code="time-limit"), LastWord("exited", "75")),
+        # Alone it would fare no better.
+        (False, None, LastWord("given up", "", "idle")),
+        (False, None, LastWord("removed", "via condor_rm", "running", 1)),
+        (False, None, LastWord("held", "by hand")),
+        # Its job ended well, or was never there.
+        (False, OK, None),
+        (False, None, None),
+    ],
+)
+def test_whose_neighbour_may_be_the_reason(
+    maybe: bool, result: NodeResult | None, last: LastWord | None
+):
+    assert may_be_a_neighbours(result, last) is maybe
