@@ -7,13 +7,14 @@ is; the rest in what the nodes told.
 
 import json
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import chain
 
 from rich.filesize import decimal
 
 from dag import results, run as runs, schedd
+from dag.manifest import Row
 from dag.run import Run
 
 
@@ -23,7 +24,7 @@ class Cost:
 
     Attributes:
         rows: of the manifest.
-        rows_begun: those of them whose job was begun, so far.
+        rows_begun: those of them of which a job was begun, so far.
         processed: None until the run has ended; failed likewise.
         jobs: how many times a node's job was begun on a machine.
         retries: how many of them were not the first of their node.
@@ -62,18 +63,10 @@ def cost(run: Run) -> Cost:
         with runs.alone_if_nobody_is(run.directory) as alone:
             if alone:
                 results.gather(run)
-    rows = 0
-    apart = runs.rows_apart(run)
-    # By the nodes' names: how many rows each has, and the bytes of their images.
-    in_nodes: Counter[str] = Counter()
+    # By the nodes' names: the bytes of their images.
     sizes: Counter[str] = Counter()
-    for row in runs.load_rows(run):
-        rows += 1
-        if row.reason is None:
-            in_nodes[runs.node_of(row)] += 1
-            sizes[runs.node_of(row)] += row.size
-            if row.number in apart:
-                sizes[runs.node_name(row.number)] += row.size
+    for row, names in _with_nodes(run):
+        sizes.update(dict.fromkeys(names, row.size))
     outcome = json.loads(run.done_file.read_text()) if run.done else {}
     jobs, nodes = 0, set()
     slot = wasted = 0.0
@@ -88,9 +81,10 @@ def cost(run: Run) -> Cost:
             read += sizes[job.node]
             moved += job.bytes_moved
     told = list(results.load(run).values())
+    begun = [not nodes.isdisjoint(names) for _, names in _with_nodes(run)]
     return Cost(
-        rows=rows,
-        rows_begun=sum(in_nodes[node] for node in nodes),
+        rows=len(begun),
+        rows_begun=sum(begun),
         processed=outcome.get("processed"),
         failed=outcome.get("failed"),
         jobs=jobs,
@@ -103,6 +97,16 @@ def cost(run: Run) -> Cost:
         bytes_written=sum(result.cog[0] + result.jpeg[0] for result in told),
         access_point_bytes=moved,
     )
+
+
+def _with_nodes(run: Run) -> Iterator[tuple[Row, list[str]]]:
+    """The rows, and the names of the nodes that each of them has had."""
+    apart = runs.rows_apart(run)
+    for row in runs.load_rows(run):
+        names = [runs.node_of(row)] if row.reason is None else []
+        if row.number in apart:
+            names.append(runs.node_name(row.number))
+        yield row, names
 
 
 def table(cost: Cost) -> list[tuple[str, str, str]]:
