@@ -5,16 +5,19 @@ import io
 import random
 import time
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 import numpy
 import rasterio
 from rio_cogeo.cogeo import cog_validate
 
-from bucket import Bucket
+from bucket import Bucket, BucketError
 from tests import rasters
 
+Answer = TypeVar("Answer")
 # A reason that a row may have for failing though its image is sound.
 EXCUSES = (
     "removed from the queue",
@@ -64,9 +67,9 @@ class People:
         csv.writer(text).writerows(upload.rows)
         key = f"{upload.stem}raw.csv"
         # Unless the last upload of this name still waits: it would be replaced.
-        while self.maps.exists(key):
+        while _answered(lambda: self.maps.exists(key)):
             time.sleep(1)
-        self.maps.write(key, text.getvalue().encode())
+        _answered(lambda: self.maps.write(key, text.getvalue().encode()))
 
     def _new_upload(self) -> Upload:
         stem = f"b{len(self.uploads):03}-"
@@ -114,7 +117,7 @@ class People:
         return content
 
     def _put(self, key: str, content: bytes) -> None:
-        self.maps.write(key, content, "image/tiff")
+        _answered(lambda: self.maps.write(key, content, "image/tiff"))
         self.originals[key] = content
 
     def waiting(self) -> list[str]:
@@ -124,6 +127,18 @@ class People:
             for found in self.maps.list("b")
             if "raw.csv" in found.key or "processing-" in found.key
         ]
+
+
+def _answered(ask: Callable[[], Answer]) -> Answer:
+    """Ask the server until it answers: a fault may have stopped it for a moment."""
+    deadline = time.monotonic() + 120
+    while True:
+        try:
+            return ask()
+        except BucketError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(1)
 
 
 @dataclass(frozen=True)

@@ -178,13 +178,14 @@ def test_nodes_run_in_the_container_that_was_named(archive: Archive, image: str)
 
     (run,) = archive.directory.glob("workflow-run-*")
     its_nodes = f"{schedd.NODE_ATTRIBUTE} == {classad2.quote(str(run))}"
-    names = ["WantContainer", "ContainerImage", "TransferInput"]
+    names = ["WantContainer", "ContainerImage", "TransferInput", "TransferExecutable"]
     jobs = schedd.htcondor2.Schedd()
     wait_for(lambda: bool(jobs.query(its_nodes, names)), 60)
     (job,) = jobs.query(its_nodes, names)
     assert job["WantContainer"]
     assert job["ContainerImage"].endswith(image)
     assert "/node," in job["TransferInput"], "its code is sent as ever"
+    assert job.get("TransferExecutable", True), "Docker would look for it in the image"
     if image == "node.sif":
         assert str(archive.directory / image) in job["TransferInput"]
 
