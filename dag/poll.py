@@ -2,8 +2,7 @@
 
 import fnmatch
 import itertools
-import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,20 +15,17 @@ from dag import (
     images,
     overlap,
     pipeline as pipelines,
-    render,
     results,
     run as runs,
     schedd,
     signing,
-    uploads,
+    submission,
 )
 from dag.errors import LookFailed, NotAManifest, foreseen
-from dag.files import write_atomically
 from dag.journal import Journal
 from dag.manifest import Manifest, Row, read
 from dag.pipeline import Pipeline
 from dag.run import Run
-from dag.uploads import Upload
 
 Reconcile = Callable[[Run, Pipeline, Journal], object]
 
@@ -203,7 +199,7 @@ def _carry_on(
     else:
         claimed = _check(run, inputs, pipeline)
     manifest = runs.load_manifest(run)
-    convertible = _to_convert(run, manifest)
+    convertible = submission.rows_to_convert(run, manifest)
     if not convertible:
         sentence = f"{run.manifest_key}: no row can be converted, see {run.failed_key}"
         journal.say("nothing-to-convert", sentence)
@@ -216,7 +212,7 @@ def _carry_on(
             f"{first} to end",
         )
         return
-    cluster = _submit(run, pipeline, convertible, journal)
+    cluster = submission.submit(run, pipeline, convertible, journal)
     journal.say(
         "submitted",
         f"{run.manifest_key}: {len(manifest.rows)} rows, {len(convertible)} of them "
@@ -225,14 +221,6 @@ def _carry_on(
         nodes=sum(1 for _ in itertools.groupby(convertible, runs.node_of)),
         job=cluster,
     )
-
-
-def _to_convert(run: Run, manifest: Manifest) -> Sequence[Row]:
-    """The rows of the DAG that is to be submitted."""
-    if not run.apart_file.exists():
-        return manifest.convertible
-    apart = runs.rows_apart(run)
-    return [r for r in runs.load_rows_as_last_tried(run) if r.number in apart]
 
 
 def _check(run: Run, inputs: Bucket, pipeline: Pipeline) -> list[StoredObject]:
@@ -271,45 +259,6 @@ def _refuse_unsigned(row: Row, pipeline: Pipeline) -> Row:
     if row.reason is None and not signing.shadow_can_sign(pipeline, row):
         return row.failed(signing.SHADOW_REFUSES)
     return row
-
-
-def _submit(run: Run, pipeline: Pipeline, rows: Sequence[Row], journal: Journal) -> int:
-    begun = uploads.open_all(run, pipeline, rows, journal)
-    condor = schedd.version()
-    render.write_dag(run, pipeline, _nodes(pipeline, rows, begun, condor), condor)
-    cluster = schedd.submit_dag(
-        run.dag_file,
-        {schedd.RUN_ATTRIBUTE: str(run.directory)},
-        pipeline.max_running,
-        pipeline.max_idle,
-    )
-    submitted = {"dag": run.dag_file.name, "cluster": cluster}
-    write_atomically(run.submitted_file, json.dumps(submitted) + "\n")
-    return cluster
-
-
-def _nodes(
-    pipeline: Pipeline,
-    rows: Sequence[Row],
-    begun: Mapping[int, Upload],
-    condor: tuple[int, int, int],
-) -> Iterator[render.Node]:
-    by_shadow = signing.shadow_signs(pipeline, condor)
-    inputs, outputs = pipeline.inputs(), pipeline.outputs()
-
-    def conversion(row: Row) -> render.Conversion:
-        if by_shadow and signing.shadow_can_sign(pipeline, row):
-            urls = signing.shadow_urls(pipeline, row)
-        else:
-            prefix = pipeline.output_prefix
-            urls = signing.presigned_urls(inputs, outputs, prefix, row)
-        limits, parts = uploads.limits(row, pipeline.largest_put), {}
-        if upload := begun.get(row.number):
-            parts = uploads.part_urls(outputs, upload, limits.most_parts)
-        return render.Conversion(row, urls, limits, parts)
-
-    for name, its_rows in itertools.groupby(rows, runs.node_of):
-        yield render.node(name, map(conversion, its_rows), pipeline.node_options)
 
 
 @contextmanager
