@@ -15,13 +15,13 @@ from bucket import BucketError
 from cli.common import LaunchByDefault, console, in_use, say
 from cli.launch import launch, poll
 from cli.pool import pool
-from dag import health as healths, pipeline as pipelines, run as runs, schedd
+from dag import health as healths, pipeline as pipelines, run as runs
 from dag.errors import PipelineError, foreseen
 from dag.exits import Exit
 from dag.health import State
 from dag.journal import Journal
 from post import cost as costs
-from post.reconcile import reconcile as reconcile_run
+from post.reconcile import check_ended, reconcile as reconcile_run
 
 # One attempt each --retry-seconds; after that the next poll takes over.
 MOST_ATTEMPTS = 60
@@ -88,18 +88,22 @@ def health(pipeline_files: tuple[Path, ...], as_json: bool) -> None:
 
 @cli.command()
 @click.argument("run_directory", type=click.Path(exists=True, path_type=Path))
-@click.option("--final-node", is_flag=True, help="All others have ended (for DAGMan).")
-def reconcile(run_directory: Path, final_node: bool) -> None:
+@click.option("--final-node-of", metavar="DAG", help="For DAGMan, which calls this.")
+def reconcile(run_directory: Path, final_node_of: str | None) -> None:
     """End a run: write its two CSVs (DAGMan calls this).
 
     \b
       python3 cog_pipeline.py reconcile workflow-run-20261120T193637Z
 
-    By hand, that is refused while its DAG is in the queue.
+    By hand, that is refused while its DAG is in the queue.  Where rows shared jobs
+    that failed, the next poll submits them again, and there are no CSVs yet.
     """
     run = runs.load(run_directory)
-    if not (final_node or run.done):
-        _refuse_at_work(run)
+    pipeline = pipelines.load(run.pipeline_file)
+    if not (final_node_of or run.done):
+        # No poll is to submit a DAG of it meanwhile.
+        click.get_current_context().with_resource(runs.alone(pipeline.home))
+        check_ended(run)
     journal = in_use(Journal(say).of_run(run))
     try:
         attempt = runs.count_attempt(run)
@@ -108,21 +112,13 @@ def reconcile(run_directory: Path, final_node: bool) -> None:
         say(f"{foreseen(error) or error}; tried again soon")
         sys.exit(Exit.TRY_AGAIN)
     try:
-        reconcile_run(run, pipelines.load(run.pipeline_file), journal)
+        reconcile_run(run, pipeline, journal, final_node_of)
     except (BucketError, PipelineError, OSError) as error:
         last = attempt >= MOST_ATTEMPTS
         then = "the next poll tries again" if last else "tried again soon"
         sentence = f"attempt {attempt}: {error}; {then}"
         journal.say("not-reconciled", sentence, "warning", attempt=attempt)
         sys.exit(Exit.REFUSED if last else Exit.TRY_AGAIN)
-
-
-def _refuse_at_work(run: runs.Run) -> None:
-    if job := schedd.find(schedd.RUN_ATTRIBUTE, str(run.directory)):
-        raise PipelineError(
-            f"its DAG is in the queue, as job {job.cluster}, and reconciles it when "
-            f"all nodes have ended; 'condor_rm {job.cluster}' ends it before"
-        )
 
 
 @cli.command()

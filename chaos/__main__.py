@@ -23,15 +23,20 @@ from bucket import Bucket, Store
 from chaos.archive import People, Verdict, judge
 from chaos.faults import FAULTS, NothingToHit, Target
 from dag import run as runs
+from dag.run import Run
 from pool import personal
 from tests import faulty_s3
 from tests.conftest import PROJECT, TEST_RUNS
 
 # All that waits is to be done so long after the last fault.
 PATIENCE_SECONDS = 900
-# Patterns that differ, so that two launches share one queue and one bucket; and in one
-# of them, several rows share a job.
-LAUNCHES = (("-p", "b*raw.csv"), ("-p", "*raw.csv", "--rows-per-job", "3"))
+# Patterns that differ, so that two launches share one queue and one bucket. In one of
+# them several rows share a job, and one that fails does so soon: then each of its rows
+# gets a job of its own.
+LAUNCHES = (
+    ("-p", "b*raw.csv"),
+    *[("-p", "*raw.csv", "--rows-per-job", "3", "--submit-option", "most_holds = 0")],
+)
 PIPELINE = [sys.executable, str(PROJECT / "cog_pipeline.py")]
 
 # Of HTCondor's event log: its head, and the events that end an execution
@@ -64,11 +69,12 @@ def main() -> int:
             _settle(people, target)
             verdict = judge(people)
             twice = _converted_at_once(target)
+            apart = sum(1 for run in _runs(target) if run.apart_file.exists())
     except KeyboardInterrupt:
         console.print("Stopped.")
         shutil.rmtree(place, ignore_errors=True)
         return 130
-    _report(people, thrown, verdict, twice)
+    _report(people, thrown, verdict, twice, apart)
     if verdict.broken or twice:
         console.print(f"What is left of it lies in {place}.", soft_wrap=True)
         return 1
@@ -166,10 +172,9 @@ def _settle(people: People, target: Target) -> None:
 def _converted_at_once(target: Target) -> list[str]:
     """The images that two nodes had at once, by what HTCondor's logs tell."""
     spans: dict[str, list[tuple[str, str, str]]] = {}
-    for launch in target.launches:
-        for run in launch.glob("workflow-run-*"):
-            for image, span in _spans(run):
-                spans.setdefault(image, []).append(span)
+    for run in _runs(target):
+        for image, span in _spans(run):
+            spans.setdefault(image, []).append(span)
     twice = []
     for image, found in spans.items():
         for one, other in combinations(found, 2):
@@ -179,17 +184,21 @@ def _converted_at_once(target: Target) -> list[str]:
     return twice
 
 
-def _spans(run: Path) -> Iterator[tuple[str, tuple[str, str, str]]]:
+def _runs(target: Target) -> Iterator[Run]:
+    for launch in target.launches:
+        for file in launch.glob("workflow-run-*/run.json"):
+            yield runs.load(file.parent)
+
+
+def _spans(run: Run) -> Iterator[tuple[str, tuple[str, str, str]]]:
     """From when to when which job of a run had which image, to the second."""
-    loaded = runs.load(run)
-    logs = [log for log in loaded.node_logs if log.exists()]
+    logs = [log for log in run.node_logs if log.exists()]
     if not logs:
         return
     images: dict[str, list[str]] = {}
-    for row in runs.load_rows(loaded):
-        images.setdefault(runs.node_of(row), []).append(row.key)
-        # Where it was tried again without its neighbours.
-        images[runs.node_name(row.number)] = [row.key]
+    for row, names in runs.load_rows_with_nodes(run):
+        for name in names:
+            images.setdefault(name, []).append(row.key)
     node_of: dict[str, str] = {}
     begun: dict[str, str] = {}
     told = "".join(log.read_text(errors="replace") for log in logs)
@@ -203,13 +212,17 @@ def _spans(run: Path) -> Iterator[tuple[str, tuple[str, str, str]]]:
         if kind == _EXECUTING:
             begun[cluster] = moment
         elif kind in _ENDS and cluster in begun:
-            span = (begun.pop(cluster), moment, f"{run.name}, job {cluster}")
+            span = (begun.pop(cluster), moment, f"{run.directory.name}, job {cluster}")
             for image in images[node_of[cluster]]:
                 yield image, span
 
 
 def _report(
-    people: People, thrown: Counter[str], verdict: Verdict, twice: list[str]
+    people: People,
+    thrown: Counter[str],
+    verdict: Verdict,
+    twice: list[str],
+    apart: int,
 ) -> None:
     table = Table("fault", "thrown", title="Faults")
     for name in FAULTS:
@@ -219,7 +232,8 @@ def _report(
     console.print(
         f"{manifests} manifests with {verdict.rows} rows: {verdict.processed} "
         f"processed, {verdict.failed} failed, {len(verdict.excused)} of these for a "
-        "fault rather than for their image."
+        "fault rather than for their image. In "
+        f"{apart} runs, rows were tried again apart from those they shared a job with."
     )
     for reason, count in Counter(verdict.excused).most_common(10):
         console.print(f"  {count} × {reason}", markup=False)

@@ -139,7 +139,7 @@ def _say_claimed(manifest: StoredObject, inputs: Bucket, journal: Journal) -> No
 def _recover(run: Run, reconcile: Reconcile, journal: Journal) -> None:
     """Carry on a run from whatever step it had come to."""
     pipeline = pipelines.load(run.pipeline_file)
-    if run.cluster is None and not _was_submitted(run):
+    if not run.has_begun and not _is_in_queue(run):
         _carry_on(run, pipeline.inputs(), pipeline, reconcile, journal)
         return
     job = schedd.find(schedd.RUN_ATTRIBUTE, str(run.directory))
@@ -172,10 +172,8 @@ def _recover(run: Run, reconcile: Reconcile, journal: Journal) -> None:
         )
 
 
-def _was_submitted(run: Run) -> bool:
-    """Whether a submission was made that a crash kept from being recorded."""
-    if run.dagman_log.exists():
-        return True
+def _is_in_queue(run: Run) -> bool:
+    """As after a submission that a crash kept from being recorded."""
     return schedd.find(schedd.RUN_ATTRIBUTE, str(run.directory)) is not None
 
 

@@ -52,8 +52,9 @@ TIMESTAMP = "%Y%m%dT%H%M%SZ"
 _RAW = re.compile(r"raw$", re.IGNORECASE)
 _OURS = re.compile(r"(processing|processed|failed)-\d{8}T\d{6}Z\.csv$")
 _PROCESSING = re.compile(r"processing-\d{8}T\d{6}Z\.csv$")
-# The first one, and the one of rows that no longer share a node.
-_DAG_NAMES = ("convert.dag", "apart.dag")
+_DAG = "convert.dag"
+# Of the rows that no longer share a node.
+_DAG_APART = "apart.dag"
 
 
 @dataclass(frozen=True)
@@ -129,7 +130,7 @@ class Run:
     @property
     def dag_file(self) -> Path:
         """The DAG that is to be submitted, or was last."""
-        return self.directory / _DAG_NAMES[self.apart_file.exists()]
+        return self.directory / (_DAG_APART if self.apart_file.exists() else _DAG)
 
     @property
     def node_log(self) -> Path:
@@ -138,8 +139,8 @@ class Run:
 
     @property
     def node_logs(self) -> tuple[Path, ...]:
-        """Those of all its DAGs, in their order; some may not be there."""
-        return tuple(self.directory / f"{name}.nodes.log" for name in _DAG_NAMES)
+        """Those of both DAGs, in their order; some may not be there."""
+        return tuple(self.directory / f"{dag}.nodes.log" for dag in (_DAG, _DAG_APART))
 
     @property
     def dagman_log(self) -> Path:
@@ -157,6 +158,10 @@ class Run:
     @property
     def submitted_file(self) -> Path:
         return self.directory / "submitted.json"
+
+    @property
+    def attempts_file(self) -> Path:
+        return self.directory / "attempts"
 
     @property
     def results_directory(self) -> Path:
@@ -197,6 +202,11 @@ class Run:
             return None
         submitted = json.loads(self.submitted_file.read_text())
         return submitted["cluster"] if submitted["dag"] == self.dag_file.name else None
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether its DAG was submitted, as far as its directory tells."""
+        return self.cluster is not None or self.dagman_log.exists()
 
 
 def node_name(number: int | str) -> str:
@@ -342,6 +352,16 @@ def load_rows_as_last_tried(run: Run) -> Iterator[Row]:
         yield replace(row, group=0) if row.number in apart else row
 
 
+def load_rows_with_nodes(run: Run) -> Iterator[tuple[Row, list[str]]]:
+    """The rows one by one, and the names of the nodes that each of them has had."""
+    apart = rows_apart(run)
+    for row in load_rows(run):
+        names = [node_of(row)] if row.reason is None else []
+        if row.number in apart:
+            names.append(node_name(row.number))
+        yield row, names
+
+
 def load_manifest(run: Run) -> Manifest:
     """All of them."""
     return Manifest(tuple(load_rows(run)), load_header(run))
@@ -369,7 +389,7 @@ def alone_if_nobody_is(directory: Path) -> Iterator[bool]:
 
 def count_attempt(run: Run) -> int:
     """Count one more attempt at reconciling; returns which one it is."""
-    file = run.directory / "attempts"
+    file = run.attempts_file
     attempt = int(file.read_text()) + 1 if file.exists() else 1
     write_atomically(file, str(attempt))
     return attempt

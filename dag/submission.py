@@ -3,6 +3,7 @@
 import itertools
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
 from dag import render, run as runs, schedd, signing, uploads
 from dag.files import write_atomically
@@ -18,13 +19,13 @@ def rows_to_convert(run: Run, manifest: Manifest) -> Sequence[Row]:
     if not run.apart_file.exists():
         return manifest.convertible
     apart = runs.rows_apart(run)
-    return [r for r in runs.load_rows_as_last_tried(run) if r.number in apart]
+    return [replace(row, group=0) for row in manifest.rows if row.number in apart]
 
 
 def submit(run: Run, pipeline: Pipeline, rows: Sequence[Row], journal: Journal) -> int:
     """Submit a DAG of these rows; returns DAGMan's cluster.
 
-    Can be repeated after a crash at any step but the last, which the queue tells of.
+    Can be repeated after a crash, unless its DAG is in the queue by then.
     """
     begun = uploads.open_all(run, pipeline, rows, journal)
     condor = schedd.version()

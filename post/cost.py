@@ -7,14 +7,13 @@ is; the rest in what the nodes told.
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import chain
 
 from rich.filesize import decimal
 
 from dag import results, run as runs, schedd
-from dag.manifest import Row
 from dag.run import Run
 
 
@@ -65,7 +64,7 @@ def cost(run: Run) -> Cost:
                 results.gather(run)
     # By the nodes' names: the bytes of their images.
     sizes: Counter[str] = Counter()
-    for row, names in _with_nodes(run):
+    for row, names in runs.load_rows_with_nodes(run):
         sizes.update(dict.fromkeys(names, row.size))
     outcome = json.loads(run.done_file.read_text()) if run.done else {}
     jobs, nodes = 0, set()
@@ -81,7 +80,7 @@ def cost(run: Run) -> Cost:
             read += sizes[job.node]
             moved += job.bytes_moved
     told = list(results.load(run).values())
-    begun = [not nodes.isdisjoint(names) for _, names in _with_nodes(run)]
+    begun = [not nodes.isdisjoint(names) for _, names in runs.load_rows_with_nodes(run)]
     return Cost(
         rows=len(begun),
         rows_begun=sum(begun),
@@ -97,16 +96,6 @@ def cost(run: Run) -> Cost:
         bytes_written=sum(result.cog[0] + result.jpeg[0] for result in told),
         access_point_bytes=moved,
     )
-
-
-def _with_nodes(run: Run) -> Iterator[tuple[Row, list[str]]]:
-    """The rows, and the names of the nodes that each of them has had."""
-    apart = runs.rows_apart(run)
-    for row in runs.load_rows(run):
-        names = [runs.node_of(row)] if row.reason is None else []
-        if row.number in apart:
-            names.append(runs.node_name(row.number))
-        yield row, names
 
 
 def table(cost: Cost) -> list[tuple[str, str, str]]:

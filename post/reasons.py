@@ -2,6 +2,7 @@
 
 from dag.results import NodeResult
 from dag.schedd import LastWord
+from node.errors import Unconvertible
 
 # What a node's exit status says where its machine could not even write a result.
 # The table is docs/conversion.md's.
@@ -12,7 +13,9 @@ EXITED = {
     137: "it was killed (signal 9), most often for want of memory",
 }
 # What a node says of an image where the reason may be what else its job had to do.
-_FOR_WANT_OF_ROOM = {"killed", "out-of-memory", "out-of-disk"}
+_MAYBE_NOT_ITS_OWN = {"killed", "out-of-memory", "out-of-disk", "unforeseen"}
+# What no other try can change.
+_OF_THE_IMAGE = {each.code for each in Unconvertible.__subclasses__()}
 _GIVEN_UP = {
     "held": "{job} was held until it was given up: {reason}",
     "running": "{job} was given up, since it ran for longer than a node and slow "
@@ -45,8 +48,7 @@ def why(
     told = result.reason if result and not result.ok else ""
     before = f"; an earlier try: {told}" if told else ""
     if last and last.event == "given up":
-        often = last.starts > 1 and last.before != "held"
-        sentence = _GIVEN_UP["often" if often else last.before]
+        sentence = _GIVEN_UP["often" if _begun_often(last) else last.before]
         how = sentence.format(job=job, reason=last.reason, starts=last.starts)
         return "given-up", how + before
     if last and last.event == "held":
@@ -54,7 +56,7 @@ def why(
     if last and last.event == "removed":
         how = f"{job} was removed from the queue: {removal or last.reason}"
         return "removed", how + before
-    if told:
+    if told and (last or not removal):
         return result.code, told
     if result is not None:
         return "not-stored", missing
@@ -65,7 +67,7 @@ def why(
         return "killed", f"{job} left no result: it was killed by {last.reason}"
     if removal:
         how = f"the run was removed from the queue before this row's turn: {removal}"
-        return "removed", how
+        return "removed", how + before
     return "not-converted", "the run ended before this row was converted"
 
 
@@ -78,6 +80,15 @@ def may_be_a_neighbours(result: NodeResult | None, last: LastWord | None) -> boo
     """
     if last is None or last.event not in ("given up", "killed", "exited"):
         return False
-    if last.before == "idle":
+    if last.before == "idle" and not _begun_often(last):
         return False
-    return result is None or result.ok or result.code in _FOR_WANT_OF_ROOM
+    if result is None or result.ok:
+        return True
+    of_last_try = result.attempt in (None, last.attempt)
+    its_own = of_last_try and result.code not in _MAYBE_NOT_ITS_OWN
+    return not its_own and result.code not in _OF_THE_IMAGE
+
+
+def _begun_often(last: LastWord) -> bool:
+    """Whether a job that was given up was so for its many starts."""
+    return last.starts > 1 and last.before != "held"

@@ -66,20 +66,46 @@ class NodesStillThere(PipelineError):
     """Some nodes of a DAG that ended have not left the queue."""
 
 
-def reconcile(run: Run, pipeline: Pipeline, journal: Journal) -> Outcome | None:
+class NotEnded(PipelineError):
+    """It is too early to reconcile a run."""
+
+
+def check_ended(run: Run) -> None:
+    """Raise NotEnded while a run's DAG is in the queue, or is still to be submitted."""
+    if job := schedd.find(schedd.RUN_ATTRIBUTE, str(run.directory)):
+        raise NotEnded(
+            f"its DAG is in the queue, as job {job.cluster}, and reconciles it when "
+            f"all nodes have ended; 'condor_rm {job.cluster}' ends it before"
+        )
+    if run.has_begun or run.outcome_file.exists():
+        return
+    checked = run.rows_file.exists()
+    if not checked or any(row.reason is None for row in runs.load_rows(run)):
+        raise NotEnded("its DAG is still to be submitted, which the next poll does")
+
+
+def reconcile(
+    run: Run, pipeline: Pipeline, journal: Journal, dag: str | None = None
+) -> Outcome | None:
     """Put the two CSVs in place of a run's manifest.
 
     Can be repeated after a crash at any step, with the same CSVs in the end.
 
+    Args:
+        dag: the name of the DAG whose nodes have ended; if it is not said, that of
+            the last one.
+
     Returns:
-        How it ended; None if the next poll gives some of its rows nodes of their own.
+        How it ended; None if some of its rows are to get nodes of their own, in a DAG
+        that a poll submits.
 
     Raises:
         BucketError, PipelineError: try again later.
     """
     with runs.alone(run.directory):
-        if run.apart_file.exists() and not run.dagman_log.exists():
-            # Its second DAG has not begun: the first one's DAGMan was restarted.
+        # Whoever speaks of the first DAG may be late.
+        late = dag is not None and dag != run.dag_file.name
+        if late or (run.apart_file.exists() and not run.has_begun):
             return None
         if not run.outcome_file.exists() and not _decide(run, pipeline, journal):
             return None
@@ -117,6 +143,8 @@ def _decide(run: Run, pipeline: Pipeline, journal: Journal) -> bool:
         apart = [each.row.number for each in judge() if each.neighbours]
     if apart:
         write_atomically(run.apart_file, json.dumps(apart) + "\n")
+        # Those at reconciling the second DAG are counted anew.
+        run.attempts_file.unlink(missing_ok=True)
         journal.say(
             "rows-apart",
             f"{run.manifest_key}: {len(apart)} rows shared jobs that failed as a "
@@ -166,7 +194,7 @@ def _judge(run: Run, pipeline: Pipeline) -> Callable[[], Iterator[Judgement]]:
     told = results.load(run)
     # Of the rows that have a node to themselves, as all that come in parts have.
     ended_well = {number for number in told if node_name(number) not in last_words}
-    apart = uploads.complete(run, pipeline, told, ended_well)
+    unjoined = uploads.complete(run, pipeline, told, ended_well)
     wrong = _what_is_wrong(run, pipeline, told)
 
     def judge() -> Iterator[Judgement]:
@@ -175,7 +203,7 @@ def _judge(run: Run, pipeline: Pipeline) -> Callable[[], Iterator[Judgement]]:
                 yield Judgement(row, "unusable")
                 continue
             result, last = told.get(row.number), last_words.get(node_of(row))
-            missing = apart.get(row.number) or wrong.get(row.number)
+            missing = unjoined.get(row.number) or wrong.get(row.number)
             if result and result.success and missing is None:
                 yield Judgement(row)
                 continue
@@ -262,8 +290,10 @@ def _claimed(run: Run, pipeline: Pipeline) -> datetime:
 def _tidy(run: Run, outcome: Outcome) -> None:
     """A success leaves no file of its own; a failure keeps its log."""
     failed = set(outcome.failed_rows)
-    rows = runs.load_rows_as_last_tried(run) if failed else ()
-    kept = {f"{node_of(row)}.log" for row in rows if row.number in failed}
+    rows = runs.load_rows_with_nodes(run) if failed else ()
+    kept = {
+        f"{name}.log" for row, names in rows if row.number in failed for name in names
+    }
     for log in run.logs_directory.iterdir():
         if log.name in kept:
             # HTCondor made it for all to read.

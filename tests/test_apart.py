@@ -58,6 +58,9 @@ def test_rows_whose_job_fails_as_a_whole_are_tried_apart(archive: Archive):
     assert [each.key for each in archive.maps.list("batch-")] == [run.processing_key]
     # DAGMan may be in the queue for a moment yet.
     wait_for(lambda: archive.poll().returncode == 0 and run.cluster is not None)
+    # As from a POST script that was stopped, and outlived its DAGMan.
+    late = reconcile(run, "--final-node-of", "convert.dag")
+    assert (late.returncode, late.stdout) == (0, "")
 
     assert_all_were_processed(archive, run)
     wait_for(lambda: run.done)
@@ -85,28 +88,45 @@ def test_killed_on_the_way_to_that(archive: Archive, command: str, step: str):
     (run.directory / "reconcile.sh").write_text("#!/bin/sh\nexit 1\n")
     wait_for(lambda: ended(run))
     if command == "reconcile":
-        killed_after(step, archive, command, str(run.directory))
+        final = ("--final-node-of", "convert.dag")
+        killed_after(step, archive, command, str(run.directory), *final)
     else:
         archive.poll()
         assert run.apart_file.exists()
         killed_after(step, archive, command, str(archive.pipeline_file()))
-    again = reconcile_by_hand(run)
-    if command == "poll" and step != "file apart.dag":
-        assert again.returncode == 1
-        assert "its DAG is in the queue" in again.stderr
-    else:
-        assert again.returncode == 0, again.stderr
+    by_hand = reconcile(run)
+    assert by_hand.returncode == 1
+    submitted = command == "poll" and step != "file apart.dag"
+    why = "is in the queue" if submitted else "is still to be submitted"
+    assert why in by_hand.stderr
     polled = archive.poll()
     assert polled.returncode == 0, polled.stderr
 
     assert_all_were_processed(archive, run)
 
 
-def reconcile_by_hand(run: runs.Run) -> subprocess.CompletedProcess:
+def reconcile(run: runs.Run, *options: str) -> subprocess.CompletedProcess:
     command = [sys.executable, str(PROJECT / "cog_pipeline.py"), "reconcile"]
     return subprocess.run(
-        [*command, str(run.directory)], capture_output=True, text=True
+        [*command, str(run.directory), *options], capture_output=True, text=True
     )
+
+
+def test_a_second_dag_that_is_removed_before_it_starts(archive: Archive):
+    run = launch_with_nodes(archive, DIES_IF_SHARED)
+    wait_for(lambda: run.apart_file.exists())
+    wait_for(lambda: (run.directory / "convert.dag.metrics").exists())
+    # Of a DAGMan that was held, say, and so left no log; no job has this number.
+    removed = {"dag": "apart.dag", "cluster": 2**30}
+    run.submitted_file.write_text(json.dumps(removed))
+    wait_for(lambda: archive.poll().returncode == 0 and run.done)
+
+    processed, failed = archive.outcome("batch-")
+    assert [row[0] for row in processed] == KEYS[4:]
+    assert [row[0] for row in failed] == KEYS[:4]
+    assert {file.name for file in run.logs_directory.iterdir()} == {
+        *("rows1.log", "rows3.log")
+    }
 
 
 def test_a_run_that_somebody_removes_stays_removed(archive: Archive):
@@ -124,17 +144,23 @@ def test_a_run_that_somebody_removes_stays_removed(archive: Archive):
 OK = NodeResult(1, ok=True)
 
 
+def told(code: str, attempt: int | None = None) -> NodeResult:
+    return NodeResult(1, ok=False, code=code, attempt=attempt)
+
+
 @pytest.mark.parametrize(
     ("maybe", "result", "last"),
     [
         (True, None, LastWord("given up", "no such object", "held", 2)),
         (True, None, LastWord("given up", "", "running", 1)),
         (True, None, LastWord("exited", "74")),
+        (True, None, LastWord("given up", "", "idle", 21)),
         (True, OK, LastWord("given up", "an output was refused", "held", 1)),
-        (True, NodeResult(1, ok=False, code="killed"), LastWord("killed", "signal 9")),
+        (True, told("unfit-machine", 1), LastWord("given up", "", "held", attempt=4)),
+        (True, told("killed"), LastWord("killed", "signal 9")),
         # Its image is the reason, or its own process.
-        (False, NodeResult(1, ok=False, code="no-crs"), LastWord("exited", "65")),
-        (False, NodeResult(1, ok=False, code="time-limit"), LastWord("exited", "75")),
+        (False, told("no-crs", 1), LastWord("exited", "65")),
+        (False, told("time-limit", 4), LastWord("exited", "75", attempt=4)),
         # Alone it would fare no better.
         (False, None, LastWord("given up", "", "idle")),
         (False, None, LastWord("removed", "via condor_rm", "running", 1)),

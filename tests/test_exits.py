@@ -127,7 +127,9 @@ def test_an_unforeseen_error_of_reconcile(archive: Archive):
     refused = subprocess.run(by_hand, capture_output=True, text=True)
     assert refused.returncode == Exit.REFUSED
     assert "its DAG is in the queue" in refused.stderr
-    done = subprocess.run([*by_hand, "--final-node"], capture_output=True, text=True)
+    done = subprocess.run(
+        [*by_hand, "--final-node-of", "convert.dag"], capture_output=True, text=True
+    )
     assert str(run / "log.jsonl") in done.stderr
     told = assert_unforeseen(done, Exit.UNFORESEEN, done.stderr)
     assert "JSONDecodeError" in told

@@ -145,7 +145,8 @@ def ended(store, workplace) -> Iterator[dict[str, Archive]]:
         for step, archive in made.items():
             (run,) = archive.directory.glob("workflow-run-*")
             _wait_for_dagman(run)
-            killed_after(step, archive, "reconcile", str(run))
+            final = ("--final-node-of", "convert.dag")
+            killed_after(step, archive, "reconcile", str(run), *final)
             archive.poll()
         yield made
 

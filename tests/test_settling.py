@@ -127,6 +127,7 @@ def begin(archive: Archive, by_way_of: FaultyS3 | None = None) -> Begun:
     archive.maps.remove("batch-raw.csv")
     row = Row(1, (KEY, "3"), key=KEY, bands=3, size=10_000)
     runs.save_rows(run, Manifest((row,)))
+    run.submitted_file.write_text(json.dumps({"dag": "convert.dag", "cluster": 2**30}))
     return Begun(run, pipeline, archive.cogs, [])
 
 
