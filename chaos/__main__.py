@@ -23,6 +23,7 @@ from bucket import Bucket, Store
 from chaos.archive import People, Verdict, judge
 from chaos.faults import FAULTS, NothingToHit, Target
 from dag import run as runs
+from dag.rows import load_rows_with_nodes
 from dag.run import Run
 from pool import personal
 from tests import faulty_s3
@@ -196,7 +197,7 @@ def _spans(run: Run) -> Iterator[tuple[str, tuple[str, str, str]]]:
     if not logs:
         return
     images: dict[str, list[str]] = {}
-    for row, names in runs.load_rows_with_nodes(run):
+    for row, names in load_rows_with_nodes(run):
         for name in names:
             images.setdefault(name, []).append(row.key)
     node_of: dict[str, str] = {}

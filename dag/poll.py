@@ -25,6 +25,7 @@ from dag.errors import LookFailed, NotAManifest, foreseen
 from dag.journal import Journal
 from dag.manifest import Manifest, Row, read
 from dag.pipeline import Pipeline
+from dag.rows import load_manifest, node_of, save_rows
 from dag.run import Run
 
 Reconcile = Callable[[Run, Pipeline, Journal], object]
@@ -196,7 +197,7 @@ def _carry_on(
         claimed = overlap.claimed_manifests(inputs, pipeline)
     else:
         claimed = _check(run, inputs, pipeline)
-    manifest = runs.load_manifest(run)
+    manifest = load_manifest(run)
     convertible = submission.rows_to_convert(run, manifest)
     if not convertible:
         sentence = f"{run.manifest_key}: no row can be converted, see {run.failed_key}"
@@ -216,7 +217,7 @@ def _carry_on(
         f"{run.manifest_key}: {len(manifest.rows)} rows, {len(convertible)} of them "
         f"to convert in {run.directory.name}, job {cluster}",
         rows=len(manifest.rows),
-        nodes=sum(1 for _ in itertools.groupby(convertible, runs.node_of)),
+        nodes=sum(1 for _ in itertools.groupby(convertible, node_of)),
         job=cluster,
     )
 
@@ -232,7 +233,7 @@ def _check(run: Run, inputs: Bucket, pipeline: Pipeline) -> list[StoredObject]:
     except NotAManifest as error:
         reason = f"{error} (it is kept on the access point: {run.manifest_file})"
         line = Row(1, (run.manifest_key, "")).failed(reason)
-        runs.save_rows(run, Manifest((line,)))
+        save_rows(run, Manifest((line,)))
         return []
     claimed: list[StoredObject] = []
 
@@ -249,7 +250,7 @@ def _check(run: Run, inputs: Bucket, pipeline: Pipeline) -> list[StoredObject]:
     if pipeline.rows_per_job > 1:
         shared = groups.share_nodes(resolved.rows, pipeline)
         resolved = replace(resolved, rows=tuple(shared))
-    runs.save_rows(run, resolved)
+    save_rows(run, resolved)
     return claimed
 
 

@@ -22,7 +22,8 @@ from dag.exits import Exit
 from dag.files import write_atomically
 from dag.manifest import Row, jpeg_key, sandbox_name
 from dag.pipeline import Pipeline
-from dag.run import Run, node_name
+from dag.rows import node_name
+from dag.run import Run
 from dag.signing import Urls
 from node.options import NEXT, RESULT, UPLOAD_LIMITS
 from node.parts import Limits

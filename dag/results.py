@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from dag.run import Run, node_name
+from dag.rows import node_name
+from dag.run import Run
 
 _RESULT = ".json"
 # Of a file that is being gathered: what a node writes meanwhile is another one.

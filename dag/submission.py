@@ -5,11 +5,12 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from dag import render, run as runs, schedd, signing, uploads
+from dag import render, schedd, signing, uploads
 from dag.files import write_atomically
 from dag.journal import Journal
 from dag.manifest import Manifest, Row
 from dag.pipeline import Pipeline
+from dag.rows import node_of, rows_apart
 from dag.run import Run
 from dag.uploads import Upload
 
@@ -18,7 +19,7 @@ def rows_to_convert(run: Run, manifest: Manifest) -> Sequence[Row]:
     """The rows of the DAG that is to be submitted."""
     if not run.apart_file.exists():
         return manifest.convertible
-    apart = runs.rows_apart(run)
+    apart = rows_apart(run)
     return [replace(row, group=0) for row in manifest.rows if row.number in apart]
 
 
@@ -61,5 +62,5 @@ def _nodes(
             parts = uploads.part_urls(outputs, upload, limits.most_parts)
         return render.Conversion(row, urls, limits, parts)
 
-    for name, its_rows in itertools.groupby(rows, runs.node_of):
+    for name, its_rows in itertools.groupby(rows, node_of):
         yield render.node(name, map(conversion, its_rows), pipeline.node_options)

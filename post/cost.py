@@ -14,6 +14,7 @@ from itertools import chain
 from rich.filesize import decimal
 
 from dag import results, run as runs, schedd
+from dag.rows import load_rows_with_nodes
 from dag.run import Run
 
 
@@ -64,7 +65,7 @@ def cost(run: Run) -> Cost:
                 results.gather(run)
     # By the nodes' names: the bytes of their images.
     sizes: Counter[str] = Counter()
-    for row, names in runs.load_rows_with_nodes(run):
+    for row, names in load_rows_with_nodes(run):
         sizes.update(dict.fromkeys(names, row.size))
     outcome = json.loads(run.done_file.read_text()) if run.done else {}
     jobs, nodes = 0, set()
@@ -80,7 +81,7 @@ def cost(run: Run) -> Cost:
             read += sizes[job.node]
             moved += job.bytes_moved
     told = list(results.load(run).values())
-    begun = [not nodes.isdisjoint(names) for _, names in runs.load_rows_with_nodes(run)]
+    begun = [not nodes.isdisjoint(names) for _, names in load_rows_with_nodes(run)]
     return Cost(
         rows=len(begun),
         rows_begun=sum(begun),

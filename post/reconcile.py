@@ -15,7 +15,15 @@ from dag.journal import Journal
 from dag.manifest import Row, jpeg_key
 from dag.pipeline import Pipeline
 from dag.results import NodeResult
-from dag.run import Run, node_name, node_of
+from dag.rows import (
+    load_header,
+    load_rows,
+    load_rows_as_last_tried,
+    load_rows_with_nodes,
+    node_name,
+    node_of,
+)
+from dag.run import Run
 from dag.uploads import abort_all
 from post import csvs, uploads
 from post.reasons import may_be_a_neighbours, why
@@ -80,7 +88,7 @@ def check_ended(run: Run) -> None:
     if run.has_begun or run.outcome_file.exists():
         return
     checked = run.rows_file.exists()
-    if not checked or any(row.reason is None for row in runs.load_rows(run)):
+    if not checked or any(row.reason is None for row in load_rows(run)):
         raise NotEnded("its DAG is still to be submitted, which the next poll does")
 
 
@@ -153,7 +161,7 @@ def _decide(run: Run, pipeline: Pipeline, journal: Journal) -> bool:
         )
         return False
     journal.note(_line(journal, each) for each in judge() if not each.ok)
-    header = runs.load_header(run)
+    header = load_header(run)
     processed, failed = (
         csvs.write(file, header, (each.row for each in judge() if each.ok is ok))
         for file, ok in ((run.processed_file, True), (run.failed_file, False))
@@ -198,7 +206,7 @@ def _judge(run: Run, pipeline: Pipeline) -> Callable[[], Iterator[Judgement]]:
     wrong = _what_is_wrong(run, pipeline, told)
 
     def judge() -> Iterator[Judgement]:
-        for row in runs.load_rows_as_last_tried(run):
+        for row in load_rows_as_last_tried(run):
             if row.reason is not None:
                 yield Judgement(row, "unusable")
                 continue
@@ -235,7 +243,7 @@ def _what_is_wrong(
     """Of rows whose nodes ended well, what keeps them from being processed."""
     expected: dict[str, tuple[int, tuple[int, str]]] = {}
     cogs = []
-    for row in runs.load_rows(run):
+    for row in load_rows(run):
         result = told.get(row.number)
         if row.reason is None and result and (made := result.success):
             cog = pipeline.output_prefix + row.key
@@ -290,7 +298,7 @@ def _claimed(run: Run, pipeline: Pipeline) -> datetime:
 def _tidy(run: Run, outcome: Outcome) -> None:
     """A success leaves no file of its own; a failure keeps its log."""
     failed = set(outcome.failed_rows)
-    rows = runs.load_rows_with_nodes(run) if failed else ()
+    rows = load_rows_with_nodes(run) if failed else ()
     kept = {
         f"{name}.log" for row, names in rows if row.number in failed for name in names
     }

@@ -14,7 +14,8 @@ from enum import Enum
 from pathlib import Path
 
 from dag.render import UNCONVERTIBLE
-from dag.run import Run, node_name
+from dag.rows import node_name
+from dag.run import Run
 from scale.fill import Entry
 
 _A_FOLDER = 1000

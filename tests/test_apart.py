@@ -8,6 +8,7 @@ import pytest
 
 from dag import run as runs
 from dag.results import NodeResult
+from dag.rows import rows_apart
 from dag.schedd import LastWord
 from post.cost import cost
 from post.reasons import may_be_a_neighbours
@@ -54,7 +55,7 @@ def test_rows_whose_job_fails_as_a_whole_are_tried_apart(archive: Archive):
     run = launch_with_nodes(archive, DIES_IF_SHARED)
     wait_for(lambda: run.apart_file.exists())
     wait_for(lambda: (run.directory / "convert.dag.metrics").exists())
-    assert runs.rows_apart(run) == {1, 2, 3, 4}
+    assert rows_apart(run) == {1, 2, 3, 4}
     assert [each.key for each in archive.maps.list("batch-")] == [run.processing_key]
     # DAGMan may be in the queue for a moment yet.
     wait_for(lambda: archive.poll().returncode == 0 and run.cluster is not None)

@@ -22,6 +22,7 @@ from dag.groups import share_nodes
 from dag.images import candidate_keys, resolve
 from dag.manifest import jpeg_key, parse, read
 from dag.pipeline import Pipeline
+from dag.rows import load_manifest, node_of, save_rows
 from dag.wording import presentable, printable
 from node import options
 from node.parts import Limits
@@ -123,8 +124,8 @@ def test_every_row_fails_with_a_reason_or_is_rendered_as_it_is(
         found = resolve(parsed, bucket.name, half_of_all(parsed, bucket.name))
         manifest = replace(found, rows=tuple(share_nodes(found.rows, pipeline)))
         run = _run(directory)
-        runs.save_rows(run, manifest)
-        assert runs.load_manifest(run) == manifest
+        save_rows(run, manifest)
+        assert load_manifest(run) == manifest
 
         _assert_nothing_is_lost(written_rows, manifest)
 
@@ -134,7 +135,7 @@ def test_every_row_fails_with_a_reason_or_is_rendered_as_it_is(
 
         nodes = [
             render.node(name, map(conversion, its), ())
-            for name, its in groupby(manifest.convertible, runs.node_of)
+            for name, its in groupby(manifest.convertible, node_of)
         ]
         _assert_each_row_has_its_node(manifest, nodes, together)
         render.write_dag(run, pipeline, nodes, (23, 9, 6))

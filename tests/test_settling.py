@@ -20,6 +20,7 @@ from dag import run as runs, schedd, uploads
 from dag.journal import Journal
 from dag.manifest import Manifest, Row, parse
 from dag.pipeline import Pipeline
+from dag.rows import load_rows, save_rows
 from dag.run import Run
 from post.reconcile import NodesStillThere, reconcile
 from post.uploads import what_is_wrong
@@ -53,7 +54,7 @@ class Begun:
 
     @property
     def rows(self) -> list[Row]:
-        return list(runs.load_rows(self.run))
+        return list(load_rows(self.run))
 
     @property
     def upload(self) -> str:
@@ -126,7 +127,7 @@ def begin(archive: Archive, by_way_of: FaultyS3 | None = None) -> Begun:
     archive.maps.write(run.processing_key, content)
     archive.maps.remove("batch-raw.csv")
     row = Row(1, (KEY, "3"), key=KEY, bands=3, size=10_000)
-    runs.save_rows(run, Manifest((row,)))
+    save_rows(run, Manifest((row,)))
     run.submitted_file.write_text(json.dumps({"dag": "convert.dag", "cluster": 2**30}))
     return Begun(run, pipeline, archive.cogs, [])
 

@@ -17,6 +17,7 @@ from dag import run as runs
 from dag.groups import share_nodes
 from dag.manifest import Row
 from dag.pipeline import Pipeline
+from dag.rows import node_of
 from post.cost import cost
 from tests import rasters
 from tests.conftest import Archive, wait_for
@@ -37,7 +38,7 @@ def nodes(rows: list[Row], rows_per_job: int) -> list[tuple[str, list[int]]]:
     assert [row.number for row in shared] == [row.number for row in rows]
     return [
         (name, [row.number for row in its])
-        for name, its in itertools.groupby(usable, runs.node_of)
+        for name, its in itertools.groupby(usable, node_of)
     ]
 
 

@@ -13,6 +13,7 @@ import pytest
 
 from bucket import Store
 from dag import run as runs
+from dag.rows import rows_apart
 from pool import s3
 from pool.personal import PersonalPool
 from post.cost import cost
@@ -163,7 +164,7 @@ def test_an_image_that_is_deleted_after_the_claim_fails_alone(
     assert key == keys[1]
     assert reason.startswith("its job was held")
     assert "error: 404" in reason
-    assert runs.rows_apart(run) == {1, 2}
+    assert rows_apart(run) == {1, 2}
     told = cost(run)
     # A job that did not get its images never began: two of the first DAG did, and
     # one of those that were tried apart.
