@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from node.options import NEXT
 from pool import personal, s3
 from pool.personal import PersonalPool
 from tests.conftest import PROJECT
@@ -76,6 +77,16 @@ def _wait_for_process(target: Target, words: str) -> int:
 def _machines_vanish(target: Target) -> None:
     """What runs nodes, and the nodes: to their shadows the machine vanished."""
     kill_all(descendants(_wait_for_process(target, "condor_startd")))
+
+
+def _no_shared_job_survives(target: Target) -> None:
+    """Long enough for all tries of some: then each of their rows gets its own job."""
+    _wait_for_process(target, NEXT)
+    end = time.monotonic() + 30
+    while time.monotonic() < end:
+        running = descendants(_master(target.pool)).items()
+        kill_all(pid for pid, command in running if NEXT in command)
+        time.sleep(0.2)
 
 
 def _power_cut(target: Target) -> None:
@@ -152,6 +163,7 @@ FAULTS: dict[str, Callable[[Target], None]] = {
     "S3: the server stopped and started": _store_restarts,
     "a node killed": _kill("from node.__main__ import run"),
     "the machines vanish": _machines_vanish,
+    "jobs that rows share killed": _no_shared_job_survives,
     "a starter killed": _kill("condor_starter"),
     "a shadow killed": _kill("condor_shadow"),
     "the startd killed": _kill("condor_startd"),
