@@ -3,6 +3,7 @@
 import csv
 import io
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -124,6 +125,13 @@ class Archive:
         done = self.run(*options)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
+
+    def launch_to_poll_by_hand(self, *options: str) -> None:
+        """Launch, and keep the crondor job from polling, at full hours say."""
+        launched = self.launch("--every", "60", *options)
+        cluster = re.search(r"Launched as job (\d+)", launched)[1]
+        # By hand, which it stays as its periodic release knows.
+        subprocess.run(["condor_hold", cluster], check=True, capture_output=True)
 
     def pipeline_file(self) -> Path:
         (file,) = self.directory.glob("pipeline-*/pipeline.json")

@@ -30,8 +30,8 @@ def launch_with_nodes(
     for key in keys:
         archive.upload_raster(key, 1, width=64, height=64)
     archive.upload_manifest("batch-raw.csv", [(key, 1) for key in keys])
-    archive.launch(
-        *("--every", "60", "--rows-per-job", "2"),
+    archive.launch_to_poll_by_hand(
+        *("--rows-per-job", "2"),
         *("--submit-option", f"executable = {node}"),
     )
     (run,) = archive.directory.glob("workflow-run-*")

@@ -79,7 +79,7 @@ def test_of_many_claimants_one_succeeds(maps: Bucket, store: Store, tmp_path: Pa
         }
     for key in keys:
         assert sum(attempt.result() for attempt in tries[key]) == 1
-    # Some servers list what was removed for a moment yet.
+    # Some servers list for a moment yet what was removed.
     wait_for(lambda: len(list(maps.list())) == len(keys))
     left = [found.key for found in maps.list()]
     assert all("-processing-" in key for key in left), left
@@ -175,7 +175,7 @@ def test_two_access_points_on_one_bucket_share_the_work(archive: Archive):
         place = archive.directory / str(len(archives))
         place.mkdir()
         archives.append(replace(archive, directory=place))
-        archives[-1].launch("--every", "60", "-p", pattern)
+        archives[-1].launch_to_poll_by_hand("-p", pattern)
     stems = [f"b{number}-" for number in range(3)]
     for stem in stems:
         archive.upload_raster(f"{stem}image.tif", 1)
@@ -194,7 +194,7 @@ def test_an_image_of_two_manifests_is_converted_by_one_node_at_a_time(
 ):
     for key in "abc":
         archive.upload_raster(f"{key}.tif", 1)
-    archive.launch("--every", "60")
+    archive.launch_to_poll_by_hand()
     archive.upload_manifest("x-raw.csv", [("a.tif", 1), ("b.tif", 1)])
     archive.upload_manifest(
         "y-raw.csv", [(f"{archive.maps.name}/b.tif", 1), ("c.tif", 1)]
@@ -214,7 +214,7 @@ def test_an_image_of_two_manifests_is_converted_by_one_node_at_a_time(
 def test_a_manifest_that_is_uploaded_again_is_another(archive: Archive):
     rows = [("image.tif", 1)]
     archive.upload_raster("image.tif", 1)
-    archive.launch("--every", "60")
+    archive.launch_to_poll_by_hand()
     archive.upload_manifest("batch-raw.csv", rows)
     archive.poll()
     # While the first is being processed, and, when that is over, once more.

@@ -66,8 +66,7 @@ def assert_said(done: subprocess.CompletedProcess) -> None:
 def test_a_poll_goes_on_from_wherever_the_disk_was_full(
     archive: Archive, small: Archive, disk: Disk
 ):
-    # Each hour: what the next poll does is not to be mixed up with crondor's.
-    small.launch("--every", "60")
+    small.launch_to_poll_by_hand()
     archive.upload_raster("image.tif", 1)
     # Larger than a page, as the rows' file and the DAG are.
     missing = [(f"missing-{number:04}.tif", 1) for number in range(400)]

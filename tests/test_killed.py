@@ -66,8 +66,7 @@ def killed_after(step: str, archive: Archive, *command: str) -> None:
 
 
 def _with_a_batch(archive: Archive, *options: str) -> None:
-    # Each hour: what the next poll does is not to be mixed up with crondor's.
-    archive.launch("--every", "60", *options)
+    archive.launch_to_poll_by_hand(*options)
     archive.upload_raster("good.tif", 1, width=64, height=64)
     archive.maps.write("bad.tif", b"no raster")
     archive.upload_manifest("batch-raw.csv", [("good.tif", 1), ("bad.tif", 1)])

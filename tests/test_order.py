@@ -39,8 +39,8 @@ def test_the_runs_nodes_go_in_the_order_that_was_asked_for(
     for key in (*older, *younger):
         archive.upload_raster(key, 1, width=64, height=64)
     archive.upload_manifest("older-raw.csv", [(key, 1) for key in older])
-    archive.launch(
-        *("--every", "60", "--order", order, "--max-idle", "6"),
+    archive.launch_to_poll_by_hand(
+        *("--order", order, "--max-idle", "6"),
         *("--submit-option", f"executable = {node}"),
     )
     (first,) = archive.directory.glob("workflow-run-*")

@@ -67,10 +67,9 @@ def test_a_dag_that_was_removed_is_reconciled(archive: Archive):
 def test_a_dagman_that_htcondor_holds_is_released(archive: Archive):
     archive.upload_raster("image.tif", 1)
     archive.upload_manifest("batch-raw.csv", [("image.tif", 1)])
-    # An hour: what the next poll does is not to be done by crondor's. A node that no
-    # machine takes yet.
+    # A node that no machine takes yet.
     never = "requirements = WantsToRun =?= true"
-    archive.launch("--every", "60", "--submit-option", never)
+    archive.launch_to_poll_by_hand("--submit-option", never)
     (run,) = archive.directory.glob("workflow-run-*")
     cluster = json.loads((run / "submitted.json").read_text())["cluster"]
     once = "(NumHolds ?: 0) == 0"

@@ -62,7 +62,7 @@ def test_a_server_that_fails_now_and_then_is_asked_again(
 def test_a_server_that_is_down_for_the_poll_is_found_by_the_next(
     faulty_archive: Archive, faulty_s3_server: FaultyS3
 ):
-    faulty_archive.launch("--every", "60", *QUICKLY)
+    faulty_archive.launch_to_poll_by_hand(*QUICKLY)
     keys = with_images(faulty_archive, 1)
     with faulty_s3_server.suffering(GONE):
         said = faulty_archive.poll()
@@ -90,7 +90,7 @@ def test_a_reconcile_that_fails_ten_times_works_in_the_end(
     faulty_archive: Archive, faulty_s3_server: FaultyS3
 ):
     keys = with_images(faulty_archive, 1)
-    faulty_archive.launch("--every", "60", *QUICKLY, "--submit-option", "hold = true")
+    faulty_archive.launch_to_poll_by_hand(*QUICKLY, "--submit-option", "hold = true")
     (run,) = faulty_archive.directory.glob("workflow-run-*")
     # The listing, by which it looks at what is there.
     listing = Fault("GET", rf"/{faulty_archive.cogs.name}\?", cut_after=0)
@@ -189,7 +189,7 @@ def test_keys_that_are_revoked_stop_everything_until_there_are_new_ones(
     faulty_archive: Archive, faulty_s3_server: FaultyS3
 ):
     keys = with_images(faulty_archive, 1)
-    faulty_archive.launch("--every", "60", *QUICKLY, "--submit-option", "hold = true")
+    faulty_archive.launch_to_poll_by_hand(*QUICKLY, "--submit-option", "hold = true")
     (run,) = faulty_archive.directory.glob("workflow-run-*")
     with faulty_s3_server.suffering(Fault(status=403)):
         _release_all(run)
@@ -233,7 +233,7 @@ def test_keys_that_are_rotated_in_the_middle_of_a_run_are_taken(
     store, server = own_store
     (archive,) = archive_for(store, workplace, "rotated")
     keys = with_images(archive, 2)
-    archive.launch("--every", "60", *QUICKLY, "--submit-option", "hold = true")
+    archive.launch_to_poll_by_hand(*QUICKLY, "--submit-option", "hold = true")
     (run,) = archive.directory.glob("workflow-run-*")
     for key in (server.access_key, server.secret_key):
         key.write_text(secrets.token_hex(20) + "\n")
