@@ -27,7 +27,7 @@ demo: .venv/ready-demo
 	@.venv/bin/python -m demo
 
 test: .venv/ready-test
-	@.venv/bin/python -m pytest -n 3 --dist loadfile
+	@.venv/bin/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 lint: .venv/ready-test
 	@.venv/bin/ruff check .

@@ -16,7 +16,7 @@ from pool import personal, s3
 from pool.personal import PersonalPool
 from tests.conftest import PROJECT
 from tests.faulty_s3 import Fault, FaultyS3
-from tests.processes import descendants, kill_all
+from tests.processes import descendants, kill_all, kill_machines
 from tests.test_killed import STEPS_OF_POLL
 
 # How long to wait for what does not run all the time.
@@ -75,8 +75,8 @@ def _wait_for_process(target: Target, words: str) -> int:
 
 
 def _machines_vanish(target: Target) -> None:
-    """What runs nodes, and the nodes: to their shadows the machine vanished."""
-    kill_all(descendants(_wait_for_process(target, "condor_startd")))
+    _wait_for_process(target, "condor_startd")
+    kill_machines(target.pool)
 
 
 def _no_shared_job_survives(target: Target) -> None:

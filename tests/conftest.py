@@ -36,6 +36,11 @@ TEST_RUNS = PROJECT / ".test-runs"
 PATIENCE_SECONDS = 150
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    # A long file that comes last has the other workers wait for its one.
+    items.sort(key=lambda item: item.get_closest_marker("long") is None)
+
+
 @pytest.fixture(scope="session")
 def workplace(request: pytest.FixtureRequest) -> Iterator[Path]:
     TEST_RUNS.mkdir(exist_ok=True)

@@ -16,6 +16,7 @@ from tests.conftest import PROJECT, Archive, wait_for
 from tests.test_killed import killed_after
 from tests.test_node import SCRIPT
 
+pytestmark = pytest.mark.long
 KEYS = [f"{number}.tif" for number in range(5)]
 # Of the five rows, four share jobs; none of these jobs can tell anything.
 DIES_IF_SHARED = f'case "$*" in *--next*) kill -9 $$ ;; esac\nexec {SCRIPT} "$@"\n'

@@ -22,7 +22,7 @@ from tests.hosts.pool import (
 )
 
 # Most of it is waiting, for cron's minute and for machines to be given up for lost.
-pytestmark = pytest.mark.timeout(600)
+pytestmark = [pytest.mark.long, pytest.mark.timeout(600)]
 # Ways of nodes to their Python: what the launch is told, and whether nodes then run
 # on a machine that has none.
 HOST = (("--submit-option", "requirements = HasNodePython"), False)

@@ -19,6 +19,7 @@ import pytest
 from bucket import Store
 from tests.conftest import PROJECT, Archive, archive_for
 
+pytestmark = pytest.mark.long
 # In the order in which they come; see tests/killed.py.
 STEPS_OF_POLL = [
     "mkdir workflow-run-",

@@ -20,6 +20,7 @@ from post.cost import cost
 from tests.conftest import Archive, archive_for, wait_for
 from tests.faulty_s3 import Fault, FaultyS3
 
+pytestmark = pytest.mark.long
 # Else a transfer that fails waits for a quarter of a minute, and then for half.
 QUICKLY = ("--submit-option", "hold_backoff_seconds = 1", "--retry-seconds", "1")
 GONE = Fault(cut_after=0)
