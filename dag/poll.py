@@ -62,8 +62,10 @@ def poll(pipeline: Pipeline, reconcile: Reconcile, journal: Journal) -> list[Run
             if any(claim.is_that(run, manifest) for run in unfinished):
                 continue
             with _collected(errors, journal, manifest.key):
-                if manifest.key + claim.SUFFIX in found.claims:
-                    _say_claimed(manifest, inputs, journal)
+                claimed = manifest.key + claim.SUFFIX in found.claims
+                # A listing may name for a while what is no more.
+                if claimed and (holder := claim.claimant(inputs, manifest.key)):
+                    _say_claimed(manifest, holder, journal)
                 elif downloaded := _download(manifest, inputs, pipeline, journal):
                     run = runs.create(pipeline, manifest, downloaded, found.ours)
                     begun.append(run)
@@ -126,15 +128,14 @@ def _download(
     return file
 
 
-def _say_claimed(manifest: StoredObject, inputs: Bucket, journal: Journal) -> None:
+def _say_claimed(manifest: StoredObject, holder: str, journal: Journal) -> None:
     key = manifest.key
-    if holder := claim.claimant(inputs, key):
-        journal.say(
-            "claimed-by-another",
-            f"{key} is claimed by {holder}; should that be gone for good, remove "
-            f"{key}{claim.SUFFIX} from the bucket",
-            manifest=key,
-        )
+    journal.say(
+        "claimed-by-another",
+        f"{key} is claimed by {holder}; should that be gone for good, remove "
+        f"{key}{claim.SUFFIX} from the bucket",
+        manifest=key,
+    )
 
 
 def _recover(run: Run, reconcile: Reconcile, journal: Journal) -> None:

@@ -134,9 +134,6 @@ def start(server: S3Server, prefix: Sequence[str] = ()) -> None:
             str(program_of_environment("rclone")),
             *("serve", "s3", str(server.buckets)),
             *("--addr", server.endpoint),
-            # It lists what it remembers, for five minutes if not told otherwise, and
-            # that is wrong after an object was written and removed at one moment.
-            *("--dir-cache-time", "1s"),
             *("--cert", str(server.directory / "server.pem")),
             *("--key", str(server.directory / "server.key")),
         ],

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pool.distribution import program_of_environment
 from pool.personal import PersonalPool
-from tests.conftest import PROJECT, Archive, wait_for
+from tests.conftest import PROJECT
 
 PIPELINE = [sys.executable, str(PROJECT / "cog_pipeline.py")]
 
@@ -133,13 +133,6 @@ def test_keys_and_tokens_are_private(pool: PersonalPool):
     assert len(private) == 6
     for path in private:
         assert path.stat().st_mode & 0o077 == 0, path
-
-
-def test_what_lies_in_a_bucket_is_what_is_listed(archive: Archive, pool: PersonalPool):
-    """Also what came another way than by its server."""
-    assert list(archive.maps.list()) == []
-    (pool.s3.buckets / archive.maps.name / "image.tif").touch()
-    wait_for(lambda: [found.key for found in archive.maps.list()] == ["image.tif"], 10)
 
 
 def test_the_s3_keys_stand_in_no_command_line(pool: PersonalPool):
