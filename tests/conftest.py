@@ -244,3 +244,9 @@ def wait_for(until: Callable[[], bool], seconds: float = PATIENCE_SECONDS) -> No
     while not until():
         assert time.monotonic() < deadline, "it did not come"
         time.sleep(0.2)
+
+
+def wait_for_words(file: Path, words: str, seconds: float = PATIENCE_SECONDS) -> str:
+    """Wait until words stand in a file; returns all that does."""
+    wait_for(lambda: file.exists() and words in file.read_text(), seconds)
+    return file.read_text()

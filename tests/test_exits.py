@@ -6,12 +6,11 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 from dag.exits import Exit
 from dag.health import State
-from tests.conftest import PROJECT, Archive
+from tests.conftest import PROJECT, Archive, wait_for
 from tests.faulty_s3 import Fault, FaultyS3
 
 REFERENCE = (PROJECT / "docs/reference.md").read_text()
@@ -64,10 +63,7 @@ def interrupted(
             stderr=subprocess.PIPE,
             text=True,
         )
-        deadline = time.monotonic() + 60
-        while server.count(method, path) == before:
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
+        wait_for(lambda: server.count(method, path) > before)
         launch.send_signal(signal.SIGINT)
         out, err = launch.communicate(timeout=60)
     return subprocess.CompletedProcess(launch.args, launch.returncode, out, err)
@@ -139,10 +135,7 @@ def test_an_unforeseen_error_where_there_is_no_log_yet(archive: Archive):
     archive.launch("--every", "1440")
     (home,) = archive.directory.glob("pipeline-*")
     subprocess.run(["condor_rm", *jobs_of(archive)], capture_output=True, check=True)
-    deadline = time.monotonic() + 30
-    while jobs_of(archive):
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
+    wait_for(lambda: not jobs_of(archive))
     home.rename(archive.directory / "kept")
     home.write_text("a file where a directory is to be")
     done = archive.run(TMPDIR=str(archive.directory))

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import PROJECT, Archive
+from tests.conftest import PROJECT, Archive, wait_for, wait_for_words
 from tests.faulty_s3 import Fault
 
 HOUR = 60 * 60
@@ -116,9 +116,7 @@ def test_the_crondor_job_is_missed(archive: Archive):
     assert_found(health(archive), "CRITICAL", "held", f"condor_release {job}")
 
     condor("condor_rm", job)
-    deadline = time.monotonic() + 30
-    while "not in the queue: launch again" not in health(archive).stdout:
-        assert time.monotonic() < deadline, health(archive).stdout
+    wait_for(lambda: "not in the queue: launch again" in health(archive).stdout)
     assert_found(health(archive), "CRITICAL")
 
 
@@ -128,10 +126,7 @@ def test_a_run_that_stands_still(archive: Archive):
     archive.launch(*RARELY, "--submit-option", "requirements = false")
     (run,) = archive.directory.glob("workflow-run-*")
     log = run / "convert.dag.nodes.log"
-    deadline = time.monotonic() + 60
-    while not (log.exists() and "submitted from host" in log.read_text()):
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
+    wait_for_words(log, "submitted from host")
     for place in (run, run / "results", log):
         aged(place, 23)
     assert_found(health(archive), "OK")
@@ -192,9 +187,8 @@ def test_what_cannot_be_told_is_unknown(archive: Archive):
 def test_each_launch_has_a_line_and_the_worst_decides(archive: Archive):
     archive.launch(*RARELY)
     condor("condor_rm", cluster_of(archive.launch(*RARELY, "-p", "b|c*raw.csv")))
-    deadline = time.monotonic() + 30
-    while (done := health(archive)).returncode == 0:
-        assert time.monotonic() < deadline
+    wait_for(lambda: health(archive).returncode != 0)
+    done = health(archive)
     assert sorted(states_of(done)) == ["CRITICAL", "OK"]
     assert done.returncode == 2
     # What follows a bar is read as figures.

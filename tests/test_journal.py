@@ -4,11 +4,10 @@ import json
 import re
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 from dag.journal import Journal
-from tests.conftest import PROJECT, Archive
+from tests.conftest import PROJECT, Archive, wait_for
 from tests.faulty_s3 import Fault
 
 RARELY = ("--every", "1440")
@@ -40,10 +39,8 @@ def test_a_run_that_went_well(archive: Archive):
     assert archive.outcome("batch-") == ([["image.tif", "1"]], [])
 
     (run,) = archive.directory.glob("workflow-run-*")
-    deadline = time.monotonic() + 30
-    while len(told := events(run / "log.jsonl")) < 2:
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
+    wait_for(lambda: len(events(run / "log.jsonl")) == 2)
+    told = events(run / "log.jsonl")
     assert [line["event"] for line in told] == ["submitted", "ended"]
     for line in told:
         assert {"time", "level", "message"} < line.keys()

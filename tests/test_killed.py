@@ -9,7 +9,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -17,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from bucket import Store
-from tests.conftest import PROJECT, Archive, archive_for
+from tests.conftest import PROJECT, Archive, archive_for, wait_for_words
 
 pytestmark = pytest.mark.long
 # In the order in which they come; see tests/killed.py.
@@ -144,7 +143,8 @@ def ended(store, workplace) -> Iterator[dict[str, Archive]]:
             (run / "reconcile.sh").write_text("#!/bin/sh\nexit 1\n")
         for step, archive in made.items():
             (run,) = archive.directory.glob("workflow-run-*")
-            _wait_for_dagman(run)
+            # Many runs, all at once.
+            wait_for_words(run / "convert.dag.dagman.log", "Job terminated", 300)
             final = ("--final-node-of", "convert.dag")
             killed_after(step, archive, "reconcile", str(run), *final)
             archive.poll()
@@ -158,11 +158,3 @@ def test_reconcile_killed_after(step: str, ended: dict[str, Archive]):
 
 def test_no_step_of_reconcile_is_left_out(ended: dict[str, Archive]):
     assert_none_left_out(STEPS_OF_RECONCILE, ended)
-
-
-def _wait_for_dagman(run: Path, seconds: float = 300) -> None:
-    deadline = time.monotonic() + seconds
-    log = run / "convert.dag.dagman.log"
-    while not (log.exists() and "Job terminated" in log.read_text()):
-        assert time.monotonic() < deadline
-        time.sleep(0.5)

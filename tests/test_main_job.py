@@ -4,7 +4,6 @@ import csv
 import json
 import re
 import subprocess
-import time
 
 import numpy
 import pytest
@@ -12,7 +11,7 @@ import rasterio
 from PIL import Image
 from rio_cogeo.cogeo import cog_validate
 
-from tests.conftest import Archive
+from tests.conftest import Archive, wait_for
 
 # A field of a megabyte is one.
 csv.field_size_limit(2**24)
@@ -94,7 +93,7 @@ def test_a_success_leaves_no_file_of_its_own(archive: Archive):
     archive.outcome("batch-")
 
     (run,) = archive.directory.glob("workflow-run-*")
-    _wait_for(run / "done.json")
+    wait_for((run / "done.json").exists)
     logs = [log.name for log in (run / "logs").iterdir()]
     assert logs == ["row2.log"], "only the row that failed keeps its log"
     results = [json.loads(line) for line in (run / "results.jsonl").open()]
@@ -385,7 +384,8 @@ def test_names_that_become_one_are_kept_apart(archive: Archive):
     archive.upload_manifest("x-raw.csv", [("b.tif", 1)])
     archive.launch("-p", "*.csv")
 
-    _wait_for_done(archive, 2)
+    directory = archive.directory
+    wait_for(lambda: len(list(directory.glob("workflow-run-*/done.json"))) == 2)
 
     keys = [found.key for found in archive.maps.list("x-processed-")]
     rows = {archive.maps.read(key).decode() for key in keys}
@@ -469,17 +469,3 @@ def _unsigned(archive: Archive) -> str:
     if _shadow_signs():
         return "$(input_urls)"
     return f"https://{archive.store.endpoint}/{archive.maps.name}/image.tif"
-
-
-def _wait_for_done(archive: Archive, runs: int, seconds: float = 90) -> None:
-    deadline = time.monotonic() + seconds
-    while len(list(archive.directory.glob("workflow-run-*/done.json"))) < runs:
-        assert time.monotonic() < deadline
-        time.sleep(0.5)
-
-
-def _wait_for(path, seconds: float = 20) -> None:
-    deadline = time.monotonic() + seconds
-    while not path.exists():
-        assert time.monotonic() < deadline, f"{path} did not appear"
-        time.sleep(0.1)

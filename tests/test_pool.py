@@ -4,12 +4,11 @@ import os
 import re
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 from pool.distribution import program_of_environment
 from pool.personal import PersonalPool
-from tests.conftest import PROJECT
+from tests.conftest import PROJECT, wait_for
 
 PIPELINE = [sys.executable, str(PROJECT / "cog_pipeline.py")]
 
@@ -69,10 +68,7 @@ def test_stopped_with_a_job_running_nothing_of_it_is_left(workplace: Path):
             capture_output=True,
             check=True,
         )
-        deadline = time.monotonic() + 60
-        while not _processes_that_name("sleep 987654"):
-            assert time.monotonic() < deadline
-            time.sleep(0.5)
+        wait_for(lambda: _processes_that_name("sleep 987654") != [])
         ports = {(directory / "s3-port").read_text()}
         for file in (directory / "condor" / "log").glob(".*_address"):
             ports.add(re.search(r":(\d+)", file.read_text())[1])

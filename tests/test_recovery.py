@@ -4,10 +4,9 @@ import json
 import re
 import subprocess
 import sys
-import time
 
 from dag import schedd
-from tests.conftest import PROJECT, Archive, wait_for
+from tests.conftest import PROJECT, Archive, wait_for, wait_for_words
 
 
 def test_a_claimed_manifest_is_submitted_by_the_next_poll(archive: Archive):
@@ -99,15 +98,12 @@ def test_a_reconcile_that_fails_is_tried_again(archive: Archive):
     # An endpoint where nobody answers, as when the store is down.
     pipeline.write_text(kept.replace(archive.store.endpoint, "127.0.0.1:9"))
     log = run / "reconcile.log"
-    deadline = time.monotonic() + 60
-    while not (log.exists() and "attempt 1" in log.read_text()):
-        assert time.monotonic() < deadline
-        time.sleep(0.5)
+    wait_for_words(log, "attempt 1")
     pipeline.write_text(kept)
 
     assert archive.outcome("batch-") == ([["image.tif", "1"]], [])
     assert "tried again soon" in log.read_text()
-    assert "1 rows processed, 0 failed" in _eventually(log, "processed")
+    assert "1 rows processed, 0 failed" in wait_for_words(log, "processed")
 
 
 def test_reconciling_twice_changes_nothing(archive: Archive):
@@ -116,7 +112,7 @@ def test_reconciling_twice_changes_nothing(archive: Archive):
     archive.launch()
     outcome = archive.outcome("batch-")
     (run,) = archive.directory.glob("workflow-run-*")
-    _eventually(run / "reconcile.log", "processed")
+    wait_for_words(run / "reconcile.log", "processed")
 
     done = subprocess.run(
         [sys.executable, str(PROJECT / "cog_pipeline.py"), "reconcile", str(run)],
@@ -145,17 +141,6 @@ def _stop_crondor(archive: Archive) -> None:
     (log,) = archive.directory.glob("pipeline-*/crondor.log")
     cluster = re.search(r"\((\d+)\.", log.read_text())[1]
     subprocess.run(["condor_rm", cluster], capture_output=True, check=True)
-    deadline = time.monotonic() + 30
-    while subprocess.run(
-        ["condor_q", cluster, "-af", "ClusterId"], capture_output=True, text=True
-    ).stdout.strip():
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
-
-
-def _eventually(file, word: str) -> str:
-    deadline = time.monotonic() + 30
-    while not (file.exists() and word in file.read_text()):
-        assert time.monotonic() < deadline, f"no {word!r} in {file}"
-        time.sleep(0.2)
-    return file.read_text()
+    wait_for(
+        lambda: subprocess.check_output(["condor_q", cluster, "-af", "Iwd"]) == b""
+    )

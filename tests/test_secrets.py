@@ -3,14 +3,13 @@
 import os
 import stat
 import subprocess
-import time
 from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 
 from pool.personal import PersonalPool
-from tests.conftest import PROJECT, Archive
+from tests.conftest import PROJECT, Archive, wait_for
 
 SIGNATURE = b"X-Amz-Signature"
 # What HTCondor makes with modes of its own; nobody else gets into the directory.
@@ -50,7 +49,7 @@ def test_nothing_tells_the_keys(archive: Archive, pool: PersonalPool, signing: s
     processed, failed = archive.outcome("batch-")
     assert (len(processed), len(failed)) == (1, 1)
     (run,) = archive.directory.glob("workflow-run-*")
-    _wait_for(run / "done.json")
+    wait_for((run / "done.json").exists)
     (archive.directory / "ads").write_bytes(_ads(archive))
 
     secret = archive.store.secret_key.read_bytes().strip()
@@ -90,9 +89,9 @@ def test_a_run_is_its_owners_alone(archive: Archive):
     archive.outcome("batch-")
     (run,) = archive.directory.glob("workflow-run-*")
     (home,) = archive.directory.glob("pipeline-*")
-    _wait_for(run / "done.json")
+    wait_for((run / "done.json").exists)
     # Crondor's, not the launch's.
-    _wait_for(home / "poll.out", minimum=0)
+    wait_for((home / "poll.out").exists)
 
     for place in (run, home):
         for path in (place, *place.rglob("*")):
@@ -123,10 +122,3 @@ def _files_with(word: bytes, places: Iterable[Path]) -> list[Path]:
             if not path.is_symlink() and path.is_file() and word in path.read_bytes():
                 found.append(path)
     return found
-
-
-def _wait_for(path: Path, seconds: float = 30, minimum: int = 1) -> None:
-    deadline = time.monotonic() + seconds
-    while not path.exists() or path.stat().st_size < minimum:
-        assert time.monotonic() < deadline, f"{path} did not appear"
-        time.sleep(0.1)

@@ -4,7 +4,6 @@ import json
 import re
 import secrets
 import subprocess
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -82,7 +81,7 @@ def test_a_server_that_is_down_for_the_nodes_is_waited_for(
     keys = with_images(faulty_archive, 2)
     with faulty_s3_server.suffering(Fault(way, r"\.tif", cut_after=0)):
         faulty_archive.launch(*QUICKLY)
-        _until(lambda: faulty_s3_server.count(way, r"\.tif") >= 4)
+        wait_for(lambda: faulty_s3_server.count(way, r"\.tif") >= 4)
 
     assert_each_is_processed(faulty_archive, keys)
 
@@ -97,7 +96,7 @@ def test_a_reconcile_that_fails_ten_times_works_in_the_end(
     listing = Fault("GET", rf"/{faulty_archive.cogs.name}\?", cut_after=0)
     with faulty_s3_server.suffering(listing):
         _release_all(run)
-        _until(lambda: _attempts(run) >= 10)
+        wait_for(lambda: _attempts(run) >= 10)
 
     assert_each_is_processed(faulty_archive, keys)
 
@@ -194,7 +193,7 @@ def test_keys_that_are_revoked_stop_everything_until_there_are_new_ones(
     (run,) = faulty_archive.directory.glob("workflow-run-*")
     with faulty_s3_server.suffering(Fault(status=403)):
         _release_all(run)
-        _until(lambda: faulty_s3_server.count("GET", r"\.tif") >= 2)
+        wait_for(lambda: faulty_s3_server.count("GET", r"\.tif") >= 2)
         refused = faulty_archive.poll()
         assert refused.returncode != 0
         assert "may not do this" in refused.stderr
@@ -270,14 +269,7 @@ def _release_all(run: Path) -> None:
         )
         return len(seen.stdout.split()) == rows
 
-    _until(held)
+    wait_for(held)
     subprocess.run(
         ["condor_release", "-constraint", ours], check=True, capture_output=True
     )
-
-
-def _until(condition, seconds: float = 120) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.2)

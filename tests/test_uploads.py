@@ -1,8 +1,6 @@
 """Uploads in parts, from the launch to the object in the bucket."""
 
 import json
-import time
-from pathlib import Path
 
 import numpy
 import rasterio
@@ -12,7 +10,7 @@ from dag import uploads
 from dag.manifest import Row
 from dag.pipeline import LARGEST_PUT
 from tests import rasters
-from tests.conftest import Archive
+from tests.conftest import Archive, wait_for_words
 from tests.faulty_s3 import Fault, FaultyS3
 from tests.test_main_job import assert_same_image
 
@@ -48,7 +46,8 @@ def test_large_cogs_arrive_in_parts_and_whole(archive: Archive):
         assert (cog.stat().st_size > 400_000) == (key in large)
         assert_same_image(cog, source)
     (run,) = archive.directory.glob("workflow-run-*")
-    told = [json.loads(line) for line in _eventually(run / "results.jsonl", "wrong")]
+    told = wait_for_words(run / "results.jsonl", "wrong").splitlines()
+    told = [json.loads(line) for line in told]
     in_parts = [result["image"] for result in told if "parts" in result.get("cog", {})]
     assert in_parts == ["a.tif", "with%20%3B%20sign.tif"]
     begun = [json.loads(line)["row"] for line in (run / "uploads.jsonl").open()]
@@ -106,11 +105,3 @@ def _upload_one_that_grows(archive: Archive, key: str) -> None:
 
 def _left(archive: Archive, *keys: str) -> list[str]:
     return [key for key in keys if archive.cogs.open_uploads(key)]
-
-
-def _eventually(file: Path, word: str) -> list[str]:
-    deadline = time.monotonic() + 30
-    while not (file.exists() and word in file.read_text()):
-        assert time.monotonic() < deadline, f"no {word!r} in {file}"
-        time.sleep(0.2)
-    return file.read_text().splitlines()
