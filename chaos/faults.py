@@ -67,11 +67,15 @@ def _kill(words: str) -> Callable[[Target], None]:
 def _wait_for_process(target: Target, words: str) -> int:
     deadline = time.monotonic() + _PATIENCE_SECONDS
     while time.monotonic() < deadline:
-        running = descendants(_master(target.pool)).items()
-        if found := [pid for pid, command in running if words in command]:
+        if found := _running(target, words):
             return random.choice(found)
         time.sleep(0.1)
     raise NothingToHit
+
+
+def _running(target: Target, words: str) -> list[int]:
+    running = descendants(_master(target.pool)).items()
+    return [pid for pid, command in running if words in command]
 
 
 def _machines_vanish(target: Target) -> None:
@@ -84,8 +88,7 @@ def _no_shared_job_survives(target: Target) -> None:
     _wait_for_process(target, NEXT)
     end = time.monotonic() + 30
     while time.monotonic() < end:
-        running = descendants(_master(target.pool)).items()
-        kill_all(pid for pid, command in running if NEXT in command)
+        kill_all(_running(target, NEXT))
         time.sleep(0.2)
 
 

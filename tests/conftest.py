@@ -135,7 +135,7 @@ class Archive:
         """Launch, and keep the crondor job from polling, at full hours say."""
         launched = self.launch("--every", "60", *options)
         cluster = re.search(r"Launched as job (\d+)", launched)[1]
-        # By hand, which it stays as its periodic release knows.
+        # Its periodic release leaves alone what was held by hand.
         subprocess.run(["condor_hold", cluster], check=True, capture_output=True)
 
     def pipeline_file(self) -> Path:

@@ -22,7 +22,12 @@ _ERROR = (
     '<?xml version="1.0" encoding="UTF-8"?>'
     "<Error><Code>{code}</Code><Message>as a test wants it</Message></Error>"
 )
-_CODES = {500: "InternalError", 503: "SlowDown", 403: "AccessDenied"}
+_CODES = {
+    403: "AccessDenied",
+    404: "NoSuchKey",
+    500: "InternalError",
+    503: "SlowDown",
+}
 
 
 @dataclass

@@ -19,6 +19,7 @@ from dag.pipeline import Pipeline
 from dag.run import Run
 from tests import seaweedfs
 from tests.conftest import PROJECT, Archive
+from tests.faulty_s3 import Fault, FaultyS3
 
 CLAIMANTS = 6
 
@@ -147,6 +148,20 @@ def test_an_upload_after_the_claim_stays(maps: Bucket, store: Store, tmp_path: P
 
     assert claim.claim(run, maps), "as the next poll does, with HTCondor away"
     assert maps.exists("a-raw.csv")
+
+
+def test_a_claim_that_is_listed_and_gone_keeps_nobody_waiting(
+    faulty_archive: Archive, faulty_s3_server: FaultyS3
+):
+    faulty_archive.launch_to_poll_by_hand()
+    faulty_archive.upload_raster("image.tif", 1)
+    faulty_archive.upload_manifest("batch-raw.csv", [("image.tif", 1)])
+    faulty_archive.maps.write("batch-raw.csv.claim", b"{}")
+    # It is listed, and when asked for, before and at claiming, there is none.
+    with faulty_s3_server.suffering(Fault("GET", r"\.claim$", status=404, times=2)):
+        polled = faulty_archive.poll()
+    assert polled.returncode == 0, polled.stderr
+    assert faulty_archive.outcome("batch-") == ([["image.tif", "1"]], [])
 
 
 def poll_together(archives: list[Archive]) -> None:
