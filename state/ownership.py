@@ -1,0 +1,101 @@
+"""Who else can change a file or a folder.
+
+What the pipeline reads back from disk (settings, runs, programs in a cache) decides
+which keys are used and which programs run. So it is believed only where the operator
+or root alone can have written it.
+"""
+
+import grp
+import os
+import pwd
+import shlex
+import stat
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+_ROOT = 0
+
+
+def faults(path: Path) -> Iterator[str]:
+    """Yield why another user can change or replace ``path``, and the remedy.
+
+    Looks at ``path`` and at each folder above it. A link is looked at itself, and then
+    what it leads to. In a folder with the sticky bit, such as ``/tmp``, users cannot
+    replace each other's entries; so a folder above may have it, but ``path`` may not.
+
+    Raises:
+        OSError: ``path`` is not there or cannot be looked at.
+    """
+    path = Path(os.path.abspath(path))
+    for folder in reversed(path.parents):
+        yield from _faults_of(folder, folder.lstat(), sticky_is_safe=True)
+        if folder.is_symlink():
+            yield from faults(folder.resolve(strict=True))
+    yield from _faults_of(path, path.lstat())
+
+
+def faults_within(folder: Path) -> Iterator[str]:
+    """Yield why another user can change the entries of a folder, and the remedy.
+
+    An entry that all may write does no harm in a folder that nobody else can enter:
+    HTCondor makes some logs so.
+
+    Raises:
+        OSError: the folder cannot be read.
+    """
+    entered_by_others = stat.S_IMODE(folder.lstat().st_mode) & 0o011
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            found = entry.stat(follow_symlinks=False)
+            path = Path(entry.path)
+            if stat.S_ISLNK(found.st_mode):
+                yield f"{path} is a link, which the pipeline never makes: remove it"
+            elif entered_by_others:
+                yield from _faults_of(path, found)
+            else:
+                yield from _wrong_owner(path, found)
+
+
+def _faults_of(
+    path: Path, found: os.stat_result, *, sticky_is_safe: bool = False
+) -> Iterator[str]:
+    yield from _wrong_owner(path, found)
+    if stat.S_ISLNK(found.st_mode):
+        return  # a link's own mode means nothing
+    if sticky_is_safe and found.st_mode & stat.S_ISVTX:
+        return
+    by_group = found.st_mode & stat.S_IWGRP and not _is_own_group(found.st_gid)
+    if by_group or found.st_mode & stat.S_IWOTH:
+        yield f"other users can write {path}: chmod go-w {shlex.quote(str(path))}"
+
+
+def _wrong_owner(path: Path, found: os.stat_result) -> Iterator[str]:
+    if found.st_uid not in (_ROOT, os.geteuid()):
+        yield (
+            f"{path} belongs to another user ({_user_name(found.st_uid)}), who can "
+            "change it: use one of your own"
+        )
+
+
+def _user_name(number: int) -> str:
+    try:
+        return pwd.getpwuid(number).pw_name
+    except KeyError:
+        return str(number)
+
+
+@cache
+def _is_own_group(number: int) -> bool:
+    """Return whether a group is the private group of this user.
+
+    Many systems give each user a group of the same name with no other member, and
+    have new files writable by it.
+    """
+    try:
+        user, group = pwd.getpwuid(os.geteuid()), grp.getgrgid(number)
+    except KeyError:
+        return False
+    sharing = {each.pw_name for each in pwd.getpwall() if each.pw_gid == number}
+    members = {*group.gr_mem, *sharing}
+    return group.gr_name == user.pw_name and members <= {user.pw_name}
