@@ -155,10 +155,10 @@ def _remaps(conversion: Conversion, *, alone: bool) -> Iterable[tuple[str, str]]
     yield sandbox_name(jpeg_key(key)), conversion.urls.jpeg
     name = node_name(conversion.row.number)
     if alone:
-        yield "result.json", f"results/{name}.json"
+        yield "result.json", f"../results/{name}.json"
     else:
         # Another file for each try: this row may have succeeded in one before.
-        yield f"{name}.json", f"results/{name}.{_RETRY}.json"
+        yield f"{name}.json", f"../results/{name}.{_RETRY}.json"
     yield from conversion.part_urls.items()
 
 
@@ -224,8 +224,13 @@ def write_dag(
     pipeline: Pipeline,
     nodes: Iterable[Node],
     condor_version: tuple[int, int, int],
+    node_code: Path,
 ) -> None:
-    """Write a run's DAG file and the files it names into the run directory."""
+    """Write a run's DAG file and the files it names into the run directory.
+
+    Args:
+        node_code: the folder of what each job is sent, see ``dag.node_code``.
+    """
     wrapper = run.directory / "reconcile.sh"
     write_atomically(
         wrapper,
@@ -243,7 +248,8 @@ def write_dag(
         run=run,
         pipeline=pipeline,
         nodes=nodes,
-        project=PROJECT,
+        node_code=node_code,
+        reachable_folders=_reachable_folders(run, pipeline, node_code),
         unconvertible=UNCONVERTIBLE,
         unfit=UNFIT,
         sent_once_a_machine=condor_version >= _COMMON_FILES_SINCE,
@@ -255,6 +261,20 @@ def write_dag(
     with scratch.open("w", encoding="utf-8") as file:
         stream.dump(file)
     scratch.replace(run.dag_file)
+
+
+def _reachable_folders(run: Run, pipeline: Pipeline, node_code: Path) -> list[Path]:
+    """Return the folders that hold what jobs are sent, and what they send back."""
+    folders = [
+        *(run.sandbox_directory, run.results_directory, run.logs_directory),
+        *(node_code, node_code / "node"),
+    ]
+    if pipeline.packed_node:
+        folders.append(pipeline.packed_node.parent)
+    image = pipeline.container_image
+    if image and Path(image).is_absolute():
+        folders.append(Path(image).parent)
+    return folders
 
 
 def _priority(run: Run) -> int:

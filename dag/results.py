@@ -3,19 +3,25 @@
 import json
 import os
 import re
+import secrets
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from dag.rows import node_name
 from dag.run import Run
+from dag.wording import printable
+from node import result as node_result
+
+# The code of a row whose node sent something else than a result.
+BAD_RESULT = "bad-result"
 
 _RESULT = ".json"
 # Of a file that is being gathered: what a node writes meanwhile is another one.
 _TAKEN = ".taken"
 # Those that share a node have one of each try, which are counted from 0.
-_OF_A_NODE = re.compile(node_name(r"(\d+)") + rf"(?:\.(\d))?(?:{_RESULT}|{_TAKEN})")
+_OF_A_NODE = re.compile(r"row([1-9][0-9]*)(?:\.([0-9]))?(?:\.json|\.taken)")
 _AT_ONCE = 1000
 
 
@@ -61,6 +67,9 @@ def gather(run: Run, *, settled: bool = False) -> None:
     Can be repeated after a crash at any step: what a crash has written twice says
     the same twice, and of several lines of a row the last one counts.
 
+    An execution point may send anything in a result's place. What is no result fails
+    its row, and nothing but its row.
+
     Args:
         settled: no node writes any more.
     """
@@ -78,39 +87,87 @@ def gather(run: Run, *, settled: bool = False) -> None:
 
 
 def _gather(run: Run, files: list[Path], settled: bool) -> None:
-    told = {}
+    told: dict[Path, dict[str, Any]] = {}
     for file in files:
         if file.suffix == _RESULT and not settled:
-            file = file.replace(file.with_suffix(_TAKEN))
+            file = _take(run, file)
         try:
-            told[file] = _in_one_line(run, file)
-        except (FileNotFoundError, ValueError):
-            # Cut off, as after a machine that vanished, or not yet whole.
+            told[file] = _read(file)
+        except FileNotFoundError:
             continue
+        except _NotAResult as error:
+            if error.may_be_half_written and not settled:
+                continue
+            reason = f"what its node sent as its result cannot be used: {error}"
+            told[file] = {"ok": False, "code": BAD_RESULT, "reason": printable(reason)}
     with run.results_file.open("a+", encoding="utf-8") as gathered:
         if _ends_amid_a_line(gathered.name):
             gathered.write("\n")
-        gathered.writelines(line for _, line in told.values())
+        for file, result in told.items():
+            # Which row it is of, its name decides, whatever stands in it.
+            named = {"run": run.directory.name, "row": _row_and_try(file)[0]}
+            gathered.write(json.dumps(named | result) + "\n")
         gathered.flush()
         os.fsync(gathered.fileno())
-    for file, (ok, _) in told.items():
-        file.unlink()
-        if ok:
-            log = run.logs_directory / f"{file.stem}.log"
-            log.unlink(missing_ok=True)
+    for file, result in told.items():
+        remove(run, file)
+        if result["ok"]:
+            remove(run, run.logs_directory / f"{file.stem}.log")
 
 
-def _in_one_line(run: Run, file: Path) -> tuple[bool, str]:
-    """Whether a node ended well, and all that it told.
+def _take(run: Run, file: Path) -> Path:
+    """Rename a result, so that what its node writes meanwhile is another file."""
+    taken = file.with_suffix(_TAKEN)
+    if taken.is_dir():
+        # It was no result, and a crash kept it from being removed.
+        remove(run, taken)
+    return file.replace(taken)
+
+
+class _NotAResult(Exception):
+    """A file is no result of a node."""
+
+    def __init__(self, why: str, *, may_be_half_written: bool) -> None:
+        super().__init__(why)
+        self.may_be_half_written = may_be_half_written
+
+
+def _read(file: Path) -> dict[str, Any]:
+    """Return the known fields of a result.
 
     Raises:
-        ValueError: the file is none of a node's.
+        FileNotFoundError: it is not there.
+        _NotAResult: it is no file, or holds no result.
     """
-    told = json.loads(file.read_text(encoding="utf-8"))
-    if not isinstance(told, dict):
-        raise ValueError(f"{file} holds no object")
-    line = {"run": run.directory.name, "row": _row_and_try(file)[0]} | told
-    return told.get("ok") is True, json.dumps(line) + "\n"
+    try:
+        # No link is followed, and no pipe is waited for.
+        opened = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise _NotAResult("it is no file", may_be_half_written=False) from error
+    if not stat.S_ISREG(os.fstat(opened).st_mode):
+        os.close(opened)
+        raise _NotAResult("it is no file", may_be_half_written=False)
+    with os.fdopen(opened, "rb") as content:
+        read = content.read(node_result.LARGEST + 1)
+    try:
+        return node_result.read(read)
+    except ValueError as error:
+        whole = len(read) <= node_result.LARGEST
+        raise _NotAResult(str(error), may_be_half_written=whole) from error
+
+
+def remove(run: Run, path: Path) -> None:
+    """Remove a file that a node sent, whatever it is; no error when it is gone.
+
+    A folder in its place goes to what nodes leave otherwise, where nobody looks.
+    """
+    try:
+        path.unlink(missing_ok=True)
+    except IsADirectoryError:
+        run.sandbox_directory.mkdir(mode=0o700, exist_ok=True)
+        path.rename(run.sandbox_directory / secrets.token_hex(8))
 
 
 def _row_and_try(file: Path) -> tuple[int, int]:
@@ -142,35 +199,26 @@ def _all(run: Run) -> Iterator[NodeResult]:
     with run.results_file.open(encoding="utf-8") as lines:
         for line in lines:
             try:
-                yield _result(json.loads(line))
-            except (ValueError, KeyError, TypeError, AttributeError):
-                # A line that a crash cut off, which a later one repeats; or what no
-                # node of ours says, which is as good as nothing.
+                told = json.loads(line)
+                yield _result(int(told["row"]), node_result.checked(told))
+            except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
+                # A line that a crash cut off, which a later one repeats; or one of an
+                # earlier version, which kept what no node of ours says.
                 continue
 
 
-def _result(told: dict[str, Any]) -> NodeResult:
-    row, attempt = int(told["row"]), told.get("attempt")
-    attempt = None if attempt is None else int(attempt)
-    seconds, cpu_seconds = (
-        float(told.get(name, 0)) for name in ("seconds", "cpu_seconds")
+def _result(row: int, told: dict[str, Any]) -> NodeResult:
+    result = NodeResult(
+        row,
+        ok=told["ok"],
+        attempt=told.get("attempt"),
+        seconds=told.get("seconds", 0),
+        cpu_seconds=told.get("cpu_seconds", 0),
     )
     if not told["ok"]:
-        return NodeResult(
-            row,
-            ok=False,
-            code=str(told.get("code", "unforeseen")),
-            reason=str(told.get("reason", "")),
-            attempt=attempt,
-            seconds=seconds,
-            cpu_seconds=cpu_seconds,
-        )
-    return NodeResult(
-        row,
-        ok=True,
-        attempt=attempt,
-        seconds=seconds,
-        cpu_seconds=cpu_seconds,
+        return replace(result, code=told["code"], reason=told["reason"])
+    return replace(
+        result,
         cog=_size_and_md5(told["cog"]),
         jpeg=_size_and_md5(told["jpeg"]),
         parts=tuple(map(_size_and_md5, told["cog"].get("parts", ()))),
@@ -178,4 +226,4 @@ def _result(told: dict[str, Any]) -> NodeResult:
 
 
 def _size_and_md5(told: dict[str, Any]) -> tuple[int, str]:
-    return int(told["bytes"]), str(told["md5"])
+    return told["bytes"], told["md5"]

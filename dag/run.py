@@ -15,6 +15,7 @@ The files of a run directory are its whole state; each appears at once and whole
                     ``apart.dag``, has a node for each of them
 ``reconcile.sh``    what a DAG's FINAL node runs, and reconcile.log what that said
 ``submitted.json``  the last DAG is in HTCondor's queue: its name and job id
+``sandbox/``        what nodes leave that nobody named; nothing is read from it
 ``results/``        what each node told, a file each until the next poll
 ``results.jsonl``   the same, gathered; of several lines of a row the last counts
 ``logs/``           what each node printed; kept of those that failed
@@ -163,6 +164,11 @@ class Run:
         return self.directory / "attempts"
 
     @property
+    def sandbox_directory(self) -> Path:
+        """Where HTCondor puts what a node leaves beyond what it is asked for."""
+        return self.directory / "sandbox"
+
+    @property
     def results_directory(self) -> Path:
         return self.directory / "results"
 
@@ -247,8 +253,7 @@ def create(
     try:
         downloaded.replace(run.manifest_file)
         pipelines.save(pipeline, run.pipeline_file)
-        run.results_directory.mkdir(mode=0o700)
-        run.logs_directory.mkdir(mode=0o700)
+        make_folders_of_nodes(run)
         saved = json.dumps(asdict(run), indent=2, default=str)
         write_atomically(run.directory / _RUN_FILE, saved + "\n")
     except OSError:
@@ -264,6 +269,12 @@ def _made(directory: Path) -> bool:
     except FileExistsError:
         return False
     return True
+
+
+def make_folders_of_nodes(run: Run) -> None:
+    """Make the folders that nodes' files arrive in; those that are there stay."""
+    for folder in (run.sandbox_directory, run.results_directory, run.logs_directory):
+        folder.mkdir(mode=0o700, exist_ok=True)
 
 
 def discard(run: Run) -> None:

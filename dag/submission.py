@@ -5,7 +5,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from dag import render, schedd, signing, uploads
+from dag import node_code, render, run as runs, schedd, signing, uploads
 from dag.files import write_atomically
 from dag.journal import Journal
 from dag.manifest import Manifest, Row
@@ -28,9 +28,12 @@ def submit(run: Run, pipeline: Pipeline, rows: Sequence[Row], journal: Journal) 
 
     Can be repeated after a crash, unless its DAG is in the queue by then.
     """
+    # A run that an earlier version began has not all of them.
+    runs.make_folders_of_nodes(run)
     begun = uploads.open_all(run, pipeline, rows, journal)
     condor = schedd.version()
-    render.write_dag(run, pipeline, _nodes(pipeline, rows, begun, condor), condor)
+    nodes = _nodes(pipeline, rows, begun, condor)
+    render.write_dag(run, pipeline, nodes, condor, node_code.keep(pipeline))
     cluster = schedd.submit_dag(
         run.dag_file,
         {schedd.RUN_ATTRIBUTE: str(run.directory)},

@@ -2,7 +2,8 @@
 
 import json
 import re
-import shutil
+import stat
+import subprocess
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime
@@ -303,10 +304,12 @@ def _tidy(run: Run, outcome: Outcome) -> None:
         f"{name}.log" for row, names in rows if row.number in failed for name in names
     }
     for log in run.logs_directory.iterdir():
-        if log.name in kept:
+        if log.name in kept and stat.S_ISREG(log.lstat().st_mode):
             # HTCondor made it for all to read.
             log.chmod(0o600)
         else:
-            log.unlink()
-    # What they told is gathered in one file.
-    shutil.rmtree(run.results_directory, ignore_errors=True)
+            results.remove(run, log)
+    # What they told is gathered in one file. Folders may be nested more deeply than
+    # Python can remove.
+    folders = (run.results_directory, run.sandbox_directory)
+    subprocess.run(["rm", "-rf", "--", *folders], stderr=subprocess.DEVNULL)

@@ -38,6 +38,9 @@ def faults(path: Path) -> Iterator[str]:
 def faults_within(folder: Path) -> Iterator[str]:
     """Yield why another user can change the entries of a folder, and the remedy.
 
+    A file that has a second name elsewhere can be changed under that name. Nor does
+    the pipeline make links; HTCondor can be made to, by an execution point.
+
     An entry that all may write does no harm in a folder that nobody else can enter:
     HTCondor makes some logs so.
 
@@ -51,6 +54,8 @@ def faults_within(folder: Path) -> Iterator[str]:
             path = Path(entry.path)
             if stat.S_ISLNK(found.st_mode):
                 yield f"{path} is a link, which the pipeline never makes: remove it"
+            elif stat.S_ISREG(found.st_mode) and found.st_nlink > 1:
+                yield f"{path} has a second name elsewhere: replace it by a copy"
             elif entered_by_others:
                 yield from _faults_of(path, found)
             else:

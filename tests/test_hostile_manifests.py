@@ -138,7 +138,7 @@ def test_every_row_fails_with_a_reason_or_is_rendered_as_it_is(
             for name, its in groupby(manifest.convertible, node_of)
         ]
         _assert_each_row_has_its_node(manifest, nodes, together)
-        render.write_dag(run, pipeline, nodes, (23, 9, 6))
+        render.write_dag(run, pipeline, nodes, (23, 9, 6), directory)
         _assert_the_dag_is_ours(run.dag_file.read_text(), nodes)
 
 

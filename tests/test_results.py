@@ -2,21 +2,25 @@
 
 import json
 import os
+import tracemalloc
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import given, strategies as some
 
 import bucket as buckets
 from bucket import Bucket, Store
 from dag import results, run as runs
 from dag.results import NodeResult
+from node import result as node_result
 from tests import seaweedfs
 
 OK = {
     "ok": True,
-    "cog": {"bytes": 7, "md5": "c0"},
-    "jpeg": {"bytes": 5, "md5": "1e"},
+    "cog": {"bytes": 7, "md5": "c0" * 16},
+    "jpeg": {"bytes": 5, "md5": "1e" * 16},
     "attempt": 2,
 }
 FAILED = {"ok": False, "code": "bad", "reason": "it is bad"}
@@ -47,7 +51,7 @@ def test_a_success_leaves_no_file_of_its_own(run: runs.Run):
     assert files(run.results_directory) == set()
     assert files(run.logs_directory) == {"row20.log"}
     assert results.load(run) == {
-        1: NodeResult(1, True, attempt=2, cog=(7, "c0"), jpeg=(5, "1e")),
+        1: NodeResult(1, True, attempt=2, cog=(7, "c0" * 16), jpeg=(5, "1e" * 16)),
         20: NodeResult(20, False, "bad", "it is bad"),
     }
 
@@ -96,15 +100,178 @@ def test_a_line_that_a_crash_cut_off_is_written_again(run: runs.Run):
     assert results.load(run)[1].ok
 
 
-@pytest.mark.parametrize(
-    "told", [[], "ok", None, {}, {"ok": True}, OK | {"cog": 3}, {"ok": True, "cog": {}}]
-)
-def test_what_no_node_says_is_as_good_as_nothing(run: runs.Run, told: object):
-    tell(run, 1, told)
+NOT_A_RESULT = {
+    "a list": "[]",
+    "a word": '"ok"',
+    "null": "null",
+    "nothing": "",
+    "empty": "{}",
+    "no files": '{"ok": true}',
+    "a file that is a number": json.dumps(OK | {"cog": 3}),
+    "a file without its size": json.dumps(OK | {"cog": {}}),
+    "a negative size": json.dumps(OK | {"cog": {"bytes": -1, "md5": "c0" * 16}}),
+    "a size that is true": json.dumps(OK | {"cog": {"bytes": True, "md5": "c0" * 16}}),
+    "an MD5 that is none": json.dumps(OK | {"cog": {"bytes": 7, "md5": "../../x"}}),
+    "infinity": json.dumps(OK | {"seconds": float("inf")}),
+    "too large a number": '{"ok": false, "code": "a", "reason": "", "seconds": 1e999}',
+    "too many digits": '{"ok": false, "code": "a", "reason": "", "width": %s}'
+    % ("9" * 5000),
+    "no number": json.dumps(OK | {"attempt": "2"}),
+    "a code of a megabyte": json.dumps(FAILED | {"code": "x" * 2**20}),
+    "deep nesting": "[" * 200_000,
+    "deep nesting in a field": '{"ok": true, "cog": ' + "[" * 200_000,
+    "no UTF-8": b"\xff\xfe{",
+    "200 MB": b"{" + b" " * 200_000_000 + b"}",
+}
+
+
+@pytest.mark.parametrize("content", NOT_A_RESULT.values(), ids=NOT_A_RESULT)
+def test_what_is_no_result_fails_its_row_alone(run: runs.Run, content: str | bytes):
+    content = content if isinstance(content, bytes) else content.encode()
+    (run.results_directory / "row1.json").write_bytes(content)
     tell(run, 2, OK)
-    (run.results_directory / "rowx.json").write_text("{}")
+    tracemalloc.start()
+    results.gather(run)
     results.gather(run, settled=True)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 20 * 2**20
+    loaded = results.load(run)
+    assert loaded[2].ok
+    assert loaded[1].code == results.BAD_RESULT
+    assert loaded[1].reason.startswith("what its node sent as its result")
+    assert loaded[1].reason.isprintable()
+    assert files(run.results_directory) == set()
+
+
+def _a_folder(place: Path, secret: Path) -> None:
+    (place / "row3.json").mkdir(parents=True)
+
+
+def _deep_folders(place: Path, secret: Path) -> None:
+    # More than Python removes recursively.
+    place.mkdir()
+    here = os.open(place, os.O_RDONLY)
+    for _ in range(1500):
+        os.mkdir("d", dir_fd=here)
+        below = os.open("d", os.O_RDONLY, dir_fd=here)
+        os.close(here)
+        here = below
+    os.close(here)
+
+
+def _a_link(place: Path, secret: Path) -> None:
+    place.symlink_to(secret)
+
+
+def _a_link_to_nothing(place: Path, secret: Path) -> None:
+    place.symlink_to("nothing")
+
+
+def _a_pipe(place: Path, secret: Path) -> None:
+    os.mkfifo(place)
+
+
+@pytest.mark.parametrize("settled", [False, True])
+@pytest.mark.parametrize(
+    "make", [_a_folder, _deep_folders, _a_link, _a_link_to_nothing, _a_pipe]
+)
+def test_what_is_no_file_fails_its_row_alone(
+    run: runs.Run,
+    tmp_path: Path,
+    make: Callable[[Path, Path], None],
+    settled: bool,
+):
+    secret = tmp_path / "secret"
+    secret.write_text(json.dumps(OK))
+    make(run.results_directory / "row1.json", secret)
+    make(run.logs_directory / "row2.log", secret)
+    (run.results_directory / "row2.json").write_text(json.dumps(OK))
+    results.gather(run, settled=settled)
+    loaded = results.load(run)
+    assert loaded[1].code == results.BAD_RESULT
+    assert loaded[2].ok
+    assert secret.read_text() == json.dumps(OK)
+    assert files(run.results_directory) | files(run.logs_directory) == set()
+    # A later try of the same row still counts.
+    tell(run, 1, OK)
+    results.gather(run, settled=settled)
+    assert results.load(run)[1].ok
+
+
+def test_a_folder_that_a_crash_left_keeps_no_later_result_waiting(run: runs.Run):
+    (run.results_directory / "row1.taken").mkdir()
+    tell(run, 1, OK)
+    results.gather(run)
+    assert results.load(run)[1].ok
+
+
+def test_its_name_decides_whose_result_it_is(run: runs.Run):
+    tell(run, 1, FAILED | {"row": 2, "run": "another"})
+    tell(run, 2, OK)
+    results.gather(run)
+    loaded = results.load(run)
+    assert not loaded[1].ok
+    assert loaded[2].ok
+    lines = [json.loads(line) for line in run.results_file.open()]
+    assert {line["run"] for line in lines} == {run.directory.name}
+
+
+@pytest.mark.parametrize(
+    "name", ["rowx.json", "row01.json", "row٣.json", "row1.json.json", "row-1.json"]
+)
+def test_only_its_exact_name_makes_a_file_a_result(run: runs.Run, name: str):
+    (run.results_directory / name).write_text(json.dumps(OK))
+    results.gather(run, settled=True)
+    assert results.load(run) == {}
+
+
+def test_fields_that_no_node_of_ours_has_are_not_kept(run: runs.Run):
+    tell(run, 1, OK | {"planted": "x" * 1000, "cog": OK["cog"] | {"planted": 1}})
+    results.gather(run)
+    assert "planted" not in run.results_file.read_text()
+    assert results.load(run)[1].ok
+
+
+def test_what_an_earlier_version_gathered_is_checked_as_well(run: runs.Run):
+    lines = [
+        '{"row": 1, "ok": true, "cog": {"bytes": Infinity, "md5": ""}}',
+        '{"row": 1e999, "ok": false, "code": "a", "reason": ""}',
+        '{"row": 1, "x": ' + "[" * 100_000,
+        json.dumps({"row": 2} | OK),
+    ]
+    run.results_file.write_text("\n".join(lines) + "\n")
     assert set(results.load(run)) == {2}
+
+
+anything = some.recursive(
+    some.none() | some.booleans() | some.integers() | some.floats() | some.text(),
+    lambda inner: (
+        some.lists(inner, max_size=4)
+        | some.dictionaries(some.sampled_from([*OK, "code", "reason", "x"]), inner)
+    ),
+    max_leaves=12,
+)
+
+
+@given(
+    some.one_of(
+        some.binary(max_size=60),
+        anything.map(lambda value: json.dumps(value).encode()),
+        some.fixed_dictionaries(
+            {"ok": some.booleans()},
+            optional=dict.fromkeys(node_result._FIELDS.keys() - {"ok"}, anything),
+        ).map(lambda value: json.dumps(value).encode()),
+    )
+)
+def test_any_bytes_are_a_result_or_an_error_with_a_name(content: bytes):
+    try:
+        kept = node_result.read(content)
+    except ValueError as error:
+        assert str(error)
+        return
+    # What was kept once is kept again, and JSON can say it.
+    assert node_result.read(json.dumps(kept, allow_nan=False).encode()) == kept
 
 
 @pytest.fixture(scope="module")
