@@ -14,7 +14,6 @@ from dag import (
     health,
     images,
     overlap,
-    pipeline as pipelines,
     results,
     run as runs,
     schedd,
@@ -22,6 +21,7 @@ from dag import (
     submission,
 )
 from dag.errors import LookFailed, NotAManifest, foreseen
+from dag.files import check_nobody_else_writes
 from dag.journal import Journal
 from dag.manifest import Manifest, Row, read
 from dag.pipeline import Pipeline
@@ -45,18 +45,24 @@ def poll(pipeline: Pipeline, reconcile: Reconcile, journal: Journal) -> list[Run
         LookFailed: some runs could not be carried on, or some manifests not be
             started; the journal says which. The others went on nevertheless.
     """
+    # Where others can write, they can add runs of their own.
+    check_nobody_else_writes(pipeline.directory)
     errors: list[Exception] = []
     begun = []
     name = pipeline.input_bucket
     with runs.alone(pipeline.home), _collected(errors, journal, name):
-        for run in runs.all_runs(pipeline):
+        known, unreadable = runs.all_runs(pipeline)
+        for error in unreadable:
+            # Whatever it is, the others go on; 'health' counts it.
+            journal.say("run-unreadable", str(error), "error")
+        for run in known:
             if not run.done:
                 of_run = journal.of_run(run)
                 with _collected(errors, of_run, run.manifest_key):
                     _recover(run, reconcile, of_run)
         inputs = pipeline.inputs()
         # Those whose manifests still wait could not be carried on.
-        unfinished = [run for run in runs.all_runs(pipeline) if not run.done]
+        unfinished = [run for run in known if not run.done]
         found = look(inputs, pipeline)
         for manifest in found.manifests:
             if any(claim.is_that(run, manifest) for run in unfinished):
@@ -140,7 +146,7 @@ def _say_claimed(manifest: StoredObject, holder: str, journal: Journal) -> None:
 
 def _recover(run: Run, reconcile: Reconcile, journal: Journal) -> None:
     """Carry on a run from whatever step it had come to."""
-    pipeline = pipelines.load(run.pipeline_file)
+    pipeline = runs.settings(run)
     if not run.has_begun and not _is_in_queue(run):
         _carry_on(run, pipeline.inputs(), pipeline, reconcile, journal)
         return

@@ -89,7 +89,7 @@ def measure(
     filling = time.monotonic() - began
     _upload_manifest(maps, place, rows)
     poll = cost(_command("poll", pipeline.file), place, server)
-    (run,) = runs.all_runs(pipeline)
+    (run,), _ = runs.all_runs(pipeline)
     # Since the last poll, a tenth of all have ended.
     ungathered = rows // 10
     dagman = _memory_of_dagman(run)
