@@ -22,28 +22,41 @@ _REFUSED = {
         (
             *("wantioproxy", "want_io_proxy", "wantremoteio", "want_remote_io"),
             *("wantremotesyscalls", "wantremoteupdates", "limitdirectoryaccess"),
+            *("wantdelayedupdates", "delayedupdateprefix"),
             *("stream_input", "stream_output", "stream_error"),
             *("streamin", "streamout", "streamerr"),
+            *("file_remaps", "fileremaps", "fetch_files", "fetchfiles"),
+            *("append_files", "appendfiles", "local_files", "localfiles"),
+            *("public_input_files", "publicinputfiles"),
         ),
         _READS_FILES,
     ),
     **dict.fromkeys(
         (
             *("initialdir", "initial_dir", "job_iwd", "iwd"),
-            *("output", "error", "log", "out", "err", "userlog", "dagman_log"),
-            *("stdout", "stderr", "dagmannodeslog", "ulogfile"),
+            *("input", "output", "error", "in", "out", "err"),
+            *("stdin", "stdout", "stderr", "transfer_output", "transfer_error"),
+            *("log", "log_xml", "userlog", "ulogfile", "dagman_log", "dagmannodeslog"),
             *("transfer_output_remaps", "transferoutputremaps"),
             *("transfer_output_files", "transferoutput", "transferoutputfiles"),
-            *("output_destination", "outputdestination", "preserve_relative_paths"),
-            "preserverelativepaths",
+            *("spooledoutputfiles", "output_directory", "outputdirectory"),
+            *("output_destination", "outputdestination", "failurefiles"),
+            *("preserve_relative_paths", "preserverelativepaths"),
+            *("transfer_checkpoint_files", "transfercheckpoint"),
+            *("checkpoint_destination", "checkpointdestination"),
+            *("manifest", "manifest_dir", "copy_to_spool"),
+            *("stageinstart", "stageinfinish"),
         ),
         _WHERE_FILES_ARRIVE,
     ),
     **dict.fromkeys(
         (
-            *("universe", "jobuniverse", "remote_universe"),
+            *("universe", "jobuniverse", "grid_resource", "gridresource"),
             *("should_transfer_files", "shouldtransferfiles"),
             *("when_to_transfer_output", "whentotransferoutput"),
+            *("transfer_executable", "transferexecutable"),
+            *("run_as_owner", "runasowner", "owner", "user"),
+            *("parallel_script_shadow", "parallelscriptshadow"),
         ),
         _RUNS_HERE,
     ),
@@ -57,7 +70,12 @@ def check(line: str) -> None:
     bare = _bare_name(name)
     if not equals or not bare.replace("_", "").isalnum() or not line.isprintable():
         raise ValueError(f"{line!r} is not NAME = VALUE")
-    if reason := _REFUSED.get(bare):
+    if line.rstrip().endswith("\\"):
+        raise ValueError(
+            f"{line!r} ends in a backslash, which would join the next line"
+        )
+    reason = _WHERE_FILES_ARRIVE if bare.startswith("remote_") else _REFUSED.get(bare)
+    if reason:
         raise ValueError(f"{name.strip()} is refused: {reason}")
 
 
