@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from bucket import Bucket, ObjectMissing, StoredObject
+from bucket import Bucket, ObjectMissing, ObjectUnreadable, StoredObject
 from dag import (
     claim,
     groups,
@@ -23,7 +23,7 @@ from dag import (
 from dag.errors import LookFailed, NotAManifest, foreseen
 from dag.files import check_nobody_else_writes
 from dag.journal import Journal
-from dag.manifest import Manifest, Row, read
+from dag.manifest import LARGEST, Manifest, Row, read
 from dag.pipeline import Pipeline
 from dag.rows import load_manifest, node_of, save_rows
 from dag.run import Run
@@ -119,13 +119,18 @@ def look(inputs: Bucket, pipeline: Pipeline) -> Found:
 def _download(
     manifest: StoredObject, inputs: Bucket, pipeline: Pipeline, journal: Journal
 ) -> Path | None:
-    """A manifest as it was listed, or None when it has gone or changed since."""
+    """A manifest as it was listed; None when that is gone or cannot be read."""
     key, file = manifest.key, pipeline.home / "manifest.download"
     try:
-        etag = inputs.download(key, file)
+        etag = inputs.download(key, file, LARGEST)
     except ObjectMissing:
         sentence = f"{key} was taken or removed since it was listed"
         journal.say("not-claimed", sentence, manifest=key)
+        return None
+    except ObjectUnreadable as error:
+        # No failure of the poll: whoever may upload could make all polls fail.
+        sentence = f"{key} is left alone: {error}; upload it anew, or remove it"
+        journal.say("not-claimed", sentence, "warning", manifest=key)
         return None
     if etag != manifest.etag:
         sentence = f"{key} is being uploaded; the next poll takes it"

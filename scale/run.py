@@ -26,6 +26,8 @@ PROJECT = Path(__file__).resolve().parent.parent
 MANIFESTS = "manifests/"
 PATTERN = f"{MANIFESTS}*raw.csv"
 _PATIENCE_SECONDS = 3600
+# More than any object here has, in bytes.
+_MOST = 2**30
 _PID = re.compile(r"\*\* PID = (\d+)")
 _SUBMITTED = re.compile(r"Just submitted \d+ job")
 
@@ -197,4 +199,4 @@ def _check(maps: Bucket, run: Run, rows: int) -> None:
 
 
 def _rows(maps: Bucket, key: str) -> Iterator[list[str]]:
-    return csv.reader(io.StringIO(maps.read(key).decode()))
+    return csv.reader(io.StringIO(maps.read(key, _MOST).decode()))
