@@ -24,6 +24,7 @@ LOCKS = {path.stem: path for path in (PROJECT / "locks").glob("*.txt")} | {
 }
 PYTHONS = ("3.11", "3.12", "3.13", "3.14")
 PROCESSORS = ("x86_64", "aarch64")
+WHEEL = "trial-1.0-py3-none-any.whl"
 
 
 @dataclass(frozen=True)
@@ -123,35 +124,35 @@ def test_all_locks_agree_on_a_version():
 
 @pytest.fixture
 def trial(tmp_path: Path) -> Path:
-    """A project whose one package is a wheel beside it."""
+    """A project of one package, a wheel beside it."""
     project = tmp_path / "project"
     for folder in ("pool", "locks"):
         (project / folder).mkdir(parents=True)
     shutil.copy(PROJECT / "pool" / "make_environment.sh", project / "pool")
-    wheel(project, "print('as it was locked')\n")
-    content = (project / WHEEL).read_bytes()
-    (project / "locks" / "trial.txt").write_text(
-        f"trial==1.0 --hash=sha256:{hashlib.sha256(content).hexdigest()}\n"
-    )
+    write_wheel(project, "print('as it was locked')\n")
     return project
 
 
-WHEEL = "trial-1.0-py3-none-any.whl"
+def lock(project: Path) -> None:
+    """Lock the wheel as it is now."""
+    content = (project / WHEEL).read_bytes()
+    digest = hashlib.sha256(content).hexdigest()
+    line = f"trial==1.0 --hash=sha256:{digest}\n"
+    (project / "locks" / "trial.txt").write_text(line)
 
 
-def wheel(folder: Path, code: str) -> None:
+def write_wheel(folder: Path, code: str) -> None:
     about = "trial-1.0.dist-info"
-    with zipfile.ZipFile(folder / WHEEL, "w") as file:
-        file.writestr("trial.py", code)
-        file.writestr(
-            f"{about}/METADATA", "Metadata-Version: 2.1\nName: trial\nVersion: 1.0\n"
-        )
-        file.writestr(
-            f"{about}/WHEEL",
-            "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
-        )
-        names = ("trial.py", f"{about}/METADATA", f"{about}/WHEEL", f"{about}/RECORD")
-        file.writestr(f"{about}/RECORD", "".join(f"{name},,\n" for name in names))
+    files = {
+        "trial.py": code,
+        f"{about}/METADATA": "Metadata-Version: 2.1\nName: trial\nVersion: 1.0\n",
+        f"{about}/WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\n"
+        "Tag: py3-none-any\n",
+    }
+    files[f"{about}/RECORD"] = "".join(f"{name},,\n" for name in files)
+    with zipfile.ZipFile(folder / WHEEL, "w") as wheel:
+        for name, content in files.items():
+            wheel.writestr(name, content)
 
 
 def make_environment(project: Path) -> subprocess.CompletedProcess:
@@ -170,21 +171,25 @@ def make_environment(project: Path) -> subprocess.CompletedProcess:
 
 
 def test_a_package_is_installed_only_as_it_was_locked(trial: Path):
-    done = make_environment(trial)
-    assert done.returncode == 0, done.stderr
-    assert list(trial.glob(".venv/lib/*/site-packages/trial.py"))
-    assert (trial / ".venv" / "ready-trial").exists()
-    shutil.rmtree(trial / ".venv")
+    def installed() -> bool:
+        made = list(trial.glob(".venv/lib/*/site-packages/trial.py"))
+        assert (trial / ".venv" / "ready-trial").exists() == bool(made)
+        return bool(made)
 
-    wheel(trial, "print('something else')\n")
+    lock(trial)
+    write_wheel(trial, "print('something else')\n")
     done = make_environment(trial)
     assert done.returncode != 0
     assert "DO NOT MATCH THE HASHES" in done.stderr
-    assert not list(trial.glob(".venv/lib/*/site-packages/trial.py"))
-    assert not (trial / ".venv" / "ready-trial").exists()
+    assert not installed()
 
     (trial / "locks" / "trial.txt").write_text("trial==1.0\n")
     done = make_environment(trial)
     assert done.returncode != 0
     assert "Hashes are required" in done.stderr
-    assert not (trial / ".venv" / "ready-trial").exists()
+    assert not installed()
+
+    lock(trial)
+    done = make_environment(trial)
+    assert done.returncode == 0, done.stderr
+    assert installed()
