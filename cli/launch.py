@@ -60,6 +60,21 @@ DEFAULT_ENDPOINT = "s3dev.chtc.wisc.edu"
     help="How many nodes of a run wait in the queue for a machine at once.",
 )
 @click.option(
+    "--max-runs",
+    type=click.IntRange(min=1),
+    default=100,
+    show_default=True,
+    help="How many manifests are worked on at once; the others wait in the bucket.",
+)
+@click.option(
+    "--disk-floor",
+    type=click.IntRange(min=0),
+    default=1000,
+    show_default=True,
+    metavar="MB",
+    help="No run begins while less is free where you launch; 0 for no such bound.",
+)
+@click.option(
     "--order",
     type=click.Choice(pipelines.ORDERS),
     default="shared",
@@ -142,6 +157,8 @@ def launch(
     pattern: str,
     max_running: int,
     max_idle: int,
+    max_runs: int,
+    disk_floor: int,
     order: str,
     rows_per_job: int,
     every: int,
@@ -187,6 +204,8 @@ def launch(
         every=every,
         max_running=max_running,
         max_idle=max_idle,
+        max_runs=max_runs,
+        disk_floor=disk_floor * 10**6,
         order=order,
         rows_per_job=rows_per_job,
         signing=signing,

@@ -36,6 +36,9 @@ class Pipeline:
         every: minutes between two polls.
         max_running: how many nodes of a run are in the queue at once.
         max_idle: how many of them may wait for a machine there.
+        max_runs: how many runs may be alive at once.
+        disk_floor: how many bytes must be free where it was launched for a run to
+            begin; 0 for no such bound.
         order: which of several runs' nodes go first, one of ORDERS.
         rows_per_job: how many rows at most share a node.
         signing: who signs transfers, one of SIGNINGS.
@@ -57,6 +60,8 @@ class Pipeline:
     every: int = 15
     max_running: int = 10_000
     max_idle: int = 1000
+    max_runs: int = 100
+    disk_floor: int = 10**9
     order: str = "shared"
     rows_per_job: int = 1
     signing: str = "auto"
