@@ -265,7 +265,10 @@ class Bucket:
         Raises ObjectMissing when there is none.
         """
         with self._explained("the metadata of {name}/" + key):
-            return _user_metadata(self._ask("HEAD", key).headers)
+            headers = self._ask("HEAD", key).headers
+            # A web page has none, which is not to look like an object without.
+            _etag(headers)
+            return _user_metadata(headers)
 
     def look_for(
         self, keys: Collection[str], beside: Callable[[str], Iterable[str]]
@@ -574,7 +577,7 @@ class Bucket:
         """
         query = {"uploadId": upload, "max-parts": str(_LISTED_AT_ONCE)}
         with self._explained("the parts of {name}/" + key):
-            listed = _document(self._ask("GET", key, query=query), "List")
+            listed = _document(self._ask("GET", key, query=query), "ListPartsResult")
             return tuple(
                 StoredPart(
                     _number(_text(part, "PartNumber")),
@@ -626,7 +629,9 @@ class Bucket:
             "max-uploads": str(_LISTED_AT_ONCE),
         }
         with self._explained("the uploads of {name}/" + key):
-            listed = _document(self._ask("GET", query=query), "List")
+            listed = _document(
+                self._ask("GET", query=query), "ListMultipartUploadsResult"
+            )
             return tuple(
                 OpenUpload(_text(found, "UploadId"), _date(_text(found, "Initiated")))
                 for found in findall(listed, "Upload")
@@ -826,7 +831,7 @@ def _unquoted(key: str) -> str | None:
 def _document(
     answer: urllib3.BaseHTTPResponse, root: str | None = None
 ) -> ElementTree.Element:
-    """Parse the XML of an answer; ``root`` is what its name begins with."""
+    """Parse the XML of an answer; ``root`` is what its name must be."""
     try:
         # No DOCTYPE comes as far as this, and answers have a size.
         document = ElementTree.fromstring(answer.data.decode())  # noqa: S314
@@ -838,7 +843,7 @@ def _document(
         code = _text(document, "Code")
         said = "the server could not do it; it may later"
         raise S3Error(answer, code, said, None, None, None)
-    if root and not name.startswith(root):
+    if root and name != root:
         raise _Odd(f"{name!a} instead of {root}")
     return document
 
