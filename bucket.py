@@ -36,9 +36,11 @@ from minio.xml import find, findall
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import DecodeError, HTTPError
 
-# The longest that Signature Version 4 allows.
+# The longest life of a presigned URL that Signature Version 4 allows.
 # https://docs.aws.amazon.com/AmazonS3/latest/API/sigv4-query-string-auth.html
-_PRESIGNED_FOR = timedelta(days=7)
+LONGEST_URL_HOURS = 7 * 24
+# For a URL that is used at once, by a clock that may be a little wrong.
+_USED_AT_ONCE = 3600  # seconds
 
 _OK = 200
 _NO_CONTENT = 204
@@ -377,7 +379,7 @@ class Bucket:
             Whether it was written.
         """
         # By a signed URL, since minio has no word for the condition.
-        url = self.url_to_write(key)
+        url = self.url_to_write(key, _USED_AT_ONCE)
         with self._explained("writing {name}/" + key):
             answer = self._http.request(
                 "PUT", url, body=content, headers={"If-None-Match": "*"}
@@ -537,15 +539,17 @@ class Bucket:
         with self._explained("removing the bucket {name}"), _understood():
             self._client.remove_bucket(self.name)
 
-    def url_to_read(self, key: str) -> str:
-        """A URL that reads the object for seven days without keys."""
+    def url_to_read(self, key: str, seconds: int) -> str:
+        """Return a URL that reads the object for so long without keys."""
         with self._explained("signing {name}/" + key), _understood():
-            return self._client.presigned_get_object(self.name, key, _PRESIGNED_FOR)
+            life = timedelta(seconds=seconds)
+            return self._client.presigned_get_object(self.name, key, life)
 
-    def url_to_write(self, key: str) -> str:
-        """A URL that writes the object for seven days without keys."""
+    def url_to_write(self, key: str, seconds: int) -> str:
+        """Return a URL that writes the object for so long without keys."""
         with self._explained("signing {name}/" + key), _understood():
-            return self._client.presigned_put_object(self.name, key, _PRESIGNED_FOR)
+            life = timedelta(seconds=seconds)
+            return self._client.presigned_put_object(self.name, key, life)
 
     def begin_upload(self, key: str, content_type: str) -> str:
         """Begin to upload an object in parts; returns the upload's id.
@@ -560,12 +564,15 @@ class Bucket:
         answer = self._ask("POST", key, query={"uploads": ""}, headers=headers)
         return _text(_document(answer), "UploadId")
 
-    def url_to_write_part(self, key: str, upload: str, number: int) -> str:
-        """A URL that writes a part, counted from 1, for seven days without keys."""
+    def url_to_write_part(
+        self, key: str, upload: str, number: int, seconds: int
+    ) -> str:
+        """Return a URL that writes a part, counted from 1, for so long without keys."""
         query = {"partNumber": str(number), "uploadId": upload}
         with self._explained("signing {name}/" + key), _understood():
+            life = timedelta(seconds=seconds)
             return self._client.get_presigned_url(
-                "PUT", self.name, key, _PRESIGNED_FOR, extra_query_params=query
+                "PUT", self.name, key, life, extra_query_params=query
             )
 
     def parts(self, key: str, upload: str) -> tuple[StoredPart, ...]:

@@ -13,6 +13,7 @@ from dag.files import check_nobody_else_wrote, write_atomically
 FILE = "pipeline.json"
 SIGNINGS = ("auto", "shadow", "presigned")
 ORDERS = ("shared", "oldest-first")
+URL_HOURS = 24
 # One PUT ends at 5 GiB on AWS and Ceph.
 LARGEST_PUT = 4 * 2**30
 # What reading a record that is none of ours can raise.
@@ -42,6 +43,7 @@ class Pipeline:
         order: which of several runs' nodes go first, one of ORDERS.
         rows_per_job: how many rows at most share a node.
         signing: who signs transfers, one of SIGNINGS.
+        url_seconds: how long a presigned URL can be used.
         node_environment: where nodes have what they need from: ``host``, ``packed``
             or ``container:`` and an image.
         packed_node: what ``packed`` sends them, made once a launch.
@@ -65,6 +67,7 @@ class Pipeline:
     order: str = "shared"
     rows_per_job: int = 1
     signing: str = "auto"
+    url_seconds: int = URL_HOURS * 3600
     retry_seconds: int = 60
     node_environment: str = "host"
     packed_node: Path | None = None

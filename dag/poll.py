@@ -123,6 +123,7 @@ def _recover(run: Run, reconcile: Reconcile, journal: Journal) -> None:
         # Whoever else is there reconciles the run, and gathers what is left.
         if alone:
             results.gather(run)
+    submission.renew_urls(run, pipeline, journal)
     if job.hold_reason is not None and not job.held_by_hand:
         # As when a file of it could not be written.
         schedd.release(job.cluster, "the poll tries again")
