@@ -84,6 +84,11 @@ class Run:
     unread: str = ""
 
     @property
+    def home(self) -> Path:
+        """The folder of its launch's own files."""
+        return self.directory.parent / Path(self.launch).name
+
+    @property
     def began(self) -> datetime:
         return datetime.strptime(self.timestamp, TIMESTAMP).replace(tzinfo=UTC)
 
@@ -350,8 +355,7 @@ def settings(run: Run) -> Pipeline:
         PipelineError: they cannot be read, or the launch is another one.
     """
     its_own = pipelines.load(run.pipeline_file)
-    launch = run.directory.parent / Path(run.launch).name / pipelines.FILE
-    launched = pipelines.load(launch)
+    launched = pipelines.load(run.home / pipelines.FILE)
     if its_own.identity != launched.identity:
         raise PipelineError(
             f"{run.directory.name} says that it is of the launch {run.launch}, but has "

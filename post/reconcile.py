@@ -31,7 +31,7 @@ from post.reasons import may_be_a_neighbours, why
 
 # Of an object that was put in one piece and not encrypted, S3 gives the MD5.
 _MD5 = re.compile(r"[0-9a-f]{32}")
-_END_OF_OUTPUT = re.compile(r"\.(tiff?|jpg)", re.IGNORECASE)
+_END_OF_OUTPUT = re.compile(r"\.(tif|jpg)", re.IGNORECASE)
 _MOST_STRANGE = 20
 
 
@@ -283,7 +283,9 @@ def _what_is_wrong(
 
 def _may_be_of_a_node(key: str, outputs: Container[str]) -> bool:
     """Return whether a key is that of an output, or begins with one."""
-    return any(key[: end.end()] in outputs for end in _END_OF_OUTPUT.finditer(key))
+    ends = (found.end() for found in _END_OF_OUTPUT.finditer(key))
+    # Of a.tiff, both a.tif and the whole may be an output.
+    return any(key[:end] in outputs or key[: end + 1] in outputs for end in ends)
 
 
 @dataclass

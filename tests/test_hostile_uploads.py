@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import subprocess
 import uuid
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -14,7 +15,7 @@ from bucket import Bucket, Store, StoredObject
 from dag import claim, intake, overlap, processing, run as runs
 from dag.manifest import LARGEST, parse
 from dag.pipeline import Pipeline
-from tests.conftest import ALL, Archive
+from tests.conftest import ALL, Archive, wait_for
 from tests.faulty_s3 import FaultyS3
 
 BY_HAND = "x-processing-20200101T000000Z.csv"
@@ -268,3 +269,20 @@ def test_below_the_disk_floor_no_run_begins(archive: Archive):
     assert "launch with another --disk-floor" in done.stdout
     assert archive.maps.exists("batch-raw.csv")
     assert not list(archive.directory.glob("workflow-run-*"))
+
+
+def test_outputs_that_no_node_of_the_run_made_are_told(archive: Archive):
+    archive.upload_raster("a.tif", 1)
+    archive.cogs.write("a.tif.old", b"there before")
+    archive.launch_to_poll_by_hand("--submit-option", "hold = true")
+    archive.upload_manifest("batch-raw.csv", [("a.tif", 1)])
+    assert archive.poll().returncode == 0
+    (run,) = archive.directory.glob("workflow-run-*")
+    for key in ("a.tif", "a.tiff", "a.jpg/x", "b.tif"):
+        archive.cogs.write(key, b"planted")
+    cluster = json.loads((run / "submitted.json").read_text())["cluster"]
+    subprocess.run(["condor_rm", str(cluster)], check=True, capture_output=True)
+    wait_for(lambda: archive.poll().returncode == 0 and (run / "done.json").exists())
+    lines = [json.loads(line) for line in (run / "log.jsonl").open()]
+    told = [line["key"] for line in lines if line["event"] == "strange-output"]
+    assert sorted(told) == ["a.jpg/x", "a.tif", "a.tiff"]
