@@ -14,6 +14,7 @@ from dag import (
     journal as journals,
     launch as launching,
     pipeline as pipelines,
+    render,
     schedd,
 )
 from dag.errors import LookFailed, PipelineError
@@ -24,6 +25,7 @@ from dag.poll import poll as poll_once
 from dag.signing import shadow_signs
 from pack import packed
 from post.reconcile import reconcile as reconcile_run
+from state import ownership
 
 DEFAULT_KEYS = Path.home() / ".chtc_s3"
 DEFAULT_ENDPOINT = "s3dev.chtc.wisc.edu"
@@ -236,6 +238,8 @@ def launch(
         node_options=checked.as_arguments(node_options),
         largest_put=largest_put,
     )
+    for fault in ownership.faults(render.PROJECT):
+        warn(f"the code that runs as you can be changed: {fault}")
     try:
         with console.status("checking the endpoint, the buckets and HTCondor"):
             if node_environment == "packed":
