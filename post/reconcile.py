@@ -1,5 +1,6 @@
 """Decide row by row, from what is in the output bucket, how a run ended."""
 
+import itertools
 import json
 import re
 import stat
@@ -31,8 +32,13 @@ from post.reasons import may_be_a_neighbours, why
 
 # Of an object that was put in one piece and not encrypted, S3 gives the MD5.
 _MD5 = re.compile(r"[0-9a-f]{32}")
+<<<<<<< HEAD
 _END_OF_OUTPUT = re.compile(r"\.(tif|jpg)", re.IGNORECASE)
 _MOST_STRANGE = 20
+=======
+# Of rows that failed, in a run's log.
+_MOST_LINES = 5000
+>>>>>>> wd
 
 
 @dataclass(frozen=True)
@@ -163,7 +169,7 @@ def _decide(run: Run, pipeline: Pipeline, journal: Journal) -> bool:
             rows=len(apart),
         )
         return False
-    journal.note(_line(journal, each) for each in judge() if not each.ok)
+    journal.note(_lines(run, journal, (each for each in judge() if not each.ok)))
     header = load_header(run)
     processed, failed = (
         csvs.write(file, header, (each.row for each in judge() if each.ok is ok))
@@ -229,6 +235,15 @@ def _judge(
             yield Judgement(row.failed(reason), code, attempt, neighbours)
 
     return judge
+
+
+def _lines(run: Run, journal: Journal, failed: Iterator[Judgement]) -> Iterator[str]:
+    """Yield a line for each row that failed, but not for each of a million."""
+    for judgement in itertools.islice(failed, _MOST_LINES):
+        yield _line(journal, judgement)
+    if more := sum(1 for _ in failed):
+        said = f"{more} more rows failed: {run.failed_file.name} has all of them"
+        yield journal.line("more-rows-failed", said, "warning", rows=more)
 
 
 def _line(journal: Journal, judgement: Judgement) -> str:

@@ -1,5 +1,6 @@
 """Launching checks first, and says in one sentence what is wrong."""
 
+import json
 import os
 import re
 import subprocess
@@ -10,7 +11,8 @@ import classad2
 import pytest
 from hypothesis import example, given, strategies
 
-from dag import run as runs, schedd
+from bucket import Store
+from dag import pipeline as pipelines, run as runs, schedd
 from dag.pipeline import Pipeline
 from pool import s3
 from tests.conftest import PROJECT, Archive, wait_for
@@ -158,6 +160,23 @@ def test_a_directory_with_a_space_is_fine(archive: Archive):
     done = subprocess.run(archive.command(), cwd=spaced, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert archive.outcome("batch-") == ([["image.tif", "1"]], [])
+
+
+def test_a_time_limit_above_the_most_that_a_row_may_ask_for(archive: Archive):
+    assert_refused(archive.run("--time-limit", "86401"), "--max-time-limit (86400 s)")
+    archive.launch("--time-limit", "86401", "--max-time-limit", "86401")
+
+
+def test_settings_of_a_launch_that_knew_no_longest_time_limit(tmp_path: Path):
+    key = tmp_path / "key"
+    saved = Pipeline(tmp_path, Store("h", key, key), "maps", "cogs", max_time_limit=5)
+    file = tmp_path / "pipeline.json"
+    pipelines.save(saved, file)
+    assert pipelines.load(file) == saved
+    text = json.loads(file.read_text())
+    del text["max_time_limit"]
+    file.write_text(json.dumps(text))
+    assert pipelines.load(file).max_time_limit == 86_400
 
 
 def test_help_shows_every_command_and_an_example():
