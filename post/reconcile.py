@@ -32,13 +32,10 @@ from post.reasons import may_be_a_neighbours, why
 
 # Of an object that was put in one piece and not encrypted, S3 gives the MD5.
 _MD5 = re.compile(r"[0-9a-f]{32}")
-<<<<<<< HEAD
 _END_OF_OUTPUT = re.compile(r"\.(tif|jpg)", re.IGNORECASE)
 _MOST_STRANGE = 20
-=======
 # Of rows that failed, in a run's log.
 _MOST_LINES = 5000
->>>>>>> wd
 
 
 @dataclass(frozen=True)
