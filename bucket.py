@@ -229,7 +229,8 @@ class Bucket:
         while True:
             with self._explained("the listing of {name}"):
                 page = self._page(prefix, token)
-                marks = {hash(each) for each in (page.mark, page.token) if each}
+                marks = {hash(("token", page.token))} if page.token else set()
+                marks |= {hash(("key", page.mark))} if page.mark else set()
                 empty = 0 if page.mark else empty + 1
                 if empty > _MOST_EMPTY_PAGES or not seen.isdisjoint(marks):
                     raise _Odd("a listing that begins again and again")
@@ -296,14 +297,22 @@ class Bucket:
             return
         for key in keys:
             for each in (key, *beside(key)):
-                with contextlib.suppress(ObjectMissing):
+                try:
                     yield self.stat(each)
+                except ObjectMissing:
+                    continue
+                except ObjectUnreadable:
+                    # Its metadata is too large, of which a listing does not tell. The
+                    # first key that begins with this one is this one.
+                    yield from itertools.islice(self.list(each), 1)
 
     def exists(self, key: str) -> bool:
         try:
             self.stat(key)
         except ObjectMissing:
             return False
+        except ObjectUnreadable:
+            return True
         return True
 
     def read(self, key: str, most: int) -> bytes:

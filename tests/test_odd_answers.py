@@ -345,6 +345,30 @@ def test_a_listing_without_end_ends(
     assert faulty_s3_server.count("GET", "list-type") <= 21
 
 
+def test_a_token_may_be_the_key_that_comes_next(
+    odd: Bucket, faulty_s3_server: FaultyS3
+):
+    keys = [f"scenes/{number}.tif" for number in range(3)]
+    left = list(keys)
+
+    def page() -> Iterator[bytes]:
+        entry = (
+            f"<Contents><Key>{left.pop(0)}</Key><Size>1</Size><ETag>etag</ETag>"
+            "<LastModified>2026-11-25T18:00:00.000Z</LastModified></Contents>"
+        )
+        more = "<IsTruncated>false</IsTruncated>"
+        if left:
+            more = (
+                "<IsTruncated>true</IsTruncated>"
+                f"<NextContinuationToken>{left[0]}</NextContinuationToken>"
+            )
+        yield f"<ListBucketResult>{more}{entry}</ListBucketResult>".encode()
+
+    fault = Fault("GET", "list-type", status=200, body=page)
+    with faulty_s3_server.suffering(fault):
+        assert [found.key for found in odd.list("scenes/")] == keys
+
+
 def test_a_listing_of_many_pages_is_whole(
     real: Bucket, monkeypatch: pytest.MonkeyPatch
 ):
@@ -596,7 +620,9 @@ def test_content_that_is_shorter_than_it_says_is_an_error(
     assert not (tmp_path / "got").exists()
 
 
-def test_metadata_beyond_all_bounds_makes_an_object_unreadable(weed: Store):
+def test_metadata_beyond_all_bounds_makes_an_object_unreadable(
+    weed: Store, monkeypatch: pytest.MonkeyPatch
+):
     """SeaweedFS takes as much of it as anybody likes to send."""
     bucket = Bucket(weed, f"real-{uuid.uuid4().hex[:8]}")
     bucket.create()
@@ -605,7 +631,13 @@ def test_metadata_beyond_all_bounds_makes_an_object_unreadable(weed: Store):
     for look in (bucket.stat, bucket.metadata, lambda key: bucket.read(key, ALL)):
         with pytest.raises(ObjectTooLarge, match="metadata"):
             look("object")
-    assert [found.key for found in bucket.list()] == ["object"]
+    assert bucket.exists("object")
+    # It is found nevertheless, among however many others.
+    bucket.write("object-of-another", b"")
+    monkeypatch.setattr(buckets, "_LISTED_AT_ONCE", 1)
+    sought = ("object", "object-of-another", "other", "other-one")
+    found = {each.key: each.size for each in bucket.look_for(sought, lambda _: ())}
+    assert found == {"object": 7, "object-of-another": 0}
 
 
 @pytest.mark.parametrize("size", [10, 33 * 2**20])
