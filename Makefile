@@ -11,6 +11,8 @@
 #             and with SIGNING=presigned for where HTCondor cannot sign
 # make overhead  measures what HTCondor takes of a node beyond its conversion
 # make sharing   measures how two runs share a pool
+# make locks     writes the lock files again, as a change of pyproject.toml needs it;
+#                make locks UPGRADE=--upgrade takes the newest versions that it allows
 # make clean  removes what these made in this folder
 
 PYTHON ?= python3
@@ -20,8 +22,9 @@ RUNS ?= 5
 MINUTES ?= 20
 ROWS ?= 100000
 SIGNING ?= auto
+UPGRADE ?=
 
-.PHONY: bench chaos demo test lint overhead scale sharing clean setup
+.PHONY: bench chaos demo test lint locks overhead scale sharing clean setup
 
 demo: .venv/ready-demo
 	@.venv/bin/python -m demo
@@ -50,8 +53,21 @@ sharing: .venv/ready-scale
 
 setup: .venv/ready-demo .venv/ready-test
 
-.venv/ready-%: pyproject.toml
+.venv/ready-%: locks/%.txt
 	@sh pool/make_environment.sh $*
+
+# Wheels alone: to build a package, pip fetches what builds it without any hash.
+# Few versions: all Pythons get the one that the tests have seen, where there is one.
+LOCK = .venv/bin/uv pip compile --quiet --no-config --universal --python-version 3.11 \
+	--generate-hashes --only-binary :all: --emit-build-options --no-emit-index-url \
+	--fork-strategy fewest --custom-compile-command 'make locks' $(UPGRADE) pyproject.toml
+
+locks: .venv/ready-lock
+	@for group in bench conda demo lock scale test; do \
+	    $(LOCK) --group $$group --output-file locks/$$group.txt || exit 1; \
+	done
+	@# The images are built from their folder, and see nothing outside it.
+	@$(LOCK) --group node --output-file container/requirements.txt
 
 clean:
 	rm -rf .venv demo-output .test-runs .pytest_cache .ruff_cache

@@ -15,7 +15,7 @@ from bucket import BucketError
 from cli.common import LaunchByDefault, console, in_use, say
 from cli.launch import launch, poll
 from cli.pool import pool
-from dag import health as healths, pipeline as pipelines, run as runs
+from dag import health as healths, run as runs
 from dag.errors import PipelineError, foreseen
 from dag.exits import Exit
 from dag.health import State
@@ -99,7 +99,7 @@ def reconcile(run_directory: Path, final_node_of: str | None) -> None:
     that failed, the next poll submits them again, and there are no CSVs yet.
     """
     run = runs.load(run_directory)
-    pipeline = pipelines.load(run.pipeline_file)
+    pipeline = runs.settings(run)
     if not (final_node_of or run.done):
         # No poll is to submit a DAG of it meanwhile.
         click.get_current_context().with_resource(runs.alone(pipeline.home))

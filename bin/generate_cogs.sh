@@ -38,11 +38,12 @@ fail() { # EXIT CODE REASON
     exit "$1"
 }
 
-# The node's code lies beside this script in a sandbox, one level up in a clone.
+# The node's code lies in an archive beside this script in a sandbox, one level up in a
+# clone.
 here=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd)
 for packed in "$here"/node-packed.*; do :; done
-if [ -f "$here/node/__main__.py" ]; then
-    code=$here
+if [ -f "$here/node.zip" ]; then
+    code=$here/node.zip
 else
     code=$(dirname -- "$here")
 fi

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from dag import render
+from dag import render, submit_options
 from node import options
 
 
@@ -13,10 +13,10 @@ def submit_option(
     context: click.Context, parameter: click.Parameter, lines: tuple[str, ...]
 ) -> tuple[str, ...]:
     for line in lines:
-        name, equals, _ = line.partition("=")
-        named = name.strip().lstrip("+").replace(".", "").replace("_", "")
-        if not equals or not named.isalnum() or not line.isprintable():
-            raise click.BadParameter(f"{line!r} is not NAME = VALUE")
+        try:
+            submit_options.check(line)
+        except ValueError as error:
+            raise click.BadParameter(str(error)) from error
     return lines
 
 

@@ -13,7 +13,13 @@ import socket
 import time
 from dataclasses import asdict, dataclass
 
-from bucket import Bucket, BucketError, ObjectMissing, StoredObject
+from bucket import (
+    Bucket,
+    BucketError,
+    ObjectMissing,
+    ObjectUnreadable,
+    StoredObject,
+)
 from dag.files import write_atomically
 from dag.run import Run
 
@@ -21,6 +27,7 @@ from dag.run import Run
 # more than half of it from looking to having written does not hold the claim.
 SETTLE_SECONDS = 4
 SUFFIX = ".claim"
+_LARGEST = 4096  # bytes
 
 
 class ClaimUncertain(BucketError):
@@ -136,10 +143,10 @@ def _held(inputs: Bucket, manifest_key: str) -> Claim | None:
     """
     key = manifest_key + SUFFIX
     try:
-        return Claim(**json.loads(inputs.read(key)))
+        return Claim(**json.loads(inputs.read(key, _LARGEST)))
     except ObjectMissing:
         return None
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, ObjectUnreadable) as error:
         raise ClaimUncertain(
             f"{key} in {inputs.name} is no claim that can be read: should that last, "
             "remove it"

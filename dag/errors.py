@@ -19,6 +19,10 @@ class SchedulerError(PipelineError):
     """HTCondor refused something or does not answer."""
 
 
+class OthersCanChange(PipelineError):
+    """Another user can change what decides which keys are used and what is run."""
+
+
 class LookFailed(PipelineError):
     """Some of what a poll had to do could not be done; the journal says what."""
 

@@ -1,10 +1,13 @@
-"""Writing files that are whole or not there at all."""
+"""Files that are whole or not there at all, and that nobody else can change."""
 
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
+
+from dag.errors import OthersCanChange, PipelineError
+from state import ownership
 
 
 def write_atomically(path: Path, content: str) -> None:
@@ -30,3 +33,35 @@ def writing(path: Path) -> Iterator[TextIO]:
         # On a disk that is full, what cannot be finished only takes room.
         scratch.unlink(missing_ok=True)
         raise
+
+
+def check_nobody_else_writes(folder: Path) -> None:
+    """Check that a folder and the way to it are the operator's alone.
+
+    Raises:
+        OthersCanChange: they are not; the message says how to change that.
+        PipelineError: they cannot be looked at.
+    """
+    _check(folder, ownership.faults(folder))
+
+
+def check_nobody_else_wrote(folder: Path) -> None:
+    """Check a folder that the pipeline made, and all that lies in it, likewise."""
+    if folder.is_symlink():
+        raise OthersCanChange(f"{folder} is a link, which the pipeline never makes")
+    _check(folder, ownership.faults(folder))
+    _check(folder, ownership.faults_within(folder))
+
+
+def _check(folder: Path, faults: Iterator[str]) -> None:
+    try:
+        fault = next(faults, None)
+    except OSError as error:
+        raise PipelineError(
+            f"{folder} cannot be looked at: {error.strerror}"
+        ) from error
+    if fault:
+        raise OthersCanChange(
+            f"{fault}. Until then nothing in {folder} is believed: keys and programs "
+            "are chosen by it"
+        )

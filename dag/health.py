@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from dag import launch as launching, pipeline as pipelines, run as runs, schedd
-from dag.errors import PipelineError, SchedulerError
-from dag.files import write_atomically
+from dag.errors import OthersCanChange, PipelineError, SchedulerError
+from dag.files import check_nobody_else_writes, write_atomically
 from dag.pipeline import Pipeline
 from dag.run import Run
 from dag.wording import printable
@@ -96,16 +96,23 @@ def examine(pipeline_file: Path) -> Health:
     """How the launch of a ``pipeline.json`` is."""
     try:
         return _examine(pipeline_file, pipelines.load(pipeline_file))
+    except OthersCanChange as error:
+        # Polls refuse to go on.
+        finding = Finding(State.CRITICAL, "others-can-change", str(error))
+        return Health(str(pipeline_file), pipeline_file, (finding,))
     except (PipelineError, OSError) as error:
         finding = Finding(State.UNKNOWN, "unreadable", str(error))
         return Health(str(pipeline_file), pipeline_file, (finding,))
 
 
 def _examine(file: Path, pipeline: Pipeline) -> Health:
-    alive = [run for run in runs.all_runs(pipeline) if not run.done]
+    check_nobody_else_writes(pipeline.directory)
+    known, unreadable = runs.all_runs(pipeline)
+    alive = [run for run in known if not run.done]
     findings = (
         *_looks(pipeline),
         *_queue(pipeline, alive),
+        *_unreadable(unreadable),
         *(finding for run in alive for finding in _moves(run)),
         *_disk(pipeline.directory),
     )
@@ -180,6 +187,17 @@ def _looks(pipeline: Pipeline) -> Iterator[Finding]:
             "clock",
             f"the last look was {_duration(-age)} in the future: is this machine's "
             "clock right? The next look that succeeds mends it",
+        )
+
+
+def _unreadable(errors: list[PipelineError]) -> Iterator[Finding]:
+    if errors:
+        more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
+        yield Finding(
+            State.WARNING,
+            "runs-unreadable",
+            f"{len(errors)} run directories cannot be read, and are not carried on: "
+            f"{errors[0]}{more}",
         )
 
 

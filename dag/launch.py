@@ -9,9 +9,14 @@ from pathlib import Path
 
 from bucket import Bucket, Store
 from dag import pipeline as pipelines, render, run as runs, schedd
-from dag.errors import PipelineError
-from dag.files import write_atomically
+from dag.errors import OthersCanChange, PipelineError
+from dag.files import (
+    check_nobody_else_writes,
+    check_nobody_else_wrote,
+    write_atomically,
+)
 from dag.pipeline import Pipeline
+from state import ownership
 
 # By this attribute, a name that two launches of the same share, a crondor job is
 # found in the queue.
@@ -84,6 +89,12 @@ def check(pipeline: Pipeline) -> None:
     _check_names(pipeline)
     if not os.access(pipeline.directory, os.W_OK):
         raise PipelineError(f"{pipeline.directory} cannot be written: launch elsewhere")
+    for file in filter(None, (store.access_key, store.secret_key, store.ca_certs)):
+        if fault := next(ownership.faults(file), None):
+            raise OthersCanChange(fault)
+    check_nobody_else_writes(pipeline.directory)
+    if pipeline.home.exists():
+        check_nobody_else_wrote(pipeline.home)
     paths = [pipeline.directory, render.PROJECT, store.access_key, store.secret_key]
     render.check_paths([*paths, Path(sys.executable)])
     inputs, outputs = pipeline.inputs(), pipeline.outputs()

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from bucket import Bucket, ObjectMissing, StoredObject
+from bucket import Bucket, ObjectMissing, ObjectUnreadable, StoredObject
 from dag import run as runs
 from dag.errors import NotAManifest
 from dag.images import candidate_keys
@@ -48,8 +48,8 @@ def run_to_wait_for(
 
 def _images(inputs: Bucket, manifest_key: str) -> set[str]:
     try:
-        rows: tuple[Row, ...] = parse(inputs.read(manifest_key)).rows
-    except (NotAManifest, ObjectMissing):
+        rows: tuple[Row, ...] = parse(inputs.read(manifest_key, LARGEST)).rows
+    except (NotAManifest, ObjectMissing, ObjectUnreadable):
         # Nothing of it is converted; or its run has ended since it was listed.
         return set()
     return {key for row in rows for key in candidate_keys(row, inputs.name)}

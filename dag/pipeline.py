@@ -8,12 +8,18 @@ from pathlib import Path
 
 from bucket import Bucket, Store
 from dag.errors import PipelineError
-from dag.files import write_atomically
+from dag.files import check_nobody_else_wrote, write_atomically
 
+FILE = "pipeline.json"
 SIGNINGS = ("auto", "shadow", "presigned")
 ORDERS = ("shared", "oldest-first")
 # One PUT ends at 5 GiB on AWS and Ceph.
 LARGEST_PUT = 4 * 2**30
+# What reading a record that is none of ours can raise.
+UNREADABLE = (
+    *(OSError, ValueError, LookupError, TypeError, AttributeError),
+    RecursionError,
+)
 _REPLACED = re.compile(r"r(a(w)?)?$", re.IGNORECASE)
 
 
@@ -80,7 +86,7 @@ class Pipeline:
 
     @property
     def file(self) -> Path:
-        return self.home / "pipeline.json"
+        return self.home / FILE
 
     @property
     def literal_prefix(self) -> str:
@@ -103,10 +109,16 @@ def save(pipeline: Pipeline, path: Path) -> None:
 
 
 def load(path: Path) -> Pipeline:
-    """Raises PipelineError when the file is not what ``save`` wrote."""
+    """Return what ``save`` wrote.
+
+    Raises:
+        OthersCanChange: it is not the operator's alone.
+        PipelineError: it is not what ``save`` wrote.
+    """
+    check_nobody_else_wrote(path.parent)
     try:
         return _pipeline(json.loads(path.read_text()))
-    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+    except UNREADABLE as error:
         raise PipelineError(
             f"{path} is no pipeline.json of a launch ({type(error).__name__}: {error})"
             ": name the one in its pipeline-… directory, or launch again"

@@ -7,14 +7,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from bucket import Bucket, ObjectMissing, StoredObject
+from bucket import Bucket, ObjectMissing, ObjectUnreadable, StoredObject
 from dag import (
     claim,
     groups,
     health,
     images,
     overlap,
-    pipeline as pipelines,
     results,
     run as runs,
     schedd,
@@ -22,8 +21,9 @@ from dag import (
     submission,
 )
 from dag.errors import LookFailed, NotAManifest, foreseen
+from dag.files import check_nobody_else_writes
 from dag.journal import Journal
-from dag.manifest import Manifest, Row, read
+from dag.manifest import LARGEST, Manifest, Row, read
 from dag.pipeline import Pipeline
 from dag.rows import load_manifest, node_of, save_rows
 from dag.run import Run
@@ -45,18 +45,24 @@ def poll(pipeline: Pipeline, reconcile: Reconcile, journal: Journal) -> list[Run
         LookFailed: some runs could not be carried on, or some manifests not be
             started; the journal says which. The others went on nevertheless.
     """
+    # Where others can write, they can add runs of their own.
+    check_nobody_else_writes(pipeline.directory)
     errors: list[Exception] = []
     begun = []
     name = pipeline.input_bucket
     with runs.alone(pipeline.home), _collected(errors, journal, name):
-        for run in runs.all_runs(pipeline):
+        known, unreadable = runs.all_runs(pipeline)
+        for error in unreadable:
+            # Whatever it is, the others go on; 'health' counts it.
+            journal.say("run-unreadable", str(error), "error")
+        for run in known:
             if not run.done:
                 of_run = journal.of_run(run)
                 with _collected(errors, of_run, run.manifest_key):
                     _recover(run, reconcile, of_run)
         inputs = pipeline.inputs()
         # Those whose manifests still wait could not be carried on.
-        unfinished = [run for run in runs.all_runs(pipeline) if not run.done]
+        unfinished = [run for run in known if not run.done]
         found = look(inputs, pipeline)
         for manifest in found.manifests:
             if any(claim.is_that(run, manifest) for run in unfinished):
@@ -113,13 +119,18 @@ def look(inputs: Bucket, pipeline: Pipeline) -> Found:
 def _download(
     manifest: StoredObject, inputs: Bucket, pipeline: Pipeline, journal: Journal
 ) -> Path | None:
-    """A manifest as it was listed, or None when it has gone or changed since."""
+    """A manifest as it was listed; None when that is gone or cannot be read."""
     key, file = manifest.key, pipeline.home / "manifest.download"
     try:
-        etag = inputs.download(key, file)
+        etag = inputs.download(key, file, LARGEST)
     except ObjectMissing:
         sentence = f"{key} was taken or removed since it was listed"
         journal.say("not-claimed", sentence, manifest=key)
+        return None
+    except ObjectUnreadable as error:
+        # No failure of the poll: whoever may upload could make all polls fail.
+        sentence = f"{key} is left alone: {error}; upload it anew, or remove it"
+        journal.say("not-claimed", sentence, "warning", manifest=key)
         return None
     if etag != manifest.etag:
         sentence = f"{key} is being uploaded; the next poll takes it"
@@ -140,7 +151,7 @@ def _say_claimed(manifest: StoredObject, holder: str, journal: Journal) -> None:
 
 def _recover(run: Run, reconcile: Reconcile, journal: Journal) -> None:
     """Carry on a run from whatever step it had come to."""
-    pipeline = pipelines.load(run.pipeline_file)
+    pipeline = runs.settings(run)
     if not run.has_begun and not _is_in_queue(run):
         _carry_on(run, pipeline.inputs(), pipeline, reconcile, journal)
         return

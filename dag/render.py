@@ -16,7 +16,7 @@ from pathlib import Path
 
 import jinja2
 
-from dag import schedd
+from dag import schedd, submit_options
 from dag.errors import PipelineError
 from dag.exits import Exit
 from dag.files import write_atomically
@@ -265,15 +265,13 @@ def write_dag(
 
 def _reachable_folders(run: Run, pipeline: Pipeline, node_code: Path) -> list[Path]:
     """Return the folders that hold what jobs are sent, and what they send back."""
-    folders = [
-        *(run.sandbox_directory, run.results_directory, run.logs_directory),
-        *(node_code, node_code / "node"),
-    ]
+    of_run = (run.sandbox_directory, run.results_directory, run.logs_directory)
+    folders = [*of_run, node_code]
     if pipeline.packed_node:
         folders.append(pipeline.packed_node.parent)
-    image = pipeline.container_image
-    if image and Path(image).is_absolute():
-        folders.append(Path(image).parent)
+    image = Path(pipeline.container_image or "")
+    program = submit_options.executable(pipeline.submit_options)
+    folders += [sent.parent for sent in (image, program) if sent and sent.is_absolute()]
     return folders
 
 

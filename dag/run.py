@@ -36,15 +36,15 @@ import secrets
 import shutil
 from collections.abc import Container, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from bucket import StoredObject
 from dag import pipeline as pipelines
 from dag.errors import PipelineError
-from dag.files import write_atomically
-from dag.pipeline import Pipeline
+from dag.files import check_nobody_else_wrote, write_atomically
+from dag.pipeline import UNREADABLE, Pipeline
 
 RUN_DIRECTORY_PREFIX = "workflow-run-"
 _RUN_FILE = "run.json"
@@ -285,25 +285,66 @@ def discard(run: Run) -> None:
 
 
 def load(directory: Path) -> Run:
-    """Raises PipelineError when it is no run directory."""
+    """Return the run of a directory.
+
+    Raises:
+        OthersCanChange: the directory is not the operator's alone.
+        PipelineError: it is no run directory.
+    """
+    check_nobody_else_wrote(directory)
     file = directory / _RUN_FILE
     try:
         saved = json.loads(file.read_text())
-        return Run(**saved | {"directory": Path(saved["directory"])})
-    except (OSError, ValueError, LookupError, TypeError) as error:
+        known = {field.name for field in fields(Run)}
+        return Run(
+            **{name: value for name, value in saved.items() if name in known}
+            | {"directory": Path(saved["directory"])}
+        )
+    except UNREADABLE as error:
         raise PipelineError(
             f"{file} cannot be read ({type(error).__name__}: {error}): name a "
             f"directory {RUN_DIRECTORY_PREFIX}…"
         ) from error
 
 
-def all_runs(pipeline: Pipeline) -> Iterator[Run]:
-    """Every run that a launch began, the oldest first."""
+def settings(run: Run) -> Pipeline:
+    """Return the settings that a run began with, at the store of its launch.
+
+    Its endpoint and key files are those of the launch that it belongs to, whatever
+    its own directory says.
+
+    Raises:
+        PipelineError: they cannot be read, or the launch is another one.
+    """
+    its_own = pipelines.load(run.pipeline_file)
+    launch = run.directory.parent / Path(run.launch).name / pipelines.FILE
+    launched = pipelines.load(launch)
+    if its_own.identity != launched.identity:
+        raise PipelineError(
+            f"{run.directory.name} says that it is of the launch {run.launch}, but has "
+            "another endpoint, bucket or pattern: remove it if you did not make it"
+        )
+    return replace(its_own, store=launched.store)
+
+
+def all_runs(pipeline: Pipeline) -> tuple[list[Run], list[PipelineError]]:
+    """Return every run that a launch began, the oldest first.
+
+    Also returns why other run directories beside them cannot be read: nobody can tell
+    of which launch those are.
+    """
+    found: list[Run] = []
+    unreadable: list[PipelineError] = []
     pattern = f"{RUN_DIRECTORY_PREFIX}*/{_RUN_FILE}"
     for file in sorted(pipeline.directory.glob(pattern)):
-        run = load(file.parent)
+        try:
+            run = load(file.parent)
+        except PipelineError as error:
+            unreadable.append(error)
+            continue
         if run.launch == pipeline.home.name:
-            yield run
+            found.append(run)
+    return found, unreadable
 
 
 @contextmanager

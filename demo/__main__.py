@@ -33,6 +33,9 @@ from pool import personal
 from pool.errors import PoolError
 from pool.personal import PersonalPool
 
+# More than any object here has, in bytes.
+_MOST = 2**30
+
 PROJECT = Path(__file__).resolve().parent.parent
 OUTPUT = PROJECT / "demo-output"
 MANIFEST = "demo-raw.csv"
@@ -160,7 +163,7 @@ def _watch(runs: ModuleType, schedd: ModuleType) -> bool:
 def _show_csvs(maps: Bucket) -> None:
     for found in list(maps.list("demo-")):
         state = found.key.split("-")[1]
-        content = maps.read(found.key).decode()
+        content = maps.read(found.key, _MOST).decode()
         (OUTPUT / f"{state}.csv").write_text(content)
         table = Table("image", "bands", title=found.key, title_justify="left")
         if state == "failed":
@@ -178,7 +181,7 @@ def _show_outputs(cogs: Bucket) -> bool:
     all_valid = True
     for found in list(cogs.list()):
         file = target / Path(found.key).name
-        file.write_bytes(cogs.read(found.key))
+        file.write_bytes(cogs.read(found.key, _MOST))
         if file.suffix == ".tif":
             valid, errors, _ = cog_validate(file, strict=True, quiet=True)
             if not valid:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from pack.errors import PackError
 from pack.gather import PROJECT, gather, packages
-from pool.distribution import cache_directory
+from state import cache
 
 Say = Callable[[str], None]
 
@@ -24,29 +24,36 @@ def find_or_make(say: Say) -> Path:
     folder differs whenever something of its content does.
 
     Raises:
-        PackError: something that it takes is missing.
+        PackError: something that it takes is missing, or other users can change the
+            one in the cache.
     """
     # First of all, since it says best what is not installed.
     digest = _digest()
+    _check_cache()
+    folder = cache.cache_directory() / f"packed-{digest}"
+    packed = folder / f"node-packed.{platform.machine()}"
+    if not packed.exists():
+        say("packing the node environment, half a minute at most (kept in the cache)")
+        _make(packed)
+    _check_cache(folder, packed)
+    return packed
+
+
+def _check_cache(*entries: Path) -> None:
+    if fault := cache.why_not(*entries):
+        raise PackError(fault)
+
+
+def _make(packed: Path) -> None:
+    # Not before _digest(), which says best what is not installed.
     from pack import archive
 
-    folder = cache_directory() / f"packed-{digest}"
-    packed = folder / f"node-packed.{platform.machine()}"
-    if packed.exists():
-        return packed
-    say("packing the node environment, half a minute at most (kept in the cache)")
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise PackError(
-            f"the cache {folder.parent} cannot be made ({error.strerror}): set "
-            "XDG_CACHE_HOME to a folder that you may write to"
-        ) from error
+    folder = packed.parent
     # Made beside its place and renamed, so that none is there half.
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix="pack-") as made:
         new = Path(made, "new")
         for each in (new, Path(made, "files"), Path(made, "trial")):
-            each.mkdir()
+            each.mkdir(mode=0o700)
         archive.write(new / packed.name, gather(Path(made, "files")), Path(made))
         _try_out(new / packed.name, Path(made, "trial"))
         try:
@@ -55,7 +62,6 @@ def find_or_make(say: Say) -> Path:
             # Another launch made the same one meanwhile.
             if not packed.exists():
                 raise
-    return packed
 
 
 def _digest() -> str:

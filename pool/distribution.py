@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pool.errors import PoolError
+from state import cache
 
 _KEYRINGS = (
     "/usr/share/keyrings/debian-archive-keyring.gpg",
@@ -49,12 +50,6 @@ class Distribution:
         return os.pathsep.join(dict.fromkeys([str(self.bin), str(self.sbin)]))
 
 
-def cache_directory() -> Path:
-    """The folder, private to the user, for what can be downloaded again."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "cog_pipeline"
-
-
 def program_of_environment(name: str) -> Path:
     """A program that a Python package of this environment brought along.
 
@@ -78,22 +73,25 @@ def find_or_fetch(say: Say) -> Distribution:
     Debian suite to take one from.
 
     Raises:
-        PoolError: there is none, and none can be fetched.
+        PoolError: there is none, and none can be fetched; or other users can change
+            the one in the cache.
     """
     suite = os.environ.get("POOL_SUITE")
     if not suite and (installed := _installed()):
         return installed
     machine = platform.machine()
-    prefix = cache_directory() / f"htcondor-{suite or 'default'}-{machine}"
+    _check_cache()
+    prefix = cache.cache_directory() / f"htcondor-{suite or 'default'}-{machine}"
     if not prefix.exists():
         _fetch(prefix, suite, say)
-    return Distribution(
-        bin=prefix / "bin",
-        sbin=prefix / "sbin",
-        libexec=prefix / "libexec",
-        lib=prefix / "lib",
-        openssl=prefix / "bin" / "openssl",
-    )
+    folders = {name: prefix / name for name in ("bin", "sbin", "libexec", "lib")}
+    _check_cache(*folders.values())
+    return Distribution(**folders, openssl=prefix / "bin" / "openssl")
+
+
+def _check_cache(*entries: Path) -> None:
+    if fault := cache.why_not(*entries):
+        raise PoolError(fault)
 
 
 def _installed() -> Distribution | None:
@@ -123,7 +121,6 @@ def _fetch(prefix: Path, suite: str | None, say: Say) -> None:
                 "install HTCondor 23 or newer (package, tarball or conda-forge) "
                 "so that condor_master is on the PATH."
             )
-    prefix.parent.mkdir(parents=True, exist_ok=True)
     # Built beside its final place and renamed, so that an interrupted fetch
     # leaves nothing that looks complete.
     with tempfile.TemporaryDirectory(dir=prefix.parent, prefix="fetch-") as scratch:
@@ -175,6 +172,8 @@ class _Apt:
             "-o", f"Dir::State::status={work / 'state' / 'status'}",
             "-o", f"Dir::Cache={work / 'cache'}",
             "-o", "APT::Sandbox::User=",
+            # Packages without a signature, whatever the machine's settings allow.
+            "-o", "APT::Get::AllowUnauthenticated=false",
             "-o", "Acquire::Languages=none",
             "-o", "APT::Install-Recommends=false",
             "-o", "Debug::NoLocking=true",
@@ -232,14 +231,16 @@ class _Apt:
 def _assemble(tree: Path, prefix: Path) -> None:
     """Copy what a pool runs out of the unpacked packages into one small tree."""
     usr = tree / "usr"
+    # Others may run these programs, as HTCondor's hosts in the tests do, but not
+    # replace them, whatever the umask is.
+    for folder in (prefix, prefix / "bin", prefix / "sbin", prefix / "lib"):
+        folder.mkdir(mode=0o755)
     shutil.copytree(usr / "libexec" / "condor", prefix / "libexec", symlinks=True)
     for folder in ("bin", "sbin"):
-        (prefix / folder).mkdir()
         for program in (usr / folder).glob("condor*"):
             shutil.copy2(program, prefix / folder, follow_symlinks=False)
     shutil.copy2(usr / "bin" / "openssl", prefix / "bin")
     library_folders = [usr / "lib", *usr.glob("lib/*-linux-gnu*"), usr / "lib64"]
-    (prefix / "lib").mkdir()
     for folder in library_folders:
         for library in sorted(folder.glob("*.so*")):
             target = prefix / "lib" / library.name

@@ -1,7 +1,9 @@
 #!/bin/sh
-# Make the Python environment .venv with one dependency group of pyproject.toml.
+# Make the Python environment .venv with what one lock file names.
 #
 #   make_environment.sh GROUP
+#
+# installs locks/GROUP.txt. pip refuses any file whose hash is not in it.
 #
 # Wants a Python 3.11 or newer and nothing else of it: where its package venv
 # cannot install pip (Debian ships that apart), pip comes from Debian's package,
@@ -21,7 +23,9 @@ pip_from_debian() {
     scratch=$(mktemp -d)
     trap 'rm -rf "$scratch"' EXIT
     mkdir -p "$scratch/lists/partial"
-    apt_options="-q -o Dir::State::lists=$scratch/lists -o Dir::Cache=$scratch -o APT::Sandbox::User= -o Debug::NoLocking=true"
+    # apt checks the package against Debian's signature, unless the machine's settings
+    # allow what has none.
+    apt_options="-q -o Dir::State::lists=$scratch/lists -o Dir::Cache=$scratch -o APT::Sandbox::User= -o Debug::NoLocking=true -o APT::Get::AllowUnauthenticated=false"
     (
         cd "$scratch"
         # shellcheck disable=SC2086 # a list of options
@@ -31,8 +35,9 @@ pip_from_debian() {
         exit 1
     }
     dpkg -x "$scratch"/python3-pip-whl_*.deb "$scratch"
+    wheels=$scratch/usr/share/python-wheels
     "$python" -m venv --without-pip .venv
-    .venv/bin/python "$(echo "$scratch"/usr/share/python-wheels/pip-*.whl)/pip" --quiet install pip
+    .venv/bin/python "$(echo "$wheels"/pip-*.whl)/pip" --quiet install --no-index --find-links "$wheels" pip
 }
 
 if [ ! -x .venv/bin/pip ]; then
@@ -45,7 +50,5 @@ if [ ! -x .venv/bin/pip ]; then
     fi
 fi
 echo "installing what '$group' needs"
-# Dependency groups (PEP 735) are known to pip since 25.1.
-.venv/bin/python -m pip --quiet --disable-pip-version-check install 'pip>=25.1'
-.venv/bin/python -m pip --quiet --disable-pip-version-check install --group "$group"
+.venv/bin/python -m pip --quiet --disable-pip-version-check install --require-hashes -r "locks/$group.txt"
 touch ".venv/ready-$group"

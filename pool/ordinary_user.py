@@ -43,13 +43,18 @@ def _works(prefix: list[str]) -> bool:
     return who.returncode == 0 and who.stdout.strip() not in ("", "0")
 
 
+def gives_away() -> bool:
+    """Return whether the pool runs as another user, who is given its files."""
+    return command_prefix()[:1] == ["setpriv"]
+
+
 def give(directory: Path) -> None:
     """Make the pool's user the owner of a directory and of all that is in it.
 
     HTCondor reads its secrets from files of its own user alone. In a user
     namespace root's files are that already.
     """
-    if command_prefix()[:1] != ["setpriv"]:
+    if not gives_away():
         return
     nobody = pwd.getpwnam("nobody")
     for path in (directory, *directory.rglob("*")):

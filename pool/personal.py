@@ -6,13 +6,17 @@ import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from itertools import chain
 from pathlib import Path
 
 from pool import condor, s3
 from pool.condor import Condor
 from pool.distribution import Distribution, Say, find_or_fetch
 from pool.errors import PoolError
+from pool.ordinary_user import gives_away
 from pool.s3 import S3Server
+from state.cache import make_private
+from state.ownership import faults
 
 _PORT_FILE = "s3-port"
 _PROGRAMS_FILE = "programs.json"
@@ -35,30 +39,43 @@ def default_directory() -> Path:
 
 def _prepare(directory: Path, say: Say) -> PersonalPool:
     """The pool of ``directory``, with HTCondor found or fetched for it."""
-    directory = directory.resolve()
-    for folder in (directory, directory / "s3", directory / "condor"):
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    port_file = directory / _PORT_FILE
+    make_private(Path(os.path.abspath(directory)))
+    _check(directory)
+    for folder in (directory / "s3", directory / "condor"):
+        folder.mkdir(mode=0o700, exist_ok=True)
+    port_file, programs_file = directory / _PORT_FILE, directory / _PROGRAMS_FILE
     # The port is kept, so that a stopped pool comes back under its old address.
     if not port_file.exists():
+        port_file.touch(mode=0o600)
         port_file.write_text(str(s3.free_port()))
     # And where its HTCondor lies, so that it is stopped by the one it runs.
     programs = asdict(find_or_fetch(say))
-    (directory / _PROGRAMS_FILE).write_text(json.dumps(programs, default=str))
+    programs_file.unlink(missing_ok=True)
+    programs_file.touch(mode=0o600)
+    programs_file.write_text(json.dumps(programs, default=str))
     return existing_pool(directory)
+
+
+def _check(*paths: Path) -> None:
+    """Refuse what other users can change: it says which programs are run."""
+    for fault in chain.from_iterable(map(faults, paths)):
+        raise PoolError(fault)
 
 
 def existing_pool(directory: Path) -> PersonalPool:
     """The pool that was started in ``directory`` before, running or not.
 
     Raises:
-        PoolError: none was.
+        PoolError: none was, or other users can change it.
     """
-    directory = directory.resolve()
     if not (directory / _PROGRAMS_FILE).exists():
         raise PoolError(
             f"there is no pool in {directory}: 'cog_pipeline.py pool start' makes one."
         )
+    _check(*(directory / name for name in (_PROGRAMS_FILE, _PORT_FILE, "s3")))
+    if not gives_away():
+        _check(directory / "condor")
+    directory = directory.resolve()
     programs = json.loads((directory / _PROGRAMS_FILE).read_text())
     distribution = Distribution(**{name: Path(at) for name, at in programs.items()})
     return PersonalPool(

@@ -26,6 +26,8 @@ PROJECT = Path(__file__).resolve().parent.parent
 MANIFESTS = "manifests/"
 PATTERN = f"{MANIFESTS}*raw.csv"
 _PATIENCE_SECONDS = 3600
+# More than any object here has, in bytes.
+_MOST = 2**30
 _PID = re.compile(r"\*\* PID = (\d+)")
 _SUBMITTED = re.compile(r"Just submitted \d+ job")
 
@@ -89,7 +91,7 @@ def measure(
     filling = time.monotonic() - began
     _upload_manifest(maps, place, rows)
     poll = cost(_command("poll", pipeline.file), place, server)
-    (run,) = runs.all_runs(pipeline)
+    (run,), _ = runs.all_runs(pipeline)
     # Since the last poll, a tenth of all have ended.
     ungathered = rows // 10
     dagman = _memory_of_dagman(run)
@@ -197,4 +199,4 @@ def _check(maps: Bucket, run: Run, rows: int) -> None:
 
 
 def _rows(maps: Bucket, key: str) -> Iterator[list[str]]:
-    return csv.reader(io.StringIO(maps.read(key).decode()))
+    return csv.reader(io.StringIO(maps.read(key, _MOST).decode()))

@@ -95,8 +95,10 @@ def _is_own_group(number: int) -> bool:
     """Return whether a group is the private group of this user.
 
     Many systems give each user a group of the same name with no other member, and
-    have new files writable by it.
+    have new files writable by it. They do not do so for root.
     """
+    if number == 0:
+        return False
     try:
         user, group = pwd.getpwuid(os.geteuid()), grp.getgrgid(number)
     except KeyError:

@@ -34,6 +34,8 @@ PROJECT = Path(__file__).resolve().parent.parent
 # found beside the code.
 TEST_RUNS = PROJECT / ".test-runs"
 PATIENCE_SECONDS = 150
+# More than any object here has, in bytes.
+ALL = 2**30
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -186,11 +188,11 @@ class Archive:
         assert len(found) <= 1, found
         if not found:
             return []
-        return list(csv.reader(io.StringIO(self.maps.read(found[0].key).decode())))
+        return list(csv.reader(io.StringIO(self.maps.read(found[0].key, ALL).decode())))
 
     def fetch(self, bucket: Bucket, key: str) -> Path:
         path = self.directory / f"fetched-{uuid.uuid4().hex}{Path(key).suffix}"
-        path.write_bytes(bucket.read(key))
+        path.write_bytes(bucket.read(key, ALL))
         return path
 
 

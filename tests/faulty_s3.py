@@ -10,7 +10,7 @@ import re
 import ssl
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -38,6 +38,9 @@ class Fault:
         method: a regular expression, of the whole method.
         path: a regular expression, to be found in the path with its query.
         status: answer with it and do not ask the server.
+        body: of that answer; what is no bytes comes without a length, block by block.
+        headers: to set in the answer, whoever gave it; None takes one away.
+        rewritten: makes another body of the server's.
         bytes_per_second: for bodies, both ways.
         cut_after: drop the connection after so many bytes of a body; at once
             where there is none.
@@ -49,6 +52,9 @@ class Fault:
     method: str = ".*"
     path: str = ""
     status: int | None = None
+    body: bytes | Callable[[], Iterable[bytes]] | None = None
+    headers: Mapping[str, str | None] = field(default_factory=dict)
+    rewritten: Callable[[bytes], bytes] | None = None
     bytes_per_second: float | None = None
     cut_after: int | None = None
     answer_lost: bool = False
@@ -160,7 +166,7 @@ class _Handler(BaseHTTPRequestHandler):
         length = int(self.headers.get("Content-Length") or 0)
         for fault in faults:
             if fault.status is not None:
-                self._refuse(fault.status)
+                self._answer(fault)
                 return
             if fault.cut_after is not None and fault.cut_after == 0:
                 raise _Dropped
@@ -168,14 +174,17 @@ class _Handler(BaseHTTPRequestHandler):
             if any(fault.answer_lost for fault in faults):
                 answer.read()
                 raise _Dropped
-            self.send_response_only(answer.status, answer.reason)
-            for name, value in answer.getheaders():
-                if name.lower() not in ("connection", "transfer-encoding"):
-                    self.send_header(name, value)
-            self.send_header("Connection", "close")
-            self.end_headers()
+            headers = dict(answer.getheaders())
+            headers.pop("Transfer-Encoding", None)
             size = answer.length or 0
-            for block in self._paced(iter(lambda: answer.read(_BLOCK), b""), faults):
+            blocks = iter(lambda: answer.read(_BLOCK), b"")
+            for fault in faults:
+                if fault.rewritten and self.command != "HEAD":
+                    body = fault.rewritten(b"".join(blocks))
+                    headers["Content-Length"] = str(len(body))
+                    blocks, size = iter([body]), 0
+            self._begin(answer.status, headers, faults)
+            for block in self._paced(blocks, faults):
                 self.wfile.write(block)
             if size and answer.length:
                 raise _Dropped
@@ -232,18 +241,34 @@ class _Handler(BaseHTTPRequestHandler):
                     time.sleep(len(piece) / rate)
                 yield piece
 
-    def _refuse(self, status: int) -> None:
-        text = _ERROR.format(code=_CODES.get(status, "Refused")).encode()
+    def _answer(self, fault: Fault) -> None:
+        """Answer as a fault says, in place of the server."""
         # Of a body that was not read, closing would reset the connection.
         for _ in self._body(int(self.headers.get("Content-Length") or 0)):
             pass
-        self.send_response_only(status)
-        self.send_header("Content-Type", "application/xml")
-        self.send_header("Content-Length", str(len(text)))
-        self.send_header("Connection", "close")
-        self.end_headers()
+        body = fault.body
+        if body is None:
+            body = _ERROR.format(code=_CODES.get(fault.status, "Refused")).encode()
+        headers = {"Content-Type": "application/xml"}
+        if isinstance(body, bytes):
+            headers["Content-Length"] = str(len(body))
+        self._begin(fault.status, headers, [fault])
         if self.command != "HEAD":
-            self.wfile.write(text)
+            blocks = [body] if isinstance(body, bytes) else body()
+            for block in self._paced(iter(blocks), [fault]):
+                self.wfile.write(block)
+
+    def _begin(
+        self, status: int, headers: Mapping[str, str], faults: list[Fault]
+    ) -> None:
+        changed = {name.title(): value for name, value in headers.items()}
+        for fault in faults:
+            changed |= {name.title(): value for name, value in fault.headers.items()}
+        self.send_response_only(status)
+        for name, value in (changed | {"Connection": "close"}).items():
+            if value is not None:
+                self.send_header(name, value)
+        self.end_headers()
 
     def log_message(self, *words: object) -> None:
         """Tests look at ``requests`` instead."""

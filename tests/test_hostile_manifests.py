@@ -306,7 +306,7 @@ print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024)
 """
 
 
-def test_a_manifest_is_downloaded_piece_by_piece(archive: Archive):
+def test_a_manifest_that_is_too_large_is_left_alone(archive: Archive):
     large = archive.directory / "large"
     with large.open("wb") as sparse:
         sparse.truncate(manifests.LARGEST + 1)
@@ -322,15 +322,12 @@ def test_a_manifest_is_downloaded_piece_by_piece(archive: Archive):
         text=True,
     )
     assert measured.returncode == 0, measured.stdout + measured.stderr
-    assert "no row can be converted" in measured.stdout
+    assert "batch-other.csv is left alone" in measured.stdout
     assert int(measured.stdout.split()[-1]) < manifests.LARGEST
 
-    keys = [found.key for found in archive.maps.list("batch-")]
-    assert len(keys) == 1
-    assert keys[0].startswith("batch-other-failed-")
-    assert b"128 is the most" in archive.maps.read(keys[0])
-    (kept,) = archive.directory.glob("workflow-run-*/manifest.csv")
-    assert kept.stat().st_size == manifests.LARGEST + 1
+    assert [found.key for found in archive.maps.list()] == ["batch-other.csv"]
+    assert list(archive.directory.glob("workflow-run-*")) == []
+    assert not (home / "manifest.download").exists()
 
 
 def test_a_million_rows_are_read(tmp_path: Path):

@@ -11,7 +11,7 @@ import rasterio
 from PIL import Image
 from rio_cogeo.cogeo import cog_validate
 
-from tests.conftest import Archive, wait_for
+from tests.conftest import ALL, Archive, wait_for
 
 # A field of a megabyte is one.
 csv.field_size_limit(2**24)
@@ -339,7 +339,7 @@ def test_a_failed_csv_can_be_uploaded_again(archive: Archive):
 
     archive.upload_raster("late.tif", 1)
     (key,) = [found.key for found in archive.maps.list("batch-failed")]
-    archive.maps.write("again-raw.csv", archive.maps.read(key))
+    archive.maps.write("again-raw.csv", archive.maps.read(key, ALL))
     archive.poll()
     processed, failed = archive.outcome("again-")
 
@@ -353,7 +353,7 @@ def test_a_cog_is_made_of_a_cog(archive: Archive):
     archive.launch()
     archive.outcome("first-")
     # Made again, it has the same bytes, and has to arrive all the same.
-    archive.maps.write("again/image.tif", archive.cogs.read("image.tif"))
+    archive.maps.write("again/image.tif", archive.cogs.read("image.tif", ALL))
     archive.upload_manifest("second-raw.csv", [("again/image.tif", 3)])
     archive.poll()
 
@@ -388,7 +388,7 @@ def test_names_that_become_one_are_kept_apart(archive: Archive):
     wait_for(lambda: len(list(directory.glob("workflow-run-*/done.json"))) == 2)
 
     keys = [found.key for found in archive.maps.list("x-processed-")]
-    rows = {archive.maps.read(key).decode() for key in keys}
+    rows = {archive.maps.read(key, ALL).decode() for key in keys}
     assert rows == {"a.tif,1\n", "b.tif,1\n"}
 
 
@@ -400,12 +400,12 @@ def test_one_bucket_for_both_wants_a_word(archive: Archive):
     assert "--in-place" in refused.stderr
 
     source = archive.upload_raster("image.tif", 1)
-    original = archive.maps.read("image.tif")
+    original = archive.maps.read("image.tif", ALL)
     archive.upload_manifest("batch-raw.csv", [("image.tif", 1)])
     archive.launch(*one, "--output-prefix", "cogs/")
     processed, _ = archive.outcome("batch-")
     assert processed == [["image.tif", "1"]]
-    assert archive.maps.read("image.tif") == original
+    assert archive.maps.read("image.tif", ALL) == original
     assert_same_image(archive.fetch(archive.maps, "cogs/image.tif"), source)
 
 

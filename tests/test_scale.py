@@ -18,6 +18,7 @@ from scale.generate import Fate, Frame
 from scale.growth import fit
 from scale.measure import CommandFailed, cost, requests
 from scale.quantities import checks, idle_checks
+from tests.conftest import ALL
 from tests.seaweedfs import SeaweedFS
 
 ROWS = (1_000, 10_000, 100_000, 1_000_000)
@@ -120,7 +121,7 @@ def test_what_is_filled_and_what_s3_wrote_stand_side_by_side(
     fill(server, bucket.name, islice(generate.inputs(10), 10))
 
     assert len(list(bucket.list("state/"))) == 11
-    assert bucket.read("state/manifest-raw.csv") == b"frame.tif,4\n"
+    assert bucket.read("state/manifest-raw.csv", ALL) == b"frame.tif,4\n"
 
 
 def test_requests_are_counted_exactly(server: SeaweedFS, bucket: Bucket):
@@ -133,7 +134,7 @@ def test_requests_are_counted_exactly(server: SeaweedFS, bucket: Bucket):
     for number in range(5):
         bucket.stat(f"small/{number}")
     assert not bucket.exists("none")
-    bucket.read("small/1")
+    bucket.read("small/1", ALL)
     for number in range(3):
         bucket.remove(f"small/{number}")
     # 2,307 of the images and world files, and four.

@@ -25,7 +25,7 @@ from dag.run import Run
 from post.reconcile import NodesStillThere, reconcile
 from post.uploads import what_is_wrong
 from tests import seaweedfs
-from tests.conftest import PROJECT, Archive, archive_for, wait_for
+from tests.conftest import ALL, PROJECT, Archive, archive_for, wait_for
 from tests.faulty_s3 import Fault, FaultyS3
 
 KEY = "scenes/with ; sign.tif"
@@ -90,7 +90,7 @@ class Begun:
             assert inputs.exists(self.run.processed_key)
             return None
         ((*_, reason),) = [
-            row.fields for row in parse(inputs.read(self.run.failed_key)).rows
+            row.fields for row in parse(inputs.read(self.run.failed_key, ALL)).rows
         ]
         return reason
 
@@ -119,7 +119,7 @@ def begin(archive: Archive, by_way_of: FaultyS3 | None = None) -> Begun:
     pipeline.home.mkdir(exist_ok=True)
     archive.upload_manifest("batch-raw.csv", [(KEY, 3)])
     (manifest,) = archive.maps.list("batch-raw.csv")
-    content = archive.maps.read("batch-raw.csv")
+    content = archive.maps.read("batch-raw.csv", ALL)
     downloaded = pipeline.home / "manifest.download"
     downloaded.write_bytes(content)
     run = runs.create(pipeline, manifest, downloaded, ())
@@ -143,7 +143,7 @@ def test_parts_are_put_together(begun: Begun):
     begun.send()
     begun.tell()
     assert begun.reason() is None
-    assert begun.cogs.read(KEY) == b"".join(PARTS)
+    assert begun.cogs.read(KEY, ALL) == b"".join(PARTS)
     assert begun.cogs.open_uploads(KEY) == ()
 
 
@@ -165,7 +165,7 @@ def test_parts_of_another_attempt_are_no_success(
     begun.send(sent)
     begun.tell()
     assert said in begun.reason()
-    assert begun.cogs.read(KEY) == old
+    assert begun.cogs.read(KEY, ALL) == old
     assert begun.cogs.open_uploads(KEY) == ()
 
 
@@ -212,7 +212,7 @@ def test_reconcile_killed_after(begun: Begun, good: bool, step: str):
 
     assert (again is None) == good
     assert good or "part 3 of the 3" in again
-    assert not good or begun.cogs.read(KEY) == b"".join(PARTS)
+    assert not good or begun.cogs.read(KEY, ALL) == b"".join(PARTS)
     assert begun.cogs.open_uploads(KEY) == ()
 
 
@@ -234,7 +234,7 @@ def test_parts_that_were_replaced_are_left_out(
                     begun.send(parts)
                     begun.tell(parts)
                 assert begun.reason() is None
-                assert begun.cogs.read(KEY) == b"".join(second)
+                assert begun.cogs.read(KEY, ALL) == b"".join(second)
                 assert begun.cogs.open_uploads(KEY) == ()
 
 

@@ -1,0 +1,195 @@
+"""What is installed is what was locked: versions and hashes, without network."""
+
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import tomllib
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from packaging.markers import default_environment
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from tests.conftest import PROJECT
+
+GROUPS = tomllib.loads((PROJECT / "pyproject.toml").read_text())["dependency-groups"]
+LOCKS = {path.stem: path for path in (PROJECT / "locks").glob("*.txt")} | {
+    "node": PROJECT / "container" / "requirements.txt"
+}
+PYTHONS = ("3.11", "3.12", "3.13", "3.14")
+PROCESSORS = ("x86_64", "aarch64")
+WHEEL = "trial-1.0-py3-none-any.whl"
+
+
+@dataclass(frozen=True)
+class Locked:
+    """A package of a lock file, in one version."""
+
+    requirement: Requirement
+    hashes: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        return canonicalize_name(self.requirement.name)
+
+    @property
+    def version(self) -> str:
+        (only,) = self.requirement.specifier
+        assert only.operator == "==", self.requirement
+        return only.version
+
+
+def read(lock: Path) -> Iterator[Locked]:
+    text = re.sub(r"\\\n\s*", "", lock.read_text())
+    for line in text.splitlines():
+        if line and not line.lstrip().startswith(("#", "--only-binary")):
+            required, *hashes = line.split("--hash=")
+            yield Locked(
+                Requirement(required.strip()), tuple(each.strip() for each in hashes)
+            )
+
+
+def wanted_by(group: str) -> Iterator[Requirement]:
+    for line in GROUPS[group]:
+        if isinstance(line, dict):
+            yield from wanted_by(line["include-group"])
+        else:
+            yield Requirement(line)
+
+
+def holds(requirement: Requirement, python: str, processor: str) -> bool:
+    machine = default_environment() | {
+        "python_version": python,
+        "python_full_version": f"{python}.0",
+        "platform_machine": processor,
+    }
+    return requirement.marker is None or requirement.marker.evaluate(machine)
+
+
+def test_whatever_make_and_the_images_install_is_locked():
+    makefile = (PROJECT / "Makefile").read_text()
+    installed = set(re.findall(r"\.venv/ready-(\w+)", makefile))
+    assert {"demo", "test", "bench", "scale"} <= installed
+    assert LOCKS.keys() == installed | {"conda", "node"}
+    (written,) = re.findall(r"for group in ([\w ]+);", makefile)
+    assert LOCKS.keys() == {*written.split(), "node"}
+
+
+@pytest.mark.parametrize("processor", PROCESSORS)
+@pytest.mark.parametrize("python", PYTHONS)
+@pytest.mark.parametrize("group", sorted(LOCKS))
+def test_a_lock_has_what_pyproject_wants(group: str, python: str, processor: str):
+    locked = [
+        each
+        for each in read(LOCKS[group])
+        if holds(each.requirement, python, processor)
+    ]
+    versions = {each.name: each.version for each in locked}
+    assert len(versions) == len(locked), "a package has two versions"
+    for wanted in wanted_by(group):
+        if holds(wanted, python, processor):
+            found = versions.get(canonicalize_name(wanted.name))
+            assert found, f"{wanted.name} is not in the lock: run 'make locks'"
+            assert wanted.specifier.contains(found), f"{wanted}: run 'make locks'"
+
+
+@pytest.mark.parametrize("group", sorted(LOCKS))
+def test_each_package_of_a_lock_has_hashes_and_no_address(group: str):
+    text = LOCKS[group].read_text()
+    assert "make locks" in text.partition("\n--only-binary :all:\n")[0]
+    assert not re.search(r"://|@|--(extra-)?index|--find-links|--trusted|/\w+/", text)
+    packages = list(read(LOCKS[group]))
+    assert packages
+    for package in packages:
+        assert package.hashes, package.requirement
+        for each in package.hashes:
+            assert re.fullmatch(r"sha256:[0-9a-f]{64}", each), package.requirement
+
+
+def test_all_locks_agree_on_a_version():
+    """Of two groups in one environment, the second would replace the first's."""
+    found: dict[tuple[str, str], str] = {}
+    for lock in LOCKS.values():
+        for each in read(lock):
+            key = each.name, str(each.requirement.marker)
+            version = found.setdefault(key, each.version)
+            assert each.version == version, f"{each.name}: run 'make locks'"
+
+
+@pytest.fixture
+def trial(tmp_path: Path) -> Path:
+    """A project of one package, a wheel beside it."""
+    project = tmp_path / "project"
+    for folder in ("pool", "locks"):
+        (project / folder).mkdir(parents=True)
+    shutil.copy(PROJECT / "pool" / "make_environment.sh", project / "pool")
+    write_wheel(project, "print('as it was locked')\n")
+    return project
+
+
+def lock(project: Path) -> None:
+    """Lock the wheel as it is now."""
+    content = (project / WHEEL).read_bytes()
+    digest = hashlib.sha256(content).hexdigest()
+    line = f"trial==1.0 --hash=sha256:{digest}\n"
+    (project / "locks" / "trial.txt").write_text(line)
+
+
+def write_wheel(folder: Path, code: str) -> None:
+    about = "trial-1.0.dist-info"
+    files = {
+        "trial.py": code,
+        f"{about}/METADATA": "Metadata-Version: 2.1\nName: trial\nVersion: 1.0\n",
+        f"{about}/WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\n"
+        "Tag: py3-none-any\n",
+    }
+    files[f"{about}/RECORD"] = "".join(f"{name},,\n" for name in files)
+    with zipfile.ZipFile(folder / WHEEL, "w") as wheel:
+        for name, content in files.items():
+            wheel.writestr(name, content)
+
+
+def make_environment(project: Path) -> subprocess.CompletedProcess:
+    """As make does it, of what lies in the project's folder alone."""
+    settings = {
+        "PIP_CONFIG_FILE": os.devnull,
+        "PIP_NO_INDEX": "1",
+        "PIP_FIND_LINKS": str(project),
+    }
+    return subprocess.run(
+        ["sh", project / "pool" / "make_environment.sh", "trial"],
+        env=os.environ | settings,
+        capture_output=True,
+        text=True,
+    )
+
+
+def test_a_package_is_installed_only_as_it_was_locked(trial: Path):
+    def installed() -> bool:
+        made = list(trial.glob(".venv/lib/*/site-packages/trial.py"))
+        assert (trial / ".venv" / "ready-trial").exists() == bool(made)
+        return bool(made)
+
+    lock(trial)
+    write_wheel(trial, "print('something else')\n")
+    done = make_environment(trial)
+    assert done.returncode != 0
+    assert "DO NOT MATCH THE HASHES" in done.stderr
+    assert not installed()
+
+    (trial / "locks" / "trial.txt").write_text("trial==1.0\n")
+    done = make_environment(trial)
+    assert done.returncode != 0
+    assert "Hashes are required" in done.stderr
+    assert not installed()
+
+    lock(trial)
+    done = make_environment(trial)
+    assert done.returncode == 0, done.stderr
+    assert installed()

@@ -1,0 +1,219 @@
+"""What another user could have written is not believed."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from state import ownership
+from tests.conftest import PROJECT, Archive
+
+RARELY = ("--every", "1440")
+A_STRANGER = 12345
+
+
+def made(path: Path, mode: int = 0o755) -> Path:
+    path.mkdir(parents=True)
+    path.chmod(mode)
+    return path
+
+
+@pytest.mark.parametrize("mode", [0o777, 0o775, 0o702, 0o1777])
+def test_a_folder_that_others_can_write_is_a_fault(tmp_path: Path, mode: int):
+    (fault,) = ownership.faults(made(tmp_path / "a folder", mode))
+    assert fault.endswith(f"chmod go-w '{tmp_path}/a folder'")
+
+
+def test_so_is_one_below_it(tmp_path: Path):
+    below = made(tmp_path / "open" / "below")
+    (tmp_path / "open").chmod(0o777)
+    (fault,) = ownership.faults(below)
+    assert f"chmod go-w {tmp_path}/open" in fault
+
+
+def test_below_a_folder_with_the_sticky_bit_all_is_well(tmp_path: Path):
+    below = made(tmp_path / "tmp" / "below")
+    (tmp_path / "tmp").chmod(0o1777)
+    assert not list(ownership.faults(below))
+
+
+def test_a_link_on_the_way_is_followed_to_its_end(tmp_path: Path):
+    below = made(tmp_path / "open" / "below")
+    (tmp_path / "link").symlink_to(below)
+    inside = made(below / "inside")
+    assert not list(ownership.faults(tmp_path / "link" / "inside"))
+    (tmp_path / "open").chmod(0o777)
+    assert list(ownership.faults(tmp_path / "link" / "inside"))
+    assert inside.exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+@pytest.mark.parametrize("what", ["the folder", "one above it"])
+def test_what_belongs_to_another_user_is_a_fault(tmp_path: Path, what: str):
+    folder = made(tmp_path / "above" / "folder")
+    os.chown(folder if what == "the folder" else folder.parent, A_STRANGER, -1)
+    (fault,) = ownership.faults(folder)
+    assert f"belongs to another user ({A_STRANGER})" in fault
+
+
+def _link(folder: Path) -> None:
+    (folder / "planted").symlink_to("/etc/hostname")
+
+
+def _second_name(folder: Path) -> None:
+    (folder.parent / "elsewhere").write_text("{}")
+    os.link(folder.parent / "elsewhere", folder / "planted")
+
+
+def _writable(folder: Path) -> None:
+    (folder / "planted").touch()
+    (folder / "planted").chmod(0o666)
+
+
+@pytest.mark.parametrize("plant", [_link, _second_name, _writable])
+def test_an_entry_that_others_can_change_is_a_fault(
+    tmp_path: Path, plant: Callable[[Path], None]
+):
+    folder = made(tmp_path / "run")
+    (folder / "run.json").touch(mode=0o600)
+    assert not list(ownership.faults_within(folder))
+    plant(folder)
+    (fault,) = ownership.faults_within(folder)
+    assert str(folder / "planted") in fault
+
+
+def test_a_log_that_all_may_write_does_no_harm_where_nobody_enters(tmp_path: Path):
+    folder = made(tmp_path / "run", 0o700)
+    _writable(folder)
+    assert not list(ownership.faults_within(folder))
+
+
+def assert_refused(done: subprocess.CompletedProcess, *words: str) -> None:
+    said = done.stdout + done.stderr
+    assert done.returncode == 1, said
+    assert all(word in said for word in words), said
+    assert "Traceback" not in said
+
+
+@pytest.mark.parametrize("which", [".", "..", "home"])
+def test_a_launch_where_others_can_write_is_refused(archive: Archive, which: str):
+    inner = made(archive.directory / "above" / "launched")
+    there = replace(archive, directory=inner)
+    open_to_all = {".": inner, "..": inner.parent}.get(which)
+    if open_to_all is None:
+        # The name of a launch's folder can be known beforehand.
+        there.launch(*RARELY)
+        open_to_all = there.pipeline_file().parent
+        for entry in open_to_all.iterdir():
+            shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+        subprocess.run(["condor_rm", "-all"], check=True, capture_output=True)
+    open_to_all.chmod(0o777)
+    assert_refused(there.run(*RARELY), f"chmod go-w {open_to_all}")
+    open_to_all.chmod(0o755)
+    assert there.run(*RARELY).returncode == 0
+
+
+def planted_run(archive: Archive, endpoint: str) -> Path:
+    """A run that somebody else made, with an endpoint of their own."""
+    home = archive.pipeline_file().parent
+    run = made(archive.directory / "workflow-run-20200101T000000Z", 0o700)
+    settings = json.loads(archive.pipeline_file().read_text())
+    settings["store"]["endpoint"] = endpoint
+    settings["store"]["access_key"] = settings["store"]["secret_key"]
+    (run / "pipeline.json").write_text(json.dumps(settings))
+    fields = {
+        "directory": str(run),
+        "launch": home.name,
+        "manifest_key": "x-raw.csv",
+        "etag": "0",
+        "modified": "2020-01-01T00:00:00+00:00",
+        "timestamp": "20200101T000000Z",
+        "token": "0",
+    }
+    (run / "run.json").write_text(json.dumps(fields))
+    (run / "manifest.csv").write_text("a.tif,1\n")
+    return run
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_a_run_of_a_stranger_is_not_carried_on(archive: Archive):
+    archive.launch_to_poll_by_hand()
+    run = planted_run(archive, "127.0.0.1:1")
+    os.chown(run, A_STRANGER, -1)
+    done = archive.poll()
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "belongs to another user" in done.stdout
+    assert not (run / "log.jsonl").exists()
+
+
+def test_the_keys_of_a_launch_go_to_its_own_endpoint_alone(
+    archive: Archive, tmp_path: Path
+):
+    archive.launch_to_poll_by_hand()
+    run = planted_run(archive, "127.0.0.1:1")
+    done = archive.poll()
+    assert_refused(done, "has another endpoint, bucket or pattern")
+    settings = json.loads((run / "pipeline.json").read_text())
+    settings["store"]["endpoint"] = archive.store.endpoint
+    (run / "pipeline.json").write_text(json.dumps(settings))
+    # With its own keys, this run would be refused by the store.
+    done = archive.poll()
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert not run.exists()
+
+
+def test_a_poll_in_a_folder_that_was_opened_to_all_is_refused(archive: Archive):
+    archive.launch_to_poll_by_hand()
+    archive.upload_raster("image.tif", 1)
+    archive.upload_manifest("batch-raw.csv", [("image.tif", 1)])
+    archive.directory.chmod(0o777)
+    assert_refused(archive.poll(), f"chmod go-w {archive.directory}")
+    command = [sys.executable, str(PROJECT / "cog_pipeline.py"), "health"]
+    health = subprocess.run(
+        command, cwd=archive.directory, capture_output=True, text=True
+    )
+    assert health.returncode == 2
+    assert f"chmod go-w {archive.directory}" in health.stdout
+    assert not list(archive.directory.glob("workflow-run-*"))
+    archive.directory.chmod(0o755)
+    assert archive.poll().returncode == 0
+    processed, failed = archive.outcome("batch-")
+    assert processed
+    assert not failed
+
+
+UNREADABLE = {
+    "cut off": "{",
+    "a list": "[]",
+    "nothing": "",
+    "binary": "\0\ud800",
+    "nested deeply": "[" * 100_000,
+    "a number for a folder": '{"directory": 7, "launch": "x"}',
+}
+
+
+@pytest.mark.parametrize("content", UNREADABLE.values(), ids=UNREADABLE)
+def test_one_unreadable_run_keeps_no_other_waiting(archive: Archive, content: str):
+    archive.launch(*RARELY)
+    run = made(archive.directory / "workflow-run-20200101T000000Z", 0o700)
+    (run / "run.json").write_bytes(content.encode("utf-8", "surrogatepass"))
+    archive.upload_manifest("batch-raw.csv", [("missing.tif", 1)])
+    done = archive.poll()
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"{run}/run.json cannot be read" in done.stdout
+    assert "not foreseen" not in done.stdout
+    processed, failed = archive.outcome("batch-")
+    assert not processed
+    assert len(failed) == 1
+    command = [sys.executable, str(PROJECT / "cog_pipeline.py"), "health"]
+    health = subprocess.run(
+        command, cwd=archive.directory, capture_output=True, text=True
+    )
+    assert health.returncode == 1, health.stdout
+    assert "1 run directories cannot be read" in health.stdout

@@ -1,0 +1,64 @@
+"""What may be added to the submit description of nodes, and what may not."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from dag.submit_options import check, executable
+from tests.conftest import Archive
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        *("My.WantIOProxy = true", "+WantIOProxy = true", "MY.WANTIOPROXY=True"),
+        *("want_io_proxy = true", "stream_output = true", "My.StreamOut = true"),
+        *("Stream_Error=true", 'My.LimitDirectoryAccess = "/"', "getenv = true"),
+        *("initialdir = /home", 'My.Iwd = "/home"', "output = run.json"),
+        *('transfer_output_remaps = "a=b"', '+TransferOutputRemaps = "a=b"'),
+        *("universe = local", "My.JobUniverse = 12", "should_transfer_files = NO"),
+        *("remote_initialdir = /", 'My.DelayedUpdatePrefix = "*"', "log = x"),
+    ],
+)
+def test_what_opens_the_access_point_to_jobs_is_refused_by_name(line: str):
+    name = line.partition("=")[0].strip()
+    with pytest.raises(ValueError, match="^" + re.escape(f"{name} is refused: ")):
+        check(line)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        *("request_memory = 4096", "+ProjectName = 'maps'", 'My.Site = "x"'),
+        *("requirements = TARGET.HasSingularity", "most_holds = 3"),
+        *("accounting_group = maps", "use_oauth_services = scitokens"),
+        *("executable = /opt/node.sh", "max_transfer_output_mb = 100"),
+    ],
+)
+def test_what_pools_want_is_taken(line: str):
+    check(line)
+
+
+@pytest.mark.parametrize(
+    "line", ["queue 5", "a = b\nqueue", "a b = c", "= x", "a = \\"]
+)
+def test_what_is_no_option_is_refused(line: str):
+    with pytest.raises(ValueError, match=r"NAME = VALUE|backslash"):
+        check(line)
+
+
+def test_a_program_of_ones_own_is_found():
+    lines = ("request_memory = 1", "Executable = /opt/a.sh", 'My.Cmd = "/opt/b.sh"')
+    assert executable(lines) == Path("/opt/b.sh")
+    assert executable(lines[:2]) == Path("/opt/a.sh")
+    assert executable(()) is None
+
+
+def test_a_launch_says_so(archive: Archive):
+    done = archive.run("--submit-option", "My.WantIOProxy = true")
+    assert done.returncode == 2
+    assert "My.WantIOProxy is refused: it lets jobs read" in " ".join(
+        done.stderr.split()
+    )
+    assert not list(archive.directory.glob("pipeline-*"))
