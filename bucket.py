@@ -36,9 +36,11 @@ from minio.xml import find, findall
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import DecodeError, HTTPError
 
-# The longest that Signature Version 4 allows.
+# The longest life of a presigned URL that Signature Version 4 allows.
 # https://docs.aws.amazon.com/AmazonS3/latest/API/sigv4-query-string-auth.html
-_PRESIGNED_FOR = timedelta(days=7)
+LONGEST_URL_HOURS = 7 * 24
+# For a URL that is used at once, by a clock that may be a little wrong.
+_USED_AT_ONCE = 3600  # seconds
 
 _OK = 200
 _NO_CONTENT = 204
@@ -265,7 +267,10 @@ class Bucket:
         Raises ObjectMissing when there is none.
         """
         with self._explained("the metadata of {name}/" + key):
-            return _user_metadata(self._ask("HEAD", key).headers)
+            headers = self._ask("HEAD", key).headers
+            # A web page has none, which is not to look like an object without.
+            _etag(headers)
+            return _user_metadata(headers)
 
     def look_for(
         self, keys: Collection[str], beside: Callable[[str], Iterable[str]]
@@ -374,7 +379,7 @@ class Bucket:
             Whether it was written.
         """
         # By a signed URL, since minio has no word for the condition.
-        url = self.url_to_write(key)
+        url = self.url_to_write(key, _USED_AT_ONCE)
         with self._explained("writing {name}/" + key):
             answer = self._http.request(
                 "PUT", url, body=content, headers={"If-None-Match": "*"}
@@ -534,15 +539,17 @@ class Bucket:
         with self._explained("removing the bucket {name}"), _understood():
             self._client.remove_bucket(self.name)
 
-    def url_to_read(self, key: str) -> str:
-        """A URL that reads the object for seven days without keys."""
+    def url_to_read(self, key: str, seconds: int) -> str:
+        """Return a URL that reads the object for so long without keys."""
         with self._explained("signing {name}/" + key), _understood():
-            return self._client.presigned_get_object(self.name, key, _PRESIGNED_FOR)
+            life = timedelta(seconds=seconds)
+            return self._client.presigned_get_object(self.name, key, life)
 
-    def url_to_write(self, key: str) -> str:
-        """A URL that writes the object for seven days without keys."""
+    def url_to_write(self, key: str, seconds: int) -> str:
+        """Return a URL that writes the object for so long without keys."""
         with self._explained("signing {name}/" + key), _understood():
-            return self._client.presigned_put_object(self.name, key, _PRESIGNED_FOR)
+            life = timedelta(seconds=seconds)
+            return self._client.presigned_put_object(self.name, key, life)
 
     def begin_upload(self, key: str, content_type: str) -> str:
         """Begin to upload an object in parts; returns the upload's id.
@@ -557,12 +564,15 @@ class Bucket:
         answer = self._ask("POST", key, query={"uploads": ""}, headers=headers)
         return _text(_document(answer), "UploadId")
 
-    def url_to_write_part(self, key: str, upload: str, number: int) -> str:
-        """A URL that writes a part, counted from 1, for seven days without keys."""
+    def url_to_write_part(
+        self, key: str, upload: str, number: int, seconds: int
+    ) -> str:
+        """Return a URL that writes a part, counted from 1, for so long without keys."""
         query = {"partNumber": str(number), "uploadId": upload}
         with self._explained("signing {name}/" + key), _understood():
+            life = timedelta(seconds=seconds)
             return self._client.get_presigned_url(
-                "PUT", self.name, key, _PRESIGNED_FOR, extra_query_params=query
+                "PUT", self.name, key, life, extra_query_params=query
             )
 
     def parts(self, key: str, upload: str) -> tuple[StoredPart, ...]:
@@ -574,7 +584,7 @@ class Bucket:
         """
         query = {"uploadId": upload, "max-parts": str(_LISTED_AT_ONCE)}
         with self._explained("the parts of {name}/" + key):
-            listed = _document(self._ask("GET", key, query=query), "List")
+            listed = _document(self._ask("GET", key, query=query), "ListPartsResult")
             return tuple(
                 StoredPart(
                     _number(_text(part, "PartNumber")),
@@ -626,7 +636,9 @@ class Bucket:
             "max-uploads": str(_LISTED_AT_ONCE),
         }
         with self._explained("the uploads of {name}/" + key):
-            listed = _document(self._ask("GET", query=query), "List")
+            listed = _document(
+                self._ask("GET", query=query), "ListMultipartUploadsResult"
+            )
             return tuple(
                 OpenUpload(_text(found, "UploadId"), _date(_text(found, "Initiated")))
                 for found in findall(listed, "Upload")
@@ -826,7 +838,7 @@ def _unquoted(key: str) -> str | None:
 def _document(
     answer: urllib3.BaseHTTPResponse, root: str | None = None
 ) -> ElementTree.Element:
-    """Parse the XML of an answer; ``root`` is what its name begins with."""
+    """Parse the XML of an answer; ``root`` is what its name must be."""
     try:
         # No DOCTYPE comes as far as this, and answers have a size.
         document = ElementTree.fromstring(answer.data.decode())  # noqa: S314
@@ -838,7 +850,7 @@ def _document(
         code = _text(document, "Code")
         said = "the server could not do it; it may later"
         raise S3Error(answer, code, said, None, None, None)
-    if root and not name.startswith(root):
+    if root and name != root:
         raise _Odd(f"{name!a} instead of {root}")
     return document
 

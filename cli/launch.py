@@ -1,20 +1,27 @@
 """``launch``, and ``poll``, which it has HTCondor do for ever."""
 
+import math
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 import click
 
-from bucket import Store
+from bucket import LONGEST_URL_HOURS, Store
 from cli import options as checked
 from cli.common import Ended, console, in_use, say, warn
-from dag import journal as journals, launch as launching, pipeline as pipelines
+from dag import (
+    journal as journals,
+    launch as launching,
+    pipeline as pipelines,
+    schedd,
+)
 from dag.errors import LookFailed, PipelineError
 from dag.exits import Exit
 from dag.journal import Journal
 from dag.pipeline import Pipeline
 from dag.poll import poll as poll_once
+from dag.signing import shadow_signs
 from pack import packed
 from post.reconcile import reconcile as reconcile_run
 
@@ -60,6 +67,21 @@ DEFAULT_ENDPOINT = "s3dev.chtc.wisc.edu"
     help="How many nodes of a run wait in the queue for a machine at once.",
 )
 @click.option(
+    "--max-runs",
+    type=click.IntRange(min=1),
+    default=100,
+    show_default=True,
+    help="How many manifests are worked on at once; the others wait in the bucket.",
+)
+@click.option(
+    "--disk-floor",
+    type=click.IntRange(min=0),
+    default=1000,
+    show_default=True,
+    metavar="MB",
+    help="No run begins while less is free where you launch; 0 for no such bound.",
+)
+@click.option(
     "--order",
     type=click.Choice(pipelines.ORDERS),
     default="shared",
@@ -91,7 +113,18 @@ DEFAULT_ENDPOINT = "s3dev.chtc.wisc.edu"
     default="auto",
     show_default=True,
     help="Who signs S3 transfers: HTCondor's shadow when they begin, or the poll "
-    "beforehand, for a week.",
+    "beforehand, for --url-hours.",
+)
+@click.option(
+    "--url-hours",
+    type=click.IntRange(1, LONGEST_URL_HOURS),
+    help="How long a presigned URL can be used; polls renew those of jobs that wait. "
+    f"[default: {pipelines.URL_HOURS}, or twice --every if that is more]",
+)
+@click.option(
+    "--url-seconds",
+    type=click.IntRange(2, 3600 * LONGEST_URL_HOURS),
+    hidden=True,  # for the tests, which cannot wait for hours
 )
 @click.option(
     "--node-environment",
@@ -142,10 +175,14 @@ def launch(
     pattern: str,
     max_running: int,
     max_idle: int,
+    max_runs: int,
+    disk_floor: int,
     order: str,
     rows_per_job: int,
     every: int,
     signing: str,
+    url_hours: int | None,
+    url_seconds: int | None,
     node_environment: str,
     submit_options: tuple[str, ...],
     retry_seconds: int,
@@ -187,9 +224,12 @@ def launch(
         every=every,
         max_running=max_running,
         max_idle=max_idle,
+        max_runs=max_runs,
+        disk_floor=disk_floor * 10**6,
         order=order,
         rows_per_job=rows_per_job,
         signing=signing,
+        url_seconds=url_seconds or _url_seconds(url_hours, every),
         node_environment=node_environment,
         retry_seconds=retry_seconds,
         submit_options=submit_options,
@@ -213,6 +253,7 @@ def launch(
         f"{pipeline.home.name}/{journals.NAME} tells what it did.",
         job=cluster,
     )
+    _tell_who_can_read_urls(pipeline, journal)
     try:
         _look(pipeline, journal)
     except LookFailed as error:
@@ -220,6 +261,20 @@ def launch(
     except KeyboardInterrupt as error:
         sentence = f"stopped the first look by Ctrl-C; job {cluster} goes on looking"
         raise Ended(Exit.INTERRUPTED, sentence) from error
+
+
+def _tell_who_can_read_urls(pipeline: Pipeline, journal: Journal) -> None:
+    if shadow_signs(pipeline, schedd.version()):
+        return
+    hours = pipeline.url_seconds / 3600
+    journal.say(
+        "presigned-urls",
+        "All transfers use presigned URLs: whoever may read job ads at this access "
+        "point can read them in the queue and the history, and whoever has one can "
+        f"read that image or overwrite that COG until it expires, {hours:g} hours "
+        "after it was made (--url-hours).",
+        "warning",
+    )
 
 
 def _with_packed_node(pipeline: Pipeline) -> Pipeline:
@@ -274,6 +329,20 @@ def _store(
         secure=not insecure_http,
         ca_certs=ca_certs.expanduser().resolve() if ca_certs else None,
     )
+
+
+def _url_seconds(hours: int | None, every: int) -> int:
+    # Jobs begin with URLs that have half of their life left: they are to be renewed
+    # before that is over.
+    least = math.ceil(2 * every / 60)
+    if hours is None:
+        hours = max(pipelines.URL_HOURS, least)
+    elif hours < least:
+        raise click.UsageError(
+            f"--url-hours {hours} and --every {every} do not go together: jobs would "
+            f"wait for new URLs; say --url-hours {least} or more, or look more often."
+        )
+    return 3600 * hours
 
 
 @click.command()

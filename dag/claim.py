@@ -5,6 +5,9 @@ manifest is claimed first: an object beside it, ``<manifest>.claim``, names the 
 that may rename it. By ``If-None-Match`` a store lets only one of them be written.
 Some stores do not know that condition and write in any case; there the claim is
 written, left alone for SETTLE_SECONDS, and read back: the last one written holds.
+
+Who may upload may write such an object too. So a claim carries a proof, and a claim
+without one, or one that is very old, does not keep a manifest waiting.
 """
 
 import getpass
@@ -12,21 +15,30 @@ import json
 import socket
 import time
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime, timedelta
 
 from bucket import (
+    BadAnswer,
     Bucket,
     BucketError,
     ObjectMissing,
     ObjectUnreadable,
     StoredObject,
 )
+from dag import processing, proof
 from dag.files import write_atomically
+from dag.pipeline import Pipeline
 from dag.run import Run
+from dag.wording import printable
 
 # How long a claim is left alone where a store knows no conditions. Whoever needs
 # more than half of it from looking to having written does not hold the claim.
 SETTLE_SECONDS = 4
 SUFFIX = ".claim"
+# A claim is held for seconds, or until the next poll where one was interrupted.
+_STANDS_FOR = timedelta(days=1)
+# Of an access point that has other keys: longer than it takes to claim.
+_STANDS_UNPROVEN_FOR = timedelta(seconds=30)
 _LARGEST = 4096  # bytes
 
 
@@ -36,19 +48,25 @@ class ClaimUncertain(BucketError):
 
 @dataclass(frozen=True)
 class Claim:
-    """What stands in ``<manifest>.claim``: whose it is, for people, and its token."""
+    """The content of ``<manifest>.claim``: whose it is, for people, and its token.
+
+    Attributes:
+        proof: that an access point wrote it, for this very upload of the manifest.
+    """
 
     user: str
     host: str
     run: str
     token: str
+    proof: str = ""
 
 
-def claim(run: Run, inputs: Bucket) -> bool:
+def claim(run: Run, pipeline: Pipeline, inputs: Bucket) -> bool:
     """Rename a run's manifest; can be repeated after a crash at any step.
 
     What was read into the run directory is what is written; a manifest that was
-    replaced since is a manifest of its own.
+    replaced since is a manifest of its own. One that was too large to be read is
+    copied by the store.
 
     Returns:
         Whether it is this run's; False when it is gone, was replaced, or another
@@ -62,25 +80,34 @@ def claim(run: Run, inputs: Bucket) -> bool:
         if not _waits(run, inputs):
             _release(run, inputs)
             return False
-        if not _acquire(run, inputs):
+        if not _acquire(run, pipeline, inputs):
             return False
         # Who held the claim before us may have renamed it since we looked.
         if not _waits(run, inputs):
             _release(run, inputs)
             return False
-        write_atomically(run.claimed_file, _claim_text(run))
+        write_atomically(run.claimed_file, _text(_claim_of(run, pipeline)))
     if not inputs.exists(run.processing_key):
-        inputs.upload(run.processing_key, run.manifest_file, "text/csv")
+        if not run.rows_file.exists() and _is_held_by_another(run, inputs):
+            # This access point was away for so long that another one took over.
+            return False
+        if not processing.write(run, pipeline, inputs):
+            _release(run, inputs)
+            return False
     if _waits(run, inputs):
         inputs.remove(run.manifest_key)
     _release(run, inputs)
     return True
 
 
-def claimant(inputs: Bucket, manifest_key: str) -> str | None:
-    """Who holds the claim of a manifest, for people; None when nobody does."""
-    held = _held(inputs, manifest_key)
-    return held and f"{held.user}@{held.host} in {held.run}"
+def claimant(inputs: Bucket, pipeline: Pipeline, manifest: StoredObject) -> str | None:
+    """Return who holds the claim of a manifest, for people; None if nobody does."""
+    held = _held(inputs, manifest.key)
+    upload = (manifest.etag, manifest.modified.isoformat())
+    if held is None or not _stands(*held, pipeline, manifest.key, upload):
+        return None
+    found, _ = held
+    return printable(f"{found.user}@{found.host} in {found.run}") if found else "?"
 
 
 def is_that(run: Run, found: StoredObject) -> bool:
@@ -96,19 +123,31 @@ def _waits(run: Run, inputs: Bucket) -> bool:
     return found is not None and is_that(run, found)
 
 
-def _acquire(run: Run, inputs: Bucket) -> bool:
-    key, text = run.manifest_key + SUFFIX, _claim_text(run)
+def _acquire(run: Run, pipeline: Pipeline, inputs: Bucket) -> bool:
+    key = run.manifest_key + SUFFIX
+    content = _text(_claim_of(run, pipeline)).encode()
     began = time.monotonic()
     held = _held(inputs, run.manifest_key)
-    if held and held.token != run.token:
-        return False
-    if not inputs.write_if_absent(key, text.encode()):
+    if held and not _is_of(run, held):
+        upload = (run.etag, run.modified)
+        if _stands(*held, pipeline, run.manifest_key, upload):
+            return False
+        # Not removed first: another access point may be about to do the same, and
+        # would remove ours.
+        inputs.write(key, content)
+        return _settle(run, inputs, began)
+    if not inputs.write_if_absent(key, content):
         # Perhaps by ourselves, before a crash or an answer that was lost.
         return _is_held_by(run, inputs)
-    if not inputs.write_if_absent(key, text.encode()):
+    if not inputs.write_if_absent(key, content):
         # The store knows the condition, so it held for the first one as well.
         return _is_held_by(run, inputs)
     # Both writes took place: the second one too may replace another run's claim.
+    return _settle(run, inputs, began)
+
+
+def _settle(run: Run, inputs: Bucket, began: float) -> bool:
+    """Return whether a claim that was written without a condition holds."""
     took = time.monotonic() - began
     if took > SETTLE_SECONDS / 2:
         raise ClaimUncertain(
@@ -123,31 +162,89 @@ def _release(run: Run, inputs: Bucket) -> None:
         inputs.remove(run.manifest_key + SUFFIX)
 
 
-def _is_held_by(run: Run, inputs: Bucket) -> bool:
-    # By the token alone: a run may be carried on by another user, or on a host that
-    # was renamed.
-    held = _held(inputs, run.manifest_key)
-    return held is not None and held.token == run.token
+Held = tuple[Claim | None, datetime]
 
 
-def _claim_text(run: Run) -> str:
-    host, user = socket.gethostname(), getpass.getuser()
-    return json.dumps(asdict(Claim(user, host, run.directory.name, run.token))) + "\n"
+def _held(inputs: Bucket, manifest_key: str) -> Held | None:
+    """Return the claim of a manifest, and since when it is there.
 
-
-def _held(inputs: Bucket, manifest_key: str) -> Claim | None:
-    """The claim of a manifest; None when there is none.
+    The claim itself is None where an object is there that cannot be read as one.
 
     Raises:
-        ClaimUncertain: it cannot be read, as while it is written on some stores.
+        ClaimUncertain: the store cannot say just now.
     """
     key = manifest_key + SUFFIX
     try:
-        return Claim(**json.loads(inputs.read(key, _LARGEST)))
+        since = inputs.stat(key).modified
+        content = inputs.read(key, _LARGEST)
     except ObjectMissing:
         return None
-    except (ValueError, TypeError, ObjectUnreadable) as error:
-        raise ClaimUncertain(
-            f"{key} in {inputs.name} is no claim that can be read: should that last, "
-            "remove it"
-        ) from error
+    except ObjectUnreadable:
+        return None, since
+    except BadAnswer as error:
+        # As some stores answer while it is being written.
+        sentence = f"nobody can tell just now whose {manifest_key} is: {error}"
+        raise ClaimUncertain(sentence) from error
+    return _read(content), since
+
+
+def _read(content: bytes) -> Claim | None:
+    try:
+        found = Claim(**json.loads(content))
+    except (ValueError, TypeError, RecursionError):
+        return None
+    return (
+        found if all(isinstance(each, str) for each in vars(found).values()) else None
+    )
+
+
+def _is_of(run: Run, held: Held) -> bool:
+    # By the token alone: a run may be carried on by another user, or on a host that
+    # was renamed.
+    found, _ = held
+    return found is not None and found.token == run.token
+
+
+def _is_held_by(run: Run, inputs: Bucket) -> bool:
+    held = _held(inputs, run.manifest_key)
+    return held is not None and _is_of(run, held)
+
+
+def _is_held_by_another(run: Run, inputs: Bucket) -> bool:
+    held = _held(inputs, run.manifest_key)
+    return held is not None and not _is_of(run, held)
+
+
+def _stands(
+    found: Claim | None,
+    since: datetime,
+    pipeline: Pipeline,
+    manifest_key: str,
+    upload: tuple[str, str],
+) -> bool:
+    """Return whether a claim keeps others from a manifest.
+
+    Args:
+        upload: ETag and date of the manifest that waits.
+    """
+    about = ("claim", pipeline.input_bucket, manifest_key, *upload)
+    proven = found is not None and proof.holds(
+        pipeline.store, found.proof, *about, found.token
+    )
+    age = datetime.now(UTC) - since
+    return age < (_STANDS_FOR if proven else _STANDS_UNPROVEN_FOR)
+
+
+def _claim_of(run: Run, pipeline: Pipeline) -> Claim:
+    about = ("claim", pipeline.input_bucket, run.manifest_key, run.etag, run.modified)
+    return Claim(
+        user=getpass.getuser(),
+        host=socket.gethostname(),
+        run=run.directory.name,
+        token=run.token,
+        proof=proof.of(pipeline.store, *about, run.token),
+    )
+
+
+def _text(made: Claim) -> str:
+    return json.dumps(asdict(made)) + "\n"

@@ -8,12 +8,18 @@ import os
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from enum import IntEnum
 from pathlib import Path
 from typing import Any
 
-from dag import launch as launching, pipeline as pipelines, run as runs, schedd
+from dag import (
+    launch as launching,
+    overlap,
+    pipeline as pipelines,
+    run as runs,
+    schedd,
+)
 from dag.errors import OthersCanChange, PipelineError, SchedulerError
 from dag.files import check_nobody_else_writes, write_atomically
 from dag.pipeline import Pipeline
@@ -22,11 +28,14 @@ from dag.wording import printable
 
 _PERIODS_WITHOUT_A_LOOK = 3
 _SECONDS_WITHOUT_A_MOVE = 24 * 60 * 60
+_LONG_WAIT = timedelta(days=1)
 # Of what is free to an ordinary user. Shares of the disk would say little: 5 % of
 # the disk of an archive are terabytes. A run of a million rows takes 1 GB.
 _LITTLE_DISK = 5 * 10**9
 _LEAST_DISK = 10**9
 _LEAST_FILES = 10_000
+# How many times as large as its manifest a run directory becomes, by docs/scale.md.
+_RUN_PER_MANIFEST = 20
 
 
 class State(IntEnum):
@@ -114,6 +123,7 @@ def _examine(file: Path, pipeline: Pipeline) -> Health:
         *_queue(pipeline, alive),
         *_unreadable(unreadable),
         *(finding for run in alive for finding in _moves(run)),
+        *(finding for run in alive for finding in _waits(run)),
         *_disk(pipeline.directory),
     )
     looked = _modified(_heartbeat(pipeline))
@@ -249,6 +259,23 @@ def _moves(run: Run) -> Iterator[Finding]:
         )
 
 
+def _waits(run: Run) -> Iterator[Finding]:
+    wait = None if run.has_begun else overlap.waiting(run)
+    if wait and wait.duration > _LONG_WAIT:
+        yield Finding(
+            State.WARNING,
+            "run-waits",
+            f"{run.directory.name} has waited for {_duration(_seconds(wait.duration))} "
+            f"for {wait.key} to end, which has some of its images: if that is of an "
+            "access point that is gone, remove it from the bucket; nobody waits for "
+            f"longer than {_duration(_seconds(overlap.LONGEST_WAIT))}",
+        )
+
+
+def _seconds(length: timedelta) -> float:
+    return length / timedelta(seconds=1)
+
+
 def _disk(directory: Path) -> Iterator[Finding]:
     free = _free_bytes(directory)
     found = os.statvfs(directory)
@@ -263,6 +290,28 @@ def _disk(directory: Path) -> Iterator[Finding]:
             f"the disk of {directory} has room for {left} more: remove the "
             "directories of runs that are done (they have a done.json)",
         )
+
+
+def room_for_a_run(pipeline: Pipeline, manifest_size: int) -> str | None:
+    """Return why the disk has no room for a run; None if it has.
+
+    Args:
+        manifest_size: in bytes.
+    """
+    if pipeline.disk_floor == 0:
+        return None
+    found = os.statvfs(pipeline.directory)
+    free = _free_bytes(pipeline.directory)
+    needed = pipeline.disk_floor + _RUN_PER_MANIFEST * manifest_size
+    few_files = found.f_files > 0 and found.f_favail < _LEAST_FILES
+    if free >= needed and not few_files:
+        return None
+    left = f"{found.f_favail} files" if few_files else f"{free / 1e6:.0f} MB"
+    return (
+        f"the disk of {pipeline.directory} has room for {left} more, and "
+        f"{needed / 1e6:.0f} MB are to be free for a run to begin: make room there, or "
+        "launch with another --disk-floor"
+    )
 
 
 def _free_bytes(directory: Path) -> int:

@@ -88,11 +88,16 @@ def read(path: Path) -> Manifest:
     """
     size = path.stat().st_size
     if size > LARGEST:
-        raise NotAManifest(
-            f"the manifest has {size >> 20} MiB, and {LARGEST >> 20} is the most: "
-            "make several of it"
-        )
+        raise NotAManifest(too_large(size))
     return parse(path.read_bytes())
+
+
+def too_large(size: int) -> str:
+    """Return what is wrong with a manifest of so many bytes."""
+    return (
+        f"the manifest has {size >> 20} MiB, and {LARGEST >> 20} is the most: make "
+        "several of it"
+    )
 
 
 def parse(content: bytes) -> Manifest:

@@ -37,7 +37,8 @@ def keep(pipeline: Pipeline) -> Path:
     with tempfile.TemporaryDirectory(dir=pipeline.home, prefix="node-new-") as scratch:
         new = Path(scratch, "new")
         new.mkdir(mode=0o700)
-        shutil.copy(script, new)
+        (new / SCRIPT).touch(mode=0o700)
+        shutil.copyfile(script, new / SCRIPT)
         with ZipFile(new / MODULES, "w", ZIP_DEFLATED) as archive:
             for module in modules:
                 archive.write(module, f"node/{module.name}")

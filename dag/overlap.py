@@ -1,55 +1,97 @@
 """No image is converted by two nodes at once, though it stands in two manifests."""
 
+import json
 from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime, timedelta
 
-from bucket import Bucket, ObjectMissing, ObjectUnreadable, StoredObject
-from dag import run as runs
+from bucket import Bucket, StoredObject
+from dag import processing
 from dag.errors import NotAManifest
+from dag.files import write_atomically
 from dag.images import candidate_keys
-from dag.manifest import LARGEST, Manifest, Row, parse
+from dag.manifest import Manifest, parse
 from dag.pipeline import Pipeline
 from dag.run import Run
 
+# An access point that is gone for good ends no run.
+LONGEST_WAIT = timedelta(days=7)
 
-def claimed_manifests(inputs: Bucket, pipeline: Pipeline) -> list[StoredObject]:
-    """The manifests that runs, anyone's, work on."""
-    listed = inputs.list(pipeline.literal_prefix)
-    return [each for each in listed if runs.is_processing(each.key)]
+
+@dataclass(frozen=True)
+class Waiting:
+    """Why a run is not submitted yet.
+
+    Attributes:
+        key: of the manifest of the run that it waits for.
+        etag: of the same.
+        since: when it began to wait, for this or another one, in ISO 8601.
+    """
+
+    key: str
+    etag: str
+    since: str
+
+    @property
+    def duration(self) -> timedelta:
+        return datetime.now(UTC) - datetime.fromisoformat(self.since)
+
+
+def waiting(run: Run) -> Waiting | None:
+    """Return why a run waits; None if it does not."""
+    if not run.waiting_file.exists():
+        return None
+    return Waiting(**json.loads(run.waiting_file.read_text()))
 
 
 def run_to_wait_for(
-    run: Run, manifest: Manifest, claimed: Iterable[StoredObject], inputs: Bucket
-) -> str | None:
-    """The manifest of an earlier run, anyone's, that has one of this run's images.
+    run: Run,
+    manifest: Manifest,
+    claimed: Iterable[StoredObject],
+    pipeline: Pipeline,
+    inputs: Bucket,
+) -> Waiting | None:
+    """Return the earlier run, anyone's, that has one of this run's images.
 
     Of two claimed manifests the one that was renamed first, by the store's clock,
     goes first; the names decide between those of the same moment. So no two wait
     for each other, and since each is renamed before it looks, none goes unseen.
 
+    Once a run is known to wait for another, no manifest is read until that has ended.
+
     Args:
-        claimed: the manifests that were, when this one's had been renamed.
+        claimed: the objects that have the names of claimed manifests.
 
     Returns:
-        The key of that run's ``…processing-….csv``, None when there is none.
+        None when there is none, or when this run has waited for LONGEST_WAIT.
     """
     found = {each.key: each for each in claimed}
+    before = waiting(run)
+    if before and before.duration > LONGEST_WAIT:
+        return None
+    if before and before.key in found and found[before.key].etag == before.etag:
+        return before
     ours = found.pop(run.processing_key, None)
     ours_since = (ours.modified, ours.key) if ours else None
     images = {row.key for row in manifest.convertible}
-    # Of a larger one nothing is converted.
-    small = (each for each in found.values() if each.size <= LARGEST)
-    for other in sorted(small, key=lambda each: (each.modified, each.key)):
+    for other in sorted(found.values(), key=lambda each: (each.modified, each.key)):
         if ours_since and (other.modified, other.key) > ours_since:
             break
-        if not images.isdisjoint(_images(inputs, other.key)):
-            return other.key
+        if not images.isdisjoint(_images(inputs, pipeline, other)):
+            since = before.since if before else datetime.now(UTC).isoformat()
+            now = Waiting(other.key, other.etag, since)
+            write_atomically(run.waiting_file, json.dumps(asdict(now)) + "\n")
+            return now
     return None
 
 
-def _images(inputs: Bucket, manifest_key: str) -> set[str]:
+def _images(inputs: Bucket, pipeline: Pipeline, other: StoredObject) -> set[str]:
+    content = processing.read(inputs, pipeline, other)
+    if content is None:
+        return set()
     try:
-        rows: tuple[Row, ...] = parse(inputs.read(manifest_key, LARGEST)).rows
-    except (NotAManifest, ObjectMissing, ObjectUnreadable):
-        # Nothing of it is converted; or its run has ended since it was listed.
+        rows = parse(content).rows
+    except NotAManifest:
+        # Nothing of it is converted.
         return set()
     return {key for row in rows for key in candidate_keys(row, inputs.name)}

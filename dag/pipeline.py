@@ -13,6 +13,7 @@ from dag.files import check_nobody_else_wrote, write_atomically
 FILE = "pipeline.json"
 SIGNINGS = ("auto", "shadow", "presigned")
 ORDERS = ("shared", "oldest-first")
+URL_HOURS = 24
 # One PUT ends at 5 GiB on AWS and Ceph.
 LARGEST_PUT = 4 * 2**30
 # What reading a record that is none of ours can raise.
@@ -36,9 +37,13 @@ class Pipeline:
         every: minutes between two polls.
         max_running: how many nodes of a run are in the queue at once.
         max_idle: how many of them may wait for a machine there.
+        max_runs: how many runs may be alive at once.
+        disk_floor: how many bytes must be free where it was launched for a run to
+            begin; 0 for no such bound.
         order: which of several runs' nodes go first, one of ORDERS.
         rows_per_job: how many rows at most share a node.
         signing: who signs transfers, one of SIGNINGS.
+        url_seconds: how long a presigned URL can be used.
         node_environment: where nodes have what they need from: ``host``, ``packed``
             or ``container:`` and an image.
         packed_node: what ``packed`` sends them, made once a launch.
@@ -57,9 +62,12 @@ class Pipeline:
     every: int = 15
     max_running: int = 10_000
     max_idle: int = 1000
+    max_runs: int = 100
+    disk_floor: int = 10**9
     order: str = "shared"
     rows_per_job: int = 1
     signing: str = "auto"
+    url_seconds: int = URL_HOURS * 3600
     retry_seconds: int = 60
     node_environment: str = "host"
     packed_node: Path | None = None

@@ -1,19 +1,19 @@
 """What the crondor job does each time: recover, find, claim, render, submit."""
 
-import fnmatch
 import itertools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 
-from bucket import Bucket, ObjectMissing, ObjectUnreadable, StoredObject
+from bucket import Bucket, StoredObject
 from dag import (
     claim,
     groups,
     health,
     images,
+    intake,
     overlap,
+    processing,
     results,
     run as runs,
     schedd,
@@ -23,7 +23,7 @@ from dag import (
 from dag.errors import LookFailed, NotAManifest, foreseen
 from dag.files import check_nobody_else_writes
 from dag.journal import Journal
-from dag.manifest import LARGEST, Manifest, Row, read
+from dag.manifest import Manifest, Row, read
 from dag.pipeline import Pipeline
 from dag.rows import load_manifest, node_of, save_rows
 from dag.run import Run
@@ -63,17 +63,26 @@ def poll(pipeline: Pipeline, reconcile: Reconcile, journal: Journal) -> list[Run
         inputs = pipeline.inputs()
         # Those whose manifests still wait could not be carried on.
         unfinished = [run for run in known if not run.done]
-        found = look(inputs, pipeline)
-        for manifest in found.manifests:
-            if any(claim.is_that(run, manifest) for run in unfinished):
-                continue
+        found = intake.look(inputs, pipeline)
+        waiting = [
+            manifest
+            for manifest in found.manifests
+            if not any(claim.is_that(run, manifest) for run in unfinished)
+        ]
+        for manifest in intake.in_turn(waiting, unfinished):
+            if why_not := intake.no_room(pipeline, unfinished, begun, manifest):
+                journal.say("no-room", f"{manifest.key} waits: {why_not}", "warning")
+                break
             with _collected(errors, journal, manifest.key):
                 claimed = manifest.key + claim.SUFFIX in found.claims
                 # A listing may name for a while what is no more.
-                if claimed and (holder := claim.claimant(inputs, manifest.key)):
+                holder = claimed and claim.claimant(inputs, pipeline, manifest)
+                if holder:
                     _say_claimed(manifest, holder, journal)
-                elif downloaded := _download(manifest, inputs, pipeline, journal):
-                    run = runs.create(pipeline, manifest, downloaded, found.ours)
+                elif read := intake.download(manifest, inputs, pipeline, journal):
+                    run = runs.create(
+                        pipeline, manifest, read.file, found.ours, read.why_not
+                    )
                     begun.append(run)
                     of_run = journal.of_run(run)
                     with _collected(errors, of_run, manifest.key):
@@ -86,57 +95,6 @@ def poll(pipeline: Pipeline, reconcile: Reconcile, journal: Journal) -> list[Run
         )
     health.beat(pipeline)
     return begun
-
-
-@dataclass(frozen=True)
-class Found:
-    """What a look into the input bucket found, under the pattern's prefix.
-
-    Attributes:
-        manifests: those that wait.
-        claims: the keys of what claims them.
-        ours: the keys of what the pipeline made of earlier ones.
-    """
-
-    manifests: list[StoredObject]
-    claims: set[str]
-    ours: set[str]
-
-
-def look(inputs: Bucket, pipeline: Pipeline) -> Found:
-    """Look for manifests, by one listing."""
-    found = Found([], set(), set())
-    for each in inputs.list(pipeline.literal_prefix):
-        if runs.is_ours(each.key):
-            found.ours.add(each.key)
-        elif each.key.endswith(claim.SUFFIX):
-            found.claims.add(each.key)
-        elif fnmatch.fnmatchcase(each.key, pipeline.pattern):
-            found.manifests.append(each)
-    return found
-
-
-def _download(
-    manifest: StoredObject, inputs: Bucket, pipeline: Pipeline, journal: Journal
-) -> Path | None:
-    """A manifest as it was listed; None when that is gone or cannot be read."""
-    key, file = manifest.key, pipeline.home / "manifest.download"
-    try:
-        etag = inputs.download(key, file, LARGEST)
-    except ObjectMissing:
-        sentence = f"{key} was taken or removed since it was listed"
-        journal.say("not-claimed", sentence, manifest=key)
-        return None
-    except ObjectUnreadable as error:
-        # No failure of the poll: whoever may upload could make all polls fail.
-        sentence = f"{key} is left alone: {error}; upload it anew, or remove it"
-        journal.say("not-claimed", sentence, "warning", manifest=key)
-        return None
-    if etag != manifest.etag:
-        sentence = f"{key} is being uploaded; the next poll takes it"
-        journal.say("being-uploaded", sentence, manifest=key)
-        return None
-    return file
 
 
 def _say_claimed(manifest: StoredObject, holder: str, journal: Journal) -> None:
@@ -165,6 +123,7 @@ def _recover(run: Run, reconcile: Reconcile, journal: Journal) -> None:
         # Whoever else is there reconciles the run, and gathers what is left.
         if alone:
             results.gather(run)
+    submission.renew_urls(run, pipeline, journal)
     if job.hold_reason is not None and not job.held_by_hand:
         # As when a file of it could not be written.
         schedd.release(job.cluster, "the poll tries again")
@@ -198,7 +157,7 @@ def _carry_on(
     journal: Journal,
 ) -> None:
     """From a run that exists to a DAG in the queue; every step can be repeated."""
-    if not claim.claim(run, inputs):
+    if not claim.claim(run, pipeline, inputs):
         journal.say(
             "not-claimed",
             f"{run.manifest_key} was taken, removed or replaced before it was claimed",
@@ -206,7 +165,7 @@ def _carry_on(
         runs.discard(run)
         return
     if run.rows_file.exists():
-        claimed = overlap.claimed_manifests(inputs, pipeline)
+        claimed = processing.listed(inputs, pipeline)
     else:
         claimed = _check(run, inputs, pipeline)
     manifest = load_manifest(run)
@@ -216,11 +175,11 @@ def _carry_on(
         journal.say("nothing-to-convert", sentence)
         reconcile(run, pipeline, journal)
         return
-    if first := overlap.run_to_wait_for(run, manifest, claimed, inputs):
+    if wait := overlap.run_to_wait_for(run, manifest, claimed, pipeline, inputs):
         journal.say(
             "waiting",
             f"{run.manifest_key} has images that are being converted: it waits for "
-            f"{first} to end",
+            f"{wait.key} to end",
         )
         return
     cluster = submission.submit(run, pipeline, convertible, journal)
@@ -241,9 +200,12 @@ def _check(run: Run, inputs: Bucket, pipeline: Pipeline) -> list[StoredObject]:
         The manifests that runs work on, since one listing can tell of both.
     """
     try:
+        if run.unread:
+            raise NotAManifest(run.unread)
         manifest = read(run.manifest_file)
     except NotAManifest as error:
-        reason = f"{error} (it is kept on the access point: {run.manifest_file})"
+        _keep_unreadable(run, inputs)
+        reason = f"{error} (it is kept in the bucket, as {run.unreadable_key})"
         line = Row(1, (run.manifest_key, "")).failed(reason)
         save_rows(run, Manifest((line,)))
         return []
@@ -264,6 +226,15 @@ def _check(run: Run, inputs: Bucket, pipeline: Pipeline) -> list[StoredObject]:
         resolved = replace(resolved, rows=tuple(shared))
     save_rows(run, resolved)
     return claimed
+
+
+def _keep_unreadable(run: Run, inputs: Bucket) -> None:
+    """Leave a manifest that cannot be read in the bucket, under a name that says so."""
+    if run.manifest_file.exists():
+        inputs.upload(run.unreadable_key, run.manifest_file)
+        return
+    stored = inputs.stat(run.processing_key)
+    inputs.copy(run.processing_key, run.unreadable_key, stored.etag)
 
 
 def _refuse_unsigned(row: Row, pipeline: Pipeline) -> Row:

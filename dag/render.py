@@ -57,12 +57,15 @@ class Conversion:
         limits: of what its node may send back.
         part_urls: where parts of its COG go, by the names of the files; none if it
             cannot be large.
+        urls_expire: when the first of its presigned URLs expires, in seconds since
+            1970; None if it has none.
     """
 
     row: Row
     urls: Urls
     limits: Limits
     part_urls: Mapping[str, str]
+    urls_expire: int | None = None
 
 
 @dataclass(frozen=True)
@@ -77,6 +80,8 @@ class Node:
             included.
         input_urls: of its images and of what is beside them.
         remaps: where the files go that it leaves.
+        urls_expire: when the first of its presigned URLs expires, in seconds since
+            1970; None if it has none.
     """
 
     name: str
@@ -86,6 +91,7 @@ class Node:
     running_seconds: int
     input_urls: str
     remaps: str
+    urls_expire: int | None
 
 
 def node(
@@ -118,6 +124,10 @@ def node(
             f"{file}={url}"
             for each in conversions
             for file, url in _remaps(each, alone=len(conversions) == 1)
+        ),
+        urls_expire=min(
+            (each.urls_expire for each in conversions if each.urls_expire is not None),
+            default=None,
         ),
     )
 
@@ -255,6 +265,7 @@ def write_dag(
         sent_once_a_machine=condor_version >= _COMMON_FILES_SINCE,
         try_again=int(Exit.TRY_AGAIN),
         node_attribute=schedd.NODE_ATTRIBUTE,
+        urls_expire=schedd.URLS_EXPIRE,
         priority=_priority(run) if pipeline.order == "oldest-first" else 0,
     )
     stream.enable_buffering(200)

@@ -5,7 +5,8 @@ The files of a run directory are its whole state; each appears at once and whole
 ==================  =======================================================
 ``run.json``        the run exists: which manifest, under which names
 ``claimed.json``    the manifest is this run's: it may be renamed
-``manifest.csv``    the manifest as it was uploaded
+``manifest.csv``    the manifest as it was uploaded, unless it could not be read
+``waiting.json``    which run has its images, and ends before this one's DAG begins
 ``pipeline.json``   the settings of the launch
 ``rows.jsonl``      its rows, read and checked; the first line is the header
 ``uploads.jsonl``   the uploads in parts that were begun for large images
@@ -50,8 +51,8 @@ RUN_DIRECTORY_PREFIX = "workflow-run-"
 _RUN_FILE = "run.json"
 TIMESTAMP = "%Y%m%dT%H%M%SZ"
 _RAW = re.compile(r"raw$", re.IGNORECASE)
-_OURS = re.compile(r"(processing|processed|failed)-\d{8}T\d{6}Z\.csv$")
-_PROCESSING = re.compile(r"processing-\d{8}T\d{6}Z\.csv$")
+_OURS = re.compile(r"(processing|processed|failed|unreadable)-\d{8}T\d{6}Z\.csv$")
+_PROCESSING = re.compile(r"processing-(\d{8}T\d{6}Z)\.csv$", re.ASCII)
 _DAG = "convert.dag"
 # Of the rows that no longer share a node.
 _DAG_APART = "apart.dag"
@@ -70,6 +71,7 @@ class Run:
             upload from every other under the same name.
         timestamp: UTC, as in ``20261120T193637Z``; part of all its names.
         token: what its claim is known by.
+        unread: why its manifest was not downloaded; empty when it was.
     """
 
     directory: Path
@@ -79,6 +81,7 @@ class Run:
     modified: str
     timestamp: str
     token: str
+    unread: str = ""
 
     @property
     def began(self) -> datetime:
@@ -96,6 +99,11 @@ class Run:
     def failed_key(self) -> str:
         return self._sibling("failed")
 
+    @property
+    def unreadable_key(self) -> str:
+        """Where a manifest stays that cannot be read."""
+        return self._sibling("unreadable")
+
     def _sibling(self, state: str) -> str:
         folder, slash, name = self.manifest_key.rpartition("/")
         stem = name.rpartition(".")[0] or name
@@ -110,6 +118,10 @@ class Run:
     @property
     def manifest_file(self) -> Path:
         return self.directory / "manifest.csv"
+
+    @property
+    def waiting_file(self) -> Path:
+        return self.directory / "waiting.json"
 
     @property
     def claimed_file(self) -> Path:
@@ -224,14 +236,30 @@ def is_processing(key: str) -> bool:
     return _PROCESSING.search(key) is not None
 
 
+def with_processing_key(pipeline: Pipeline, key: str) -> Run | None:
+    """Return the run of this directory that has an object of this name, if any."""
+    if not (found := _PROCESSING.search(key)):
+        return None
+    directory = pipeline.directory / f"{RUN_DIRECTORY_PREFIX}{found[1]}"
+    if not (directory / _RUN_FILE).exists():
+        return None
+    run = load(directory)
+    return run if run.processing_key == key else None
+
+
 def create(
-    pipeline: Pipeline, manifest: StoredObject, downloaded: Path, taken: Container[str]
+    pipeline: Pipeline,
+    manifest: StoredObject,
+    downloaded: Path | None,
+    taken: Container[str],
+    unread: str = "",
 ) -> Run:
     """Make the run directory of a manifest.
 
     Args:
         downloaded: the manifest, which moves into the run directory.
         taken: keys that none of the run's own may be.
+        unread: why it was not downloaded.
     """
     moment = datetime.now(UTC)
     while True:
@@ -244,14 +272,19 @@ def create(
             modified=manifest.modified.isoformat(),
             timestamp=timestamp,
             token=secrets.token_hex(16),
+            unread=unread,
         )
-        names = (run.processing_key, run.processed_key, run.failed_key)
+        names = (
+            *(run.processing_key, run.processed_key),
+            *(run.failed_key, run.unreadable_key),
+        )
         if not any(name in taken for name in names) and _made(run.directory):
             break
         # Each second is one run's alone.
         moment += timedelta(seconds=1)
     try:
-        downloaded.replace(run.manifest_file)
+        if downloaded:
+            downloaded.replace(run.manifest_file)
         pipelines.save(pipeline, run.pipeline_file)
         make_folders_of_nodes(run)
         saved = json.dumps(asdict(run), indent=2, default=str)

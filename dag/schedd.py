@@ -23,6 +23,9 @@ from dag.errors import SchedulerError
 # Attributes by which jobs are found in the queue; their value is the run directory.
 RUN_ATTRIBUTE = "CogPipelineRun"
 NODE_ATTRIBUTE = "CogPipelineNodeOf"
+# When the presigned URLs of a node's job expire, in seconds since 1970.
+URLS_EXPIRE = "CogPipelineUrlsExpire"
+_IDLE = 1
 _REMOVED = 3
 _COMPLETED = 4
 _HELD = 5
@@ -61,6 +64,16 @@ class Job:
     owner: str
     hold_reason: str | None
     held_by_hand: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class WaitingJob:
+    """A node's job that does not run, and what of its ad names its URLs."""
+
+    id: str
+    node: str
+    input_files: str
+    output_remaps: str
 
 
 @dataclass(frozen=True)
@@ -186,6 +199,59 @@ def still_there(attribute: str, value: str) -> int:
     """How many jobs with this attribute may still do something: all but ended ones."""
     constraint = f"{attribute} =?= {classad2.quote(value)} && JobStatus != {_COMPLETED}"
     return sum(1 for _ in _query(constraint))
+
+
+def waiting_jobs(run: str, expire_before: float) -> list[WaitingJob]:
+    """Return the jobs of a run's nodes that wait with URLs that expire before then.
+
+    Args:
+        run: the run directory.
+        expire_before: in seconds since 1970.
+    """
+    constraint = (
+        f"{NODE_ATTRIBUTE} =?= {classad2.quote(run)} "
+        f"&& (JobStatus == {_IDLE} || JobStatus == {_HELD}) "
+        f"&& {URLS_EXPIRE} < {int(expire_before)}"
+    )
+    names = ["ClusterId", "ProcId", "DAGNodeName", "TransferInput"]
+    with _explained("HTCondor's queue"):
+        ads = _schedd().query(constraint, [*names, "TransferOutputRemaps"])
+    return [
+        WaitingJob(
+            id=f"{ad['ClusterId']}.{ad['ProcId']}",
+            node=str(ad.get("DAGNodeName", "")),
+            input_files=str(ad.get("TransferInput", "")),
+            output_remaps=str(ad.get("TransferOutputRemaps", "")),
+        )
+        for ad in ads
+    ]
+
+
+def renew(job: WaitingJob, urls_expire: int) -> bool:
+    """Write a waiting job's changed URLs, and when they expire, into the queue.
+
+    If it has begun to run meanwhile, it goes on with what it began with. When they
+    expire is written last: what was cut off before is done again by the next poll.
+
+    Returns:
+        Whether the job is still there.
+    """
+    changes = {
+        "TransferInput": classad2.quote(job.input_files),
+        "TransferOutputRemaps": classad2.quote(job.output_remaps),
+        URLS_EXPIRE: str(urls_expire),
+    }
+    with _explained(f"the change of job {job.id}"):
+        try:
+            for name, value in changes.items():
+                _schedd().edit(job.id, name, value)
+        except htcondor2.HTCondorException:
+            cluster, _, process = job.id.partition(".")
+            there = f"ClusterId == {cluster} && ProcId == {process}"
+            if _schedd().query(there, ["ClusterId"]):
+                raise
+            return False
+    return True
 
 
 def progress(cluster: int) -> Progress | None:

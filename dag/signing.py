@@ -3,11 +3,14 @@
 The *shadow*, HTCondor's process for a running job on the access point, signs an
 ``s3://`` URL when the transfer begins. That is the rule: the signature lives for
 an hour, and nothing secret stands in the job. A *presigned* ``https://`` URL
-lives for seven days and can be read in the job ad; it serves where the shadow
-cannot.
+lives for hours and can be read in the job ad; it serves where the shadow cannot.
+Whoever has one can read that image, or write that COG, until it expires: no store
+can take it back. So it lives no longer than ``--url-hours``, and jobs that wait
+longer for a machine get new ones (submission.renew_urls).
 """
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from bucket import Bucket
@@ -24,6 +27,9 @@ SHADOW_REFUSES = (
     "the key has characters that HTCondor cannot sign: rename the image, or "
     "launch with --signing auto"
 )
+# A URL among the files that a job reads, or the places that it writes to.
+_URL = re.compile(r"https?://[^\s,;]+")
+_SIGNATURE = "X-Amz-"
 
 
 @dataclass(frozen=True)
@@ -66,9 +72,33 @@ def shadow_urls(pipeline: Pipeline, row: Row) -> Urls:
     )
 
 
-def presigned_urls(inputs: Bucket, outputs: Bucket, prefix: str, row: Row) -> Urls:
+def presigned_urls(
+    inputs: Bucket, outputs: Bucket, prefix: str, row: Row, seconds: int
+) -> Urls:
     return Urls(
-        inputs=tuple(inputs.url_to_read(key) for key in (row.key, *row.sidecars)),
-        cog=outputs.url_to_write(prefix + row.key),
-        jpeg=outputs.url_to_write(prefix + jpeg_key(row.key)),
+        inputs=tuple(
+            inputs.url_to_read(key, seconds) for key in (row.key, *row.sidecars)
+        ),
+        cog=outputs.url_to_write(prefix + row.key, seconds),
+        jpeg=outputs.url_to_write(prefix + jpeg_key(row.key), seconds),
     )
+
+
+def renewed(text: str, fresh: Iterable[str]) -> str:
+    """Return a text with each presigned URL replaced by the fresh one, if any.
+
+    What a job's attribute holds besides, and its order, stays as it is.
+
+    Args:
+        fresh: new URLs; each takes the place of those that differ in their
+            signature alone.
+    """
+    by_object = {_unsigned(url): url for url in fresh}
+    return _URL.sub(lambda url: by_object.get(_unsigned(url[0]), url[0]), text)
+
+
+def _unsigned(url: str) -> str:
+    """Return a URL without its signature and the date and life of that."""
+    base, _, query = url.partition("?")
+    kept = (each for each in query.split("&") if not each.startswith(_SIGNATURE))
+    return f"{base}?{'&'.join(kept)}"

@@ -2,7 +2,8 @@
 
 import itertools
 import json
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from dag import node_code, render, run as runs, schedd, signing, uploads
@@ -10,8 +11,9 @@ from dag.files import write_atomically
 from dag.journal import Journal
 from dag.manifest import Manifest, Row
 from dag.pipeline import Pipeline
-from dag.rows import node_of, rows_apart
+from dag.rows import load_rows_as_last_tried, node_of, rows_apart
 from dag.run import Run
+from dag.signing import Urls
 from dag.uploads import Upload
 
 
@@ -52,18 +54,87 @@ def _nodes(
     condor: tuple[int, int, int],
 ) -> Iterator[render.Node]:
     by_shadow = signing.shadow_signs(pipeline, condor)
-    inputs, outputs = pipeline.inputs(), pipeline.outputs()
+    presigner = _Presigner(pipeline, begun)
 
     def conversion(row: Row) -> render.Conversion:
-        if by_shadow and signing.shadow_can_sign(pipeline, row):
+        # Before they are signed: they live for a moment longer than is said.
+        expire = presigner.expire()
+        if shadow := by_shadow and signing.shadow_can_sign(pipeline, row):
             urls = signing.shadow_urls(pipeline, row)
         else:
-            prefix = pipeline.output_prefix
-            urls = signing.presigned_urls(inputs, outputs, prefix, row)
-        limits, parts = uploads.limits(row, pipeline.largest_put), {}
-        if upload := begun.get(row.number):
-            parts = uploads.part_urls(outputs, upload, limits.most_parts)
-        return render.Conversion(row, urls, limits, parts)
+            urls = presigner.urls(row)
+        limits, parts = uploads.limits(row, pipeline.largest_put), presigner.parts(row)
+        presigned = parts or not shadow
+        return render.Conversion(
+            row, urls, limits, parts, expire if presigned else None
+        )
 
     for name, its_rows in itertools.groupby(rows, node_of):
         yield render.node(name, map(conversion, its_rows), pipeline.node_options)
+
+
+class _Presigner:
+    """Presigns what the rows of a run need."""
+
+    def __init__(self, pipeline: Pipeline, begun: Mapping[int, Upload]) -> None:
+        self._pipeline = pipeline
+        self._begun = begun
+        self._inputs, self._outputs = pipeline.inputs(), pipeline.outputs()
+
+    def expire(self) -> int:
+        """Return when what is signed now expires, in seconds since 1970."""
+        return int(time.time()) + self._pipeline.url_seconds
+
+    def urls(self, row: Row) -> Urls:
+        prefix, seconds = self._pipeline.output_prefix, self._pipeline.url_seconds
+        return signing.presigned_urls(self._inputs, self._outputs, prefix, row, seconds)
+
+    def parts(self, row: Row) -> dict[str, str]:
+        """Return where parts of its COG go, by the names of the files."""
+        if not (upload := self._begun.get(row.number)):
+            return {}
+        count = uploads.limits(row, self._pipeline.largest_put).most_parts
+        seconds = self._pipeline.url_seconds
+        return uploads.part_urls(self._outputs, upload, count, seconds)
+
+
+def renew_urls(run: Run, pipeline: Pipeline, journal: Journal) -> None:
+    """Give new presigned URLs to jobs that wait in the queue with old ones.
+
+    Old is what, at the next poll, could be too old for a job to begin: see urls_live
+    in templates/convert.dag. What a job gets is signed for the rows of its node. What
+    stands in the queue only says where it goes.
+    """
+    least = pipeline.url_seconds // 2 + 60 * pipeline.every
+    jobs = schedd.waiting_jobs(str(run.directory), time.time() + least)
+    if not jobs:
+        return
+    job_of = {job.node: job for job in jobs}
+    presigner = _Presigner(pipeline, uploads.recorded(run))
+    rows = (row for row in load_rows_as_last_tried(run) if row.reason is None)
+    renewed = 0
+    for name, its_rows in itertools.groupby(rows, node_of):
+        if job := job_of.get(name):
+            expire = presigner.expire()
+            renewed += schedd.renew(_renewed(job, its_rows, presigner), expire)
+    journal.say(
+        "urls-renewed",
+        f"{run.directory.name}: {renewed} jobs that wait have new presigned URLs",
+        jobs=renewed,
+    )
+
+
+def _renewed(
+    job: schedd.WaitingJob, rows: Iterable[Row], presigner: _Presigner
+) -> schedd.WaitingJob:
+    inputs: list[str] = []
+    outputs: list[str] = []
+    for row in rows:
+        urls = presigner.urls(row)
+        inputs += urls.inputs
+        outputs += [urls.cog, urls.jpeg, *presigner.parts(row).values()]
+    return replace(
+        job,
+        input_files=signing.renewed(job.input_files, inputs),
+        output_remaps=signing.renewed(job.output_remaps, outputs),
+    )

@@ -85,10 +85,13 @@ def open_all(
     return begun
 
 
-def part_urls(outputs: Bucket, upload: Upload, count: int) -> dict[str, str]:
-    """Where the parts that a node may leave go, by the names of the files."""
+def part_urls(
+    outputs: Bucket, upload: Upload, count: int, seconds: int
+) -> dict[str, str]:
+    """Return where the parts that a node may leave go, by the names of the files."""
+    write_part = outputs.url_to_write_part
     return {
-        part_name(number): outputs.url_to_write_part(upload.key, upload.id, number)
+        part_name(number): write_part(upload.key, upload.id, number, seconds)
         for number in range(1, count + 1)
     }
 

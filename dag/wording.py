@@ -2,7 +2,7 @@
 
 import re
 
-# A presigned URL's query is a key for a week: it is shown to nobody.
+# A presigned URL's query is a key until it expires: it is shown to nobody.
 _SIGNED_QUERY = re.compile(r"\?[^\s\"']*(X-Amz|Signature)[^\s\"']*")
 _LONGEST = 500
 # What spreadsheets take for the beginning of a formula.

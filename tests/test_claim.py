@@ -8,7 +8,8 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import asdict, replace
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -49,12 +50,26 @@ def claimants(maps: Bucket, store: Store, key: str, places: Path) -> list[Run]:
     made = []
     for number in range(CLAIMANTS):
         place = places / f"{key}-{number}"
-        place.mkdir()
+        place.mkdir(parents=True)
         pipeline = Pipeline(place, store, maps.name, "cogs")
         downloaded = place / "manifest.download"
         downloaded.write_bytes(b"a.tif,1\n")
         made.append(runs.create(pipeline, manifest, downloaded, frozenset()))
     return made
+
+
+def launch_of(run: Run, maps: Bucket, store: Store) -> Pipeline:
+    return Pipeline(run.directory.parent, store, maps.name, "cogs")
+
+
+def take(run: Run, maps: Bucket, store: Store) -> bool:
+    return claim.claim(run, launch_of(run, maps, store), maps)
+
+
+def write_claim(run: Run, maps: Bucket, store: Store) -> None:
+    """Claim a manifest, and be killed then."""
+    made = claim._claim_of(run, launch_of(run, maps, store))
+    maps.write(f"{run.manifest_key}.claim", json.dumps(asdict(made)).encode())
 
 
 def test_of_many_claimants_one_succeeds(maps: Bucket, store: Store, tmp_path: Path):
@@ -68,7 +83,7 @@ def test_of_many_claimants_one_succeeds(maps: Bucket, store: Store, tmp_path: Pa
         barrier.wait()
         while True:
             try:
-                return claim.claim(run, maps)
+                return take(run, maps, store)
             except claim.ClaimUncertain:
                 # As on a busy machine: the next poll tries again.
                 time.sleep(1)
@@ -94,12 +109,14 @@ def what_is_there(maps: Bucket) -> list[str]:
 def test_a_claim_that_is_held_is_respected(maps: Bucket, store: Store, tmp_path: Path):
     maps.write("a-raw.csv", b"a.tif,1\n")
     first, second, *_ = claimants(maps, store, "a-raw.csv", tmp_path)
-    maps.write("a-raw.csv.claim", claim._claim_text(first).encode())
+    write_claim(first, maps, store)
 
-    assert not claim.claim(second, maps)
-    assert first.directory.name in claim.claimant(maps, "a-raw.csv")
+    assert not take(second, maps, store)
+    (manifest,) = [found for found in maps.list("a-") if found.key == "a-raw.csv"]
+    holder = claim.claimant(maps, launch_of(second, maps, store), manifest)
+    assert first.directory.name in holder
     assert maps.exists("a-raw.csv"), "the loser touches nothing"
-    assert claim.claim(first, maps), "its holder goes on, as after a crash"
+    assert take(first, maps, store), "its holder goes on, as after a crash"
     assert not maps.exists("a-raw.csv.claim")
 
 
@@ -110,20 +127,70 @@ def test_a_claim_is_carried_on_by_another_user(
     run = claimants(maps, store, "a-raw.csv", tmp_path)[0]
     held = {"user": "another", "host": "elsewhere", "run": run.directory.name}
     maps.write("a-raw.csv.claim", json.dumps(held | {"token": run.token}).encode())
-    assert claim.claim(run, maps)
+    assert take(run, maps, store)
     assert {found.key for found in maps.list("a-")} == {run.processing_key}
 
 
-def test_a_claim_that_cannot_be_read_is_waited_for(
-    maps: Bucket, store: Store, tmp_path: Path
+NO_CLAIMS = {
+    "half of one": b'{"user": "ano',
+    "nothing": b"",
+    "nested deeply": b"[" * 4000,
+    "large": b"[" * 10_000_000,
+    "numbers": b'{"user": 1, "host": 2, "run": 3, "token": 4}',
+    "one without a proof": b'{"user": "a", "host": "b", "run": "c", "token": "d"}',
+    "no text": b"\xff\xfe\x00",
+}
+
+
+@pytest.fixture
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if claims that nobody proves had been there for as long as they stand."""
+    monkeypatch.setattr(claim, "_STANDS_UNPROVEN_FOR", timedelta(0))
+
+
+@pytest.mark.parametrize("content", NO_CLAIMS.values(), ids=NO_CLAIMS)
+def test_a_claim_that_who_uploads_wrote_keeps_nobody_waiting_for_long(
+    maps: Bucket, store: Store, tmp_path: Path, content: bytes, request
 ):
     maps.write("a-raw.csv", b"a.tif,1\n")
     run = claimants(maps, store, "a-raw.csv", tmp_path)[0]
-    maps.write("a-raw.csv.claim", b'{"user": "ano')
-    with pytest.raises(claim.ClaimUncertain, match="remove it"):
-        claim.claim(run, maps)
+    maps.write("a-raw.csv.claim", content)
+    assert not take(run, maps, store), "it may be of an access point with other keys"
+    request.getfixturevalue("at_once")
+    assert take(run, maps, store)
+    assert {found.key for found in maps.list("a-")} == {run.processing_key}
+
+
+def test_the_proof_of_a_claim_holds_for_one_upload_alone(
+    maps: Bucket, store: Store, tmp_path: Path, at_once: None
+):
+    maps.write("a-raw.csv", b"a.tif,1\n")
+    first, *_ = claimants(maps, store, "a-raw.csv", tmp_path / "first")
+    write_claim(first, maps, store)
+    proven = maps.read("a-raw.csv.claim", ALL)
     maps.remove("a-raw.csv.claim")
-    assert claim.claim(run, maps)
+    maps.write("a-raw.csv", b"b.tif,1\n")
+    second, *_ = claimants(maps, store, "a-raw.csv", tmp_path / "second")
+    maps.write("a-raw.csv.claim", proven)
+    assert take(second, maps, store)
+
+
+def test_an_access_point_that_was_away_for_a_day_finds_its_claim_taken_over(
+    maps: Bucket, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    maps.write("a-raw.csv", b"a.tif,1\n")
+    first, second, third, *_ = claimants(maps, store, "a-raw.csv", tmp_path)
+    write_claim(first, maps, store)
+    # It was killed right before it would have renamed the manifest.
+    first.claimed_file.write_text("{}")
+    assert not take(second, maps, store)
+    monkeypatch.setattr(claim, "_STANDS_FOR", timedelta(0))
+    write_claim(second, maps, store)
+    monkeypatch.undo()
+    assert not take(first, maps, store)
+    assert not take(third, maps, store)
+    assert take(second, maps, store)
+    assert {found.key for found in maps.list("a-")} == {second.processing_key}
 
 
 def test_a_manifest_that_was_replaced_is_left_alone(
@@ -133,7 +200,7 @@ def test_a_manifest_that_was_replaced_is_left_alone(
     run, *_ = claimants(maps, store, "a-raw.csv", tmp_path)
     maps.write("a-raw.csv", b"a.tif,1\nb.tif,1\n")
 
-    assert not claim.claim(run, maps)
+    assert not take(run, maps, store)
     assert [found.key for found in maps.list()] == ["a-raw.csv"]
     assert maps.read("a-raw.csv", ALL) == b"a.tif,1\nb.tif,1\n"
 
@@ -141,12 +208,12 @@ def test_a_manifest_that_was_replaced_is_left_alone(
 def test_an_upload_after_the_claim_stays(maps: Bucket, store: Store, tmp_path: Path):
     maps.write("a-raw.csv", b"a.tif,1\n")
     run, *_ = claimants(maps, store, "a-raw.csv", tmp_path)
-    assert claim.claim(run, maps)
+    assert take(run, maps, store)
     # Some servers tell the date of an object in whole seconds.
     time.sleep(1.1)
     maps.write("a-raw.csv", b"a.tif,1\n")
 
-    assert claim.claim(run, maps), "as the next poll does, with HTCondor away"
+    assert take(run, maps, store), "as the next poll does, with HTCondor away"
     assert maps.exists("a-raw.csv")
 
 

@@ -66,7 +66,7 @@ def assert_said(done: subprocess.CompletedProcess) -> None:
 def test_a_poll_goes_on_from_wherever_the_disk_was_full(
     archive: Archive, small: Archive, disk: Disk
 ):
-    small.launch_to_poll_by_hand()
+    small.launch_to_poll_by_hand("--disk-floor", "0")
     archive.upload_raster("image.tif", 1)
     # Larger than a page, as the rows' file and the DAG are.
     missing = [(f"missing-{number:04}.tif", 1) for number in range(400)]
@@ -102,7 +102,14 @@ def test_a_reconcile_goes_on_when_the_disk_has_room_again(
     )
     archive.upload_raster("image.tif", 1)
     archive.upload_manifest("batch-raw.csv", [("image.tif", 1), ("missing.tif", 1)])
-    small.launch("--submit-option", f"executable = {node}", "--retry-seconds", "2")
+    small.launch(
+        "--disk-floor",
+        "0",
+        "--submit-option",
+        f"executable = {node}",
+        "--retry-seconds",
+        "2",
+    )
     (run,) = small.directory.glob("workflow-run-*")
     gate.touch()
     result = run / "results" / "row1.json"

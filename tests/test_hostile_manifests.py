@@ -151,7 +151,7 @@ def _run(directory: Path) -> runs.Run:
 def _urls(pipeline: Pipeline, bucket: Bucket, row, plain: bool) -> signing.Urls:
     if plain and signing.shadow_can_sign(pipeline, row):
         return signing.shadow_urls(pipeline, row)
-    return signing.presigned_urls(bucket, bucket, pipeline.output_prefix, row)
+    return signing.presigned_urls(bucket, bucket, pipeline.output_prefix, row, 3600)
 
 
 def _assert_nothing_is_lost(

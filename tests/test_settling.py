@@ -69,7 +69,7 @@ class Begun:
         trust = self.pipeline.store.ca_certs
         http = urllib3.PoolManager(ca_certs=trust and str(trust))
         for number, content in enumerate(parts, start=1):
-            url = self.cogs.url_to_write_part(KEY, self.upload, number)
+            url = self.cogs.url_to_write_part(KEY, self.upload, number, 3600)
             assert http.request("PUT", url, body=content).status == 200
 
     def tell(self, parts: Sequence[bytes] = PARTS) -> None:

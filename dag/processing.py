@@ -1,0 +1,76 @@
+"""The object ``…processing-….csv``: a manifest that a run works on.
+
+It carries a proof in its metadata, since who may upload may write an object of that
+name: only one with a proof has other runs wait for it.
+"""
+
+import hashlib
+from pathlib import Path
+
+from bucket import Bucket, ObjectMissing, ObjectUnreadable, StoredObject
+from dag import proof, run as runs
+from dag.manifest import LARGEST
+from dag.pipeline import Pipeline
+from dag.run import Run
+
+_DIGEST, _PROOF = "sha256", "proof"
+# Of a manifest that was not read.
+_NOT_READ = "not-read"
+
+
+def write(run: Run, pipeline: Pipeline, inputs: Bucket) -> bool:
+    """Write a run's manifest under its new name.
+
+    Returns:
+        Whether it is there; False where it was to be copied and has changed since.
+    """
+    key = run.processing_key
+    if not run.manifest_file.exists():
+        metadata = _metadata(pipeline, key, _NOT_READ)
+        return inputs.copy(run.manifest_key, key, run.etag, metadata)
+    metadata = _metadata(pipeline, key, _sha256(run.manifest_file))
+    inputs.upload(key, run.manifest_file, "text/csv", metadata)
+    return True
+
+
+def listed(inputs: Bucket, pipeline: Pipeline) -> list[StoredObject]:
+    """Return the objects that have the name of a manifest that a run works on."""
+    found = inputs.list(pipeline.literal_prefix)
+    return [each for each in found if runs.is_processing(each.key)]
+
+
+def read(inputs: Bucket, pipeline: Pipeline, found: StoredObject) -> bytes | None:
+    """Return the content of such an object; None if no access point wrote it.
+
+    Nor is it returned when its run has ended, or when its manifest was not read.
+    """
+    if ours := runs.with_processing_key(pipeline, found.key):
+        at_work = not ours.done and ours.manifest_file.exists()
+        return ours.manifest_file.read_bytes() if at_work else None
+    if found.size > LARGEST:
+        return None
+    try:
+        metadata = inputs.metadata(found.key)
+        digest = metadata.get(_DIGEST, "")
+        if not _is_proven(pipeline, found.key, digest, metadata.get(_PROOF, "")):
+            return None
+        content = inputs.read(found.key, LARGEST)
+    except (ObjectMissing, ObjectUnreadable):
+        return None
+    # With the metadata of another upload, it may have a content of its own.
+    return content if hashlib.sha256(content).hexdigest() == digest else None
+
+
+def _metadata(pipeline: Pipeline, key: str, digest: str) -> dict[str, str]:
+    made = proof.of(pipeline.store, "processing", pipeline.input_bucket, key, digest)
+    return {_DIGEST: digest, _PROOF: made}
+
+
+def _is_proven(pipeline: Pipeline, key: str, digest: str, made: str) -> bool:
+    about = ("processing", pipeline.input_bucket, key, digest)
+    return proof.holds(pipeline.store, made, *about)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
