@@ -45,20 +45,27 @@ import os, sys
 from pathlib import Path
 
 content = {content!r}
-for name in {names!r}:
-    Path(name).write_text(content)
+
+def leave(name, more=""):
+    Path(name).write_text(content + more)
     Path(name).chmod(0o755)
-Path("large").write_text(content + "." * 5_000_000)
+
+for name in {names!r}:
+    leave(name)
+leave("large", "." * 5_000_000)
 # What a link leads to is sent under its name.
 Path("failed.csv").unlink()
 Path("failed.csv").symlink_to(Path("run.json").absolute())
 for folder in ("results", "logs", "sandbox"):
     Path(folder).mkdir(exist_ok=True)
-    Path(folder, "row2.json").write_text(content)
+    leave(folder + "/row2.json")
 for word in sys.argv:
-    # For a hostile starter: each image tells under which name its job leaves a file.
+    # Of an image PLANTED-a.tif, files PLANTED-a.0 to PLANTED-a.9 for its starter.
     if word.startswith("PLANTED-"):
-        Path(word.removesuffix(".tif")).write_text(content)
+        for number in range(10):
+            leave(Path(word).with_suffix("." + str(number)))
+    if word.startswith("PLANTED-large"):
+        leave("larger", "." * 20_000_000)
 Path({count!r}, str(os.getpid())).touch()
 """
 
