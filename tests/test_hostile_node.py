@@ -1,0 +1,167 @@
+"""A node that turns against its access point gets nothing there but its own row."""
+
+import re
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from bucket import Store
+from pool import personal
+from pool.personal import PersonalPool
+from tests import hostile_node
+from tests.conftest import Archive, archive_for, wait_for
+from tests.hostile_node import HostileJobs, planted_in
+
+# The names that a hostile starter gives to files on their way to the access point.
+ESCAPES = (
+    *("../reconcile.sh", "../results/row2.json", "../../planted", "/tmp/../planted"),
+    *("result.json/../../reconcile.sh", "sub/../../reconcile.sh", ".."),
+)
+
+
+@pytest.fixture(scope="module")
+def hostile_place(workplace: Path) -> Path:
+    place = workplace / f"hostile-{uuid.uuid4().hex[:8]}"
+    place.mkdir()
+    return place
+
+
+@pytest.fixture(scope="module")
+def hostile_pool(hostile_place: Path) -> Iterator[PersonalPool]:
+    """A pool whose configuration tests may change."""
+    with personal.running_pool(hostile_place / "pool", print) as pool:
+        yield pool
+
+
+@pytest.fixture
+def archive(
+    hostile_pool: PersonalPool,
+    workplace: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
+) -> Iterator[Archive]:
+    for name, value in hostile_pool.condor.environment.items():
+        monkeypatch.setenv(name, value)
+    s3 = hostile_pool.s3
+    store = Store(s3.endpoint, s3.access_key, s3.secret_key, ca_certs=s3.ca_certs)
+    yield from archive_for(store, workplace, request.node.name)
+
+
+@pytest.fixture(scope="module")
+def jobs(hostile_pool: PersonalPool, hostile_place: Path) -> Iterator[HostileJobs]:
+    with hostile_node.hostile_jobs(hostile_pool, hostile_place / "jobs") as hostile:
+        yield hostile
+
+
+@pytest.fixture
+def orders(
+    hostile_pool: PersonalPool, hostile_place: Path, jobs: HostileJobs
+) -> Iterator[Path]:
+    """The file of orders to the starters, of machines whose jobs are hostile too."""
+    folder = hostile_place / f"starter-{uuid.uuid4().hex[:8]}"
+    with hostile_node.hostile_starter(hostile_pool, folder) as file:
+        yield file
+
+
+def upload(archive: Archive, *names: str) -> None:
+    for name in names:
+        archive.upload_raster(f"{name}.tif", 1)
+    archive.upload_manifest("batch-raw.csv", [(f"{name}.tif", 1) for name in names])
+
+
+def the_run(archive: Archive) -> Path:
+    (run,) = archive.directory.glob("workflow-run-*")
+    return run
+
+
+def assert_nothing_came_through(archive: Archive, jobs: HostileJobs) -> None:
+    """Nothing that was planted was run, or is anywhere on the access point."""
+    assert jobs.count, "no job was hostile"
+    wait_for((the_run(archive) / "done.json").exists)
+    assert not jobs.proof.exists()
+    assert planted_in(archive.directory) == []
+    assert list(the_run(archive).glob("sandbox/*")) == []
+
+
+def test_what_a_hostile_job_leaves_is_neither_run_nor_read(
+    archive: Archive, jobs: HostileJobs
+):
+    # The second fails, though its neighbours leave results of success for it.
+    archive.upload_raster("two-bands.tif", 2)
+    for name in ("first", "last"):
+        archive.upload_raster(f"{name}.tif", 1)
+    rows = [("first.tif", 1), ("two-bands.tif", 3), ("last.tif", 1)]
+    archive.upload_manifest("batch-raw.csv", rows)
+
+    # One after the other, so that what the first leaves is there for a while.
+    archive.launch("-m", "1")
+    run = the_run(archive)
+    wait_for(lambda: planted_in(run))
+    assert {path.parts[0] for path in planted_in(run)} == {"sandbox"}
+    processed, failed = archive.outcome("batch-")
+
+    assert processed == [["first.tif", "1"], ["last.tif", "1"]]
+    assert [row[0] for row in failed] == ["two-bands.tif"]
+    assert "says 3 bands" in failed[0][2]
+    assert_nothing_came_through(archive, jobs)
+
+
+def test_no_name_and_no_link_of_a_hostile_starter_leads_elsewhere(
+    archive: Archive, jobs: HostileJobs, orders: Path
+):
+    orders.write_text(
+        "".join(f"name\tPLANTED-a.{n}\t{name}\n" for n, name in enumerate(ESCAPES))
+        # HTCondor's shadow makes this link when it is asked to. Then a file of its
+        # name is sent.
+        + "symlink\t../reconcile.sh\tPLANTED-link.1\n"
+    )
+    upload(archive, "PLANTED-a", "PLANTED-link", "other")
+
+    archive.launch("--submit-option", "most_holds = 0")
+    processed, failed = archive.outcome("batch-")
+
+    assert ["other.tif", "1"] in processed
+    # The COGs and JPEGs of others may have arrived, and their results as well.
+    assert len(processed + failed) == 3
+    assert_nothing_came_through(archive, jobs)
+    refused = (the_run(archive) / "convert.dag.nodes.log").read_text()
+    for name in ESCAPES:
+        assert f"illegal sandbox path: {name}" in refused
+    assert re.search(
+        r"writing to file \S*/PLANTED-link.1: .*Permission denied", refused
+    )
+
+
+def test_a_folder_in_the_place_of_a_file_harms_its_row_alone(
+    archive: Archive, jobs: HostileJobs, orders: Path
+):
+    orders.write_text(
+        "folder\tPLANTED-result.1\tresult.json\nfolder\tPLANTED-log.1\t_condor_stdout\n"
+    )
+    upload(archive, "PLANTED-result", "PLANTED-log", "other")
+
+    archive.launch()
+    processed, failed = archive.outcome("batch-")
+
+    assert [row[0] for row in processed] == ["PLANTED-log.tif", "other.tif"]
+    assert "sent as its result cannot be used: it is no file" in failed[0][2]
+    assert_nothing_came_through(archive, jobs)
+
+
+def test_a_hostile_starter_does_not_fill_the_access_point(
+    archive: Archive, jobs: HostileJobs, orders: Path
+):
+    # It knows the bound, and sends more all the same.
+    orders.write_text("whole\n")
+    upload(archive, "PLANTED-large", "other")
+
+    archive.launch("--submit-option", "most_holds = 0")
+    processed, failed = archive.outcome("batch-")
+
+    assert ["other.tif", "1"] in processed
+    assert len(processed + failed) == 2
+    stopped = (the_run(archive) / "convert.dag.nodes.log").read_text()
+    assert "max total download bytes exceeded" in stopped
+    assert_nothing_came_through(archive, jobs)
