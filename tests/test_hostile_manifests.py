@@ -376,7 +376,8 @@ def test_a_file_beside_an_image_is_not_larger_than_it_need_be(
 
 def test_a_row_does_not_say_how_long_it_may_hold_a_machine(archive: Archive):
     archive.upload_raster("image.tif", 1)
-    rows = [["image.tif", "1", "100 101"], ["image.tif", "1", "999999999"]]
+    archive.upload_raster("other.tif", 1)
+    rows = [["image.tif", "1", "100 101"], ["other.tif", "1", "999999999"]]
     text = "image,bands,time_limit\n" + "".join(f"{','.join(row)}\n" for row in rows)
     archive.maps.write("batch-raw.csv", text.encode())
     archive.launch("--max-time-limit", "100", "--every", "1440")
