@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 import tempfile
+import tracemalloc
 import uuid
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -333,6 +334,18 @@ def test_more_rows_than_are_worked_on_are_not_read(monkeypatch: pytest.MonkeyPat
     for line in (b"x\n", b'"x\n'):
         with pytest.raises(NotAManifest, match="more than 1000 rows: make several"):
             parse(line * 1001)
+
+
+def test_a_wide_character_does_not_make_all_of_a_manifest_wide():
+    content = "\U0001f5fa.tif,1\n".encode() + (b" " * 60 + b"\n") * 100_000
+    tracemalloc.start()
+    try:
+        assert len(parse(content).rows) == 1
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    # As text it would take four times as much as it has, and be there twice.
+    assert most < 2 * len(content)
 
 
 @pytest.mark.parametrize("field", ["lzw " * 300, "?" * 200_000])
