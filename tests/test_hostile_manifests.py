@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 import tempfile
+import tracemalloc
 import uuid
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -335,6 +336,18 @@ def test_more_rows_than_are_worked_on_are_not_read(monkeypatch: pytest.MonkeyPat
             parse(line * 1001)
 
 
+def test_a_wide_character_does_not_make_all_of_a_manifest_wide():
+    content = "\U0001f5fa.tif,1\n".encode() + (b" " * 60 + b"\n") * 100_000
+    tracemalloc.start()
+    try:
+        assert len(parse(content).rows) == 1
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    # As text it would take four times as much as it has, and be there twice.
+    assert most < 2 * len(content)
+
+
 @pytest.mark.parametrize("field", ["lzw " * 300, "?" * 200_000])
 def test_options_that_no_command_line_has_room_for_are_refused(field: str):
     (row,) = parse(f"image,bands,profile\na.tif,1,{field}\n".encode()).rows
@@ -376,7 +389,8 @@ def test_a_file_beside_an_image_is_not_larger_than_it_need_be(
 
 def test_a_row_does_not_say_how_long_it_may_hold_a_machine(archive: Archive):
     archive.upload_raster("image.tif", 1)
-    rows = [["image.tif", "1", "100 101"], ["image.tif", "1", "999999999"]]
+    archive.upload_raster("other.tif", 1)
+    rows = [["image.tif", "1", "100 101"], ["other.tif", "1", "999999999"]]
     text = "image,bands,time_limit\n" + "".join(f"{','.join(row)}\n" for row in rows)
     archive.maps.write("batch-raw.csv", text.encode())
     archive.launch("--max-time-limit", "100", "--every", "1440")
