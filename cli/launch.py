@@ -1,6 +1,7 @@
 """``launch``, and ``poll``, which it has HTCondor do for ever."""
 
 import math
+import sys
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -255,8 +256,9 @@ def launch(
         max_time_limit=max_time_limit,
         largest_put=largest_put,
     )
-    for fault in ownership.faults(render.PROJECT):
-        warn(f"the code that runs as you can be changed: {fault}")
+    for folder in (render.PROJECT, Path(sys.prefix)):
+        for fault in ownership.faults(folder):
+            warn(f"the code that runs as you can be changed: {fault}")
     try:
         with console.status("checking the endpoint, the buckets and HTCondor"):
             if node_environment == "packed":
