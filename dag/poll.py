@@ -75,14 +75,11 @@ def poll(pipeline: Pipeline, reconcile: Reconcile, journal: Journal) -> list[Run
                 journal.say("no-room", f"{manifest.key} waits: {why_not}", "warning")
                 break
             with _collected(errors, journal, manifest.key):
-                claimed = manifest.key + claim.SUFFIX in found.claims
-                # A listing may name for a while what is no more.
-                holder = claimed and claim.claimant(inputs, pipeline, manifest)
-                if holder:
+                if holder := claim.claimant(inputs, pipeline, manifest):
                     _say_claimed(manifest, holder, journal)
                 elif read := intake.download(manifest, inputs, pipeline, journal):
                     run = runs.create(
-                        pipeline, manifest, read.file, found.ours, read.why_not
+                        pipeline, manifest, read.file, found.taken, read.why_not
                     )
                     begun.append(run)
                     of_run = journal.of_run(run)
@@ -214,7 +211,7 @@ def _check(run: Run, inputs: Bucket, pipeline: Pipeline) -> list[StoredObject]:
 
     def stored() -> Iterator[StoredObject]:
         for each in images.look_up(manifest, inputs, pipeline.literal_prefix):
-            if runs.is_processing(each.key):
+            if runs.is_processing(each.key) and len(claimed) < processing.MOST:
                 claimed.append(each)
             yield each
 

@@ -184,7 +184,7 @@ def names(text: str) -> None:
     key = f"{text}.tif"
     sandbox_name(key)
     jpeg_key(key)
-    runs.is_ours(text)
+    runs.timestamp_of(text)
     runs.is_processing(text)
     images.candidate_keys(Row(1, (), key=key), "maps")
     list(images._images_it_may_tell_of(f"{text}.tfw"))

@@ -286,3 +286,29 @@ def test_outputs_that_no_node_of_the_run_made_are_told(archive: Archive):
     lines = [json.loads(line) for line in (run / "log.jsonl").open()]
     told = [line["key"] for line in lines if line["event"] == "strange-output"]
     assert sorted(told) == ["a.jpg/x", "a.tif", "a.tiff"]
+
+
+def very_many() -> Iterator[StoredObject]:
+    for number in range(50_000):
+        yield stored(f"a/{number:06}-raw.csv", number % 60)
+    for number in range(50_000):
+        yield stored(f"b/{number:06}/x-raw.csv", 1)
+        yield stored(f"b/{number:06}/x-raw.csv.claim", 1)
+        yield stored(f"b/{number:06}/x-failed-20200101T000000Z.csv", 1)
+        yield stored(f"b/{number:06}/x-failed-29990101T000000Z.csv", 1)
+
+
+def test_of_very_many_manifests_those_are_kept_whose_turn_may_come(
+    store: Store, tmp_path: Path
+):
+    pipeline = Pipeline(tmp_path, store, "maps", "cogs", max_runs=10)
+    found = intake.sift(very_many(), pipeline)
+    assert len(found.manifests) <= 1000 + 20
+    assert len(found.taken) == 50_000
+    greedy = [each for each in found.manifests if each.key.startswith("a/")]
+    assert all(each.modified.minute == 0 for each in greedy[:10])
+    again = intake.sift(very_many(), pipeline)
+    # Others at the next look: nobody can have them left out for ever.
+    assert {each.key for each in found.manifests} != {
+        each.key for each in again.manifests
+    }
