@@ -34,7 +34,12 @@ from minio.helpers import check_bucket_name
 from minio.time import from_http_header, from_iso8601utc
 from minio.xml import find, findall
 from urllib3.connection import HTTPConnection, HTTPSConnection
-from urllib3.exceptions import DecodeError, HTTPError
+from urllib3.exceptions import (
+    DecodeError,
+    HTTPError,
+    ProtocolError,
+    ReadTimeoutError,
+)
 
 # The longest life of a presigned URL that Signature Version 4 allows.
 # https://docs.aws.amazon.com/AmazonS3/latest/API/sigv4-query-string-auth.html
@@ -970,13 +975,25 @@ class _Http(urllib3.PoolManager):
         preload_content: bool = True,
         **how: Any,
     ) -> urllib3.BaseHTTPResponse:
-        # No redirect is followed: a signature holds for one host alone.
-        answer = super().urlopen(
-            method, url, redirect=False, preload_content=False, **how
-        )
-        if answer.status == _OK and not preload_content:
-            return answer
-        return _whole(answer)
+        retries = self.connection_pool_kw["retries"]
+        while True:
+            # No redirect is followed: a signature holds for one host alone.
+            answer = super().urlopen(
+                method,
+                url,
+                redirect=False,
+                preload_content=False,
+                retries=retries,
+                **how,
+            )
+            if answer.status == _OK and not preload_content:
+                return answer
+            try:
+                return _whole(answer)
+            except (ProtocolError, ReadTimeoutError) as error:
+                # Cut off: asked again, as where no answer comes at all.
+                retries = retries.increment(method, url, error=error)
+                retries.sleep()
 
 
 def _whole(answer: urllib3.BaseHTTPResponse) -> urllib3.BaseHTTPResponse:

@@ -382,6 +382,24 @@ def test_a_listing_of_many_pages_is_whole(
     assert len(listed) == len(keys)
 
 
+def test_an_answer_that_is_cut_off_is_asked_for_again(
+    odd: Bucket, faulty_s3_server: FaultyS3
+):
+    odd.check()
+    cut = Fault("GET", "list-type", cut_after=100, times=3)
+    with faulty_s3_server.suffering(cut):
+        assert len(list(odd.list())) == 6
+    forever = replace(cut, times=None)
+    with faulty_s3_server.suffering(forever), pytest.raises(BucketError):
+        list(odd.list())
+    # Nobody knows whether what is not to be done twice was done.
+    faulty_s3_server.requests.clear()
+    cut = Fault("POST", cut_after=20)
+    with faulty_s3_server.suffering(cut), pytest.raises(BucketError):
+        odd.begin_upload("new", "image/tiff")
+    assert faulty_s3_server.count("POST") == 1
+
+
 @contextmanager
 def little_memory(most: int) -> Iterator[None]:
     tracemalloc.start()
