@@ -158,7 +158,12 @@ class Store:
 
 @dataclass(frozen=True)
 class StoredObject:
-    """What a listing tells of an object; ``size`` is in bytes."""
+    """What a listing tells of an object.
+
+    Attributes:
+        size: in bytes.
+        etag: empty for an object that is being written, on some servers.
+    """
 
     key: str
     size: int
@@ -354,6 +359,8 @@ class Bucket:
         """
         try:
             with self._reading(key, most) as (parts, etag), path.open("wb") as file:
+                if not etag:
+                    raise _Odd("content with an empty ETag")
                 for part in parts:
                     file.write(part)
                 file.flush()
@@ -453,7 +460,7 @@ class Bucket:
         """
         with self._explained(f"copying {{name}}/{source} to {target}"):
             found = self._headers_if_there(source)
-            if found is None or _etag(found) != etag:
+            if found is None or not etag or _etag(found) != etag:
                 return False
             try:
                 self._copy(source, target, found, metadata)
@@ -837,9 +844,16 @@ def _read_entry(
     return StoredObject(
         key,
         _number(_text(entry, "Size")),
-        _unquoted_etag(_text(entry, "ETag")),
+        _listed_etag(entry),
         _date(_text(entry, "LastModified")),
     )
+
+
+def _listed_etag(entry: ElementTree.Element) -> str:
+    found = find(entry, "ETag")
+    if found is None:
+        raise _Odd("'Contents' without ETag")
+    return (found.text or "").strip('"')
 
 
 def _unquoted(key: str) -> str | None:
@@ -896,7 +910,7 @@ def _header(headers: Mapping[str, str], name: str) -> str:
 
 
 def _etag(headers: Mapping[str, str]) -> str:
-    return _unquoted_etag(_header(headers, "ETag"))
+    return _header(headers, "ETag").strip('"')
 
 
 def _unquoted_etag(text: str) -> str:
