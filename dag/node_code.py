@@ -57,5 +57,6 @@ def _replace(file: Path, content: bytes) -> None:
         new.write(content)
         new.flush()
         os.fsync(new.fileno())
-    Path(new.name).chmod(0o700)
+    # The script is run.
+    Path(new.name).chmod(0o700 if file.name == SCRIPT else 0o600)
     Path(new.name).replace(file)

@@ -360,13 +360,16 @@ def settings(run: Run) -> Pipeline:
     """Return the settings that a run began with, at the store of its launch.
 
     Its endpoint and key files are those of the launch that it belongs to, whatever
-    its own directory says.
+    its own directory says; unless the launch's folder was removed.
 
     Raises:
         PipelineError: they cannot be read, or the launch is another one.
     """
     its_own = pipelines.load(run.pipeline_file)
-    launched = pipelines.load(run.home / pipelines.FILE)
+    launch = run.home / pipelines.FILE
+    if not launch.exists():
+        return its_own
+    launched = pipelines.load(launch)
     if its_own.identity != launched.identity:
         raise PipelineError(
             f"{run.directory.name} says that it is of the launch {run.launch}, but has "

@@ -203,7 +203,7 @@ def test_nodes_run_in_the_container_that_was_named(archive: Archive, image: str)
     (job,) = jobs.query(its_nodes, names)
     assert job["WantContainer"]
     assert job["ContainerImage"].endswith(image)
-    assert "/node," in job["TransferInput"], "its code is sent as ever"
+    assert "/node.zip," in job["TransferInput"], "its code is sent as ever"
     assert job.get("TransferExecutable", True), "Docker would look for it in the image"
     if image == "node.sif":
         assert str(archive.directory / image) in job["TransferInput"]
