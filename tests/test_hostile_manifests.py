@@ -28,7 +28,7 @@ from dag.wording import presentable, printable, without_signatures
 from node import options
 from node.parts import Limits
 from post import csvs
-from tests.conftest import PROJECT, Archive
+from tests.conftest import ALL, PROJECT, Archive
 
 # What means something to one of the languages that a key passes through.
 HOSTILE = [
@@ -388,8 +388,8 @@ def test_a_file_beside_an_image_is_not_larger_than_it_need_be(
 
 
 def test_a_row_does_not_say_how_long_it_may_hold_a_machine(archive: Archive):
-    archive.upload_raster("image.tif", 1)
-    archive.upload_raster("other.tif", 1)
+    for name in ("image", "other"):
+        archive.upload_raster(f"{name}.tif", 1)
     rows = [["image.tif", "1", "100 101"], ["other.tif", "1", "999999999"]]
     text = "image,bands,time_limit\n" + "".join(f"{','.join(row)}\n" for row in rows)
     archive.maps.write("batch-raw.csv", text.encode())
@@ -408,7 +408,7 @@ print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024)
 """
 
 
-def test_a_manifest_that_is_too_large_is_left_alone(archive: Archive):
+def test_a_manifest_that_is_too_large_takes_no_memory(archive: Archive):
     large = archive.directory / "large"
     with large.open("wb") as sparse:
         sparse.truncate(manifests.LARGEST + 1)
@@ -424,11 +424,15 @@ def test_a_manifest_that_is_too_large_is_left_alone(archive: Archive):
         text=True,
     )
     assert measured.returncode == 0, measured.stdout + measured.stderr
-    assert "batch-other.csv is left alone" in measured.stdout
+    assert "no row can be converted" in measured.stdout
     assert int(measured.stdout.split()[-1]) < manifests.LARGEST
 
-    assert [found.key for found in archive.maps.list()] == ["batch-other.csv"]
-    assert list(archive.directory.glob("workflow-run-*")) == []
+    keys = [found.key for found in archive.maps.list("batch-")]
+    assert len(keys) == 2
+    assert keys[0].startswith("batch-other-failed-")
+    assert b"128 is the most" in archive.maps.read(keys[0], ALL)
+    assert keys[1].startswith("batch-other-unreadable-")
+    assert not list(archive.directory.glob("workflow-run-*/manifest.csv"))
     assert not (home / "manifest.download").exists()
 
 
