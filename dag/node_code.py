@@ -10,7 +10,6 @@ updated under it.
 import hashlib
 import io
 import os
-import tempfile
 from pathlib import Path
 from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
 
@@ -53,10 +52,13 @@ def _archive(modules: list[Path]) -> bytes:
 
 
 def _replace(file: Path, content: bytes) -> None:
-    with tempfile.NamedTemporaryFile(dir=file.parent, delete=False) as new:
-        new.write(content)
-        new.flush()
-        os.fsync(new.fileno())
-    # The script is run.
-    Path(new.name).chmod(0o700 if file.name == SCRIPT else 0o600)
-    Path(new.name).replace(file)
+    new = file.with_name(f".{file.name}.{os.getpid()}")
+    try:
+        # The script is run.
+        new.touch(mode=0o700 if file.name == SCRIPT else 0o600)
+        new.write_bytes(content)
+        new.replace(file)
+    except BaseException:
+        # On a disk that is full, what cannot be finished only takes room.
+        new.unlink(missing_ok=True)
+        raise
