@@ -34,7 +34,12 @@ from minio.helpers import check_bucket_name
 from minio.time import from_http_header, from_iso8601utc
 from minio.xml import find, findall
 from urllib3.connection import HTTPConnection, HTTPSConnection
-from urllib3.exceptions import DecodeError, HTTPError
+from urllib3.exceptions import (
+    DecodeError,
+    HTTPError,
+    ProtocolError,
+    ReadTimeoutError,
+)
 
 # The longest life of a presigned URL that Signature Version 4 allows.
 # https://docs.aws.amazon.com/AmazonS3/latest/API/sigv4-query-string-auth.html
@@ -153,7 +158,12 @@ class Store:
 
 @dataclass(frozen=True)
 class StoredObject:
-    """What a listing tells of an object; ``size`` is in bytes."""
+    """What a listing tells of an object.
+
+    Attributes:
+        size: in bytes.
+        etag: empty for an object that is being written, on some servers.
+    """
 
     key: str
     size: int
@@ -229,7 +239,8 @@ class Bucket:
         while True:
             with self._explained("the listing of {name}"):
                 page = self._page(prefix, token)
-                marks = {hash(each) for each in (page.mark, page.token) if each}
+                marks = {hash(("token", page.token))} if page.token else set()
+                marks |= {hash(("key", page.mark))} if page.mark else set()
                 empty = 0 if page.mark else empty + 1
                 if empty > _MOST_EMPTY_PAGES or not seen.isdisjoint(marks):
                     raise _Odd("a listing that begins again and again")
@@ -296,14 +307,22 @@ class Bucket:
             return
         for key in keys:
             for each in (key, *beside(key)):
-                with contextlib.suppress(ObjectMissing):
+                try:
                     yield self.stat(each)
+                except ObjectMissing:
+                    continue
+                except ObjectUnreadable:
+                    # Its metadata is too large, of which a listing does not tell. The
+                    # first key that begins with this one is this one.
+                    yield from itertools.islice(self.list(each), 1)
 
     def exists(self, key: str) -> bool:
         try:
             self.stat(key)
         except ObjectMissing:
             return False
+        except ObjectUnreadable:
+            return True
         return True
 
     def read(self, key: str, most: int) -> bytes:
@@ -340,6 +359,8 @@ class Bucket:
         """
         try:
             with self._reading(key, most) as (parts, etag), path.open("wb") as file:
+                if not etag:
+                    raise _Odd("content with an empty ETag")
                 for part in parts:
                     file.write(part)
                 file.flush()
@@ -439,7 +460,7 @@ class Bucket:
         """
         with self._explained(f"copying {{name}}/{source} to {target}"):
             found = self._headers_if_there(source)
-            if found is None or _etag(found) != etag:
+            if found is None or not etag or _etag(found) != etag:
                 return False
             try:
                 self._copy(source, target, found, metadata)
@@ -823,9 +844,16 @@ def _read_entry(
     return StoredObject(
         key,
         _number(_text(entry, "Size")),
-        _unquoted_etag(_text(entry, "ETag")),
+        _listed_etag(entry),
         _date(_text(entry, "LastModified")),
     )
+
+
+def _listed_etag(entry: ElementTree.Element) -> str:
+    found = find(entry, "ETag")
+    if found is None:
+        raise _Odd("'Contents' without ETag")
+    return (found.text or "").strip('"')
 
 
 def _unquoted(key: str) -> str | None:
@@ -882,7 +910,7 @@ def _header(headers: Mapping[str, str], name: str) -> str:
 
 
 def _etag(headers: Mapping[str, str]) -> str:
-    return _unquoted_etag(_header(headers, "ETag"))
+    return _header(headers, "ETag").strip('"')
 
 
 def _unquoted_etag(text: str) -> str:
@@ -961,13 +989,25 @@ class _Http(urllib3.PoolManager):
         preload_content: bool = True,
         **how: Any,
     ) -> urllib3.BaseHTTPResponse:
-        # No redirect is followed: a signature holds for one host alone.
-        answer = super().urlopen(
-            method, url, redirect=False, preload_content=False, **how
-        )
-        if answer.status == _OK and not preload_content:
-            return answer
-        return _whole(answer)
+        retries = self.connection_pool_kw["retries"]
+        while True:
+            # No redirect is followed: a signature holds for one host alone.
+            answer = super().urlopen(
+                method,
+                url,
+                redirect=False,
+                preload_content=False,
+                retries=retries,
+                **how,
+            )
+            if answer.status == _OK and not preload_content:
+                return answer
+            try:
+                return _whole(answer)
+            except (ProtocolError, ReadTimeoutError) as error:
+                # Cut off: asked again, as where no answer comes at all.
+                retries = retries.increment(method, url, error=error)
+                retries.sleep()
 
 
 def _whole(answer: urllib3.BaseHTTPResponse) -> urllib3.BaseHTTPResponse:

@@ -99,10 +99,9 @@ def reconcile(run_directory: Path, final_node_of: str | None) -> None:
     that failed, the next poll submits them again, and there are no CSVs yet.
     """
     run = runs.load(run_directory)
-    pipeline = runs.settings(run)
     if not (final_node_of or run.done):
         # No poll is to submit a DAG of it meanwhile.
-        click.get_current_context().with_resource(runs.alone(pipeline.home))
+        click.get_current_context().with_resource(runs.alone(run.home))
         check_ended(run)
     journal = in_use(Journal(say).of_run(run))
     try:
@@ -112,7 +111,7 @@ def reconcile(run_directory: Path, final_node_of: str | None) -> None:
         say(f"{foreseen(error) or error}; tried again soon")
         sys.exit(Exit.TRY_AGAIN)
     try:
-        reconcile_run(run, pipeline, journal, final_node_of)
+        reconcile_run(run, runs.settings(run), journal, final_node_of)
     except (BucketError, PipelineError, OSError) as error:
         last = attempt >= MOST_ATTEMPTS
         then = "the next poll tries again" if last else "tried again soon"

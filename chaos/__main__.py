@@ -139,6 +139,8 @@ def _rage(people: People, target: Target, seconds: float) -> Counter[str]:
 def _upload_until(people: People, end: float) -> None:
     while time.monotonic() < end:
         people.upload_something()
+        if random.random() < 0.4:
+            people.plant_something()
         time.sleep(random.uniform(2, 25))
 
 

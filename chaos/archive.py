@@ -32,6 +32,16 @@ EXCUSES = (
 )
 
 
+# What a hostile uploader puts in place of a manifest.
+HOSTILE_MANIFESTS = (
+    b"\0binary",
+    b"image,bands,co\na.tif,1," + b"?" * 200_000 + b"\n",
+    b"x\n" * 20_000,
+    b'"' + b"a.tif,1\n" * 1000,
+    b"[" * 100_000,
+)
+
+
 @dataclass(frozen=True)
 class Upload:
     """A manifest as it was uploaded.
@@ -54,6 +64,7 @@ class People:
     Attributes:
         uploads: every manifest ever uploaded; the same stem may be there twice.
         originals: what every image was when it was uploaded, by key.
+        planted: keys of what a hostile uploader wrote and nobody is to touch.
     """
 
     maps: Bucket
@@ -61,6 +72,7 @@ class People:
     directory: Path
     uploads: list[Upload] = field(default_factory=list)
     originals: dict[str, bytes] = field(default_factory=dict)
+    planted: set[str] = field(default_factory=set)
 
     def upload_something(self) -> None:
         again = self.uploads and random.random() < 0.15
@@ -73,6 +85,24 @@ class People:
         while _answered(lambda: self.maps.exists(key)):
             time.sleep(1)
         _answered(lambda: self.maps.write(key, text.getvalue().encode()))
+
+    def plant_something(self) -> None:
+        """Upload what is meant to keep others waiting, or to cost much."""
+        name = f"bx{uuid.uuid4().hex[:8]}-"
+        match random.choice(("manifest", "claim", "processing")):
+            case "manifest":
+                content = random.choice(HOSTILE_MANIFESTS)
+                _answered(lambda: self.maps.write(f"{name}raw.csv", content))
+                return
+            case "claim":
+                # Of a manifest that is to come.
+                key = f"b{len(self.uploads) + 1:03}-raw.csv.claim"
+                content = random.choice((b"{}", b"[" * 2000, b'{"user": "a"}'))
+            case _:
+                key = f"{name}processing-20200101T000000Z.csv"
+                content = "".join(f"{each},1\n" for each in self.originals).encode()
+        self.planted.add(key)
+        _answered(lambda: self.maps.write(key, content))
 
     def _new_upload(self) -> Upload:
         stem = f"b{len(self.uploads):03}-"
@@ -129,6 +159,7 @@ class People:
             found.key
             for found in self.maps.list("b")
             if "raw.csv" in found.key or "processing-" in found.key
+            if found.key not in self.planted
         ]
 
 

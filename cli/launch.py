@@ -1,6 +1,7 @@
 """``launch``, and ``poll``, which it has HTCondor do for ever."""
 
 import math
+import sys
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,6 +15,7 @@ from dag import (
     journal as journals,
     launch as launching,
     pipeline as pipelines,
+    render,
     schedd,
 )
 from dag.errors import LookFailed, PipelineError
@@ -22,8 +24,10 @@ from dag.journal import Journal
 from dag.pipeline import Pipeline
 from dag.poll import poll as poll_once
 from dag.signing import shadow_signs
+from node import options
 from pack import packed
 from post.reconcile import reconcile as reconcile_run
+from state import ownership
 
 DEFAULT_KEYS = Path.home() / ".chtc_s3"
 DEFAULT_ENDPOINT = "s3dev.chtc.wisc.edu"
@@ -144,6 +148,14 @@ DEFAULT_ENDPOINT = "s3dev.chtc.wisc.edu"
     help="A line more for every node's submit description; may be repeated.",
 )
 @click.option(
+    "--max-time-limit",
+    type=click.IntRange(min=1),
+    default=pipelines.MAX_TIME_LIMIT,
+    show_default=True,
+    metavar="SECONDS",
+    help="The most that a row of a manifest may say as its time_limit.",
+)
+@click.option(
     "--retry-seconds",
     type=click.IntRange(min=1),
     default=60,
@@ -185,6 +197,7 @@ def launch(
     url_seconds: int | None,
     node_environment: str,
     submit_options: tuple[str, ...],
+    max_time_limit: int,
     retry_seconds: int,
     ca_certs: Path | None,
     insecure_http: bool,
@@ -214,6 +227,12 @@ def launch(
             "--in-place and --rows-per-job do not go together: what is tried again "
             "would convert its neighbours' COGs, since the originals are gone."
         )
+    arguments = checked.as_arguments(node_options)
+    if options.time_limit(arguments) > max_time_limit:
+        raise click.UsageError(
+            f"--time-limit is above --max-time-limit ({max_time_limit} s): raise this "
+            "one as well."
+        )
     pipeline = Pipeline(
         directory=Path.cwd(),
         store=_store(access_key, secret_key, s3_endpoint, insecure_http, ca_certs),
@@ -233,9 +252,13 @@ def launch(
         node_environment=node_environment,
         retry_seconds=retry_seconds,
         submit_options=submit_options,
-        node_options=checked.as_arguments(node_options),
+        node_options=arguments,
+        max_time_limit=max_time_limit,
         largest_put=largest_put,
     )
+    for folder in (render.PROJECT, Path(sys.prefix)):
+        for fault in ownership.faults(folder):
+            warn(f"the code that runs as you can be changed: {fault}")
     try:
         with console.status("checking the endpoint, the buckets and HTCondor"):
             if node_environment == "packed":

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from bucket import Bucket, StoredObject
 from dag.manifest import LONGEST_NAME, TIFF_SUFFIXES, Manifest, Row, sandbox_name
+from node import sidecars
 
 # What tells of an image and stands beside it: GDAL's names, which follow the whole
 # name of the image, and world files, which follow its stem.
@@ -110,6 +111,10 @@ def _find(
     for key in candidate_keys(row, bucket):
         if key in sizes:
             others = _that_fit(key, beside.get(key, {}))
+            for other in others:
+                name = other.rpartition("/")[2]
+                if fault := sidecars.fault(name, beside[key][other]):
+                    return row.failed(fault)
             size = sizes[key] + sum(beside[key][other] for other in others)
             return replace(row, key=key, size=size, sidecars=others)
     return row.failed(f"not in the bucket {bucket}: upload it, or mend its name")

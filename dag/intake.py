@@ -6,6 +6,7 @@ before it downloads, at the disk before it begins a run, and bounds the live run
 
 import fnmatch
 import heapq
+import random
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -18,33 +19,87 @@ from dag.manifest import LARGEST, too_large
 from dag.pipeline import Pipeline
 from dag.run import Run
 
+# Of each kind of what a look keeps. Millions would fill the memory, and a poll begins
+# no more runs than --max-runs.
+_MOST_FOLDERS = 1000
+_MOST_NAMES = 100_000
+
 
 @dataclass(frozen=True)
 class Found:
     """What a look into the input bucket found, under the pattern's prefix.
 
     Attributes:
-        manifests: those that wait.
-        claims: the keys of what claims them.
-        ours: the keys of what the pipeline made of earlier ones.
+        manifests: those that wait, the oldest of each folder.
+        taken: keys that the pipeline could give to objects of its own from now on.
     """
 
     manifests: list[StoredObject]
-    claims: set[str]
-    ours: set[str]
+    taken: set[str]
 
 
 def look(inputs: Bucket, pipeline: Pipeline) -> Found:
     """Look for manifests, by one listing."""
-    found = Found([], set(), set())
-    for each in inputs.list(pipeline.literal_prefix):
-        if runs.is_ours(each.key):
-            found.ours.add(each.key)
+    return sift(inputs.list(pipeline.literal_prefix), pipeline)
+
+
+def sift(listed: Iterable[StoredObject], pipeline: Pipeline) -> Found:
+    """Keep of what is listed the manifests whose turn may come."""
+    now = runs.timestamp_now()
+    folders = _Folders(pipeline.max_runs)
+    taken: set[str] = set()
+    for each in listed:
+        if timestamp := runs.timestamp_of(each.key):
+            if timestamp >= now and len(taken) < _MOST_NAMES:
+                taken.add(each.key)
         elif each.key.endswith(claim.SUFFIX):
-            found.claims.add(each.key)
+            continue
         elif fnmatch.fnmatchcase(each.key, pipeline.pattern):
-            found.manifests.append(each)
-    return found
+            folders.add(each)
+    return Found(list(folders.manifests()), taken)
+
+
+class _Folders:
+    """The oldest manifests of each folder; of too many folders, some at random.
+
+    Which ones, nobody can choose (reservoir sampling): at the next poll it is others.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._by_name: dict[str, list[StoredObject]] = {}
+        self._names: list[str] = []
+        self._seen = 0
+
+    def add(self, manifest: StoredObject) -> None:
+        name = _folder(manifest.key)
+        if name not in self._by_name and not self._has_room_for(name):
+            return
+        its = self._by_name.setdefault(name, [])
+        its.append(manifest)
+        if len(its) > 2 * self._most:
+            del _oldest_first(its)[self._most :]
+
+    def _has_room_for(self, name: str) -> bool:
+        self._seen += 1
+        if len(self._names) < _MOST_FOLDERS:
+            self._names.append(name)
+            return True
+        place = random.randrange(self._seen)
+        if place >= _MOST_FOLDERS:
+            return False
+        del self._by_name[self._names[place]]
+        self._names[place] = name
+        return True
+
+    def manifests(self) -> Iterator[StoredObject]:
+        for its in self._by_name.values():
+            yield from its
+
+
+def _oldest_first(manifests: list[StoredObject]) -> list[StoredObject]:
+    manifests.sort(key=lambda each: (each.modified, each.key))
+    return manifests
 
 
 def in_turn(
@@ -57,7 +112,7 @@ def in_turn(
     """
     alive = Counter(_folder(run.manifest_key) for run in unfinished)
     by_folder: dict[str, deque[StoredObject]] = {}
-    for manifest in sorted(manifests, key=lambda each: (each.modified, each.key)):
+    for manifest in _oldest_first(list(manifests)):
         by_folder.setdefault(_folder(manifest.key), deque()).append(manifest)
     turns = [
         (alive[folder], its[0].modified, folder) for folder, its in by_folder.items()

@@ -30,6 +30,9 @@ NAME = "log.jsonl"
 _FORMER = "log.1.jsonl"
 # When a launch's log is put aside for a new one: after months, as a rule.
 _LARGE = 10 * 10**6
+# Of a traceback: an error's own words may be as long as what it was made from.
+_LAST_FRAMES = 100
+_LONGEST_FRAME = 2000
 
 
 @dataclass(frozen=True)
@@ -59,7 +62,7 @@ class Journal:
             What to say of it.
         """
         said = printable(f"{type(error).__name__}: {error}")
-        trace = without_signatures("".join(traceback.format_exception(error)))
+        trace = _trace(error)
         line = self.line("unforeseen", said, "error", traceback=trace)
         took = [log for log in self.logs if self._append(log, (line,))]
         try:
@@ -106,6 +109,12 @@ def of_launch(home: Path, terminal: Callable[[str], None]) -> Journal:
     if log.exists() and log.stat().st_size > _LARGE:
         log.replace(home / _FORMER)
     return Journal(terminal, (log,))
+
+
+def _trace(error: Exception) -> str:
+    """Return an error's traceback without signatures, and of a long one the end."""
+    frames = traceback.format_exception(error)[-_LAST_FRAMES:]
+    return "".join(without_signatures(frame, _LONGEST_FRAME) for frame in frames)
 
 
 def _temporary(line: str) -> Path:

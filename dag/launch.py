@@ -93,7 +93,7 @@ def check(pipeline: Pipeline) -> None:
         if fault := next(ownership.faults(file), None):
             raise OthersCanChange(fault)
     check_nobody_else_writes(pipeline.directory)
-    if pipeline.home.exists():
+    if pipeline.home.is_dir():
         check_nobody_else_wrote(pipeline.home)
     paths = [pipeline.directory, render.PROJECT, store.access_key, store.secret_key]
     render.check_paths([*paths, Path(sys.executable)])

@@ -5,7 +5,9 @@ import io
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from typing import TextIO
 from urllib.parse import quote
 
 from dag.errors import NotAManifest
@@ -29,6 +31,11 @@ _BYTE_ORDER_MARKS = {
 # what is larger could take all that the access point has.
 LARGEST = 128 * 2**20  # bytes
 MOST_FIELDS = 8_000_000
+# Also of rows that are not worth a name: each is kept, with its reason.
+MOST_ROWS = 2_000_000
+# Of all of a row's options together: they become a part of a command line.
+_LONGEST_OPTIONS = 1000  # characters
+_PIECE = 2**20  # characters
 # A field may be as long as all; by itself the module ends at 131,072 characters.
 csv.field_size_limit(LARGEST)
 # What people write over the two columns.
@@ -107,7 +114,8 @@ def parse(content: bytes) -> Manifest:
     but blank lines.
 
     Raises:
-        NotAManifest: the content is no text, has no rows, or has too many fields.
+        NotAManifest: the content is no text, has no rows, or has too many rows or
+            fields.
     """
     if sum(content.count(mark) for mark in (b",", b"\n", b"\r")) > MOST_FIELDS:
         raise NotAManifest(
@@ -115,7 +123,7 @@ def parse(content: bytes) -> Manifest:
         )
     header = None
     rows: list[Row] = []
-    for number, fields, broken in _read_fields(_decode(content)):
+    for number, fields, broken in _read_fields(content):
         if not any(field.strip() for field in fields):
             continue
         if broken:
@@ -124,6 +132,10 @@ def parse(content: bytes) -> Manifest:
             header = fields
         else:
             rows.append(_read_options(_read_row(number, fields), header))
+        if len(rows) > MOST_ROWS:
+            raise NotAManifest(
+                f"the manifest has more than {MOST_ROWS} rows: make several of it"
+            )
     if not rows:
         raise NotAManifest("the manifest has no rows: write image,bands, one a line")
     return Manifest(tuple(rows), header)
@@ -143,26 +155,35 @@ def sandbox_name(key: str) -> str:
     return quote(key.rsplit("/", 1)[-1], safe="")
 
 
-def _decode(content: bytes) -> str:
+def _text(content: bytes) -> TextIO:
+    """Return a manifest's text, to be read line by line.
+
+    A single character may make the text as a whole four times as large in memory.
+    """
     encodings = (
         encoding
         for mark, encoding in _BYTE_ORDER_MARKS.items()
         if content.startswith(mark)
     )
+    encoding = next(encodings, "utf-8")
+    return io.TextIOWrapper(io.BytesIO(content), encoding, newline="")
+
+
+def _check_text(content: bytes) -> None:
+    """Raise NotAManifest unless all of a manifest is text."""
     try:
-        text = content.decode(next(encodings, "utf-8"))
+        pieces = iter(partial(_text(content).read, _PIECE), "")
+        binary = any("\0" in piece for piece in pieces)
     except UnicodeDecodeError as error:
         raise NotAManifest(
             "the manifest is not text in UTF-8: save it again as 'CSV UTF-8'"
         ) from error
-    if "\0" in text:
-        if _looks_like_utf_16(content[:200]):
-            raise NotAManifest(
-                "the manifest is UTF-16 that does not say so: save it again as "
-                "'CSV UTF-8'"
-            )
+    if binary and _looks_like_utf_16(content[:200]):
+        raise NotAManifest(
+            "the manifest is UTF-16 that does not say so: save it again as 'CSV UTF-8'"
+        )
+    if binary:
         raise NotAManifest("the manifest is not a CSV file, but binary data")
-    return text
 
 
 def _looks_like_utf_16(head: bytes) -> bool:
@@ -174,10 +195,13 @@ def _looks_like_utf_16(head: bytes) -> bool:
     )
 
 
-def _read_fields(text: str) -> Iterator[tuple[int, tuple[str, ...], str | None]]:
+def _read_fields(
+    content: bytes,
+) -> Iterator[tuple[int, tuple[str, ...], str | None]]:
     """Yield number, fields and, for a line that is no CSV, what is wrong."""
-    if _is_csv(text):
-        reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    _check_text(content)
+    if _is_csv(content):
+        reader = csv.reader(_text(content), strict=True)
         number = 1
         for fields in reader:
             yield number, tuple(fields), None
@@ -185,7 +209,7 @@ def _read_fields(text: str) -> Iterator[tuple[int, tuple[str, ...], str | None]]
         return
     # One line spoils it, a quote that is never closed for instance: read each line
     # on its own, so that only that one fails.
-    for number, line in enumerate(io.StringIO(text, newline=""), start=1):
+    for number, line in enumerate(_text(content), start=1):
         try:
             fields = next(csv.reader([line], strict=True), [])
             yield number, tuple(fields), None
@@ -196,9 +220,9 @@ def _read_fields(text: str) -> Iterator[tuple[int, tuple[str, ...], str | None]]
             yield number, tuple(fields), broken
 
 
-def _is_csv(text: str) -> bool:
+def _is_csv(content: bytes) -> bool:
     try:
-        for _ in csv.reader(io.StringIO(text, newline=""), strict=True):
+        for _ in csv.reader(_text(content), strict=True):
             pass
     except csv.Error:
         return False
@@ -254,9 +278,16 @@ def _read_options(row: Row, header: tuple[str, ...] | None) -> Row:
     if row.reason is not None or header is None:
         return row
     said: dict[str, list[str]] = {}
+    length = 0
     for title, field in zip(header[2:], row.fields[2:], strict=False):
         name = title.strip().lower().removeprefix("--").replace("-", "_")
         if name in options.NAMES and field.strip():
+            length += len(field)
+            if length > _LONGEST_OPTIONS:
+                return row.failed(
+                    f"its options have more than {_LONGEST_OPTIONS} characters: "
+                    "mend the columns"
+                )
             # No value of an option has a space: one parts several.
             said.setdefault(name, []).extend(field.split())
     try:

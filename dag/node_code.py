@@ -8,10 +8,11 @@ updated under it.
 """
 
 import hashlib
-import shutil
+import io
+import os
 import tempfile
 from pathlib import Path
-from zipfile import ZIP_DEFLATED, ZipFile
+from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
 
 from dag.pipeline import Pipeline
 
@@ -24,28 +25,38 @@ MODULES = "node.zip"
 def keep(pipeline: Pipeline) -> Path:
     """Return a folder with the clone's ``generate_cogs.sh`` and ``node.zip``.
 
-    Its name differs whenever their content does. Can be repeated after a crash at any
-    step, and by several processes at once.
+    It is named after its content, and is made anew where that is not what it was. Can
+    be repeated after a crash at any step, and by several processes at once.
     """
-    script, modules = PROJECT / "bin" / SCRIPT, sorted(PROJECT.glob("node/*.py"))
-    digest = hashlib.sha256()
-    for source in (script, *modules):
-        digest.update(source.name.encode() + b"\0" + source.read_bytes() + b"\0")
-    kept = pipeline.home / f"node-{digest.hexdigest()[:16]}"
-    if kept.exists():
-        return kept
-    with tempfile.TemporaryDirectory(dir=pipeline.home, prefix="node-new-") as scratch:
-        new = Path(scratch, "new")
-        new.mkdir(mode=0o700)
-        (new / SCRIPT).touch(mode=0o700)
-        shutil.copyfile(script, new / SCRIPT)
-        with ZipFile(new / MODULES, "w", ZIP_DEFLATED) as archive:
-            for module in modules:
-                archive.write(module, f"node/{module.name}")
-        try:
-            new.rename(kept)
-        except OSError:
-            # Another process made the same one meanwhile.
-            if not kept.exists():
-                raise
+    content = {
+        SCRIPT: (PROJECT / "bin" / SCRIPT).read_bytes(),
+        MODULES: _archive(sorted(PROJECT.glob("node/*.py"))),
+    }
+    digest = hashlib.sha256(b"".join(content.values())).hexdigest()[:16]
+    kept = pipeline.home / f"node-{digest}"
+    kept.mkdir(mode=0o700, exist_ok=True)
+    for name, bytes_of_it in content.items():
+        file = kept / name
+        if not file.is_file() or file.read_bytes() != bytes_of_it:
+            _replace(file, bytes_of_it)
     return kept
+
+
+def _archive(modules: list[Path]) -> bytes:
+    """Return an archive of modules, the same bytes for the same modules."""
+    written = io.BytesIO()
+    with ZipFile(written, "w", ZIP_DEFLATED) as archive:
+        for module in modules:
+            # With the date that ZipInfo has by itself, in 1980.
+            archive.writestr(ZipInfo(f"node/{module.name}"), module.read_bytes())
+    return written.getvalue()
+
+
+def _replace(file: Path, content: bytes) -> None:
+    with tempfile.NamedTemporaryFile(dir=file.parent, delete=False) as new:
+        new.write(content)
+        new.flush()
+        os.fsync(new.fileno())
+    # The script is run.
+    Path(new.name).chmod(0o700 if file.name == SCRIPT else 0o600)
+    Path(new.name).replace(file)

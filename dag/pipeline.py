@@ -21,6 +21,8 @@ UNREADABLE = (
     *(OSError, ValueError, LookupError, TypeError, AttributeError),
     RecursionError,
 )
+# A day.
+MAX_TIME_LIMIT = 86_400  # seconds
 _REPLACED = re.compile(r"r(a(w)?)?$", re.IGNORECASE)
 
 
@@ -50,6 +52,7 @@ class Pipeline:
         retry_seconds: how long a reconcile that failed waits for its next attempt.
         submit_options: lines that end every node's submit description.
         node_options: options of bin/generate_cogs.sh for every node.
+        max_time_limit: the most that a row may ask for as its time limit, in seconds.
         largest_put: of a COG that is uploaded at once and not in parts, in bytes.
     """
 
@@ -73,6 +76,7 @@ class Pipeline:
     packed_node: Path | None = None
     submit_options: tuple[str, ...] = ()
     node_options: tuple[str, ...] = ()
+    max_time_limit: int = MAX_TIME_LIMIT
     largest_put: int = LARGEST_PUT
 
     @property

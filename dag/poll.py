@@ -27,6 +27,7 @@ from dag.manifest import Manifest, Row, read
 from dag.pipeline import Pipeline
 from dag.rows import load_manifest, node_of, save_rows
 from dag.run import Run
+from node import options
 
 Reconcile = Callable[[Run, Pipeline, Journal], object]
 
@@ -74,14 +75,11 @@ def poll(pipeline: Pipeline, reconcile: Reconcile, journal: Journal) -> list[Run
                 journal.say("no-room", f"{manifest.key} waits: {why_not}", "warning")
                 break
             with _collected(errors, journal, manifest.key):
-                claimed = manifest.key + claim.SUFFIX in found.claims
-                # A listing may name for a while what is no more.
-                holder = claimed and claim.claimant(inputs, pipeline, manifest)
-                if holder:
+                if holder := claim.claimant(inputs, pipeline, manifest):
                     _say_claimed(manifest, holder, journal)
                 elif read := intake.download(manifest, inputs, pipeline, journal):
                     run = runs.create(
-                        pipeline, manifest, read.file, found.ours, read.why_not
+                        pipeline, manifest, read.file, found.taken, read.why_not
                     )
                     begun.append(run)
                     of_run = journal.of_run(run)
@@ -213,11 +211,13 @@ def _check(run: Run, inputs: Bucket, pipeline: Pipeline) -> list[StoredObject]:
 
     def stored() -> Iterator[StoredObject]:
         for each in images.look_up(manifest, inputs, pipeline.literal_prefix):
-            if runs.is_processing(each.key):
+            if runs.is_processing(each.key) and len(claimed) < processing.MOST:
                 claimed.append(each)
             yield each
 
     resolved = images.resolve(manifest, pipeline.input_bucket, stored())
+    rows = tuple(_refuse_slow(row, pipeline) for row in resolved.rows)
+    resolved = replace(resolved, rows=rows)
     if pipeline.signing == "shadow":
         rows = tuple(_refuse_unsigned(row, pipeline) for row in resolved.rows)
         resolved = replace(resolved, rows=rows)
@@ -240,6 +240,17 @@ def _keep_unreadable(run: Run, inputs: Bucket) -> None:
 def _refuse_unsigned(row: Row, pipeline: Pipeline) -> Row:
     if row.reason is None and not signing.shadow_can_sign(pipeline, row):
         return row.failed(signing.SHADOW_REFUSES)
+    return row
+
+
+def _refuse_slow(row: Row, pipeline: Pipeline) -> Row:
+    asked = options.time_limit(row.options)
+    if row.reason is None and asked > pipeline.max_time_limit:
+        return row.failed(
+            f"its time_limit of {asked} s is above {pipeline.max_time_limit} s, the "
+            "most that a row may ask for: mend the column, or launch with a larger "
+            "--max-time-limit"
+        )
     return row
 
 

@@ -5,6 +5,7 @@ name: only one with a proof has other runs wait for it.
 """
 
 import hashlib
+import itertools
 from pathlib import Path
 
 from bucket import Bucket, ObjectMissing, ObjectUnreadable, StoredObject
@@ -13,6 +14,9 @@ from dag.manifest import LARGEST
 from dag.pipeline import Pipeline
 from dag.run import Run
 
+# How many objects of such a name a poll asks the store about: access points work on
+# some hundreds of manifests, and who may upload can write millions.
+MOST = 1000
 _DIGEST, _PROOF = "sha256", "proof"
 # Of a manifest that was not read.
 _NOT_READ = "not-read"
@@ -36,7 +40,8 @@ def write(run: Run, pipeline: Pipeline, inputs: Bucket) -> bool:
 def listed(inputs: Bucket, pipeline: Pipeline) -> list[StoredObject]:
     """Return the objects that have the name of a manifest that a run works on."""
     found = inputs.list(pipeline.literal_prefix)
-    return [each for each in found if runs.is_processing(each.key)]
+    named = (each for each in found if runs.is_processing(each.key))
+    return list(itertools.islice(named, MOST))
 
 
 def read(inputs: Bucket, pipeline: Pipeline, found: StoredObject) -> bytes | None:

@@ -22,4 +22,6 @@ def of(store: Store, *about: str) -> str:
 
 def holds(store: Store, proof: str, *about: str) -> bool:
     """Return whether a proof is that of these facts."""
-    return hmac.compare_digest(of(store, *about).encode(), proof.encode())
+    # Half a character, as JSON may have it, is no proof either.
+    written = proof.encode(errors="replace")
+    return hmac.compare_digest(of(store, *about).encode(), written)

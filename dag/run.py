@@ -51,7 +51,9 @@ RUN_DIRECTORY_PREFIX = "workflow-run-"
 _RUN_FILE = "run.json"
 TIMESTAMP = "%Y%m%dT%H%M%SZ"
 _RAW = re.compile(r"raw$", re.IGNORECASE)
-_OURS = re.compile(r"(processing|processed|failed|unreadable)-\d{8}T\d{6}Z\.csv$")
+_OURS = re.compile(
+    r"(processing|processed|failed|unreadable)-(\d{8}T\d{6}Z)\.csv$", re.ASCII
+)
 _PROCESSING = re.compile(r"processing-(\d{8}T\d{6}Z)\.csv$", re.ASCII)
 _DAG = "convert.dag"
 # Of the rows that no longer share a node.
@@ -82,6 +84,11 @@ class Run:
     timestamp: str
     token: str
     unread: str = ""
+
+    @property
+    def home(self) -> Path:
+        """The folder of its launch's own files."""
+        return self.directory.parent / Path(self.launch).name
 
     @property
     def began(self) -> datetime:
@@ -226,9 +233,18 @@ class Run:
         return self.cluster is not None or self.dagman_log.exists()
 
 
-def is_ours(key: str) -> bool:
-    """Whether an object is one that the pipeline itself made of a manifest."""
-    return _OURS.search(key) is not None
+def timestamp_of(key: str) -> str | None:
+    """Return the timestamp of an object that the pipeline made of a manifest.
+
+    Of all other objects it returns None.
+    """
+    found = _OURS.search(key)
+    return found and found[2]
+
+
+def timestamp_now() -> str:
+    """Return the timestamp of a run that begins now."""
+    return datetime.now(UTC).strftime(TIMESTAMP)
 
 
 def is_processing(key: str) -> bool:
@@ -344,13 +360,15 @@ def settings(run: Run) -> Pipeline:
     """Return the settings that a run began with, at the store of its launch.
 
     Its endpoint and key files are those of the launch that it belongs to, whatever
-    its own directory says.
+    its own directory says; unless the launch's folder was removed.
 
     Raises:
         PipelineError: they cannot be read, or the launch is another one.
     """
     its_own = pipelines.load(run.pipeline_file)
-    launch = run.directory.parent / Path(run.launch).name / pipelines.FILE
+    launch = run.home / pipelines.FILE
+    if not launch.exists():
+        return its_own
     launched = pipelines.load(launch)
     if its_own.identity != launched.identity:
         raise PipelineError(

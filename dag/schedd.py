@@ -2,6 +2,8 @@
 
 import itertools
 import multiprocessing
+import os
+import pwd
 import re
 import warnings
 from collections import Counter
@@ -178,7 +180,10 @@ def submit_dag(
 
 
 def find(attribute: str, value: str) -> Job | None:
-    """The first job in the queue, of any user, whose attribute has this value."""
+    """Return this user's first job in the queue whose attribute has this value.
+
+    Other users can submit jobs with any attributes; those count for nothing.
+    """
     constraint = f"{attribute} =?= {classad2.quote(value)}"
     return min(_query(constraint), key=lambda job: job.cluster, default=None)
 
@@ -215,7 +220,7 @@ def waiting_jobs(run: str, expire_before: float) -> list[WaitingJob]:
     )
     names = ["ClusterId", "ProcId", "DAGNodeName", "TransferInput"]
     with _explained("HTCondor's queue"):
-        ads = _schedd().query(constraint, [*names, "TransferOutputRemaps"])
+        ads = _own_jobs(constraint, [*names, "TransferOutputRemaps"])
     return [
         WaitingJob(
             id=f"{ad['ClusterId']}.{ad['ProcId']}",
@@ -248,7 +253,7 @@ def renew(job: WaitingJob, urls_expire: int) -> bool:
         except htcondor2.HTCondorException:
             cluster, _, process = job.id.partition(".")
             there = f"ClusterId == {cluster} && ProcId == {process}"
-            if _schedd().query(there, ["ClusterId"]):
+            if _own_jobs(there, ["ClusterId"]):
                 raise
             return False
     return True
@@ -323,7 +328,7 @@ def removal(attribute: str, value: str, log: Path) -> str | None:
     """
     constraint = f"{attribute} =?= {classad2.quote(value)} && JobStatus == {_REMOVED}"
     with _explained("HTCondor's queue"):
-        for ad in _schedd().query(constraint, ["RemoveReason"]):
+        for ad in _own_jobs(constraint, ["RemoveReason"]):
             return str(ad.get("RemoveReason", ""))
     reason = None
     for event in _events(log):
@@ -416,7 +421,7 @@ def _removed(last: LastWord, reason: str) -> LastWord:
 def _query(constraint: str) -> Iterator[Job]:
     names = ["ClusterId", "JobStatus", "Owner", "HoldReason", "HoldReasonCode"]
     with _explained("HTCondor's queue"):
-        ads = _schedd().query(constraint, names)
+        ads = _own_jobs(constraint, names)
     for ad in ads:
         held = ad["JobStatus"] == _HELD
         yield Job(
@@ -426,6 +431,15 @@ def _query(constraint: str) -> Iterator[Job]:
             hold_reason=str(ad.get("HoldReason", "")) if held else None,
             held_by_hand=held and ad.get("HoldReasonCode") == _BY_HAND,
         )
+
+
+def _own_jobs(constraint: str, names: list[str]) -> list[classad2.ClassAd]:
+    """Return the ads of this user's jobs."""
+    # HTCondor runs no jobs of root's: in a personal pool that root started, they are
+    # nobody's. Its own option for "my jobs" shows all jobs to what DAGMan starts.
+    name = pwd.getpwuid(os.geteuid()).pw_name if os.geteuid() else "nobody"
+    mine = f"Owner == {classad2.quote(name)}"
+    return _schedd().query(f"{mine} && ({constraint})", names)
 
 
 def _schedd() -> htcondor2.Schedd:

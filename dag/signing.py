@@ -4,8 +4,8 @@ The *shadow*, HTCondor's process for a running job on the access point, signs an
 ``s3://`` URL when the transfer begins. That is the rule: the signature lives for
 an hour, and nothing secret stands in the job. A *presigned* ``https://`` URL
 lives for hours and can be read in the job ad; it serves where the shadow cannot.
-Whoever has one can read that image, or write that COG, until it expires: no store
-can take it back. So it lives no longer than ``--url-hours``, and jobs that wait
+Whoever has one can read that image, or write that COG, until it expires: a store
+cannot take it back. So it lives no longer than ``--url-hours``, and jobs that wait
 longer for a machine get new ones (submission.renew_urls).
 """
 

@@ -77,6 +77,7 @@ def convert(
 def _opened(image: Path, bands: int, options: Options) -> Iterator[Source]:
     """The image, and GDAL set as it wants it."""
     suspicion.check_directories(image)
+    suspicion.check_tags(image)
     with ExitStack() as stack:
         heard = stack.enter_context(gdal_warnings())
         # Past GDAL's cache, where that is safe: it does not see that a file ends.

@@ -38,8 +38,11 @@ _SIZES = {
     **{10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8},
 }
 _UNSIGNED = {1: "u1", 3: "u2", 4: "u4", 13: "u4", 16: "u8", 18: "u8"}
-# No real file comes near; a hostile one would have us read for ever.
-_MOST_DIRECTORIES = 1000
+# No real file comes near; a hostile one would have us read for ever. libtiff itself
+# opens no directory of more entries.
+_MOST_DIRECTORIES = 10_000
+_MOST_ENTRIES = 4096
+_MOST_ENTRIES_IN_ALL = 200_000
 # A classic TIFF's offsets are 32 bits.
 _CLASSIC_END = 2**32 - 1
 
@@ -55,6 +58,10 @@ _GHOST_MASK = b"MASK_INTERLEAVED_WITH_IMAGERY=YES\n"
 
 class NotATiff(ValueError):
     """The bytes are no TIFF, or an incomplete one."""
+
+
+class TooMany(NotATiff):
+    """It has more directories, or entries in them, than are read."""
 
 
 class TooLarge(ValueError):
@@ -141,6 +148,7 @@ def bytes_of_values(file: BinaryIO) -> int:
 
     Raises:
         NotATiff: it is none.
+        TooMany: it has more directories than are read.
     """
     length, total = file.seek(0, 2), 0
     try:
@@ -150,10 +158,28 @@ def bytes_of_values(file: BinaryIO) -> int:
                 for entry in entries
                 if entry.where and entry.where + entry.size <= length
             )
+    except TooMany:
+        raise
     except NotATiff:
         if not total:
             raise
     return total
+
+
+def beginnings(file: BinaryIO, tag: int, most: int) -> Iterator[bytes]:
+    """Yield the first so many bytes of what each directory has for a tag.
+
+    Those that do not end within the file are left out: nothing reads them.
+
+    Raises:
+        NotATiff: it is none, or one that ends early.
+    """
+    length = file.seek(0, 2)
+    for _, entries in _directories_in(file):
+        for entry in entries:
+            if entry.tag == tag and entry.where + entry.size <= length:
+                read = min(entry.size, most)
+                yield _exactly(file, entry.where, read) if entry.where else entry.value
 
 
 @dataclass(frozen=True)
@@ -189,12 +215,18 @@ def _directories_in(file: BinaryIO) -> Iterator[tuple[int, list[_Entry]]]:
     inline = struct.calcsize(offsets)
     (position,) = struct.unpack(order + offsets, _exactly(file, at, inline))
     seen: set[int] = set()
+    in_all = 0
     while position:
-        if position in seen or len(seen) == _MOST_DIRECTORIES:
+        if position in seen:
             raise NotATiff("its directories go round in a circle")
+        if len(seen) == _MOST_DIRECTORIES or in_all > _MOST_ENTRIES_IN_ALL:
+            raise TooMany(f"it has more than {len(seen)} directories")
         seen.add(position)
         length = struct.calcsize("=" + counts)
         (count,) = struct.unpack(order + counts, _exactly(file, position, length))
+        if count > _MOST_ENTRIES:
+            raise NotATiff(f"a directory of it has {count} entries")
+        in_all += count
         body = _exactly(file, position + length, count * entry + inline)
         entries = []
         for start in range(0, count * entry, entry):

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import jinja2
 
-from pool import process
+from pool import ordinary_user, process
 from pool.distribution import Distribution
 from pool.errors import PoolError
 from pool.ordinary_user import command_prefix, give
@@ -45,6 +45,7 @@ class Condor:
         return {
             "CONDOR_CONFIG": str(self.config),
             "PATH": f"{self.distribution.search_path}{os.pathsep}{path}",
+            **ordinary_user.environment(),
         }
 
 

@@ -16,6 +16,7 @@ from functools import cache
 from pathlib import Path
 
 from pool.errors import PoolError
+from state.ownership import POOL_USER
 
 _NAMESPACE = ["unshare", "--user", "--map-user=nobody", "--map-group=nogroup", "--"]
 
@@ -46,6 +47,13 @@ def _works(prefix: list[str]) -> bool:
 def gives_away() -> bool:
     """Return whether the pool runs as another user, who is given its files."""
     return command_prefix()[:1] == ["setpriv"]
+
+
+def environment() -> dict[str, str]:
+    """Return what commands need in their environment to trust what the pool writes."""
+    if not gives_away():
+        return {}
+    return {POOL_USER: str(pwd.getpwnam("nobody").pw_uid)}
 
 
 def give(directory: Path) -> None:

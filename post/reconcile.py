@@ -1,10 +1,11 @@
 """Decide row by row, from what is in the output bucket, how a run ended."""
 
+import itertools
 import json
 import re
 import stat
 import subprocess
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Container, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime
 
@@ -31,6 +32,10 @@ from post.reasons import may_be_a_neighbours, why
 
 # Of an object that was put in one piece and not encrypted, S3 gives the MD5.
 _MD5 = re.compile(r"[0-9a-f]{32}")
+_END_OF_OUTPUT = re.compile(r"\.(tif|jpg)", re.IGNORECASE)
+_MOST_STRANGE = 20
+# Of rows that failed, in a run's log.
+_MOST_LINES = 5000
 
 
 @dataclass(frozen=True)
@@ -146,7 +151,7 @@ def _decide(run: Run, pipeline: Pipeline, journal: Journal) -> bool:
             "and 'condor_rm -forcex' makes those go that do not"
         )
     results.gather(run, settled=True)
-    judge = _judge(run, pipeline)
+    judge = _judge(run, pipeline, journal)
     apart = []
     if pipeline.rows_per_job > 1 and not run.apart_file.exists():
         apart = [each.row.number for each in judge() if each.neighbours]
@@ -161,7 +166,7 @@ def _decide(run: Run, pipeline: Pipeline, journal: Journal) -> bool:
             rows=len(apart),
         )
         return False
-    journal.note(_line(journal, each) for each in judge() if not each.ok)
+    journal.note(_lines(run, journal, (each for each in judge() if not each.ok)))
     header = load_header(run)
     processed, failed = (
         csvs.write(file, header, (each.row for each in judge() if each.ok is ok))
@@ -185,7 +190,9 @@ def _publish(run: Run, pipeline: Pipeline, outcome: Outcome, journal: Journal) -
     inputs.remove(run.processing_key)
 
 
-def _judge(run: Run, pipeline: Pipeline) -> Callable[[], Iterator[Judgement]]:
+def _judge(
+    run: Run, pipeline: Pipeline, journal: Journal
+) -> Callable[[], Iterator[Judgement]]:
     """Look at all there is to see of a run.
 
     Returns:
@@ -204,7 +211,7 @@ def _judge(run: Run, pipeline: Pipeline) -> Callable[[], Iterator[Judgement]]:
     # Of the rows that have a node to themselves, as all that come in parts have.
     ended_well = {number for number in told if node_name(number) not in last_words}
     unjoined = uploads.complete(run, pipeline, told, ended_well)
-    wrong = _what_is_wrong(run, pipeline, told)
+    wrong = _what_is_wrong(run, pipeline, told, journal)
 
     def judge() -> Iterator[Judgement]:
         for row in load_rows_as_last_tried(run):
@@ -227,6 +234,15 @@ def _judge(run: Run, pipeline: Pipeline) -> Callable[[], Iterator[Judgement]]:
     return judge
 
 
+def _lines(run: Run, journal: Journal, failed: Iterator[Judgement]) -> Iterator[str]:
+    """Yield a line for each row that failed, but not for each of a million."""
+    for judgement in itertools.islice(failed, _MOST_LINES):
+        yield _line(journal, judgement)
+    if more := sum(1 for _ in failed):
+        said = f"{more} more rows failed: {run.failed_file.name} has all of them"
+        yield journal.line("more-rows-failed", said, "warning", rows=more)
+
+
 def _line(journal: Journal, judgement: Judgement) -> str:
     return journal.line(
         "row-failed",
@@ -239,28 +255,70 @@ def _line(journal: Journal, judgement: Judgement) -> str:
 
 
 def _what_is_wrong(
-    run: Run, pipeline: Pipeline, told: Mapping[int, NodeResult]
+    run: Run, pipeline: Pipeline, told: Mapping[int, NodeResult], journal: Journal
 ) -> dict[int, str]:
-    """Of rows whose nodes ended well, what keeps them from being processed."""
-    expected: dict[str, tuple[int, tuple[int, str]]] = {}
+    """Return what keeps rows whose nodes ended well from being processed, by row.
+
+    What was put under a row's keys though its node made nothing, or under longer ones,
+    is told in the journal. HTCondor signs any output URL that begins with one of the
+    job's, so an execution point can write such objects.
+    """
+    # None once it was found in the bucket, and of rows whose nodes did not end well.
+    expected: dict[str, tuple[int, tuple[int, str]] | None] = {}
     cogs = []
     for row in load_rows(run):
-        result = told.get(row.number)
-        if row.reason is None and result and (made := result.success):
+        if row.reason is None:
             cog = pipeline.output_prefix + row.key
             cogs.append(cog)
-            expected[cog] = (row.number, made.cog)
-            expected[jpeg_key(cog)] = (row.number, made.jpeg)
+            result = told.get(row.number)
+            made = result.success if result else None
+            expected[cog] = (row.number, made.cog) if made else None
+            expected[jpeg_key(cog)] = (row.number, made.jpeg) if made else None
     claimed = _claimed(run, pipeline)
     wrong = {}
+    strange = _Strange(run, journal)
     for found in _stored_outputs(pipeline, cogs):
-        if found.key in expected:
-            row, made = expected.pop(found.key)
-            if complaint := _complaint(found, *made, claimed):
+        if made := expected.get(found.key):
+            expected[found.key] = None
+            row, output = made
+            if complaint := _complaint(found, *output, claimed):
                 wrong[row] = complaint
-    for key, (row, _) in expected.items():
-        wrong[row] = f"its node ended well, but {key} is not in the output bucket"
+        elif found.modified >= claimed and _may_be_of_a_node(found.key, expected):
+            strange.tell(found)
+    for key, made in expected.items():
+        if made:
+            wrong[made[0]] = (
+                f"its node ended well, but {key} is not in the output bucket"
+            )
     return wrong
+
+
+def _may_be_of_a_node(key: str, outputs: Container[str]) -> bool:
+    """Return whether a key is that of an output, or begins with one."""
+    ends = (found.end() for found in _END_OF_OUTPUT.finditer(key))
+    # Of a.tiff, both a.tif and the whole may be an output.
+    return any(key[:end] in outputs or key[: end + 1] in outputs for end in ends)
+
+
+@dataclass
+class _Strange:
+    """Tells the journal of objects that no node of ours made, the first few by name."""
+
+    run: Run
+    journal: Journal
+    count: int = 0
+
+    def tell(self, found: StoredObject) -> None:
+        self.count += 1
+        if self.count <= _MOST_STRANGE:
+            more = "; more are not told" if self.count == _MOST_STRANGE else ""
+            self.journal.say(
+                "strange-output",
+                f"{found.key} was written to the output bucket during "
+                f"{self.run.directory.name}, by none of its nodes{more}",
+                "warning",
+                key=found.key,
+            )
 
 
 def _complaint(

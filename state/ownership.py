@@ -15,6 +15,8 @@ from functools import cache
 from pathlib import Path
 
 _ROOT = 0
+# The user of a personal pool that root started, where that has to be another one.
+POOL_USER = "COG_PIPELINE_POOL_USER"
 
 
 def faults(path: Path) -> Iterator[str]:
@@ -76,7 +78,8 @@ def _faults_of(
 
 
 def _wrong_owner(path: Path, found: os.stat_result) -> Iterator[str]:
-    if found.st_uid not in (_ROOT, os.geteuid()):
+    trusted = {str(_ROOT), str(os.geteuid()), os.environ.get(POOL_USER)}
+    if str(found.st_uid) not in trusted:
         yield (
             f"{path} belongs to another user ({_user_name(found.st_uid)}), who can "
             "change it: use one of your own"

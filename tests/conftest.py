@@ -154,6 +154,14 @@ class Archive:
             text=True,
         )
 
+    def health(self) -> subprocess.CompletedProcess:
+        return subprocess.run(
+            [sys.executable, str(PROJECT / "cog_pipeline.py"), "health"],
+            cwd=self.directory,
+            capture_output=True,
+            text=True,
+        )
+
     def upload_raster(self, key: str, bands: int, **how) -> Path:
         """Upload a new raster; returns the file it was uploaded from."""
         path = self.directory / f"source-{uuid.uuid4().hex}.tif"

@@ -9,10 +9,11 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, example, given, settings, strategies as some
 
 from bucket import Bucket, Store
 from dag import claim, launch as launching, run as runs, schedd
@@ -159,6 +160,38 @@ def test_a_claim_that_who_uploads_wrote_keeps_nobody_waiting_for_long(
     request.getfixturevalue("at_once")
     assert take(run, maps, store)
     assert {found.key for found in maps.list("a-")} == {run.processing_key}
+
+
+# Also halves of characters, which JSON can have.
+words = some.text(some.characters(exclude_categories=[]), max_size=20)
+HALF = json.dumps(dict.fromkeys(claim.Claim.__annotations__, "\ud800")).encode()
+fields = some.dictionaries(
+    some.sampled_from(["user", "host", "run", "token", "proof", "x"]),
+    some.one_of(words, some.integers(), some.none(), some.lists(words, max_size=2)),
+)
+
+
+@given(
+    some.one_of(
+        some.binary(max_size=40),
+        fields.map(json.dumps).map(str.encode),
+        some.fixed_dictionaries(dict.fromkeys(claim.Claim.__annotations__, words))
+        .map(json.dumps)
+        .map(str.encode),
+    )
+)
+@example(HALF)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+def test_any_bytes_in_its_place_are_a_claim_without_a_proof(
+    store: Store, tmp_path: Path, content: bytes
+):
+    found = claim._read(content)
+    pipeline = Pipeline(tmp_path, store, "maps", "cogs")
+    upload = ("etag", "2026-01-01T00:00:00+00:00")
+    now = datetime.now(UTC)
+    assert claim._stands(found, now, pipeline, "a-raw.csv", upload)
+    before = now - timedelta(minutes=1)
+    assert not claim._stands(found, before, pipeline, "a-raw.csv", upload)
 
 
 def test_the_proof_of_a_claim_holds_for_one_upload_alone(

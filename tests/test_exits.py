@@ -10,7 +10,7 @@ from pathlib import Path
 
 from dag.exits import Exit
 from dag.health import State
-from tests.conftest import PROJECT, Archive, wait_for
+from tests.conftest import PROJECT, Archive, wait_for, wait_for_words
 from tests.faulty_s3 import Fault, FaultyS3
 
 REFERENCE = (PROJECT / "docs/reference.md").read_text()
@@ -123,6 +123,9 @@ def test_an_unforeseen_error_of_reconcile(archive: Archive):
     refused = subprocess.run(by_hand, capture_output=True, text=True)
     assert refused.returncode == Exit.REFUSED
     assert "its DAG is in the queue" in refused.stderr
+    cluster = json.loads((run / "submitted.json").read_text())["cluster"]
+    subprocess.run(["condor_rm", str(cluster)], capture_output=True, check=True)
+    wait_for_words(run / "reconcile.log", "not foreseen")
     done = subprocess.run(
         [*by_hand, "--final-node-of", "convert.dag"], capture_output=True, text=True
     )

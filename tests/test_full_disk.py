@@ -43,7 +43,15 @@ class Disk:
 def disk(archive: Archive) -> Iterator[Disk]:
     directory = archive.directory / "disk"
     directory.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", f"size={SIZE}", "small", str(directory)]
+    mount = [
+        "mount",
+        "-t",
+        "tmpfs",
+        "-o",
+        f"size={SIZE},mode=755",
+        "small",
+        str(directory),
+    ]
     if subprocess.run(mount, capture_output=True).returncode:
         pytest.skip("only root may mount a small disk, which HTCondor also sees")
     yield Disk(directory)

@@ -158,7 +158,7 @@ def on_a_disk_of(archive: Archive, size: str) -> subprocess.CompletedProcess:
     """The health of a launch whose directory is a disk of its own."""
     script = f"""
         cp -a {home(archive).name} ../{home(archive).name}.kept &&
-        mount -t tmpfs -o {size} tmpfs "$PWD" && cd "$PWD" &&
+        mount -t tmpfs -o {size},mode=755 tmpfs "$PWD" && cd "$PWD" &&
         mv ../{home(archive).name}.kept {home(archive).name} &&
         exec {sys.executable} {PROJECT}/cog_pipeline.py health"""
     return subprocess.run(

@@ -259,6 +259,47 @@ def pixels_of(width: float, height: float) -> Callable[[Path], object]:
     return make
 
 
+def tags_beside(content: str) -> Callable[[Path], object]:
+    """An image with a little XML beside it that takes GDAL long."""
+
+    def make(path: Path) -> None:
+        rasters.write(path, 1)
+        path.with_name(f"{path.name}.aux.xml").write_text(
+            f"<PAMDataset>{content}</PAMDataset>"
+        )
+
+    return make
+
+
+def tags_within(number: int, directories: int = 1) -> Callable[[Path], object]:
+    """An image, and overviews of it, each with so many tags that GDAL keeps in XML."""
+    items = "".join(f'<Item name="a{n}">b</Item>' for n in range(number))
+    xml = f"<GDALMetadata>{items}</GDALMetadata>".encode() + b"\0"
+    pixels = 8 * 8
+
+    def make(path: Path) -> None:
+        content = bytearray(struct.pack("<2sHI", b"II", 42, 8 + pixels) + bytes(pixels))
+        for kind in range(directories):
+            entries = [
+                *((254, 4, 1, int(kind > 0)), (256, 4, 1, 8), (257, 4, 1, 8)),
+                *((258, 3, 1, 8), (259, 3, 1, 1), (262, 3, 1, 1), (273, 4, 1, 8)),
+                *((277, 3, 1, 1), (278, 4, 1, 8), (279, 4, 1, pixels)),
+            ]
+            text = len(content) + 2 + 12 * (len(entries) + 1) + 4
+            entries.append((42112, 2, len(xml), text))
+            following = 0 if kind == directories - 1 else text + len(xml)
+            content += struct.pack("<H", len(entries))
+            content += b"".join(struct.pack("<HHII", *entry) for entry in entries)
+            content += struct.pack("<I", following) + xml
+        path.write_bytes(content)
+
+    return make
+
+
+def many(element: Callable[[int], str], number: int = 100_000) -> str:
+    return "".join(map(element, range(number)))
+
+
 SIDE = 2**31 - 1
 TILED = {"tiled": True, "compress": "ZSTD"}
 LARGE = TILED | {"blockxsize": 8192, "blockysize": 8192}
@@ -293,6 +334,31 @@ BOMBS: dict[str, tuple[Callable[[Path], object], int, tuple[str, ...]]] = {
         1,
         (),
     ),
+    "100,000 tags": (tags_within(100_000), 1, ()),
+    "10,000 tags in each of 50 overviews": (tags_within(10_000, 51), 1, ()),
+    "100,000 tags beside": (
+        tags_beside(
+            "<Metadata>" + many(lambda n: f'<MDI key="a{n}">b</MDI>') + "</Metadata>"
+        ),
+        1,
+        (),
+    ),
+    "100,000 tags beside, strangely written": (
+        tags_beside(
+            "<Metadata>" + many(lambda n: f'< mDI key="a{n}">b</mdi>') + "</Metadata>"
+        ),
+        1,
+        (),
+    ),
+    "100,000 namespaces beside": (
+        tags_beside(
+            many(lambda n: f'<Metadata domain="a{n}"><MDI key="a">b</MDI></Metadata>')
+        ),
+        1,
+        (),
+    ),
+    "60 MB beside": (tags_beside("<a/>" * 15_000_000), 1, ()),
+    "20,000 images": (tags_within(1, 20_000), 1, ()),
     "no size when warped": (pixels_of(1e-300, 1e-300), 1, WARPED),
     "no size in tiles": (pixels_of(1e-300, 1e-300), 1, ("--profile", "web")),
     "no numbers": (
@@ -319,7 +385,50 @@ def test_a_bomb_ends_with_a_reason(kind: str, tmp_path: Path):
     assert done.returncode == 65, result
     assert result["code"] in ("unsupported-raster", "not-a-raster", "damaged-image")
     assert result["seconds"] < 20
-    assert files(tmp_path) == {"image.tif", "result.json"}
+    beside = {"image.tif.aux.xml"} if "beside" in kind else set()
+    assert files(tmp_path) == {"image.tif", "result.json"} | beside
+
+
+def test_tags_beside_overviews_are_counted_too(tmp_path: Path):
+    rasters.write(tmp_path / "image.tif", 1)
+    tags_within(30_000)(tmp_path / "image.tif.ovr")
+    done = run_node(tmp_path, "image.tif", "1")
+    assert done.returncode == 65
+    assert "more than 20000 tags" in (tmp_path / "result.json").read_text()
+
+
+def test_a_world_file_of_megabytes_is_refused(tmp_path: Path):
+    rasters.write(tmp_path / "image.tif", 1)
+    (tmp_path / "image.tfw").write_text("10\n" * 10**6)
+    done = run_node(tmp_path, "image.tif", "1")
+    assert done.returncode == 65
+    assert "image.tfw beside it" in (tmp_path / "result.json").read_text()
+
+
+def test_what_real_images_have_beside_them_is_no_bomb(tmp_path: Path):
+    """A raster attribute table of 16 bits, and a few thousand tags."""
+    rasters.write(tmp_path / "image.tif", 1, dtype="uint16")
+    titles = ("Value", "Count", "Class_Name", "Red", "Green", "Blue")
+    fields = "".join(
+        f'<FieldDefn index="{n}"><Name>{title}</Name><Type>0</Type><Usage>0</Usage>'
+        "</FieldDefn>"
+        for n, title in enumerate(titles)
+    )
+    values = "".join(f"\n        <F>{value}</F>" for value in (1, 991, "a class", 9, 9))
+    rows = many(
+        lambda n: (
+            f'\n      <Row index="{n}">\n        <F>{n}</F>{values}\n      </Row>'
+        ),
+        65_536,
+    )
+    tags = many(lambda n: f'<MDI key="STATISTICS_{n}">1.5</MDI>', 4000)
+    (tmp_path / "image.tif.aux.xml").write_text(
+        f'<PAMDataset><Metadata>{tags}</Metadata><PAMRasterBand band="1">'
+        f"<GDALRasterAttributeTable>{fields}{rows}</GDALRasterAttributeTable>"
+        "</PAMRasterBand></PAMDataset>"
+    )
+    done = run_node(tmp_path, "image.tif", "1", memory=6 * 2**30)
+    assert done.returncode == 0, done.stderr
 
 
 def test_a_mask_that_is_a_bomb_ends_with_a_reason(tmp_path: Path):

@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 import tempfile
+import tracemalloc
 import uuid
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -23,11 +24,11 @@ from dag.images import candidate_keys, resolve
 from dag.manifest import jpeg_key, parse, read
 from dag.pipeline import Pipeline
 from dag.rows import load_manifest, node_of, save_rows
-from dag.wording import presentable, printable
+from dag.wording import presentable, printable, without_signatures
 from node import options
 from node.parts import Limits
 from post import csvs
-from tests.conftest import PROJECT, Archive
+from tests.conftest import ALL, PROJECT, Archive
 
 # What means something to one of the languages that a key passes through.
 HOSTILE = [
@@ -244,6 +245,33 @@ def test_what_is_shown_is_one_harmless_line(said: str):
     assert not presentable(said).startswith(("=", "+", "-", "@"))
 
 
+SIGNATURE = "5ec7e75ec7e75ec7e75ec7e7"
+VERSION_4 = f"X-Amz-Credential=us&X-Amz-Signature={SIGNATURE}"
+VERSION_2 = f"Signature={SIGNATURE}&AWSAccessKeyId=us&Expires=1"
+SIGNED = [VERSION_4, VERSION_4.lower(), VERSION_2, VERSION_2.upper()]
+
+
+@given(
+    query=some.sampled_from(SIGNED),
+    before=some.integers(0, 30_000),
+    filling=some.sampled_from(["a ", " ", "?", "?a ", "'", "x"]),
+)
+@example(query=VERSION_2, before=9_900, filling=" ")
+@example(query=VERSION_4, before=9_920, filling=" ")
+def test_no_part_of_a_signature_is_shown_wherever_text_is_cut(
+    query: str, before: int, filling: str
+):
+    url = f"https://h/k?list-type=2&{query}"
+    said = (filling * before)[:before] + f" {url} said 403, and {query}"
+    for shown in (printable(said), presentable(said), without_signatures(said, 10_000)):
+        assert SIGNATURE[:6] not in shown.lower()
+
+
+def test_what_is_no_signature_stays():
+    said = "is it https://h/k?list-type=2&prefix=a or 'b?' ?"
+    assert printable(said) == said
+
+
 MEGABYTE = 2**20
 
 
@@ -299,6 +327,80 @@ def test_more_than_memory_is_for_is_not_read(tmp_path: Path):
             read(file)
 
 
+def test_more_rows_than_are_worked_on_are_not_read(monkeypatch: pytest.MonkeyPatch):
+    assert manifests.MOST_ROWS >= 10**6
+    monkeypatch.setattr(manifests, "MOST_ROWS", 1000)
+    assert len(parse(b"x\n\n" * 1000).rows) == 1000
+    for line in (b"x\n", b'"x\n'):
+        with pytest.raises(NotAManifest, match="more than 1000 rows: make several"):
+            parse(line * 1001)
+
+
+def test_a_wide_character_does_not_make_all_of_a_manifest_wide():
+    content = "\U0001f5fa.tif,1\n".encode() + (b" " * 60 + b"\n") * 100_000
+    tracemalloc.start()
+    try:
+        assert len(parse(content).rows) == 1
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    # As text it would take four times as much as it has, and be there twice.
+    assert most < 2 * len(content)
+
+
+@pytest.mark.parametrize("field", ["lzw " * 300, "?" * 200_000])
+def test_options_that_no_command_line_has_room_for_are_refused(field: str):
+    (row,) = parse(f"image,bands,profile\na.tif,1,{field}\n".encode()).rows
+    assert "more than 1000 characters" in row.reason
+
+
+def test_a_reason_does_not_repeat_a_long_option():
+    field = "?" * 900
+    (row,) = parse(f"image,bands,profile\na.tif,1,{field}\n".encode()).rows
+    assert "there is no profile '???" in row.reason
+    assert "zstd" in row.reason, "what there is comes after what there is not"
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "said"),
+    [
+        ("a.tif.aux.xml", 16 * MEGABYTE, None),
+        ("a.tif.aux.xml", 16 * MEGABYTE + 1, "a.tif.aux.xml beside it has 16,777,217"),
+        ("a.tfw", 2**16, None),
+        ("a.TFW", 2**16 + 1, "a.TFW beside it has 65,537"),
+        ("a.tif.ovr", 2**30, None),
+    ],
+)
+def test_a_file_beside_an_image_is_not_larger_than_it_need_be(
+    name: str, size: int, said: str | None
+):
+    now = datetime.now(UTC)
+    stored = [
+        StoredObject("x/a.tif", 7, "", now),
+        StoredObject(f"x/{name}", size, "", now),
+    ]
+    (row,) = resolve(parse(b"x/a.tif,1\n"), "maps", stored).rows
+    if said is None:
+        assert row.reason is None
+        assert row.sidecars == (f"x/{name}",)
+    else:
+        assert said in row.reason
+
+
+def test_a_row_does_not_say_how_long_it_may_hold_a_machine(archive: Archive):
+    for name in ("image", "other"):
+        archive.upload_raster(f"{name}.tif", 1)
+    rows = [["image.tif", "1", "100 101"], ["other.tif", "1", "999999999"]]
+    text = "image,bands,time_limit\n" + "".join(f"{','.join(row)}\n" for row in rows)
+    archive.maps.write("batch-raw.csv", text.encode())
+    archive.launch("--max-time-limit", "100", "--every", "1440")
+    processed, failed = archive.outcome("batch-")
+    assert processed == []
+    for row, asked in zip(failed[-2:], ("101", "999999999"), strict=True):
+        assert f"its time_limit of {asked} s is above 100 s" in row[2]
+        assert "--max-time-limit" in row[2]
+
+
 MEASURE = """
 import resource, subprocess, sys
 subprocess.run([sys.executable, sys.argv[1], "poll", sys.argv[2]], check=True)
@@ -306,7 +408,7 @@ print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024)
 """
 
 
-def test_a_manifest_that_is_too_large_is_left_alone(archive: Archive):
+def test_a_manifest_that_is_too_large_takes_no_memory(archive: Archive):
     large = archive.directory / "large"
     with large.open("wb") as sparse:
         sparse.truncate(manifests.LARGEST + 1)
@@ -322,11 +424,15 @@ def test_a_manifest_that_is_too_large_is_left_alone(archive: Archive):
         text=True,
     )
     assert measured.returncode == 0, measured.stdout + measured.stderr
-    assert "batch-other.csv is left alone" in measured.stdout
+    assert "no row can be converted" in measured.stdout
     assert int(measured.stdout.split()[-1]) < manifests.LARGEST
 
-    assert [found.key for found in archive.maps.list()] == ["batch-other.csv"]
-    assert list(archive.directory.glob("workflow-run-*")) == []
+    keys = [found.key for found in archive.maps.list("batch-")]
+    assert len(keys) == 2
+    assert keys[0].startswith("batch-other-failed-")
+    assert b"128 is the most" in archive.maps.read(keys[0], ALL)
+    assert keys[1].startswith("batch-other-unreadable-")
+    assert not list(archive.directory.glob("workflow-run-*/manifest.csv"))
     assert not (home / "manifest.download").exists()
 
 

@@ -137,6 +137,31 @@ def test_the_log_of_a_launch_does_not_grow_for_ever(archive: Archive):
     assert log.with_name("log.1.jsonl").stat().st_size > 10**7
 
 
+def test_many_failed_rows_do_not_fill_the_log(archive: Archive):
+    archive.launch(*RARELY)
+    archive.maps.write("batch-raw.csv", b"x\n" * 6000)
+    assert archive.poll().returncode == 0
+    (run,) = archive.directory.glob("workflow-run-*")
+    told = events(run / "log.jsonl")
+    failed = [line["row"] for line in told if line["event"] == "row-failed"]
+    assert failed == list(range(1, 5001))
+    (more,) = [line for line in told if line["event"] == "more-rows-failed"]
+    assert more["rows"] == 1000
+    assert "failed.csv has all" in more["message"]
+    assert len(archive.outcome("batch-")[1]) == 6000
+
+
+def test_a_traceback_is_no_longer_than_a_log_can_hold(tmp_path: Path):
+    log = tmp_path / "log.jsonl"
+    try:
+        raise ValueError("?" * 10**6) from KeyError("x" * 10**6)
+    except ValueError as error:
+        Journal(len, (log,)).unforeseen(error)
+    (told,) = events(log)
+    assert len(told["traceback"]) < 20_000
+    assert "test_journal.py" in told["traceback"]
+
+
 def test_a_log_that_cannot_be_written_is_told_of_and_no_more(tmp_path: Path):
     told = []
     journal = Journal(told.append, (tmp_path / "absent" / "log.jsonl",))

@@ -24,6 +24,7 @@ STEPS_OF_POLL = [
     "mkdir workflow-run-",
     "file manifest.csv",
     "file pipeline.json",
+    "mkdir sandbox",
     "mkdir results",
     "mkdir logs",
     "file run.json",

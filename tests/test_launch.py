@@ -1,5 +1,6 @@
 """Launching checks first, and says in one sentence what is wrong."""
 
+import json
 import os
 import re
 import subprocess
@@ -10,7 +11,8 @@ import classad2
 import pytest
 from hypothesis import example, given, strategies
 
-from dag import run as runs, schedd
+from bucket import Store
+from dag import pipeline as pipelines, run as runs, schedd
 from dag.pipeline import Pipeline
 from pool import s3
 from tests.conftest import PROJECT, Archive, wait_for
@@ -160,6 +162,23 @@ def test_a_directory_with_a_space_is_fine(archive: Archive):
     assert archive.outcome("batch-") == ([["image.tif", "1"]], [])
 
 
+def test_a_time_limit_above_the_most_that_a_row_may_ask_for(archive: Archive):
+    assert_refused(archive.run("--time-limit", "86401"), "--max-time-limit (86400 s)")
+    archive.launch("--time-limit", "86401", "--max-time-limit", "86401")
+
+
+def test_settings_of_a_launch_that_knew_no_longest_time_limit(tmp_path: Path):
+    key = tmp_path / "key"
+    saved = Pipeline(tmp_path, Store("h", key, key), "maps", "cogs", max_time_limit=5)
+    file = tmp_path / "pipeline.json"
+    pipelines.save(saved, file)
+    assert pipelines.load(file) == saved
+    text = json.loads(file.read_text())
+    del text["max_time_limit"]
+    file.write_text(json.dumps(text))
+    assert pipelines.load(file).max_time_limit == 86_400
+
+
 def test_help_shows_every_command_and_an_example():
     command = [sys.executable, str(PROJECT / "cog_pipeline.py"), "--help"]
     shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
@@ -184,7 +203,7 @@ def test_nodes_run_in_the_container_that_was_named(archive: Archive, image: str)
     (job,) = jobs.query(its_nodes, names)
     assert job["WantContainer"]
     assert job["ContainerImage"].endswith(image)
-    assert "/node," in job["TransferInput"], "its code is sent as ever"
+    assert "/node.zip," in job["TransferInput"], "its code is sent as ever"
     assert job.get("TransferExecutable", True), "Docker would look for it in the image"
     if image == "node.sif":
         assert str(archive.directory / image) in job["TransferInput"]

@@ -1,0 +1,314 @@
+"""Who may upload may upload anything, under any name, and as much as they like."""
+
+import gzip
+import json
+import subprocess
+import uuid
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from minio import Minio
+
+from bucket import Bucket, Store, StoredObject
+from dag import claim, intake, overlap, processing, run as runs
+from dag.manifest import LARGEST, parse
+from dag.pipeline import Pipeline
+from tests.conftest import ALL, Archive, wait_for
+from tests.faulty_s3 import FaultyS3
+
+BY_HAND = "x-processing-20200101T000000Z.csv"
+
+
+def test_a_processing_csv_that_was_uploaded_by_hand_keeps_nobody_waiting(
+    archive: Archive,
+):
+    archive.upload_raster("image.tif", 1)
+    archive.launch_to_poll_by_hand()
+    archive.maps.write(BY_HAND, b"image.tif,1\n")
+    archive.upload_manifest("batch-raw.csv", [("image.tif", 1)])
+    done = archive.poll()
+    assert done.returncode == 0, done.stderr
+    assert "waits for" not in done.stdout
+    assert archive.outcome("batch-") == ([["image.tif", "1"]], [])
+    assert archive.maps.exists(BY_HAND), "it is nobody's"
+
+
+@pytest.fixture
+def maps(store: Store) -> Bucket:
+    made = Bucket(store, f"uploads-{uuid.uuid4().hex[:8]}")
+    made.create()
+    return made
+
+
+def begun(
+    maps: Bucket, store: Store, place: Path, key: str, content: bytes
+) -> tuple[runs.Run, Pipeline]:
+    """A run of an access point that has claimed its manifest."""
+    place.mkdir(exist_ok=True)
+    pipeline = Pipeline(place, store, maps.name, "cogs")
+    maps.write(key, content)
+    (manifest,) = [found for found in maps.list(key) if found.key == key]
+    downloaded = place / "manifest.download"
+    downloaded.write_bytes(content)
+    run = runs.create(pipeline, manifest, downloaded, frozenset())
+    assert claim.claim(run, pipeline, maps)
+    return run, pipeline
+
+
+def waits_for(run: runs.Run, pipeline: Pipeline, maps: Bucket) -> str | None:
+    manifest = parse(run.manifest_file.read_bytes())
+    listed = processing.listed(maps, pipeline)
+    found = overlap.run_to_wait_for(run, manifest, listed, pipeline, maps)
+    return found and found.key
+
+
+def test_a_run_of_another_access_point_is_waited_for(
+    maps: Bucket, store: Store, tmp_path: Path
+):
+    first, _ = begun(maps, store, tmp_path / "one", "a-raw.csv", b"a.tif,1\n")
+    second, there = begun(maps, store, tmp_path / "two", "b-raw.csv", b"a.tif,1\n")
+    assert waits_for(second, there, maps) == first.processing_key
+
+
+@pytest.mark.parametrize("how", ["content", "key", "keys of another"])
+def test_its_proof_is_good_for_nothing_else(
+    maps: Bucket, store: Store, tmp_path: Path, how: str
+):
+    first, _ = begun(maps, store, tmp_path / "one", "a-raw.csv", b"a.tif,1\n")
+    metadata = maps.metadata(first.processing_key)
+    maps.remove(first.processing_key)
+    forged, content, key = tmp_path / "forged.csv", b"b.tif,1\n", first.processing_key
+    if how == "key":
+        content, key = b"a.tif,1\n", BY_HAND
+    elif how == "keys of another":
+        theirs = tmp_path / "their.key"
+        theirs.write_text("another key")
+        other = Pipeline(
+            tmp_path,
+            Store(store.endpoint, store.access_key, theirs),
+            maps.name,
+            "cogs",
+        )
+        forged.write_bytes(content)
+        metadata = processing._metadata(other, key, processing._sha256(forged))
+    forged.write_bytes(content)
+    maps.upload(key, forged, "text/csv", metadata)
+    second, there = begun(
+        maps, store, tmp_path / "two", "b-raw.csv", b"a.tif,1\nb.tif,1\n"
+    )
+    assert waits_for(second, there, maps) is None
+
+
+def test_a_run_that_waits_reads_no_manifest_again(
+    maps: Bucket, store: Store, tmp_path: Path, faulty_s3_server: FaultyS3
+):
+    first, _ = begun(maps, store, tmp_path / "one", "a-raw.csv", b"a.tif,1\n")
+    second, there = begun(maps, store, tmp_path / "two", "b-raw.csv", b"a.tif,1\n")
+    watched = Bucket(
+        Store(
+            faulty_s3_server.endpoint,
+            store.access_key,
+            store.secret_key,
+            ca_certs=store.ca_certs,
+        ),
+        maps.name,
+    )
+    assert waits_for(second, there, watched) == first.processing_key
+    of_manifests = ("GET", r"processing-[^/]*\.csv")
+    assert faulty_s3_server.count(*of_manifests) == 1
+    for _ in range(3):
+        assert waits_for(second, there, watched) == first.processing_key
+    assert faulty_s3_server.count(*of_manifests) == 1
+    maps.remove(first.processing_key)
+    assert waits_for(second, there, watched) is None
+
+
+def test_nobody_waits_for_ever(maps: Bucket, store: Store, tmp_path: Path):
+    first, _ = begun(maps, store, tmp_path / "one", "a-raw.csv", b"a.tif,1\n")
+    second, there = begun(maps, store, tmp_path / "two", "b-raw.csv", b"a.tif,1\n")
+    assert waits_for(second, there, maps) == first.processing_key
+    long_ago = datetime.now(UTC) - overlap.LONGEST_WAIT - timedelta(minutes=1)
+    waiting = json.loads(second.waiting_file.read_text())
+    second.waiting_file.write_text(
+        json.dumps(waiting | {"since": long_ago.isoformat()})
+    )
+    assert waits_for(second, there, maps) is None
+
+
+def test_health_tells_of_a_run_that_waits_for_long(archive: Archive):
+    archive.upload_raster("image.tif", 1)
+    archive.launch("--every", "1440", "--submit-option", "hold = true")
+    archive.upload_manifest("a-raw.csv", [("image.tif", 1)])
+    assert archive.poll().returncode == 0
+    archive.upload_manifest("b-raw.csv", [("image.tif", 1)])
+    assert "waits for a-processing" in archive.poll().stdout
+    assert "has waited" not in archive.health().stdout
+    (file,) = archive.directory.glob("workflow-run-*/waiting.json")
+    since = datetime.now(UTC) - timedelta(days=2, hours=1)
+    waiting = json.loads(file.read_text())
+    file.write_text(json.dumps(waiting | {"since": since.isoformat()}))
+    health = archive.health()
+    assert health.returncode == 1
+    assert "has waited for 2 days for a-processing-" in health.stdout
+
+
+@pytest.fixture
+def sparse(tmp_path: Path) -> Iterator[Path]:
+    file = tmp_path / "large"
+    with file.open("wb") as large:
+        large.truncate(LARGEST + 1)
+    yield file
+
+
+def test_what_is_too_large_to_read_is_not_downloaded_and_stays(
+    faulty_archive: Archive, faulty_s3_server: FaultyS3, sparse: Path
+):
+    faulty_archive.launch_to_poll_by_hand()
+    faulty_archive.maps.upload("batch-raw.csv", sparse)
+    faulty_s3_server.requests.clear()
+    done = faulty_archive.poll()
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert not faulty_s3_server.count("GET", r"/batch-raw\.csv(\?|$)")
+    processed, failed = faulty_archive.outcome("batch-")
+    assert not processed
+    ((key, _, reason),) = failed
+    assert key == "batch-raw.csv"
+    assert "128 is the most" in reason
+    (kept,) = faulty_archive.maps.list("batch-unreadable-")
+    assert kept.key in reason
+    assert kept.size == LARGEST + 1
+    left = {found.key for found in faulty_archive.maps.list("batch-")}
+    assert len(left) == 2
+
+
+def test_a_manifest_that_grows_when_it_is_unpacked_is_not_read(archive: Archive):
+    archive.launch_to_poll_by_hand()
+    bomb = gzip.compress(b"a" * (LARGEST + 1), 9)
+    store = archive.store
+    client = Minio(
+        store.endpoint,
+        store.access_key.read_text().strip(),
+        store.secret_key.read_text().strip(),
+        http_client=archive.maps._http,
+    )
+    path = archive.directory / "bomb"
+    path.write_bytes(bomb)
+    client.fput_object(
+        archive.maps.name,
+        "batch-raw.csv",
+        str(path),
+        metadata={"Content-Encoding": "gzip"},
+    )
+    done = archive.poll()
+    assert done.returncode == 0, done.stdout + done.stderr
+    _, failed = archive.outcome("batch-")
+    assert len(failed) == 1
+    assert list(archive.maps.list("batch-unreadable-"))
+    for file in archive.directory.rglob("*"):
+        assert file.lstat().st_size < 10**6, file
+
+
+def test_a_manifest_that_cannot_be_read_stays_in_the_bucket(archive: Archive):
+    archive.launch_to_poll_by_hand()
+    archive.maps.write("batch-raw.csv", b"\0binary")
+    assert archive.poll().returncode == 0
+    _, ((_, _, reason),) = archive.outcome("batch-")
+    (kept,) = archive.maps.list("batch-unreadable-")
+    assert kept.key in reason
+    assert archive.maps.read(kept.key, ALL) == b"\0binary"
+
+
+def stored(key: str, minute: int) -> StoredObject:
+    return StoredObject(key, 7, "", datetime(2026, 1, 1, 0, minute, tzinfo=UTC))
+
+
+def test_folders_take_turns():
+    many = [stored(f"greedy/{n}-raw.csv", n) for n in range(10)]
+    others = [stored("b/x-raw.csv", 50), stored("c/x-raw.csv", 40)]
+    keys = [found.key for found in intake.in_turn([*many, *others], [])]
+    assert keys[:4] == [
+        *("greedy/0-raw.csv", "c/x-raw.csv", "b/x-raw.csv", "greedy/1-raw.csv")
+    ]
+    assert len(keys) == 12
+
+
+def test_a_folder_with_live_runs_comes_after_one_without(tmp_path: Path):
+    named = dict.fromkeys(runs.Run.__dataclass_fields__, "")
+    alive = runs.Run(**named | {"manifest_key": "a/before-raw.csv"})
+    found = [stored("a/x-raw.csv", 1), stored("b/x-raw.csv", 2)]
+    assert [each.key for each in intake.in_turn(found, [alive])] == [
+        *("b/x-raw.csv", "a/x-raw.csv")
+    ]
+
+
+def test_no_more_runs_begin_than_may_be_alive(archive: Archive):
+    archive.upload_raster("image.tif", 1)
+    archive.launch_to_poll_by_hand(
+        *("--max-runs", "2", "--submit-option", "hold = true")
+    )
+    for name in ("a", "b", "c", "d"):
+        archive.upload_manifest(f"greedy/{name}-raw.csv", [(f"{name}.tif", 1)] * 2)
+    archive.upload_manifest("other/x-raw.csv", [("image.tif", 1)])
+    done = archive.poll()
+    assert done.returncode == 0, done.stderr
+    assert "--max-runs allows no more at once" in done.stdout
+    assert len(list(archive.directory.glob("workflow-run-*"))) == 2
+    assert list(archive.maps.list("other/x-processing-"))
+    # Those of rows that cannot be converted ended at once; one more may begin.
+    assert archive.poll().returncode == 0
+    assert len(list(archive.directory.glob("workflow-run-*"))) == 3
+
+
+def test_below_the_disk_floor_no_run_begins(archive: Archive):
+    archive.launch_to_poll_by_hand("--disk-floor", "1000000000")
+    archive.upload_manifest("batch-raw.csv", [("missing.tif", 1)])
+    done = archive.poll()
+    assert done.returncode == 0, done.stderr
+    assert "launch with another --disk-floor" in done.stdout
+    assert archive.maps.exists("batch-raw.csv")
+    assert not list(archive.directory.glob("workflow-run-*"))
+
+
+def test_outputs_that_no_node_of_the_run_made_are_told(archive: Archive):
+    archive.upload_raster("a.tif", 1)
+    archive.cogs.write("a.tif.old", b"there before")
+    archive.launch_to_poll_by_hand("--submit-option", "hold = true")
+    archive.upload_manifest("batch-raw.csv", [("a.tif", 1)])
+    assert archive.poll().returncode == 0
+    (run,) = archive.directory.glob("workflow-run-*")
+    for key in ("a.tif", "a.tiff", "a.jpg/x", "b.tif"):
+        archive.cogs.write(key, b"planted")
+    cluster = json.loads((run / "submitted.json").read_text())["cluster"]
+    subprocess.run(["condor_rm", str(cluster)], check=True, capture_output=True)
+    wait_for(lambda: archive.poll().returncode == 0 and (run / "done.json").exists())
+    lines = [json.loads(line) for line in (run / "log.jsonl").open()]
+    told = [line["key"] for line in lines if line["event"] == "strange-output"]
+    assert sorted(told) == ["a.jpg/x", "a.tif", "a.tiff"]
+
+
+def very_many() -> Iterator[StoredObject]:
+    for number in range(50_000):
+        yield stored(f"a/{number:06}-raw.csv", number % 60)
+    for number in range(50_000):
+        yield stored(f"b/{number:06}/x-raw.csv", 1)
+        yield stored(f"b/{number:06}/x-raw.csv.claim", 1)
+        yield stored(f"b/{number:06}/x-failed-20200101T000000Z.csv", 1)
+        yield stored(f"b/{number:06}/x-failed-29990101T000000Z.csv", 1)
+
+
+def test_of_very_many_manifests_those_are_kept_whose_turn_may_come(
+    store: Store, tmp_path: Path
+):
+    pipeline = Pipeline(tmp_path, store, "maps", "cogs", max_runs=10)
+    found = intake.sift(very_many(), pipeline)
+    assert len(found.manifests) <= 1000 + 20
+    assert len(found.taken) == 50_000
+    greedy = [each for each in found.manifests if each.key.startswith("a/")]
+    assert all(each.modified.minute == 0 for each in greedy[:10])
+    again = intake.sift(very_many(), pipeline)
+    # Others at the next look: nobody can have them left out for ever.
+    assert {each.key for each in found.manifests} != {
+        each.key for each in again.manifests
+    }
