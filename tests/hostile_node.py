@@ -32,7 +32,8 @@ NAMES = (
     *("convert.dag.halt", "convert.dag.condor.sub", "convert.dag.dagman.out"),
     *("row1.json", "row2.json", "row2.0.json", "row2.0.taken", "row2.log"),
     *("generate_cogs.sh", ".hidden", "usercustomize.py", "-rf"),
-    *("a\nline", "\x1b]0;title\x07", "ü", "x" * 255),
+    # HTCondor 25.14.1 holds a job for a backslash, and never ends one for a line end.
+    *("\x1b]0;title\x07", "a\tb", 'a"b', "ü", "x" * 255),
 )
 # In place of the python3 that nodes run, which it goes on with.
 _PYTHON = """\

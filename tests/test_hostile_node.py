@@ -11,7 +11,7 @@ from bucket import Store
 from pool import personal
 from pool.personal import PersonalPool
 from tests import hostile_node
-from tests.conftest import Archive, archive_for, wait_for
+from tests.conftest import PATIENCE_SECONDS, Archive, archive_for, wait_for
 from tests.hostile_node import HostileJobs, planted_in
 
 # The names that a hostile starter gives to files on their way to the access point.
@@ -120,7 +120,8 @@ def test_no_name_and_no_link_of_a_hostile_starter_leads_elsewhere(
     upload(archive, "PLANTED-a", "PLANTED-link", "other")
 
     archive.launch("--submit-option", "most_holds = 0")
-    processed, failed = archive.outcome("batch-")
+    # Four tries, each of which is held.
+    processed, failed = archive.outcome("batch-", 2 * PATIENCE_SECONDS)
 
     assert ["other.tif", "1"] in processed
     # The COGs and JPEGs of others may have arrived, and their results as well.
@@ -158,7 +159,8 @@ def test_a_hostile_starter_does_not_fill_the_access_point(
     upload(archive, "PLANTED-large", "other")
 
     archive.launch("--submit-option", "most_holds = 0")
-    processed, failed = archive.outcome("batch-")
+    # Four tries, each of which is held.
+    processed, failed = archive.outcome("batch-", 2 * PATIENCE_SECONDS)
 
     assert ["other.tif", "1"] in processed
     assert len(processed + failed) == 2
