@@ -44,6 +44,9 @@ from urllib3.exceptions import (
 # The longest life of a presigned URL that Signature Version 4 allows.
 # https://docs.aws.amazon.com/AmazonS3/latest/API/sigv4-query-string-auth.html
 LONGEST_URL_HOURS = 7 * 24
+# S3 has no longer keys.
+# https://docs.aws.amazon.com/AmazonS3/latest/userguide/object-keys.html
+LONGEST_KEY = 1024  # bytes
 # For a URL that is used at once, by a clock that may be a little wrong.
 _USED_AT_ONCE = 3600  # seconds
 
@@ -52,6 +55,8 @@ _NO_CONTENT = 204
 # Precondition Failed, and Conflict: somebody else is writing it just now.
 _CONDITION_UNMET = (412, 409)
 _NOT_IMPLEMENTED = 501
+# What a HEAD request that ends in 400 is taken for.
+_NO_KEY_THERE = "BadRequest"
 _PART = 2**20  # bytes
 # What is larger goes up in parts: a request for each, which is in memory meanwhile.
 _UPLOADED_AT_ONCE = 32 * 2**20  # bytes
@@ -80,6 +85,7 @@ _KEPT_HEADERS = (
     "Expires",
 )
 _NUMBER = re.compile(r"[0-9]{1,18}")
+_SLASHES = re.compile(r"/{2,}")
 _CODE = re.compile(r"\w{1,100}", re.ASCII)
 _NAME = re.compile(r"[a-z0-9-]+")
 _VALUE = re.compile(r"[!-~]([ -~]*[!-~])?")
@@ -311,7 +317,13 @@ class Bucket:
                     yield self.stat(each)
                 except ObjectMissing:
                     continue
-                except ObjectUnreadable:
+                except BucketError as error:
+                    # Some servers refuse to look for keys that they cannot have. Our
+                    # keys and our clock are right, since they granted the listing.
+                    if error.code == _NO_KEY_THERE:
+                        continue
+                    if not isinstance(error, ObjectUnreadable):
+                        raise
                     # Its metadata is too large, of which a listing does not tell. The
                     # first key that begins with this one is this one.
                     yield from itertools.islice(self.list(each), 1)
@@ -837,6 +849,9 @@ def _read_entry(
     if key is None:
         return None
     if not key.startswith(prefix):
+        # Some servers take several slashes for one.
+        if key.startswith(_SLASHES.sub("/", prefix)):
+            return None
         raise _Odd(f"the key {key!a}, which was not asked for")
     # A folder, as some programs leave them.
     if key.endswith("/"):

@@ -122,8 +122,7 @@ def _examine(file: Path, pipeline: Pipeline) -> Health:
         *_looks(pipeline),
         *_queue(pipeline, alive),
         *_unreadable(unreadable),
-        *(finding for run in alive for finding in _moves(run)),
-        *(finding for run in alive for finding in _waits(run)),
+        *(finding for run in alive for finding in _run(run)),
         *_disk(pipeline.directory),
     )
     looked = _modified(_heartbeat(pipeline))
@@ -243,6 +242,15 @@ def _queue(pipeline: Pipeline, alive: list[Run]) -> Iterator[Finding]:
                 f"the DAGMan of {run.directory.name} is held: {job.hold_reason}; "
                 f"'condor_release {job.cluster}' lets it go on",
             )
+
+
+def _run(run: Run) -> list[Finding]:
+    try:
+        return [*_moves(run), *_waits(run)]
+    except pipelines.UNREADABLE as error:
+        # As after a disk fault. It hides nothing of the other runs.
+        sentence = f"a record of {run.directory.name} cannot be read: {error!r}"
+        return [Finding(State.WARNING, "runs-unreadable", sentence)]
 
 
 def _moves(run: Run) -> Iterator[Finding]:

@@ -12,10 +12,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bucket import Bucket, ObjectMissing, ObjectUnreadable, StoredObject
+from bucket import LONGEST_KEY, Bucket, ObjectMissing, ObjectUnreadable, StoredObject
 from dag import claim, health, run as runs
 from dag.journal import Journal
-from dag.manifest import LARGEST, too_large
+from dag.manifest import LARGEST, LONGEST_NAME, too_large
 from dag.pipeline import Pipeline
 from dag.run import Run
 
@@ -23,6 +23,7 @@ from dag.run import Run
 # no more runs than --max-runs.
 _MOST_FOLDERS = 1000
 _MOST_NAMES = 100_000
+_MOST_UNNAMEABLE = 20
 
 
 @dataclass(frozen=True)
@@ -32,10 +33,12 @@ class Found:
     Attributes:
         manifests: those that wait, the oldest of each folder.
         taken: keys that the pipeline could give to objects of its own from now on.
+        unnameable: keys of manifests after which nothing can be named; the first few.
     """
 
     manifests: list[StoredObject]
     taken: set[str]
+    unnameable: list[str]
 
 
 def look(inputs: Bucket, pipeline: Pipeline) -> Found:
@@ -48,6 +51,7 @@ def sift(listed: Iterable[StoredObject], pipeline: Pipeline) -> Found:
     now = runs.timestamp_now()
     folders = _Folders(pipeline.max_runs)
     taken: set[str] = set()
+    unnameable: list[str] = []
     for each in listed:
         if timestamp := runs.timestamp_of(each.key):
             if timestamp >= now and len(taken) < _MOST_NAMES:
@@ -55,8 +59,28 @@ def sift(listed: Iterable[StoredObject], pipeline: Pipeline) -> Found:
         elif each.key.endswith(claim.SUFFIX):
             continue
         elif fnmatch.fnmatchcase(each.key, pipeline.pattern):
-            folders.add(each)
-    return Found(list(folders.manifests()), taken)
+            if _names_can_be_made_of(each.key):
+                folders.add(each)
+            elif len(unnameable) < _MOST_UNNAMEABLE:
+                unnameable.append(each.key)
+    return Found(list(folders.manifests()), taken, unnameable)
+
+
+def _names_can_be_made_of(key: str) -> bool:
+    """Return whether a store can have what is made of a manifest beside it.
+
+    Else its run could never claim it, and would count as alive for ever.
+    """
+    longest = runs.sibling_key(key, "unreadable", runs.timestamp_now())
+    for made in (longest, key + claim.SUFFIX):
+        parts = made.encode().split(b"/")
+        # Folders on the way are there already.
+        if len(made.encode()) > LONGEST_KEY or len(parts[-1]) > LONGEST_NAME:
+            return False
+        # On their way to the store, paths lose these.
+        if not {b".", b".."}.isdisjoint(parts):
+            return False
+    return True
 
 
 class _Folders:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TextIO
 from urllib.parse import quote
 
+from bucket import LONGEST_KEY
 from dag.errors import NotAManifest
 from dag.wording import presentable
 from node import options
@@ -20,6 +21,8 @@ _MOST_BANDS = 65_535
 # What Linux file systems allow for a name; the image has its name in the
 # sandbox percent-encoded, as its URL does.
 LONGEST_NAME = 255
+# Some of the files beside an image have eight more, as in image.tif.aux.xml.
+_LONGEST_KEY = LONGEST_KEY - 8  # bytes
 # HTCondor follows a URL folder by folder, 128 of them with the host's and bucket's.
 _MOST_FOLDERS = 100
 _BYTE_ORDER_MARKS = {
@@ -245,6 +248,11 @@ def _read_row(number: int, fields: tuple[str, ...]) -> Row:
         return row.failed("the image begins with '/': write bucket/path/image.tif")
     if {".", ".."} & set(key.split("/")):
         return row.failed("the image has '.' or '..' in its path: write it without")
+    # No store can be asked for such an object, so none is.
+    if (length := len(key.encode())) > _LONGEST_KEY:
+        return row.failed(
+            f"its key has {length} bytes, and {_LONGEST_KEY} is the most: rename it"
+        )
     if key.count("/") > _MOST_FOLDERS:
         return row.failed(
             f"it lies in {key.count('/')} folders, and HTCondor takes {_MOST_FOLDERS}: "

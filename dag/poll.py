@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
-from bucket import Bucket, StoredObject
+from bucket import LONGEST_KEY, Bucket, StoredObject
 from dag import (
     claim,
     groups,
@@ -65,6 +65,8 @@ def poll(pipeline: Pipeline, reconcile: Reconcile, journal: Journal) -> list[Run
         # Those whose manifests still wait could not be carried on.
         unfinished = [run for run in known if not run.done]
         found = intake.look(inputs, pipeline)
+        for key in found.unnameable:
+            _say_unnameable(key, journal)
         waiting = [
             manifest
             for manifest in found.manifests
@@ -101,6 +103,18 @@ def _say_claimed(manifest: StoredObject, holder: str, journal: Journal) -> None:
         "claimed-by-another",
         f"{key} is claimed by {holder}; should that be gone for good, remove "
         f"{key}{claim.SUFFIX} from the bucket",
+        manifest=key,
+    )
+
+
+def _say_unnameable(key: str, journal: Journal) -> None:
+    journal.say(
+        "manifest-unnameable",
+        # The key last: of a long message, the end is not shown.
+        "a manifest is not taken, since its name is too long for what is to be named "
+        "after it, or has '.' or '..' in its path: upload it under another name, and "
+        f"remove {key}",
+        "warning",
         manifest=key,
     )
 
@@ -216,7 +230,8 @@ def _check(run: Run, inputs: Bucket, pipeline: Pipeline) -> list[StoredObject]:
             yield each
 
     resolved = images.resolve(manifest, pipeline.input_bucket, stored())
-    rows = tuple(_refuse_slow(row, pipeline) for row in resolved.rows)
+    fitting = (_refuse_long(row, pipeline) for row in resolved.rows)
+    rows = tuple(_refuse_slow(row, pipeline) for row in fitting)
     resolved = replace(resolved, rows=rows)
     if pipeline.signing == "shadow":
         rows = tuple(_refuse_unsigned(row, pipeline) for row in resolved.rows)
@@ -240,6 +255,16 @@ def _keep_unreadable(run: Run, inputs: Bucket) -> None:
 def _refuse_unsigned(row: Row, pipeline: Pipeline) -> Row:
     if row.reason is None and not signing.shadow_can_sign(pipeline, row):
         return row.failed(signing.SHADOW_REFUSES)
+    return row
+
+
+def _refuse_long(row: Row, pipeline: Pipeline) -> Row:
+    length = len((pipeline.output_prefix + row.key).encode())
+    if row.reason is None and length > LONGEST_KEY:
+        return row.failed(
+            f"with the --output-prefix, the key of its COG has {length} bytes, and "
+            f"{LONGEST_KEY} is the most: rename the image"
+        )
     return row
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from dag import uploads
 from dag.run import Run
 from dag.wording import printable
 from node import result as node_result
@@ -87,32 +88,39 @@ def gather(run: Run, *, settled: bool = False) -> None:
 
 
 def _gather(run: Run, files: list[Path], settled: bool) -> None:
-    told: dict[Path, dict[str, Any]] = {}
-    for file in files:
-        if file.suffix == _RESULT and not settled:
-            file = _take(run, file)
-        try:
-            told[file] = _read(file)
-        except FileNotFoundError:
-            continue
-        except _NotAResult as error:
-            if error.may_be_half_written and not settled:
-                continue
-            reason = f"what its node sent as its result cannot be used: {error}"
-            told[file] = {"ok": False, "code": BAD_RESULT, "reason": printable(reason)}
+    # Whether it tells of success. Of what else it tells, one at a time is in memory.
+    told: dict[Path, bool] = {}
     with run.results_file.open("a+", encoding="utf-8") as gathered:
         if _ends_amid_a_line(gathered.name):
             gathered.write("\n")
-        for file, result in told.items():
+        for file in files:
+            if file.suffix == _RESULT and not settled:
+                file = _take(run, file)
+            if (result := _read_or_fail(file, settled)) is None:
+                continue
             # Which row it is of, its name decides, whatever stands in it.
             named = {"run": run.directory.name, "row": _row_and_try(file)[0]}
             gathered.write(json.dumps(named | result) + "\n")
+            told[file] = result["ok"]
         gathered.flush()
         os.fsync(gathered.fileno())
-    for file, result in told.items():
+    for file, ok in told.items():
         remove(run, file)
-        if result["ok"]:
+        if ok:
             remove(run, run.logs_directory / f"{file.stem}.log")
+
+
+def _read_or_fail(file: Path, settled: bool) -> dict[str, Any] | None:
+    """Return what a node told, or a failure for what is no result; None for later."""
+    try:
+        return _read(file)
+    except FileNotFoundError:
+        return None
+    except _NotAResult as error:
+        if error.may_be_half_written and not settled:
+            return None
+        reason = f"what its node sent as its result cannot be used: {error}"
+        return {"ok": False, "code": BAD_RESULT, "reason": printable(reason)}
 
 
 def _take(run: Run, file: Path) -> Path:
@@ -186,7 +194,11 @@ def _ends_amid_a_line(file: str) -> bool:
 def load(run: Run) -> dict[int, NodeResult]:
     """What the nodes told in their last tries, by the numbers of their rows."""
     told: dict[int, NodeResult] = {}
+    # Whatever others tell of parts, they have none.
+    in_parts = uploads.recorded(run).keys()
     for result in _all(run):
+        if result.row not in in_parts:
+            result = replace(result, parts=())
         if not result.ok and (known := told.get(result.row)):
             result = replace(result, before=known.success)
         told[result.row] = result
@@ -216,7 +228,8 @@ def _result(row: int, told: dict[str, Any]) -> NodeResult:
         cpu_seconds=told.get("cpu_seconds", 0),
     )
     if not told["ok"]:
-        return replace(result, code=told["code"], reason=told["reason"])
+        # No longer than it is shown: there may be a million.
+        return replace(result, code=told["code"], reason=printable(told["reason"]))
     return replace(
         result,
         cog=_size_and_md5(told["cog"]),

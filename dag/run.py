@@ -112,10 +112,7 @@ class Run:
         return self._sibling("unreadable")
 
     def _sibling(self, state: str) -> str:
-        folder, slash, name = self.manifest_key.rpartition("/")
-        stem = name.rpartition(".")[0] or name
-        stem = _RAW.sub(state, stem) if _RAW.search(stem) else f"{stem}-{state}"
-        return f"{folder}{slash}{stem}-{self.timestamp}.csv"
+        return sibling_key(self.manifest_key, state, self.timestamp)
 
     @property
     def pipeline_file(self) -> Path:
@@ -231,6 +228,14 @@ class Run:
     def has_begun(self) -> bool:
         """Whether its DAG was submitted, as far as its directory tells."""
         return self.cluster is not None or self.dagman_log.exists()
+
+
+def sibling_key(manifest_key: str, state: str, timestamp: str) -> str:
+    """Return the key of what is made of a manifest: beside it, and named after it."""
+    folder, slash, name = manifest_key.rpartition("/")
+    stem = name.rpartition(".")[0] or name
+    stem = _RAW.sub(state, stem) if _RAW.search(stem) else f"{stem}-{state}"
+    return f"{folder}{slash}{stem}-{timestamp}.csv"
 
 
 def timestamp_of(key: str) -> str | None:

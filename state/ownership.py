@@ -15,6 +15,7 @@ from functools import cache
 from pathlib import Path
 
 _ROOT = 0
+_ACL = "system.posix_acl_access"
 # The user of a personal pool that root started, where that has to be another one.
 POOL_USER = "COG_PIPELINE_POOL_USER"
 
@@ -72,7 +73,9 @@ def _faults_of(
         return  # a link's own mode means nothing
     if sticky_is_safe and found.st_mode & stat.S_ISVTX:
         return
-    by_group = found.st_mode & stat.S_IWGRP and not _is_own_group(found.st_gid)
+    by_group = found.st_mode & stat.S_IWGRP and (
+        not _is_own_group(found.st_gid) or _others_are_listed(path)
+    )
     if by_group or found.st_mode & stat.S_IWOTH:
         yield f"other users can write {path}: chmod go-w {shlex.quote(str(path))}"
 
@@ -84,6 +87,18 @@ def _wrong_owner(path: Path, found: os.stat_result) -> Iterator[str]:
             f"{path} belongs to another user ({_user_name(found.st_uid)}), who can "
             "change it: use one of your own"
         )
+
+
+def _others_are_listed(path: Path) -> bool:
+    """Return whether a path has an access control list.
+
+    Then what else are the group's permissions is the most that anyone listed has.
+    """
+    try:
+        return bool(os.getxattr(path, _ACL, follow_symlinks=False))
+    except OSError:
+        # It has none, or its file system knows none.
+        return False
 
 
 def _user_name(number: int) -> str:

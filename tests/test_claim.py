@@ -140,6 +140,8 @@ NO_CLAIMS = {
     "numbers": b'{"user": 1, "host": 2, "run": 3, "token": 4}',
     "one without a proof": b'{"user": "a", "host": "b", "run": "c", "token": "d"}',
     "no text": b"\xff\xfe\x00",
+    "half a character": b'{"user": "a", "host": "b", "run": "c", "token": "\\ud800", '
+    b'"proof": "\\ud800"}',
 }
 
 

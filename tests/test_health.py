@@ -139,6 +139,19 @@ def test_a_run_that_stands_still(archive: Archive):
     assert_found(health(archive), "WARNING", "DAGMan", f"condor_release {job}")
 
 
+@pytest.mark.parametrize("record", ["submitted.json", "waiting.json"])
+@pytest.mark.parametrize("content", ["", "[]", '{"key": 7, "since": 7}'])
+def test_a_record_that_cannot_be_read_hides_nothing(
+    archive: Archive, record: str, content: str
+):
+    archive.upload_manifest("batch-raw.csv", [("missing.tif", 1)])
+    archive.launch(*RARELY)
+    (run,) = archive.directory.glob("workflow-run-*")
+    (run / "done.json").unlink()
+    (run / record).write_text(content)
+    assert_found(health(archive), "WARNING", f"a record of {run.name} cannot be read")
+
+
 @pytest.mark.parametrize(
     ("megabytes", "state"), [(8, "CRITICAL"), (2_000, "WARNING"), (6_000, "OK")]
 )

@@ -261,6 +261,52 @@ def test_no_more_runs_begin_than_may_be_alive(archive: Archive):
     assert len(list(archive.directory.glob("workflow-run-*"))) == 3
 
 
+NO_NAMES = {
+    "too long for a claim": "x" * 248 + "raw.csv",
+    "too long for a state": "x" * 230 + "raw.csv",
+    "too long as a whole": "/".join(["d" * 200] * 5) + "/xraw.csv",
+}
+
+
+@pytest.mark.parametrize("key", NO_NAMES.values(), ids=NO_NAMES)
+def test_a_manifest_after_which_nothing_can_be_named_keeps_nobody_waiting(
+    archive: Archive, key: str
+):
+    archive.launch_to_poll_by_hand("--max-runs", "1")
+    archive.maps.write(key, b"missing.tif,1\n")
+    archive.upload_manifest("zraw.csv", [("missing.tif", 1)])
+    done = archive.poll()
+    assert done.returncode == 0, done.stderr
+    assert "is not taken, since its name is too long" in done.stdout
+    assert archive.maps.exists(key)
+    # It has no run, which would be alive for ever.
+    assert len(list(archive.directory.glob("workflow-run-*"))) == 1
+    assert archive.outcome("z")[1]
+
+
+@pytest.mark.parametrize("key", ["a/../raw.csv", "./raw.csv", "../raw.csv"])
+def test_a_manifest_whose_path_a_store_cannot_be_asked_for_is_not_taken(key: str):
+    listed = [stored(key, 0), stored("a/raw.csv", 1)]
+    found = intake.sift(listed, Pipeline(Path(), None, "maps", "cogs"))
+    assert [each.key for each in found.manifests] == ["a/raw.csv"]
+    assert found.unnameable == [key]
+
+
+def test_rows_with_keys_that_no_store_can_have_fail(archive: Archive):
+    archive.launch_to_poll_by_hand("--output-prefix", "p" * 20)
+    folders = "/".join(["d" * 250] * 90)
+    almost = "/".join(["d" * 200] * 5) + "/x.tif"
+    archive.maps.write(almost, b"no image")
+    rows = [(f"{folders}/x.tif", 1), (almost, 1)]
+    archive.upload_manifest("batch-raw.csv", rows)
+    done = archive.poll()
+    assert done.returncode == 0, done.stderr
+    _, failed = archive.outcome("batch-")
+    reasons = [row[2] for row in failed]
+    assert reasons[0].startswith("its key has 22595 bytes, and 1016 is the most")
+    assert "the key of its COG has 1030 bytes" in reasons[1]
+
+
 def test_below_the_disk_floor_no_run_begins(archive: Archive):
     archive.launch_to_poll_by_hand("--disk-floor", "1000000000")
     archive.upload_manifest("batch-raw.csv", [("missing.tif", 1)])

@@ -311,6 +311,21 @@ def test_a_failure_that_says_success_keeps_its_code(
         assert caught.value.code == "InternalError"
 
 
+@pytest.mark.parametrize("few", [False, True])
+def test_several_slashes_in_a_key_that_somebody_names_do_no_harm(
+    real: Bucket, few: bool, monkeypatch: pytest.MonkeyPatch
+):
+    for number in range(5):
+        real.write(f"x/{number}.tif", b"x")
+    if few:
+        # As in a bucket of so many objects that each key is asked for.
+        monkeypatch.setattr(buckets, "_LISTED_AT_ONCE", 1)
+    for keys in (["x//7.tif", "x//8.tif"], ["x/0.tif", "x//7.tif"]):
+        found = {each.key for each in real.look_for(keys, lambda key: ())}
+        assert not {"x//7.tif", "x//8.tif"} & found
+        assert ("x/0.tif" in found) == ("x/0.tif" in keys)
+
+
 def pages(tokens: Iterable[str], empty: bool) -> Fault:
     """A listing of which each page is the same, but for the token of the next."""
     following = iter(tokens)

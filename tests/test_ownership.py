@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import struct
 import subprocess
 import sys
 from collections.abc import Callable
@@ -28,6 +29,25 @@ def made(path: Path, mode: int = 0o755) -> Path:
 def test_a_folder_that_others_can_write_is_a_fault(tmp_path: Path, mode: int):
     (fault,) = ownership.faults(made(tmp_path / "a folder", mode))
     assert fault.endswith(f"chmod go-w '{tmp_path}/a folder'")
+
+
+@pytest.mark.parametrize("listed", [False, True])
+def test_so_is_one_whose_access_control_list_lets_another_user_write(
+    tmp_path: Path, listed: bool, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(ownership, "_is_own_group", lambda number: True)
+    folder = made(tmp_path / "folder", 0o770)
+    if listed:
+        # Version 2: the owner, a user of that number, the group, the mask, all others.
+        entries = [(1, 7, -1), (2, 7, A_STRANGER), (4, 5, -1), (16, 7, -1), (32, 0, -1)]
+        packed = b"".join(struct.pack("<HHi", *entry) for entry in entries)
+        try:
+            os.setxattr(
+                folder, "system.posix_acl_access", struct.pack("<I", 2) + packed
+            )
+        except OSError as error:
+            pytest.skip(f"no access control lists here: {error.strerror}")
+    assert len(list(ownership.faults(folder))) == listed
 
 
 def test_so_is_one_below_it(tmp_path: Path):

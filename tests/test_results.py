@@ -145,6 +145,27 @@ def test_what_is_no_result_fails_its_row_alone(run: runs.Run, content: str | byt
     assert files(run.results_directory) == set()
 
 
+def test_results_as_large_as_can_be_take_little_memory(run: runs.Run):
+    part = {"bytes": 1, "md5": "c0" * 16}
+    told = OK | {"cog": part | {"parts": [part] * 4000}}
+    for row in range(1, 31):
+        tell(run, row, told)
+    tracemalloc.start()
+    results.gather(run, settled=True)
+    loaded = results.load(run)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 10 * 2**20
+    # No upload in parts was begun for any of them.
+    assert {(result.ok, result.parts) for result in loaded.values()} == {(True, ())}
+
+
+def test_a_reason_is_kept_no_longer_than_it_is_shown(run: runs.Run):
+    tell(run, 1, FAILED | {"reason": "\N{PILE OF POO}" * 2000})
+    results.gather(run)
+    assert len(results.load(run)[1].reason) <= 500
+
+
 def _a_folder(place: Path, secret: Path) -> None:
     (place / "row3.json").mkdir(parents=True)
 

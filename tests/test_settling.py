@@ -373,7 +373,11 @@ def test_nodes_that_are_leaving_the_queue_are_waited_for(begun: Begun):
 
 @pytest.mark.parametrize(
     ("before", "after", "said"),
-    [(b"WHOLE", None, "older than this run"), (b"", b"much longer", "its node made 5")],
+    [
+        (b"WHOLE", None, "older than this run"),
+        (b"", b"much longer", "its node made 5"),
+        (b"", b"WHOLE", "not what its node made: somebody replaced it"),
+    ],
 )
 def test_a_cog_that_another_run_sent_whole_is_no_success(
     archive: Archive, before: bytes, after: bytes | None, said: str

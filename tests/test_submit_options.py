@@ -18,6 +18,7 @@ from tests.conftest import Archive
         *("initialdir = /home", 'My.Iwd = "/home"', "output = run.json"),
         *('transfer_output_remaps = "a=b"', '+TransferOutputRemaps = "a=b"'),
         *("universe = local", "My.JobUniverse = 12", "should_transfer_files = NO"),
+        *("starter_log = /home/x", 'My.ToolDaemonOutput = "x"'),
         *("remote_initialdir = /", 'My.DelayedUpdatePrefix = "*"', "log = x"),
     ],
 )
