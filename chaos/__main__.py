@@ -21,7 +21,7 @@ from rich.table import Table
 
 from bucket import Bucket, Store
 from chaos.archive import People, Verdict, judge
-from chaos.faults import FAULTS, NothingToHit, Target
+from chaos.faults import FAULTS, NothingToHit, Target, came_through
 from dag import run as runs
 from dag.rows import load_rows_with_nodes
 from dag.run import Run
@@ -65,14 +65,18 @@ def main() -> int:
             thrown = _rage(people, target, options.minutes * 60)
             _settle(people, target)
             verdict = judge(people)
-            twice = _converted_at_once(target)
+            broken = [
+                *verdict.broken,
+                *(f"by two nodes at once: {t}" for t in _converted_at_once(target)),
+                *came_through(target),
+            ]
             apart = sum(1 for run in _runs(target) if run.apart_file.exists())
     except KeyboardInterrupt:
         console.print("Stopped.")
         shutil.rmtree(place, ignore_errors=True)
         return 130
-    _report(people, thrown, verdict, twice, apart)
-    if verdict.broken or twice:
+    _report(people, thrown, verdict, broken, apart)
+    if broken:
         console.print(f"What is left of it lies in {place}.", soft_wrap=True)
         return 1
     shutil.rmtree(place)
@@ -220,7 +224,7 @@ def _report(
     people: People,
     thrown: Counter[str],
     verdict: Verdict,
-    twice: list[str],
+    broken: list[str],
     apart: int,
 ) -> None:
     table = Table("fault", "thrown", title="Faults")
@@ -236,9 +240,9 @@ def _report(
     )
     for reason, count in Counter(verdict.excused).most_common(10):
         console.print(f"  {count} × {reason}", markup=False)
-    for breach in (*verdict.broken, *(f"by two nodes at once: {t}" for t in twice)):
+    for breach in broken:
         console.print(f"BROKEN: {breach}", markup=False, style="red")
-    if not verdict.broken and not twice:
+    if not broken:
         console.print("The promise was kept for every row.", style="green")
 
 

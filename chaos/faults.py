@@ -16,6 +16,7 @@ from pool import personal, s3
 from pool.personal import PersonalPool
 from tests.conftest import PROJECT
 from tests.faulty_s3 import Fault, FaultyS3
+from tests.hostile_node import HostileJobs, hostile_jobs, planted_in
 from tests.processes import descendants, kill_all, kill_machines
 from tests.test_killed import STEPS_OF_POLL
 
@@ -146,6 +147,31 @@ def _stopped(pid: int):
         os.kill(pid, signal.SIGCONT)
 
 
+def _hostile_node(target: Target) -> None:
+    """Jobs that leave files for the access point to run or to read."""
+    with hostile_jobs(target.pool, _folder_of_hostile_jobs(target)) as hostile:
+        before = hostile.count
+        deadline = time.monotonic() + _PATIENCE_SECONDS
+        while hostile.count == before:
+            if time.monotonic() > deadline:
+                raise NothingToHit
+            time.sleep(0.1)
+        time.sleep(_some_seconds())
+
+
+def came_through(target: Target) -> list[str]:
+    """What hostile nodes have achieved: nothing, it should be."""
+    planted = [path for launch in target.launches for path in planted_in(launch)]
+    breaches = [f"a hostile node's file lies in {path}" for path in planted]
+    if HostileJobs(_folder_of_hostile_jobs(target)).proof.exists():
+        breaches.append("a hostile node's file was run")
+    return breaches
+
+
+def _folder_of_hostile_jobs(target: Target) -> Path:
+    return target.pool.condor.directory.parent / "hostile"
+
+
 def _master(pool: PersonalPool) -> int:
     return int(pool.condor.pidfile.read_text())
 
@@ -179,4 +205,5 @@ FAULTS: dict[str, Callable[[Target], None]] = {
     "a poll killed": _kill("cog_pipeline.py poll"),
     "a reconcile killed": _kill("cog_pipeline.py reconcile"),
     "a poll or reconcile hangs": _stop_for_a_while,
+    "a hostile node": _hostile_node,
 }

@@ -5,6 +5,7 @@ what it likes in its sandbox. A *hostile starter* is what the owner of a machine
 also speaks for HTCondor there, so that it gives files other names on their way.
 """
 
+import contextlib
 import os
 import shlex
 import shutil
@@ -90,7 +91,7 @@ class HostileJobs:
         return len(list(self._count.iterdir()))
 
     def prepare(self) -> None:
-        self._count.mkdir(parents=True)
+        self._count.mkdir(parents=True, exist_ok=True)
         proof = shlex.quote(str(self.proof))
         content = f"#!/bin/sh\n# {MARK}\ntouch {proof}\n"
         planter = self.folder / "planter"
@@ -182,10 +183,13 @@ def _reconfigure(pool: PersonalPool) -> None:
 def planted_in(directory: Path) -> list[Path]:
     """The files below a directory, by their paths in it, with what jobs planted."""
     found = []
-    for path in directory.rglob("*"):
-        if path.is_symlink() or not path.is_file():
-            continue
-        with path.open("rb") as content:
-            if MARK.encode() in content.read(4096):
-                found.append(path.relative_to(directory))
+    for folder, _, names in os.walk(directory):
+        for path in (Path(folder, name) for name in names):
+            # It may be gathered or removed meanwhile.
+            with contextlib.suppress(FileNotFoundError):
+                if path.is_symlink() or not path.is_file():
+                    continue
+                with path.open("rb") as content:
+                    if MARK.encode() in content.read(4096):
+                        found.append(path.relative_to(directory))
     return found
