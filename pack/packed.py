@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import platform
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -101,11 +102,8 @@ def keep(packed: Path, home: Path) -> Path:
     kept.parent.mkdir(mode=0o700, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=home) as scratch:
         new = Path(scratch, packed.name)
-        try:
-            os.link(packed, new)
-        except OSError:
-            # The cache is on another disk.
-            new.write_bytes(packed.read_bytes())
-            new.chmod(0o755)
+        # No second name of the same file: an execution point may reach this folder.
+        shutil.copyfile(packed, new)
+        new.chmod(0o755)
         new.replace(kept)
     return kept
