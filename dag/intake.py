@@ -23,7 +23,9 @@ from dag.run import Run
 # no more runs than --max-runs.
 _MOST_FOLDERS = 1000
 _MOST_NAMES = 100_000
-_MOST_UNNAMEABLE = 20
+_MOST_REFUSED = 20
+# A store takes a while to copy what is not downloaded, and nobody waits for hours.
+_LARGEST_RENAMED = 2**30  # bytes
 
 
 @dataclass(frozen=True)
@@ -33,12 +35,12 @@ class Found:
     Attributes:
         manifests: those that wait, the oldest of each folder.
         taken: keys that the pipeline could give to objects of its own from now on.
-        unnameable: keys of manifests after which nothing can be named; the first few.
+        refused: the first few manifests that no run may begin for, and why.
     """
 
     manifests: list[StoredObject]
     taken: set[str]
-    unnameable: list[str]
+    refused: list[tuple[str, str]]
 
 
 def look(inputs: Bucket, pipeline: Pipeline) -> Found:
@@ -51,7 +53,7 @@ def sift(listed: Iterable[StoredObject], pipeline: Pipeline) -> Found:
     now = runs.timestamp_now()
     folders = _Folders(pipeline.max_runs)
     taken: set[str] = set()
-    unnameable: list[str] = []
+    refused: list[tuple[str, str]] = []
     for each in listed:
         if timestamp := runs.timestamp_of(each.key):
             if timestamp >= now and len(taken) < _MOST_NAMES:
@@ -59,18 +61,27 @@ def sift(listed: Iterable[StoredObject], pipeline: Pipeline) -> Found:
         elif each.key.endswith(claim.SUFFIX):
             continue
         elif fnmatch.fnmatchcase(each.key, pipeline.pattern):
-            if _names_can_be_made_of(each.key):
+            if (why_not := _why_no_run(each)) is None:
                 folders.add(each)
-            elif len(unnameable) < _MOST_UNNAMEABLE:
-                unnameable.append(each.key)
-    return Found(list(folders.manifests()), taken, unnameable)
+            elif len(refused) < _MOST_REFUSED:
+                refused.append((each.key, why_not))
+    return Found(list(folders.manifests()), taken, refused)
+
+
+def _why_no_run(manifest: StoredObject) -> str | None:
+    """Return why a run could not claim a manifest, and would be alive for ever."""
+    if manifest.size > _LARGEST_RENAMED:
+        return f"it is larger than {_LARGEST_RENAMED >> 30} GiB: remove it"
+    if not _names_can_be_made_of(manifest.key):
+        return (
+            "its name is too long for what is to be named after it, or has '.' or "
+            "'..' in its path: upload it under another name"
+        )
+    return None
 
 
 def _names_can_be_made_of(key: str) -> bool:
-    """Return whether a store can have what is made of a manifest beside it.
-
-    Else its run could never claim it, and would count as alive for ever.
-    """
+    """Return whether a store can have what is made of a manifest beside it."""
     longest = runs.sibling_key(key, "unreadable", runs.timestamp_now())
     for made in (longest, key + claim.SUFFIX):
         parts = made.encode().split(b"/")

@@ -65,8 +65,8 @@ def poll(pipeline: Pipeline, reconcile: Reconcile, journal: Journal) -> list[Run
         # Those whose manifests still wait could not be carried on.
         unfinished = [run for run in known if not run.done]
         found = intake.look(inputs, pipeline)
-        for key in found.unnameable:
-            _say_unnameable(key, journal)
+        for key, why_not in found.refused:
+            _say_refused(key, why_not, journal)
         waiting = [
             manifest
             for manifest in found.manifests
@@ -107,16 +107,10 @@ def _say_claimed(manifest: StoredObject, holder: str, journal: Journal) -> None:
     )
 
 
-def _say_unnameable(key: str, journal: Journal) -> None:
-    journal.say(
-        "manifest-unnameable",
-        # The key last: of a long message, the end is not shown.
-        "a manifest is not taken, since its name is too long for what is to be named "
-        "after it, or has '.' or '..' in its path: upload it under another name, and "
-        f"remove {key}",
-        "warning",
-        manifest=key,
-    )
+def _say_refused(key: str, why_not: str, journal: Journal) -> None:
+    # The key last: of a long message, the end is not shown.
+    sentence = f"a manifest is not taken, since {why_not} ({key})"
+    journal.say("manifest-refused", sentence, "warning", manifest=key)
 
 
 def _recover(run: Run, reconcile: Reconcile, journal: Journal) -> None:

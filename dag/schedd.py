@@ -21,6 +21,7 @@ with warnings.catch_warnings():
     import htcondor2
 
 from dag.errors import SchedulerError
+from dag.wording import printable
 
 # Attributes by which jobs are found in the queue; their value is the run directory.
 RUN_ATTRIBUTE = "CogPipelineRun"
@@ -395,7 +396,8 @@ def _read_event(event: _Event, node: str, words: dict[str, LastWord]) -> None:
     if event.type == kind.EXECUTE:
         words[node] = LastWord("running", starts=last.starts + 1)
     elif event.type == kind.JOB_HELD:
-        reason = str(event.facts.get("HoldReason", ""))
+        # Part of it may be what a node says, of any length.
+        reason = printable(str(event.facts.get("HoldReason", "")))
         words[node] = LastWord("held", reason, starts=last.starts)
     elif event.type in (kind.JOB_RELEASED, *_BACK_IN_QUEUE):
         words[node] = LastWord("idle", starts=last.starts)

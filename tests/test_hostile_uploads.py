@@ -289,7 +289,14 @@ def test_a_manifest_whose_path_a_store_cannot_be_asked_for_is_not_taken(key: str
     listed = [stored(key, 0), stored("a/raw.csv", 1)]
     found = intake.sift(listed, Pipeline(Path(), None, "maps", "cogs"))
     assert [each.key for each in found.manifests] == ["a/raw.csv"]
-    assert found.unnameable == [key]
+    assert [refused for refused, _ in found.refused] == [key]
+
+
+def test_a_manifest_that_a_store_copies_for_hours_is_not_taken():
+    large = StoredObject("a-raw.csv", 5 * 2**40, "etag", datetime.now(UTC))
+    found = intake.sift([large], Pipeline(Path(), None, "maps", "cogs"))
+    assert not found.manifests
+    assert found.refused == [("a-raw.csv", "it is larger than 1 GiB: remove it")]
 
 
 def test_rows_with_keys_that_no_store_can_have_fail(archive: Archive):

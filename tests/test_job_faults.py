@@ -8,6 +8,7 @@ from collections import Counter
 
 from rio_cogeo.cogeo import cog_validate
 
+from dag import schedd
 from pool.personal import PersonalPool
 from tests.conftest import PROJECT, Archive, wait_for
 from tests.faulty_s3 import Fault, FaultyS3
@@ -118,3 +119,13 @@ def test_half_an_upload_of_a_machine_that_vanished_is_no_output(
     assert faulty_s3_server.count("PUT", r"/cogs-.*\.tif") == 2
     made = faulty_archive.fetch(faulty_archive.cogs, "image.tif")
     assert cog_validate(made, strict=True, quiet=True)[0]
+
+
+def test_what_a_node_has_its_job_held_for_is_kept_no_longer_than_it_is_shown():
+    held = schedd.htcondor2.JobEventType.JOB_HELD
+    words = {}
+    for said in ("x" * 10**6, "\x1b[2J"):
+        event = schedd._Event(held, 1, 0, {"HoldReason": said})
+        schedd._read_event(event, "row1", words)
+        assert len(words["row1"].reason) <= 500
+        assert words["row1"].reason.isprintable()

@@ -16,7 +16,7 @@ import pytest
 import urllib3
 
 from bucket import Bucket, BucketError, Store, StoredPart
-from dag import run as runs, schedd, uploads
+from dag import pipeline as pipelines, run as runs, schedd, uploads
 from dag.journal import Journal
 from dag.manifest import Manifest, Row, parse
 from dag.pipeline import Pipeline
@@ -117,6 +117,7 @@ def begin(archive: Archive, by_way_of: FaultyS3 | None = None) -> Begun:
         largest_put=10_000,
     )
     pipeline.home.mkdir(exist_ok=True)
+    pipelines.save(pipeline, pipeline.file)
     archive.upload_manifest("batch-raw.csv", [(KEY, 3)])
     (manifest,) = archive.maps.list("batch-raw.csv")
     content = archive.maps.read("batch-raw.csv", ALL)
