@@ -1,6 +1,6 @@
 """The only module that speaks to HTCondor (by its bindings, ``htcondor2``)."""
 
-import itertools
+import math
 import multiprocessing
 import os
 import pwd
@@ -46,6 +46,12 @@ _FACTS = (
     *("SentBytes", "ReceivedBytes", "TimeSlotBusyUsage"),
 )
 _EVENTS_A_PROCESS = 10_000
+_CHARACTERS_A_PROCESS = 2**25
+# What an execution point says may stand in an event, as long as it likes.
+_LONGEST_FACT = 4000
+# The bindings take a second for each that they cannot read.
+_MOST_UNREADABLE = 100
+_UNREADABLE = (htcondor2.HTCondorException, ValueError, LookupError, OverflowError)
 # What DAGMan notes of a node's job when it submits it, to 24 and since 25.
 _NODE_IN_NOTES = re.compile(r"DAG(?: Node: |NodeName = \")(\w+)")
 # https://htcondor.readthedocs.io/en/latest/classad-attributes/job-classad-attributes.html
@@ -204,7 +210,8 @@ def release(cluster: int, why: str) -> None:
 def still_there(attribute: str, value: str) -> int:
     """How many jobs with this attribute may still do something: all but ended ones."""
     constraint = f"{attribute} =?= {classad2.quote(value)} && JobStatus != {_COMPLETED}"
-    return sum(1 for _ in _query(constraint))
+    with _explained("HTCondor's queue"):
+        return len(_own_jobs(constraint, ["ClusterId"]))
 
 
 def waiting_jobs(run: str, expire_before: float) -> list[WaitingJob]:
@@ -273,16 +280,20 @@ def progress(cluster: int) -> Progress | None:
 def last_words(log: Path) -> dict[str, LastWord]:
     """What DAGMan's log of the nodes says, by node, of its last job.
 
-    Those are not there whose last job ended well.
+    Those are not there whose last job ended well. An execution point can have events
+    of its job written, so what a job was submitted for is read once. But it can write
+    into a text that an event of another job follows, which cannot be told from a real
+    one: what this says may be a reason for a failure, and never a success.
     """
     node_of: dict[int, str] = {}
     words: dict[str, LastWord] = {}
     attempts: Counter[str] = Counter()
     for event in _events(log):
         if node := _submitted_node(event):
-            node_of[event.cluster] = node
-            words[node] = LastWord("idle")
-            attempts[node] += 1
+            if event.cluster not in node_of:
+                node_of[event.cluster] = node
+                words[node] = LastWord("idle")
+                attempts[node] += 1
         elif node := node_of.get(event.cluster):
             _read_event(event, node, words)
             if node not in words:
@@ -302,7 +313,7 @@ def machine_times(log: Path) -> Iterator[MachineTime]:
     began: dict[int, int] = {}
     for event in _events(log):
         if node := _submitted_node(event):
-            node_of[event.cluster] = node
+            node_of.setdefault(event.cluster, node)
         elif event.type == kind.EXECUTE:
             began[event.cluster] = event.time
         elif event.type in ends and event.cluster in began:
@@ -311,12 +322,12 @@ def machine_times(log: Path) -> Iterator[MachineTime]:
                 event.facts.get("ReturnValue") == 0
             )
             sent, received = (
-                int(event.facts.get(name, 0)) for name in ("SentBytes", "ReceivedBytes")
+                int(_amount(event, name, 0)) for name in ("SentBytes", "ReceivedBytes")
             )
             yield MachineTime(
                 node_of.get(event.cluster, ""),
                 ended_well,
-                float(event.facts.get("TimeSlotBusyUsage", seconds)),
+                _amount(event, "TimeSlotBusyUsage", seconds),
                 sent + received,
             )
 
@@ -345,41 +356,87 @@ _BACK_IN_QUEUE = (
 )
 
 
+def _amount(event: _Event, name: str, default: float) -> float:
+    """Return a number of an event; the default where it has none, or an odd one."""
+    value = event.facts.get(name)
+    is_number = isinstance(value, int | float) and math.isfinite(value)
+    return float(value if is_number and value >= 0 else default)
+
+
 def _events(log: Path) -> Iterator[_Event]:
     """The events of a log so far; none where there is no log yet.
 
     The bindings (23.10 at least) never give back what an event takes, 3 KB, and a
     large run has millions: but for the first, processes of their own read some each.
+
+    A job can have a text written that is no UTF-8, by the name of a file, and an
+    execution point any text. An event that cannot be read is left out; after many of
+    them, the rest of the log is as well. So nobody keeps a run from ending.
     """
     if not log.exists():
         return
     with _explained(f"the log {log}"):
-        rest, most = htcondor2.JobEventLog(str(log)), _EVENTS_A_PROCESS
-        events, rest = _read_some(rest, most)
-        yield from events
-        if len(events) < most:
+        part = _read_some(htcondor2.JobEventLog(str(log)))
+        yield from part.events
+        if part.ended:
             return
+        unreadable = part.unreadable
         processes = multiprocessing.get_context("forkserver")
         with processes.Pool(1, maxtasksperchild=1) as reader:
-            while events:
-                events, rest = reader.apply(_read_some, (rest, most))
-                yield from events
+            while not part.ended and unreadable < _MOST_UNREADABLE:
+                part = reader.apply(_read_some, (part.rest,))
+                unreadable += part.unreadable
+                yield from part.events
 
 
-def _read_some(
-    log: htcondor2.JobEventLog, most: int
-) -> tuple[list[_Event], htcondor2.JobEventLog]:
-    """So many events, or as many as there are; and the log from there on."""
-    events = [
-        _Event(
-            event.type,
-            event.cluster,
-            datetime.fromisoformat(event["EventTime"]).timestamp(),
-            {name: event[name] for name in _FACTS if name in event},
-        )
-        for event in itertools.islice(log.events(stop_after=0), most)
-    ]
-    return events, log
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """Some events of a log.
+
+    Attributes:
+        unreadable: how many others could not be read.
+        ended: whether there are no more.
+        rest: the log from there on.
+    """
+
+    events: list[_Event]
+    unreadable: int
+    ended: bool
+    rest: htcondor2.JobEventLog
+
+
+def _read_some(log: htcondor2.JobEventLog) -> _Part:
+    """Return as many events of a log as one process should read."""
+    log.events(stop_after=0)
+    events: list[_Event] = []
+    unreadable = characters = 0
+    while (
+        len(events) < _EVENTS_A_PROCESS
+        and characters < _CHARACTERS_A_PROCESS
+        and unreadable < _MOST_UNREADABLE
+    ):
+        try:
+            event = next(log)
+            characters += len(str(event))
+            events.append(_event(event))
+        except StopIteration:
+            return _Part(events, unreadable, True, log)
+        except _UNREADABLE:
+            unreadable += 1
+    return _Part(events, unreadable, False, log)
+
+
+def _event(event: htcondor2.JobEvent) -> _Event:
+    facts = {name: event[name] for name in _FACTS if name in event}
+    return _Event(
+        event.type,
+        event.cluster,
+        datetime.fromisoformat(event["EventTime"]).timestamp(),
+        {
+            name: fact[:_LONGEST_FACT] if isinstance(fact, str) else fact
+            for name, fact in facts.items()
+        },
+    )
 
 
 def _submitted_node(event: _Event) -> str | None:

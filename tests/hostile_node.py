@@ -68,6 +68,9 @@ for word in sys.argv:
             leave(Path(word).with_suffix("." + str(number)))
     if word.startswith("PLANTED-large"):
         leave("larger", "." * 20_000_000)
+    if word.startswith("PLANTED-unreadable"):
+        # Why it is not sent goes to the log, with its name, which is no text.
+        os.close(os.open(b"\\xff", os.O_CREAT | os.O_WRONLY, 0))
 Path({count!r}, str(os.getpid())).touch()
 """
 

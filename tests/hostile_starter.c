@@ -10,6 +10,13 @@
        symlink  TARGET  AT   what the access point is asked to do when the job begins
        link     TARGET  AT
        chmod    PATH
+       event    FILE          when a job with this file begins, an event is sent for its
+                              log, of an error that holds the job
+       tell     CALL  LINE    with this call, by its number in condor_sys.h, this attribute
+                              is told, as NAME = VALUE; a vertical tab ends a line in it
+       exit     REASON        the job is said to have ended for this reason, by its number
+                              in exit.h
+   "tell" and "exit" are of those jobs alone that have an order "event".
 
    The names of functions are those of the C++ library libcondor_utils. */
 #define _GNU_SOURCE
@@ -21,6 +28,7 @@
 
 /* condor_sys.h, and TransferCommand in file_transfer.cpp. */
 #define BEGIN_EXECUTION -78
+#define JOB_EXIT -65
 #define FINISHED 0
 #define MAKE_FOLDER 6
 
@@ -31,7 +39,7 @@ struct stream {
     int coding;
 };
 
-#define LONGEST 8192
+#define LONGEST 65536
 
 int code_int(void *stream, int *value) __asm__("_ZN6Stream4codeERi");
 int send_text(void *stream, const char *text) __asm__("_ZN6Stream3putEPKc");
@@ -45,6 +53,11 @@ int end_of_message(void *stream) __asm__("_ZN8ReliSock14end_of_messageEv");
 int ask_link(char *, char *) __asm__("_Z18REMOTE_CONDOR_linkPcS_") __attribute__((weak));
 int ask_symlink(char *, char *) __asm__("_Z21REMOTE_CONDOR_symlinkPcS_") __attribute__((weak));
 int ask_chmod(char *, int) __asm__("_Z19REMOTE_CONDOR_chmodPci") __attribute__((weak));
+int send_event(int code, int subcode, const char *text)
+    __asm__("_Z24REMOTE_CONDOR_ulog_erroriiPKc") __attribute__((weak));
+int send_ad(void *stream, void *ad) __asm__("_Z10putClassAdP6StreamRKN7classad7ClassAdE");
+int insert(void *ad, const char *line, int cached)
+    __asm__("_Z23InsertLongFormAttrValueRN7classad7ClassAdEPKcb") __attribute__((weak));
 
 struct orders {
     char text[LONGEST];
@@ -132,9 +145,35 @@ int send_file(void *stream, long *size, const char *file, long most, void *queue
     return real(stream, size, file, next(&orders, "whole") ? -1 : most, queue);
 }
 
+/* The call whose arguments are being sent. */
+static int current;
+/* Whether the job has an order "event". */
+static int has_event;
+
+int send_ad(void *stream, void *ad)
+{
+    int (*real)(void *, void *) =
+        dlsym(RTLD_NEXT, "_Z10putClassAdP6StreamRKN7classad7ClassAdE");
+    struct orders orders;
+    read_orders(&orders);
+    while (has_event && next(&orders, "tell"))
+        if (atoi(orders.words[1]) == current) {
+            for (char *end = orders.words[2]; (end = strchr(end, '\v')) != NULL;)
+                *end = '\n';
+            insert(ad, orders.words[2], 0);
+        }
+    return real(stream, ad);
+}
+
 static void ask_access_point(void)
 {
     struct orders orders;
+    read_orders(&orders);
+    while (next(&orders, "event"))
+        if (access(orders.words[1], F_OK) == 0) {
+            has_event = 1;
+            send_event(0, 0, "told by a hostile node");
+        }
     read_orders(&orders);
     while (next(&orders, "symlink"))
         ask_symlink(orders.words[1], orders.words[2]);
@@ -146,15 +185,31 @@ static void ask_access_point(void)
         ask_chmod(orders.words[1], 0777);
 }
 
+static void change_exit(int *reason)
+{
+    struct orders orders;
+    read_orders(&orders);
+    if (has_event && next(&orders, "exit"))
+        *reason = atoi(orders.words[1]);
+}
+
 int code_int(void *stream, int *value)
 {
-    static int asked = 0;
+    static int asked = 0, after_exit = 3;
     int (*real)(void *, int *) = dlsym(RTLD_NEXT, "_ZN6Stream4codeERi");
+    if (((struct stream *)stream)->coding == ENCODE) {
+        /* After the call go the status and the reason. */
+        after_exit = *value == JOB_EXIT ? 0 : after_exit + 1;
+        if (current == JOB_EXIT && after_exit == 2)
+            change_exit(value);
+        else if (after_exit == 0 || after_exit > 2)
+            current = *value;
+    }
     if (*value == BEGIN_EXECUTION && !asked) {
         asked = 1;
         ask_access_point();
         /* Each of these calls uses the same variable, and ends by receiving. */
-        *value = BEGIN_EXECUTION;
+        *value = current = BEGIN_EXECUTION;
         ((struct stream *)stream)->coding = ENCODE;
     }
     return real(stream, value);

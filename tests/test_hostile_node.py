@@ -1,6 +1,7 @@
 """A node that turns against its access point gets nothing there but its own row."""
 
 import re
+import subprocess
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -149,6 +150,78 @@ def test_a_folder_in_the_place_of_a_file_harms_its_row_alone(
     assert [row[0] for row in processed] == ["PLANTED-log.tif", "other.tif"]
     assert "sent as its result cannot be used: it is no file" in failed[0][2]
     assert_nothing_came_through(archive, jobs)
+
+
+def test_no_name_of_a_file_keeps_a_run_from_ending(archive: Archive, jobs: HostileJobs):
+    upload(archive, "PLANTED-unreadable", "other")
+
+    archive.launch(
+        *("--submit-option", "most_holds = 0"), *("--submit-option", "most_starts = 1")
+    )
+    processed, failed = archive.outcome("batch-")
+
+    assert ["other.tif", "1"] in processed
+    assert len(processed + failed) == 2
+    log = (the_run(archive) / "convert.dag.nodes.log").read_bytes()
+    assert b"/\xff: (errno 13)" in log
+    assert_nothing_came_through(archive, jobs)
+
+
+# What a starter says by an event of its own that holds the job, or when the job ends.
+AS_BY_HAND = """\
+tell\t284\tHoldReasonCode = 1
+tell\t284\tExecuteHost = "via condor_hold"
+tell\t284\tErrorMsg = "via condor_hold (by user operator)"
+"""
+AS_SUBMITTED = "tell\t284\tHoldReasonCode = 15\n"
+HARMLESS = """\
+tell\t284\tEventTypeNumber = 8
+tell\t284\tMyType = "GenericEvent"
+tell\t284\tInfo = "nothing"
+"""
+HELD_WITHOUT_A_REASON = HARMLESS + "exit\t112\n"
+BACK_INTO_THE_QUEUE = HARMLESS + "exit\t107\n"
+
+
+@pytest.mark.parametrize(
+    "said",
+    [AS_BY_HAND, AS_SUBMITTED, HELD_WITHOUT_A_REASON],
+    ids=["as by hand", "as submitted", "without a reason"],
+)
+def test_a_hostile_starter_does_not_have_a_job_held_for_ever(
+    archive: Archive, jobs: HostileJobs, orders: Path, said: str
+):
+    orders.write_text("event\tPLANTED-held.tif\n" + said)
+    upload(archive, "PLANTED-held", "other")
+
+    archive.launch(
+        *("--submit-option", "hold_backoff_seconds = 1"),
+        *("--submit-option", "most_holds = 1"),
+        *("--submit-option", "most_starts = 1"),
+    )
+    processed, failed = archive.outcome("batch-")
+
+    assert ["other.tif", "1"] in processed
+    assert len(processed + failed) == 2
+    assert_nothing_came_through(archive, jobs)
+
+
+def test_a_hostile_starter_does_not_make_a_job_ask_for_what_no_machine_has(
+    archive: Archive, orders: Path
+):
+    memory = "".join(f"tell\t{call}\tMemoryUsage = 1000000000\n" for call in (-81, -65))
+    orders.write_text("event\tPLANTED-memory.tif\n" + BACK_INTO_THE_QUEUE + memory)
+    upload(archive, "PLANTED-memory")
+
+    archive.launch()
+
+    def asked_for() -> list[str]:
+        shown = ["condor_q", "-all", "-af", "MemoryUsage", "RequestMemory"]
+        lines = subprocess.run(shown, capture_output=True, text=True).stdout.split("\n")
+        return [line for line in lines if line.startswith("1000000000 ")]
+
+    wait_for(asked_for)
+    assert asked_for() == [f"1000000000 {8 * 1024}"]
 
 
 def test_a_hostile_starter_does_not_fill_the_access_point(

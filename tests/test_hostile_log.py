@@ -1,0 +1,120 @@
+"""What execution points have HTCondor write into the log of a run's nodes."""
+
+from pathlib import Path
+
+import pytest
+
+from dag import schedd
+from dag.schedd import LastWord
+
+USAGE = "".join(
+    f"\t\tUsr 0 00:00:00, Sys 0 00:00:00  -  {what} Usage\n"
+    for what in ("Run Remote", "Run Local", "Total Remote", "Total Local")
+)
+
+
+def event(number: int, cluster: int, text: str, at: str = "19:00:00") -> str:
+    return f"{number:03d} ({cluster:03d}.000.000) 2026-11-25 {at} {text}\n...\n"
+
+
+def submitted(cluster: int, node: str) -> str:
+    host = "Job submitted from host: <127.0.0.1:1>"
+    return event(0, cluster, f"{host}\n    DAG Node: {node}")
+
+
+def executing(cluster: int) -> str:
+    return event(1, cluster, "Job executing on host: <127.0.0.1:1>")
+
+
+def held(cluster: int, reason: str) -> str:
+    return event(12, cluster, f"Job was held.\n\t{reason}\n\tCode 12 Subcode 0")
+
+
+def terminated(cluster: int, status: int, bytes_sent: str = "3", more: str = "") -> str:
+    counts = "".join(
+        f"\t{count}  -  {what} By Job\n"
+        for count, what in (
+            (bytes_sent, "Run Bytes Sent"),
+            ("4", "Run Bytes Received"),
+            ("3", "Total Bytes Sent"),
+            ("4", "Total Bytes Received"),
+        )
+    )
+    ended = f"Job terminated.\n\t(1) Normal termination (return value {status})\n"
+    text = ended + USAGE + counts + more
+    return event(5, cluster, text.removesuffix("\n"), at="19:00:30")
+
+
+# What comes after it is to be read all the same.
+HONEST = submitted(7, "row2") + executing(7) + terminated(7, 9)
+ROW_2 = LastWord("exited", "9")
+
+UNREADABLE = {
+    "no text": held(6, "a file \xff\xfe").encode("latin-1"),
+    "no such event": event(999, 6, "Job was hacked.").encode(),
+    "no such time": event(8, 6, "x", at="99:99:99").encode(),
+    "half an event": event(5, 6, "Job terminated.").encode(),
+    "no attributes": event(28, 6, "Job ad information event triggered.\nx y").encode(),
+}
+
+
+@pytest.mark.parametrize("what", UNREADABLE)
+def test_an_event_that_cannot_be_read_is_left_out(tmp_path: Path, what: str):
+    log = tmp_path / "log"
+    first = submitted(6, "row1") + executing(6)
+    log.write_bytes(first.encode() + UNREADABLE[what] + HONEST.encode())
+
+    words = schedd.last_words(log)
+    times = list(schedd.machine_times(log))
+
+    assert words == {"row1": LastWord("running", starts=1), "row2": ROW_2}
+    assert [time.node for time in times] == ["row2"]
+
+
+def test_no_number_of_them_keeps_a_run_from_ending(tmp_path: Path):
+    log = tmp_path / "log"
+    unreadable = UNREADABLE["no text"] * (schedd._MOST_UNREADABLE + 1)
+    log.write_bytes(submitted(6, "row1").encode() + unreadable + HONEST.encode())
+    assert schedd.last_words(log) == {"row1": LastWord("idle")}
+
+
+def test_an_execution_point_does_not_give_its_job_to_another_row(tmp_path: Path):
+    log = tmp_path / "log"
+    log.write_text(HONEST + submitted(6, "row1") + submitted(6, "row2"))
+    assert schedd.last_words(log) == {"row1": LastWord("idle"), "row2": ROW_2}
+    log.write_text(
+        submitted(6, "row1") + submitted(6, "row2") + executing(6) + terminated(6, 9)
+    )
+    assert [time.node for time in schedd.machine_times(log)] == ["row1"]
+
+
+@pytest.mark.parametrize("sent", ["inf", "nan", "-7", "1e400"])
+def test_numbers_that_are_none_count_nothing(tmp_path: Path, sent: str):
+    log = tmp_path / "log"
+    usage = "\tPartitionable Resources :    Usage  Request Allocated \n"
+    busy = usage + '\t   TimeSlotBusy (s)     :        real("NaN")          \n'
+    log.write_text(
+        submitted(6, "row1") + executing(6) + terminated(6, 9, sent, busy) + HONEST
+    )
+    times = {time.node: time for time in schedd.machine_times(log)}
+    assert times["row1"].bytes_moved == 4
+    assert times["row1"].slot_seconds == 30
+    assert times["row2"].bytes_moved == 7
+
+
+def test_a_text_is_cut(tmp_path: Path):
+    log = tmp_path / "log"
+    log.write_text(submitted(6, "row1") + held(6, "x" * 5_000_000))
+    reason = schedd.last_words(log)["row1"].reason
+    assert reason == "x" * len(reason)
+    assert len(reason) < 10_000
+
+
+def test_a_process_does_not_read_more_than_it_has_memory_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    # As little as the shortest event, so that each comes from a process of its own.
+    monkeypatch.setattr(schedd, "_CHARACTERS_A_PROCESS", 1)
+    log = tmp_path / "log"
+    log.write_text(submitted(6, "row1") + HONEST)
+    assert schedd.last_words(log) == {"row1": LastWord("idle"), "row2": ROW_2}
