@@ -107,7 +107,9 @@ def claimant(inputs: Bucket, pipeline: Pipeline, manifest: StoredObject) -> str 
     if held is None or not _stands(*held, pipeline, manifest.key, upload):
         return None
     found, _ = held
-    return printable(f"{found.user}@{found.host} in {found.run}") if found else "?"
+    return (
+        printable(f"{found.user}@{found.host} in {found.run}") if found else "somebody"
+    )
 
 
 def is_that(run: Run, found: StoredObject) -> bool:

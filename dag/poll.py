@@ -101,8 +101,8 @@ def _say_claimed(manifest: StoredObject, holder: str, journal: Journal) -> None:
     key = manifest.key
     journal.say(
         "claimed-by-another",
-        f"{key} is claimed by {holder}; should that be gone for good, remove "
-        f"{key}{claim.SUFFIX} from the bucket",
+        f"{key} is claimed by {holder}; if that is gone for good, another poll takes "
+        f"over within a day, or at once when you remove {key}{claim.SUFFIX}",
         manifest=key,
     )
 

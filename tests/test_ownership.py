@@ -236,4 +236,7 @@ def test_one_unreadable_run_keeps_no_other_waiting(archive: Archive, content: st
         command, cwd=archive.directory, capture_output=True, text=True
     )
     assert health.returncode == 1, health.stdout
-    assert "1 run directories cannot be read" in health.stdout
+    assert (
+        "run directories that cannot be read, and are not carried on: 1"
+        in health.stdout
+    )
