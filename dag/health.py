@@ -205,8 +205,8 @@ def _unreadable(errors: list[PipelineError]) -> Iterator[Finding]:
         yield Finding(
             State.WARNING,
             "runs-unreadable",
-            f"run directories that cannot be read, and are not carried on: {len(errors)}"
-            f", {errors[0]}{more}",
+            f"run directories that cannot be read and go no further: {len(errors)}, "
+            f"{errors[0]}{more}",
         )
 
 
