@@ -248,11 +248,6 @@ def _read_row(number: int, fields: tuple[str, ...]) -> Row:
         return row.failed("the image begins with '/': write bucket/path/image.tif")
     if {".", ".."} & set(key.split("/")):
         return row.failed("the image has '.' or '..' in its path: write it without")
-    # No store can be asked for such an object, so none is.
-    if (length := len(key.encode())) > _LONGEST_KEY:
-        return row.failed(
-            f"its key has {length} bytes, and {_LONGEST_KEY} is the most: rename it"
-        )
     if key.count("/") > _MOST_FOLDERS:
         return row.failed(
             f"it lies in {key.count('/')} folders, and HTCondor takes {_MOST_FOLDERS}: "
@@ -267,6 +262,11 @@ def _read_row(number: int, fields: tuple[str, ...]) -> Row:
         return row.failed(
             f"the image's name is too long: {encoded} characters when "
             f"percent-encoded, at most {LONGEST_NAME}"
+        )
+    # No store can be asked for such an object, so none is.
+    if (length := len(key.encode())) > _LONGEST_KEY:
+        return row.failed(
+            f"its key has {length} bytes, and {_LONGEST_KEY} is the most: rename it"
         )
     written = _bare(fields[1]) if len(fields) > 1 else ""
     if not written:

@@ -106,7 +106,7 @@ def test_a_text_is_cut(tmp_path: Path):
     log = tmp_path / "log"
     log.write_text(submitted(6, "row1") + held(6, "x" * 5_000_000))
     reason = schedd.last_words(log)["row1"].reason
-    assert reason == "x" * len(reason)
+    assert set(reason) <= {"x", "…"}
     assert len(reason) < 10_000
 
 

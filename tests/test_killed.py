@@ -34,6 +34,7 @@ STEPS_OF_POLL = [
     "delete batch-raw.csv$",
     r"delete batch-raw.csv.claim",
     "file rows.jsonl",
+    "mkdir node-",
     "file reconcile.sh",
     "file convert.dag",
     "submit",
