@@ -199,7 +199,8 @@ def test_a_hostile_starter_does_not_have_a_job_held_for_ever(
         *("--submit-option", "most_holds = 1"),
         *("--submit-option", "most_starts = 1"),
     )
-    processed, failed = archive.outcome("batch-")
+    # Two holds in each of four tries, on a pool that looks every few seconds.
+    processed, failed = archive.outcome("batch-", 400)
 
     assert ["other.tif", "1"] in processed
     assert len(processed + failed) == 2
