@@ -134,7 +134,9 @@ def test_a_second_dag_that_is_removed_before_it_starts(archive: Archive):
 def test_a_run_that_somebody_removes_stays_removed(archive: Archive):
     waits = 'case "$*" in 0.tif*) kill -9 $$ ;; esac\nexec sleep 600\n'
     run = launch_with_nodes(archive, waits, KEYS[:4])
-    wait_for(lambda: run.node_log.read_text().count("with signal 9") == 4)
+    log = run.node_log
+    wait_for(log.exists)
+    wait_for(lambda: log.read_text().count("with signal 9") == 4)
     subprocess.run(["condor_rm", str(run.cluster)], check=True)
 
     processed, failed = archive.outcome("batch-")
