@@ -36,6 +36,7 @@ def run(archive: Archive) -> runs.Run:
     (directory,) = archive.directory.glob("workflow-run-*")
     begun = runs.load(directory)
     wait_for(lambda: archive.cogs.exists("retry.jpg"))
+    wait_for(begun.node_log.exists)
     wait_for(lambda: begun.node_log.read_text().count("Job executing on host") == 3)
     return begun
 

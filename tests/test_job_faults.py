@@ -88,6 +88,7 @@ def test_rows_that_were_done_stay_processed_when_the_run_is_removed(archive: Arc
     archive.launch(*misbehaving(archive), "-m", "1")
     (run,) = archive.directory.glob("workflow-run-*")
     wait_for(lambda: archive.cogs.exists("done.jpg"))
+    wait_for((run / "convert.dag.nodes.log").exists)
     wait_for(
         lambda: (run / "convert.dag.nodes.log").read_text().count("executing") == 2
     )
