@@ -43,6 +43,7 @@ _PIECE = 2**20  # characters
 csv.field_size_limit(LARGEST)
 # What people write over the two columns.
 _IMAGE_HEADER = re.compile(r"\W*(image|file|path|key|name|object|url|raster)\b", re.I)
+_NUMBER = re.compile(r"\s*\d+(\.\d*)?\s*", re.ASCII)
 _BANDS_HEADER = re.compile(r"band|channel|sample|count|number", re.I)
 
 
@@ -234,7 +235,7 @@ def _is_csv(content: bytes) -> bool:
 
 def _is_header(fields: tuple[str, ...]) -> bool:
     image, bands = (*fields, "")[:2]
-    if image.strip().lower().endswith(TIFF_SUFFIXES):
+    if image.strip().lower().endswith(TIFF_SUFFIXES) or _NUMBER.fullmatch(bands):
         return False
     return bool(_IMAGE_HEADER.match(image) or _BANDS_HEADER.search(bands))
 

@@ -95,6 +95,7 @@ def vars_of(line: str) -> dict[str, str]:
 @example(
     written_rows=[(f"{each}/a.tif", "1") for each in HOSTILE], plain=True, together=1
 )
+@example(written_rows=[("$(image)", "1")], plain=False, together=1)
 @settings(
     max_examples=150,
     deadline=None,
