@@ -55,7 +55,7 @@ _NO_CONTENT = 204
 # Precondition Failed, and Conflict: somebody else is writing it just now.
 _CONDITION_UNMET = (412, 409)
 _NOT_IMPLEMENTED = 501
-# What a HEAD request that ends in 400 is taken for.
+# The code of the error for a HEAD request that ends in 400.
 _NO_KEY_THERE = "BadRequest"
 _PART = 2**20  # bytes
 # What is larger goes up in parts: a request for each, which is in memory meanwhile.
@@ -240,7 +240,7 @@ class Bucket:
         """Yield the objects whose keys begin with ``prefix``, in the order of keys."""
         token: str | None = None
         empty = 0
-        # Of each page's token and first key. Not they themselves: there may be many.
+        # Hashes of each page's token and first key, since there may be many pages.
         seen: set[int] = set()
         while True:
             with self._explained("the listing of {name}"):
@@ -418,8 +418,8 @@ class Bucket:
                 "PUT", url, body=content, headers={"If-None-Match": "*"}
             )
             if answer.status not in (_OK, _NOT_IMPLEMENTED, *_CONDITION_UNMET):
-                said = _CODE_IN_XML.search(answer.data.decode(errors="replace"))
-                code = said[1] if said else f"HTTP {answer.status}"
+                found = _CODE_IN_XML.search(answer.data.decode(errors="replace"))
+                code = found[1] if found else f"HTTP {answer.status}"
                 raise _refusal(f"writing {self.name}/{key}", code, "")
             if answer.status == _OK:
                 _etag(answer.headers)
@@ -507,7 +507,7 @@ class Bucket:
             "x-amz-copy-source": quote(f"/{self.name}/{source}"),
             "x-amz-copy-source-if-match": f'"{_etag(found)}"',
         }
-        # What is sent again is signed, so it must be ASCII.
+        # Metadata that is sent again is signed, so it must be ASCII.
         as_it_was = {
             name: value
             for name, value in found.items()
@@ -803,12 +803,12 @@ def _code_of(error: Exception) -> str | None:
     """Return S3's own name of an error, if it has one."""
     if isinstance(error, S3Error):
         return error.code
-    said = _CODE_IN_XML.search(str(error))
-    return said and said[1]
+    found = _CODE_IN_XML.search(str(error))
+    return found and found[1]
 
 
-def _short(said: object) -> str:
-    text = str(said)
+def _short(value: object) -> str:
+    text = str(value)
     return text if len(text) <= _LONGEST_MESSAGE else text[:_LONGEST_MESSAGE] + "…"
 
 
@@ -891,8 +891,8 @@ def _document(
     if name == "Error":
         # S3 begins to answer before it is done, and may have to say that it failed.
         code = _text(document, "Code")
-        said = "the server could not do it; it may later"
-        raise S3Error(answer, code, said, None, None, None)
+        message = "the server could not do it; it may later"
+        raise S3Error(answer, code, message, None, None, None)
     if root and name != root:
         raise _Odd(f"{name!a} instead of {root}")
     return document
@@ -975,21 +975,21 @@ def _fits(name: str, value: str) -> bool:
 
 def _content(answer: urllib3.BaseHTTPResponse, most: int) -> Iterator[bytes]:
     """Yield the decompressed content of an object; raise _Overlong beyond ``most``."""
-    said = f"it has more than {most} bytes, and no more are read of it"
+    reason = f"it has more than {most} bytes, and no more are read of it"
     encoded = "Content-Encoding" in answer.headers
     if not (answer.chunked or encoded) and _length(answer.headers) > most:
-        raise _Overlong(said)
+        raise _Overlong(reason)
     left = most
     # urllib3 decompresses no more at once than was asked for.
     for part in answer.stream(min(_PART, most + 1)):
         left -= len(part)
         if left < 0:
-            raise _Overlong(said)
+            raise _Overlong(reason)
         yield part
 
 
 class _Http(urllib3.PoolManager):
-    """What minio speaks HTTP with: no answer is endless but an object's content."""
+    """The HTTP client that minio uses; it bounds all answers but objects' content."""
 
     def __init__(self, **how: Any) -> None:
         super().__init__(**how)
@@ -1083,7 +1083,7 @@ class _Connection(HTTPConnection):
             with _in_time(lambda: connected.shutdown(socket.SHUT_RDWR)):
                 return super().getresponse()
         except http.client.HTTPException as error:
-            # Of all that S3 says in headers, only an object's metadata can be so long.
+            # Only an object's metadata can make S3's headers so long.
             if type(error) in (http.client.HTTPException, http.client.LineTooLong):
                 raise _Overlong(f"its metadata is too large: {error}") from error
             raise
