@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TextIO
+from typing import IO, TextIO
 
 from dag.errors import OthersCanChange, PipelineError
 from state import ownership
@@ -16,18 +16,40 @@ def write_atomically(path: Path, content: str) -> None:
         file.write(content)
 
 
+def write_bytes_atomically(path: Path, content: bytes, mode: int = 0o600) -> None:
+    """Write ``path`` likewise; ``mode`` is that of a new file."""
+    with _replacing(path) as scratch:
+        scratch.touch(mode)
+        with scratch.open("wb") as file:
+            file.write(content)
+            _flush(file)
+
+
 @contextmanager
 def writing(path: Path) -> Iterator[TextIO]:
-    """A file that becomes ``path`` when the ``with`` block ends well.
+    """Give a file that becomes ``path`` when the ``with`` block ends well.
 
     A crash leaves the old content or the new; line endings are kept as written.
     """
+    with (
+        _replacing(path) as scratch,
+        scratch.open("w", encoding="utf-8", newline="") as file,
+    ):
+        yield file
+        _flush(file)
+
+
+def _flush(file: IO) -> None:
+    file.flush()
+    os.fsync(file.fileno())
+
+
+@contextmanager
+def _replacing(path: Path) -> Iterator[Path]:
+    """Give the path of a file beside ``path``, which takes its place in the end."""
     scratch = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with scratch.open("w", encoding="utf-8", newline="") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
+        yield scratch
         scratch.replace(path)
     except BaseException:
         # On a disk that is full, what cannot be finished only takes room.

@@ -132,7 +132,7 @@ def _examine(file: Path, pipeline: Pipeline) -> Health:
         findings=findings,
         last_look=datetime.fromtimestamp(looked, UTC) if looked else None,
         runs_alive=len(alive),
-        free_bytes=_free_bytes(pipeline.directory),
+        free_bytes=_room(pipeline.directory).bytes,
     )
 
 
@@ -284,18 +284,40 @@ def _seconds(length: timedelta) -> float:
     return length / timedelta(seconds=1)
 
 
-def _disk(directory: Path) -> Iterator[Finding]:
-    free = _free_bytes(directory)
+@dataclass(frozen=True)
+class _Room:
+    """What is free on a disk to an ordinary user.
+
+    Attributes:
+        files: how many more; None where there are enough.
+    """
+
+    bytes: int
+    files: int | None
+
+    def __str__(self) -> str:
+        if self.files is not None:
+            return f"{self.files} files"
+        return f"{self.bytes / 1e9:.1f} GB"
+
+
+def _room(directory: Path) -> _Room:
     found = os.statvfs(directory)
     # Some file systems do not count files, and say there are none.
     few_files = found.f_files > 0 and found.f_favail < _LEAST_FILES
-    if free < _LITTLE_DISK or few_files:
-        bad = free < _LEAST_DISK or few_files
-        left = f"{found.f_favail} files" if few_files else f"{free / 1e9:.1f} GB"
+    free = found.f_bavail * found.f_frsize
+    return _Room(free, found.f_favail if few_files else None)
+
+
+def _disk(directory: Path) -> Iterator[Finding]:
+    room = _room(directory)
+    few_files = room.files is not None
+    if room.bytes < _LITTLE_DISK or few_files:
+        bad = room.bytes < _LEAST_DISK or few_files
         yield Finding(
             State.CRITICAL if bad else State.WARNING,
             "disk-full",
-            f"the disk of {directory} has room for {left} more: remove the "
+            f"the disk of {directory} has room for {room} more: remove the "
             "directories of runs that are done (they have a done.json)",
         )
 
@@ -308,23 +330,15 @@ def room_for_a_run(pipeline: Pipeline, manifest_size: int) -> str | None:
     """
     if pipeline.disk_floor == 0:
         return None
-    found = os.statvfs(pipeline.directory)
-    free = _free_bytes(pipeline.directory)
+    room = _room(pipeline.directory)
     needed = pipeline.disk_floor + _RUN_PER_MANIFEST * manifest_size
-    few_files = found.f_files > 0 and found.f_favail < _LEAST_FILES
-    if free >= needed and not few_files:
+    if room.bytes >= needed and room.files is None:
         return None
-    left = f"{found.f_favail} files" if few_files else f"{free / 1e6:.0f} MB"
     return (
-        f"the disk of {pipeline.directory} has room for {left} more, and "
-        f"{needed / 1e6:.0f} MB are to be free for a run to begin: make room there, or "
-        "launch with another --disk-floor"
+        f"the disk of {pipeline.directory} has room for {room} more, and a run begins "
+        f"only where {needed / 1e9:.1f} GB and {_LEAST_FILES} files are free: make "
+        "room there, or launch with another --disk-floor"
     )
-
-
-def _free_bytes(directory: Path) -> int:
-    found = os.statvfs(directory)
-    return found.f_bavail * found.f_frsize
 
 
 def _duration(seconds: float) -> str:

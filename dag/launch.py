@@ -83,15 +83,12 @@ def check(pipeline: Pipeline) -> None:
     for option, file in (("-a", store.access_key), ("-s", store.secret_key)):
         _check_key(option, file)
     for fault in exposed_keys(store):
-        raise PipelineError(fault)
+        raise OthersCanChange(fault)
     if store.ca_certs and not store.ca_certs.is_file():
         raise PipelineError(f"there is no file {store.ca_certs}: see --ca-certs")
     _check_names(pipeline)
     if not os.access(pipeline.directory, os.W_OK):
         raise PipelineError(f"{pipeline.directory} cannot be written: launch elsewhere")
-    for file in filter(None, (store.access_key, store.secret_key, store.ca_certs)):
-        if fault := next(ownership.faults(file), None):
-            raise OthersCanChange(fault)
     check_nobody_else_writes(pipeline.directory)
     if pipeline.home.is_dir():
         check_nobody_else_wrote(pipeline.home)
@@ -105,23 +102,18 @@ def check(pipeline: Pipeline) -> None:
 
 
 def exposed_keys(store: Store) -> Iterator[str]:
-    """What lets others read or replace a store's keys, and what mends it.
+    """Yield what lets other users read or replace a store's keys, and the remedy.
 
-    A launch is refused then. A poll goes on: the archive is not to stand still for
-    months because of what happened to a file's mode.
+    Also what lets them replace the certificates that it is known by. A launch is
+    refused then. A poll goes on: an archive must not stand still for months because of
+    a file's mode.
     """
     for file in (store.access_key, store.secret_key):
-        if not file.exists():
-            continue
-        found = file.stat()
-        if found.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
+        if file.exists() and file.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
             yield f"others can use the key file {file}: chmod 600 {file}"
-        # Root reads them all anyway, and may have put them there.
-        if found.st_uid not in (0, os.geteuid()):
-            yield (
-                f"the key file {file} belongs to another user, who can replace it: "
-                "make a copy of your own"
-            )
+    for file in (store.access_key, store.secret_key, store.ca_certs):
+        if file and file.exists():
+            yield from ownership.faults(file)
 
 
 def _check_key(option: str, file: Path) -> None:

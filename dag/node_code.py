@@ -9,10 +9,10 @@ updated under it.
 
 import hashlib
 import io
-import os
 from pathlib import Path
 from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
 
+from dag.files import write_bytes_atomically
 from dag.pipeline import Pipeline
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -37,7 +37,9 @@ def keep(pipeline: Pipeline) -> Path:
     for name, bytes_of_it in content.items():
         file = kept / name
         if not file.is_file() or file.read_bytes() != bytes_of_it:
-            _replace(file, bytes_of_it)
+            # The script is run.
+            mode = 0o700 if name == SCRIPT else 0o600
+            write_bytes_atomically(file, bytes_of_it, mode)
     return kept
 
 
@@ -49,16 +51,3 @@ def _archive(modules: list[Path]) -> bytes:
             # With the date that ZipInfo has by itself, in 1980.
             archive.writestr(ZipInfo(f"node/{module.name}"), module.read_bytes())
     return written.getvalue()
-
-
-def _replace(file: Path, content: bytes) -> None:
-    new = file.with_name(f".{file.name}.{os.getpid()}")
-    try:
-        # The script is run.
-        new.touch(mode=0o700 if file.name == SCRIPT else 0o600)
-        new.write_bytes(content)
-        new.replace(file)
-    except BaseException:
-        # On a disk that is full, what cannot be finished only takes room.
-        new.unlink(missing_ok=True)
-        raise

@@ -224,12 +224,8 @@ def _check(run: Run, inputs: Bucket, pipeline: Pipeline) -> list[StoredObject]:
             yield each
 
     resolved = images.resolve(manifest, pipeline.input_bucket, stored())
-    fitting = (_refuse_long(row, pipeline) for row in resolved.rows)
-    rows = tuple(_refuse_slow(row, pipeline) for row in fitting)
+    rows = tuple(_refuse_unfit(row, pipeline) for row in resolved.rows)
     resolved = replace(resolved, rows=rows)
-    if pipeline.signing == "shadow":
-        rows = tuple(_refuse_unsigned(row, pipeline) for row in resolved.rows)
-        resolved = replace(resolved, rows=rows)
     if pipeline.rows_per_job > 1:
         shared = groups.share_nodes(resolved.rows, pipeline)
         resolved = replace(resolved, rows=tuple(shared))
@@ -246,30 +242,25 @@ def _keep_unreadable(run: Run, inputs: Bucket) -> None:
     inputs.copy(run.processing_key, run.unreadable_key, stored.etag)
 
 
-def _refuse_unsigned(row: Row, pipeline: Pipeline) -> Row:
-    if row.reason is None and not signing.shadow_can_sign(pipeline, row):
-        return row.failed(signing.SHADOW_REFUSES)
-    return row
-
-
-def _refuse_long(row: Row, pipeline: Pipeline) -> Row:
+def _refuse_unfit(row: Row, pipeline: Pipeline) -> Row:
+    """Fail a row that asks for what the launch does not allow."""
+    if row.reason is not None:
+        return row
     length = len((pipeline.output_prefix + row.key).encode())
-    if row.reason is None and length > LONGEST_KEY:
+    if length > LONGEST_KEY:
         return row.failed(
             f"with the --output-prefix, the key of its COG has {length} bytes, and "
             f"{LONGEST_KEY} is the most: rename the image"
         )
-    return row
-
-
-def _refuse_slow(row: Row, pipeline: Pipeline) -> Row:
     asked = options.time_limit(row.options)
-    if row.reason is None and asked > pipeline.max_time_limit:
+    if asked > pipeline.max_time_limit:
         return row.failed(
             f"its time_limit of {asked} s is above {pipeline.max_time_limit} s, the "
-            "most that a row may ask for: mend the column, or launch with a larger "
+            "most that a row may ask for: change the column, or launch with a larger "
             "--max-time-limit"
         )
+    if pipeline.signing == "shadow" and not signing.shadow_can_sign(pipeline, row):
+        return row.failed(signing.SHADOW_REFUSES)
     return row
 
 

@@ -5,7 +5,6 @@ import os
 import shutil
 import struct
 import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from state import ownership
-from tests.conftest import PROJECT, Archive
+from tests.conftest import Archive
 
 RARELY = ("--every", "1440")
 A_STRANGER = 12345
@@ -194,10 +193,7 @@ def test_a_poll_in_a_folder_that_was_opened_to_all_is_refused(archive: Archive):
     archive.upload_manifest("batch-raw.csv", [("image.tif", 1)])
     archive.directory.chmod(0o777)
     assert_refused(archive.poll(), f"chmod go-w {archive.directory}")
-    command = [sys.executable, str(PROJECT / "cog_pipeline.py"), "health"]
-    health = subprocess.run(
-        command, cwd=archive.directory, capture_output=True, text=True
-    )
+    health = archive.health()
     assert health.returncode == 2
     assert f"chmod go-w {archive.directory}" in health.stdout
     assert not list(archive.directory.glob("workflow-run-*"))
@@ -231,9 +227,6 @@ def test_one_unreadable_run_keeps_no_other_waiting(archive: Archive, content: st
     processed, failed = archive.outcome("batch-")
     assert not processed
     assert len(failed) == 1
-    command = [sys.executable, str(PROJECT / "cog_pipeline.py"), "health"]
-    health = subprocess.run(
-        command, cwd=archive.directory, capture_output=True, text=True
-    )
+    health = archive.health()
     assert health.returncode == 1, health.stdout
     assert "cannot be read and go no further: 1, " in health.stdout
