@@ -32,6 +32,7 @@ from bucket import (
     Store,
     StoredObject,
 )
+from s3 import client
 from tests import seaweedfs
 from tests.conftest import ALL, Archive
 from tests.faulty_s3 import Fault, FaultyS3
@@ -450,7 +451,7 @@ def test_an_answer_without_end_ends(
     for call in ("list", "write", "complete_upload", "remove"):
         with (
             faulty_s3_server.suffering(fault),
-            little_memory(8 * buckets._LARGEST_ANSWER),
+            little_memory(8 * client.LARGEST_ANSWER),
             pytest.raises(BadAnswer, match="more than 8 MiB"),
         ):
             CALLS[call](odd, tmp_path)
@@ -460,7 +461,7 @@ def test_an_answer_of_tiny_elements_takes_little_memory(
     odd: Bucket, faulty_s3_server: FaultyS3
 ):
     odd.check()
-    many = (buckets._LARGEST_ANSWER - 100) // 4
+    many = (client.LARGEST_ANSWER - 100) // 4
     body = b"<ListBucketResult>" + b"<a/>" * many + b"</ListBucketResult>"
     fault = Fault(status=200, body=body)
     with (
@@ -478,7 +479,7 @@ def test_an_answer_that_trickles_ends(
     tmp_path: Path,
 ):
     odd.check()
-    monkeypatch.setattr(buckets, "_ANSWER_SECONDS", 1)
+    monkeypatch.setattr(client, "_ANSWER_SECONDS", 1)
 
     def drops() -> Iterator[bytes]:
         while True:
@@ -520,7 +521,7 @@ def answering(answer: Callable[[], Iterable[bytes]], like: Store) -> Iterator[St
 
 
 def test_headers_that_trickle_end(store: Store, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(buckets, "_ANSWER_SECONDS", 1)
+    monkeypatch.setattr(client, "_ANSWER_SECONDS", 1)
 
     def headers() -> Iterator[bytes]:
         yield b"HTTP/1.1 200 OK\r\nX-Long: "

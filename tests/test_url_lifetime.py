@@ -3,8 +3,10 @@
 import json
 import subprocess
 import time
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
@@ -144,21 +146,28 @@ def test_jobs_whose_urls_are_too_old_wait_for_new_ones(archive: Archive):
     release(archive)
     await_refusal(archive, 3)
 
-    assert archive.poll().returncode == 0
-    processed, failed = archive.outcome("batch-")
-
-    assert [row[0] for row in processed] == list(sources)
-    assert failed == []
-    (run,) = archive.directory.glob("workflow-run-*")
-    told = [json.loads(line) for line in (run / "results.jsonl").open()]
+    told = poll_until_all_are_processed(archive, sources)
     assert [result["attempt"] for result in told] == [1] * 4, "none was tried twice"
     in_parts = [each["image"] for each in told if "parts" in each.get("cog", {})]
     assert in_parts == ["large.tif"]
+    (run,) = archive.directory.glob("workflow-run-*")
     events = [json.loads(line) for line in (run / "log.jsonl").open()]
     assert [e["jobs"] for e in events if e["event"] == "urls-renewed"] == [3]
     assert "X-Amz" not in (run / "log.jsonl").read_text()
     for key, source in sources.items():
         assert_same_image(archive.fetch(archive.cogs, key), source)
+
+
+def poll_until_all_are_processed(
+    archive: Archive, sources: Mapping[str, Path]
+) -> list[dict[str, Any]]:
+    """Return what the nodes told."""
+    assert archive.poll().returncode == 0
+    processed, failed = archive.outcome("batch-")
+    assert [row[0] for row in processed] == list(sources)
+    assert failed == []
+    (run,) = archive.directory.glob("workflow-run-*")
+    return [json.loads(line) for line in (run / "results.jsonl").open()]
 
 
 def test_a_renewed_job_differs_in_its_signatures_alone(archive: Archive):
@@ -198,13 +207,7 @@ def test_a_job_that_is_submitted_late_waits_for_new_urls(archive: Archive):
     await_refusal(archive, 1)
     assert "rows1" in jobs(archive, IDLE)
 
-    assert archive.poll().returncode == 0
-    processed, failed = archive.outcome("batch-")
-
-    assert [row[0] for row in processed] == list(sources)
-    assert failed == []
-    (run,) = archive.directory.glob("workflow-run-*")
-    told = [json.loads(line) for line in (run / "results.jsonl").open()]
+    told = poll_until_all_are_processed(archive, sources)
     assert [result["attempt"] for result in told] == [2, 2]
 
 

@@ -1,0 +1,1 @@
+"""What bucket.py, the one module that speaks S3, is made of."""
