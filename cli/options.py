@@ -37,13 +37,13 @@ def node_environment(
 
 def node_options(command: Callable) -> Callable:
     """Add the options that a launch passes on to its nodes."""
-    for choice in reversed(options.CHOICES):
-        how = {"multiple": choice.many, "metavar": choice.metavar}
+    for option in reversed(options.NODE_OPTIONS):
+        how = {"multiple": option.multiple, "metavar": option.metavar}
         command = click.option(
-            choice.flag,
-            choice.name,
-            is_flag=choice.metavar is None,
-            help=f"For the nodes: {choice.help}.",
+            option.flag,
+            option.name,
+            is_flag=option.metavar is None,
+            help=f"For the nodes: {option.help}.",
             **{name: value for name, value in how.items() if value},
         )(command)
     return command
@@ -61,7 +61,7 @@ def as_arguments(
             said[name] = list(value) if isinstance(value, tuple) else [value]
     try:
         return options.arguments(said)
-    except options.Misused as error:
+    except options.UsageError as error:
         raise click.UsageError(str(error)) from error
 
 

@@ -290,7 +290,7 @@ def _read_options(row: Row, header: tuple[str, ...] | None) -> Row:
     length = 0
     for title, field in zip(header[2:], row.fields[2:], strict=False):
         name = title.strip().lower().removeprefix("--").replace("-", "_")
-        if name in options.NAMES and field.strip():
+        if name in options.OPTION_NAMES and field.strip():
             length += len(field)
             if length > _LONGEST_OPTIONS:
                 return row.failed(
@@ -301,7 +301,7 @@ def _read_options(row: Row, header: tuple[str, ...] | None) -> Row:
             said.setdefault(name, []).extend(field.split())
     try:
         return replace(row, options=options.arguments(said))
-    except options.Misused as error:
+    except options.UsageError as error:
         return row.failed(f"the option {error}: mend the column")
 
 

@@ -17,10 +17,10 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from node import parts, result, several
+from node import batch, parts, result
 from node.errors import NodeError, UnfitMachine, Unforeseen, in_short
-from node.options import Misused, Options, parse
-from node.shortage import shortage
+from node.exhaustion import exhaustion
+from node.options import Options, UsageError, parse
 
 _USAGE = 64  # sysexits.h: EX_USAGE
 
@@ -45,7 +45,7 @@ def _failure(error: Exception, directory: Path) -> NodeError:
     """What a node says of an error."""
     if isinstance(error, NodeError):
         return error
-    if short := shortage(error, directory):
+    if short := exhaustion(error, directory):
         return short
     if isinstance(error, ImportError):
         return UnfitMachine(
@@ -101,13 +101,13 @@ def _describe_file(path: Path) -> dict[str, Any]:
 def run() -> None:
     try:
         conversions = parse(sys.argv[1:])
-    except Misused as error:
+    except UsageError as error:
         example = "e.g. generate_cogs.sh scene.tif 4, or see --help"
         print(f"generate_cogs.sh: {error}\n{example}", file=sys.stderr)
         sys.exit(_USAGE)
     if len(conversions) == 1:
         sys.exit(in_time(*conversions[0]))
-    sys.exit(several.convert_each(conversions, in_time))
+    sys.exit(batch.convert_each(conversions, in_time))
 
 
 def in_time(image: Path, bands: int, options: Options) -> int:

@@ -9,16 +9,16 @@ from typing import Any
 
 import rasterio
 
-from node import check, cog, encode, levels, overviews, suspicion, tiff
+from node import check, cog, encode, levels, overviews, safety, tiff
 from node.errors import (
     ConversionFailed,
     ImageMissing,
     UnsupportedRaster,
     in_short,
 )
+from node.exhaustion import exhaustion
 from node.options import Options
 from node.picture import LONGEST_JPEG_SIDE, picture
-from node.shortage import shortage
 from node.source import READ_ERRORS, Source, gdal_warnings, open_source
 
 _MIB = 1024 * 1024
@@ -64,7 +64,7 @@ def convert(
     except Exception as error:
         # Whatever it was taken for: what reads as a damaged image may be a machine
         # without memory to read it.
-        if short := shortage(error, scratch, needed):
+        if short := exhaustion(error, scratch, needed):
             raise short from error
         if isinstance(error, (*READ_ERRORS, OSError)):
             raise ConversionFailed(
@@ -76,8 +76,8 @@ def convert(
 @contextmanager
 def _opened(image: Path, bands: int, options: Options) -> Iterator[Source]:
     """The image, and GDAL set as it wants it."""
-    suspicion.check_directories(image)
-    suspicion.check_tags(image)
+    safety.check_directories(image)
+    safety.check_tags(image)
     with ExitStack() as stack:
         heard = stack.enter_context(gdal_warnings())
         # Past GDAL's cache, where that is safe: it does not see that a file ends.

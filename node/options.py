@@ -57,7 +57,7 @@ profiles:
 """
 
 
-class Misused(ValueError):
+class UsageError(ValueError):
     """Options that cannot be; the message says which and what could."""
 
 
@@ -113,21 +113,21 @@ class Options:
 
 
 @dataclass(frozen=True)
-class Choice:
+class NodeOption:
     """One of the options, as it is offered.
 
     Attributes:
         name: a field of `Options`.
-        read: from what was written to the field's value; raises ValueError.
+        parse: from what was written to the field's value; raises ValueError.
         metavar: what is to be written, None for a flag.
-        many: whether it may be said several times.
+        multiple: whether it may be said several times.
     """
 
     name: str
     help: str
-    read: Callable[[str], object]
+    parse: Callable[[str], object]
     metavar: str | None = None
-    many: bool = False
+    multiple: bool = False
 
     @property
     def flag(self) -> str:
@@ -141,20 +141,20 @@ def arguments(said: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
         said: by the options' names, what was written for each of them.
 
     Raises:
-        Misused: there is no such option or value.
+        UsageError: there is no such option or value.
     """
     words = []
     for name, values in said.items():
-        choice = _BY_NAME[name]
+        option = _BY_NAME[name]
         for value in values:
             try:
-                choice.read(value)
+                option.parse(value)
             except ValueError as error:
-                raise Misused(f"{choice.flag}: {error}") from error
-            if choice.metavar:
-                words += [choice.flag, value]
+                raise UsageError(f"{option.flag}: {error}") from error
+            if option.metavar:
+                words += [option.flag, value]
             elif value.lower() in _YES:
-                words.append(choice.flag)
+                words.append(option.flag)
     return tuple(words)
 
 
@@ -169,7 +169,7 @@ def parse(words: Sequence[str]) -> list[tuple[Path, int, Options]]:
     """Of each image, its name, its number of bands and the options.
 
     Raises:
-        Misused: they are no options.
+        UsageError: they are no options.
         SystemExit: the help was asked for and printed.
     """
     parser = _parser()
@@ -189,14 +189,14 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("image", metavar="IMAGE", help="replaced by its COG")
     parser.add_argument("bands", metavar="BANDS", type=_as_type(_positive))
-    for choice in CHOICES:
-        how = {"action": "append" if choice.many else "store"}
-        if choice.metavar:
-            how |= {"metavar": choice.metavar, "type": _as_type(choice.read)}
+    for option in NODE_OPTIONS:
+        how = {"action": "append" if option.multiple else "store"}
+        if option.metavar:
+            how |= {"metavar": option.metavar, "type": _as_type(option.parse)}
         else:
             how["action"] = "store_true"
         parser.add_argument(
-            choice.flag, help=choice.help, default=argparse.SUPPRESS, **how
+            option.flag, help=option.help, default=argparse.SUPPRESS, **how
         )
     for flag, read in ((UPLOAD_LIMITS, read_limits), (RESULT, _file)):
         parser.add_argument(
@@ -222,7 +222,7 @@ def _parse(
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         cut = message[: _LONGEST_MESSAGE - 1] + "…"
-        raise Misused(message if len(message) <= _LONGEST_MESSAGE else cut)
+        raise UsageError(message if len(message) <= _LONGEST_MESSAGE else cut)
 
 
 def _as_type(read: Callable[[str], object]) -> Callable[[str], object]:
@@ -308,30 +308,30 @@ def _list(names: object) -> str:
     return ", ".join(names)
 
 
-CHOICES = (
-    Choice("profile", f"how to store it; {DEFAULT} if not said", _profile, "NAME"),
-    Choice(
+NODE_OPTIONS = (
+    NodeOption("profile", f"how to store it; {DEFAULT} if not said", _profile, "NAME"),
+    NodeOption(
         "co",
         "change an option of the profile: " + _list(CREATION_OPTIONS),
         _creation_option,
         "NAME=VALUE",
-        many=True,
+        multiple=True,
     ),
-    Choice(
+    NodeOption(
         "op",
         "overview_level=NUMBER of overviews; overview_resampling=METHOD, of "
         + _list(RESAMPLINGS),
         _overview_option,
         "NAME=VALUE",
-        many=True,
+        multiple=True,
     ),
-    Choice("allow_no_crs", "convert an image that has no CRS", _yes),
-    Choice("assign_crs", "the CRS it is in, whatever it says", _crs, "EPSG:CODE"),
-    Choice("reproject", "warp it to another CRS first", _crs, "EPSG:CODE"),
-    Choice("copy_valid_cog", "leave an image as it is that is a valid COG", _yes),
-    Choice("jpeg_max_size", "of the JPEG's longer side", _positive, "PIXELS"),
-    Choice("jpeg_quality", "of the JPEG; 80 if not said", _quality, "1-95"),
-    Choice(
+    NodeOption("allow_no_crs", "convert an image that has no CRS", _yes),
+    NodeOption("assign_crs", "the CRS it is in, whatever it says", _crs, "EPSG:CODE"),
+    NodeOption("reproject", "warp it to another CRS first", _crs, "EPSG:CODE"),
+    NodeOption("copy_valid_cog", "leave an image as it is that is a valid COG", _yes),
+    NodeOption("jpeg_max_size", "of the JPEG's longer side", _positive, "PIXELS"),
+    NodeOption("jpeg_quality", "of the JPEG; 80 if not said", _quality, "1-95"),
+    NodeOption(
         "time_limit",
         "after which a node ends itself, to be tried again; in a run, if not said, "
         "half an hour and 10 s for each MiB of the image",
@@ -339,5 +339,5 @@ CHOICES = (
         "SECONDS",
     ),
 )
-_BY_NAME = {choice.name: choice for choice in CHOICES}
-NAMES = frozenset(_BY_NAME)
+_BY_NAME = {option.name: option for option in NODE_OPTIONS}
+OPTION_NAMES = frozenset(_BY_NAME)

@@ -19,7 +19,7 @@ from rasterio.errors import CRSError, NotGeoreferencedWarning, RasterioError
 from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window
 
-from node import suspicion
+from node import safety
 from node.errors import (
     DamagedImage,
     NoCrs,
@@ -168,9 +168,9 @@ def open_source(
     Raises:
         NodeError: it cannot be.
     """
-    suspicion.check_beside(path)
+    safety.check_beside(path)
     with _opened(path) as image:
-        suspicion.check_references(image)
+        safety.check_references(image)
         if image.count != bands:
             raise WrongBands(
                 f"the manifest says {bands} bands, but the image has "
@@ -182,16 +182,16 @@ def open_source(
         def check_size(width: int, height: int) -> None:
             pixel = sample * image.count
             file = path.stat().st_size
-            suspicion.check_size(width, height, pixel, options.block_size, file)
+            safety.check_size(width, height, pixel, options.block_size, file)
 
         check_size(image.width, image.height)
-        suspicion.check_blocks(image, sample, options.block_size)
+        safety.check_blocks(image, sample, options.block_size)
         crs = _crs(image, options)
         tiling_scheme = options.stored_as.tiling_scheme
         if options.reproject or tiling_scheme:
             from node.warp import warped
 
-            suspicion.check_warping(image)
+            safety.check_warping(image)
             with warped(
                 image,
                 crs,

@@ -27,7 +27,7 @@ from dag.manifest import Manifest, Row, jpeg_key, parse, sandbox_name
 from dag.pipeline import Pipeline
 from dag.results import NodeResult
 from dag.schedd import LastWord
-from node import cog, options, shortage, source, suspicion, tiff
+from node import cog, exhaustion, options, safety, source, tiff
 from node.errors import UnsupportedRaster, in_short
 from post import csvs, reasons
 
@@ -68,19 +68,19 @@ def manifest(text: str) -> Manifest | None:
 
 def options_column(text: str) -> None:
     quoted = text.replace('"', '""')
-    for name in sorted(options.NAMES):
+    for name in sorted(options.OPTION_NAMES):
         manifest(f'image,bands,{name}\na.tif,1,"{quoted}"\n')
 
 
 def arguments(text: str) -> None:
-    for name in sorted(options.NAMES):
-        with contextlib.suppress(options.Misused):
+    for name in sorted(options.OPTION_NAMES):
+        with contextlib.suppress(options.UsageError):
             options.arguments({name: [text]})
 
 
 def command_line(text: str) -> None:
     for words in ([text], ["a.tif", text], ["a.tif", "1", "--co", text]):
-        with contextlib.suppress(options.Misused, SystemExit):
+        with contextlib.suppress(options.UsageError, SystemExit):
             options.parse(words)
 
 
@@ -138,11 +138,11 @@ def warning_of_gdal(text: str) -> None:
 def error_of_gdal(text: str) -> None:
     error = ValueError(text)
     in_short(error)
-    shortage.shortage(error, Path())
+    exhaustion.exhaustion(error, Path())
 
 
 def metadata_in_xml(text: str) -> None:
-    suspicion._items(text.encode("utf-8", "replace"))
+    safety._items(text.encode("utf-8", "replace"))
 
 
 class Unwarped:
@@ -211,7 +211,7 @@ READS: dict[str, Read] = {
     "an error that was not foreseen": unforeseen,
     "a warning of GDAL": warning_of_gdal,
     "an error of GDAL": error_of_gdal,
-    "grids in WKT": suspicion._GRIDS.findall,
+    "grids in WKT": safety._GRIDS.findall,
     "metadata in XML": metadata_in_xml,
     "a description of GDAL": description_of_gdal,
     "directories of a TIFF": directories,

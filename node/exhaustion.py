@@ -25,7 +25,7 @@ _MEMORY_WORDS = re.compile(
 _HEADROOM = 256 * _MIB
 
 
-def shortage(
+def exhaustion(
     error: BaseException, directory: Path, needed: int | None = None
 ) -> NodeError | None:
     """The error to raise instead where a machine ran out of memory or of disk.
