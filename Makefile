@@ -1,19 +1,20 @@
-# make demo   sets everything up and runs the main job on this machine
-# make test   sets everything up and runs all tests, on three pools side by side:
-#             most of their time is spent waiting
-# make lint   checks the style
-# make bench  measures what a conversion costs beside GDAL's programs (Debian's
-#             gdal-bin) and writes docs/benchmarks.md; make bench RUNS=1 is quicker
-# make chaos  uploads manifests and throws faults at a pool of its own for 20 minutes,
-#             then checks what was promised of every row; make chaos MINUTES=3
-# make scale  runs ever larger manifests, but for the nodes, against an S3 server with
-#             millions of objects, and writes docs/scale.md; make scale ROWS=1000000,
-#             and with SIGNING=presigned for where HTCondor cannot sign
-# make overhead  measures what HTCondor takes of a node beyond its conversion
-# make sharing   measures how two runs share a pool
-# make locks     writes the lock files again, as a change of pyproject.toml needs it;
-#                make locks UPGRADE=--upgrade takes the newest versions that it allows
-# make clean  removes what these made in this folder
+# make demo      set everything up and run the main job on this machine
+# make test      set everything up and run all tests, on three pools side by side,
+#                because they spend most of their time waiting
+# make lint      check the style
+# make bench     measure what a conversion costs compared with GDAL's programs (Debian's
+#                gdal-bin) and write docs/benchmarks.md; make bench RUNS=1 is quicker
+# make chaos     upload manifests to a pool of its own and inject faults for 20 minutes,
+#                then check what is promised of every row; make chaos MINUTES=3
+# make scale     run ever larger manifests without conversions, on an S3 server with
+#                millions of objects, and write docs/scale.md; make scale ROWS=1000000;
+#                SIGNING=presigned for pools in which HTCondor cannot sign
+# make overhead  measure what HTCondor adds to a node's conversion
+# make sharing   measure how two runs share a pool
+# make locks     write the lock files, after a change of pyproject.toml;
+#                make locks UPGRADE=--upgrade takes the newest versions allowed there
+# make setup     set everything up for the demo and the tests
+# make clean     remove what these commands made in this folder
 
 PYTHON ?= python3
 export PYTHON
@@ -56,8 +57,8 @@ setup: .venv/ready-demo .venv/ready-test
 .venv/ready-%: locks/%.txt
 	@sh pool/make_environment.sh $*
 
-# Wheels alone: to build a package, pip fetches what builds it without any hash.
-# Few versions: all Pythons get the one that the tests have seen, where there is one.
+# Use only wheels: to build a package, pip fetches its build tools without any hash.
+# Use few versions: if possible, all Pythons get the version that the tests have used.
 LOCK = .venv/bin/uv pip compile --quiet --no-config --universal --python-version 3.11 \
 	--generate-hashes --only-binary :all: --emit-build-options --no-emit-index-url \
 	--fork-strategy fewest --custom-compile-command 'make locks' $(UPGRADE) pyproject.toml
@@ -66,7 +67,7 @@ locks: .venv/ready-lock
 	@for group in bench conda demo lock scale test; do \
 	    $(LOCK) --group $$group --output-file locks/$$group.txt || exit 1; \
 	done
-	@# The images are built from their folder, and see nothing outside it.
+	@# The images are built from their folder and cannot read files outside it.
 	@$(LOCK) --group node --output-file container/requirements.txt
 
 clean:

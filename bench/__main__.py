@@ -124,7 +124,7 @@ def _page(
     scratch = median(ours, lambda cost: cost.scratch) / allowed
     required = (
         ("default profile, whole node, 4 bands", _ratio(four, "cog_pipeline"), 0.25),
-        ("of it, the check", median(ours, lambda cost: cost.checked / cost.cpu), 0.15),
+        ("of which the check", median(ours, lambda cost: cost.checked / cost.cpu), 0.15),
         ("LZW for LZW, 4 bands", _ratio(four, "cog_pipeline, lzw"), 0.5),
         ("size of the default COG", cog, 0.75),
         (f"{SMALL}² image, whole node", _ratio(small, "cog_pipeline"), 1.0),
@@ -134,17 +134,19 @@ def _page(
     lines = [
         "# Benchmarks",
         "",
-        "Written by `make bench`, which measures everything again, in half an hour or",
-        "so. The reference is what this project replaces: `gdal_translate -of COG -co",
-        "COMPRESS=LZW`, then a JPEG of quality 80 from that COG. The images are NASA's",
-        "Blue Marble and a shaded relief, mirrored to size.",
+        "`make bench` writes this page. It measures everything again, which takes half",
+        "an hour or so. The reference is what this project replaces: GDAL's",
+        "`gdal_translate -of COG -co COMPRESS=LZW`, then a JPEG of quality 80 from",
+        "that COG. The images are NASA's Blue Marble and a shaded relief, mirrored to",
+        "size.",
         "",
         *_versions(),
         "",
-        f"CPU seconds are those of all processes, user and system; medians of {runs}",
-        "runs, taken in turn with the reference's, and of the ratio run by run.",
+        "CPU seconds are those of all processes, user and system. Figures are medians",
+        f"of {runs} runs, which alternate with runs of the reference. Ratios are medians",
+        "of the ratios of each pair of runs.",
         "",
-        "## What was asked for",
+        "## Goals",
         "",
         *_table(
             ("", "measured ×", "at most ×", ""),
@@ -161,7 +163,7 @@ def _page(
         "",
         "## By size",
         "",
-        "Three bands; one run each.",
+        "The images have three bands. Each figure is from one run.",
         "",
         "![CPU seconds and memory over image size](benchmarks.svg)",
         "",
@@ -179,8 +181,8 @@ def _page(
             ),
         ),
         "",
-        f"60,000 × 60,000 × 4, the node: {largest.cpu:.0f} CPU s, "
-        f"{largest.memory:.0f} MiB.",
+        "For an image of 60,000 × 60,000 × 4, the node takes "
+        f"{largest.cpu:.0f} CPU s and {largest.memory:.0f} MiB.",
     ]
     return "\n".join(lines) + "\n"
 

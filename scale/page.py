@@ -46,7 +46,7 @@ def everything(measured: Sequence[Measured], idle: Idle | None) -> list[Check]:
 def text(measured: Sequence[Measured], idle: Idle | None, chart: str) -> str:
     """What was measured, in Markdown; ``chart`` is the name of its file."""
     lines = [
-        "### Against what is asked for",
+        "### Goals",
         "",
         *table(
             ("", "at", "measured", "at most", ""),
@@ -71,7 +71,7 @@ def text(measured: Sequence[Measured], idle: Idle | None, chart: str) -> str:
         "",
         f"![Seconds, memory and requests over rows]({chart})",
         "",
-        "### Each command, and what it asked of S3",
+        "### Each command and its S3 requests",
         "",
         *table(
             ("", "seconds", "CPU s", "MiB", *_OPERATIONS.values()),
