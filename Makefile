@@ -38,19 +38,19 @@ lint: .venv/ready-test
 	@.venv/bin/ruff format --check .
 
 bench: .venv/ready-bench
-	@.venv/bin/python -m bench --runs $(RUNS)
+	@.venv/bin/python -m lab.bench --runs $(RUNS)
 
 chaos: .venv/ready-test
-	@.venv/bin/python -m chaos --minutes $(MINUTES)
+	@.venv/bin/python -m lab.chaos --minutes $(MINUTES)
 
 scale: .venv/ready-scale
-	@.venv/bin/python -m scale --rows $(ROWS) --signing $(SIGNING)
+	@.venv/bin/python -m lab.scale --rows $(ROWS) --signing $(SIGNING)
 
 overhead: .venv/ready-scale
-	@.venv/bin/python -m scale.overhead
+	@.venv/bin/python -m lab.scale.overhead
 
 sharing: .venv/ready-scale
-	@.venv/bin/python -m scale.sharing
+	@.venv/bin/python -m lab.scale.sharing
 
 setup: .venv/ready-demo .venv/ready-test
 

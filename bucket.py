@@ -25,7 +25,7 @@ from s3.answers import (
     OpenUpload,
     Page,
     StoredObject,
-    StoredPart,
+    UploadedPart,
     check_written,
     content_of,
     date_of,
@@ -51,7 +51,7 @@ from s3.errors import (
     ObjectTooLarge,
     ObjectUnreadable,
     OddAnswer,
-    Refused,
+    PermanentS3Error,
     UploadMissing,
     code_of,
     explained,
@@ -70,11 +70,11 @@ __all__ = [
     "ObjectTooLarge",
     "ObjectUnreadable",
     "OpenUpload",
-    "Refused",
-    "Store",
+    "PermanentS3Error",
+    "S3Endpoint",
     "StoredObject",
-    "StoredPart",
     "UploadMissing",
+    "UploadedPart",
 ]
 
 # The longest life of a presigned URL that Signature Version 4 allows.
@@ -117,7 +117,7 @@ _CLOCK_TOLERANCE = timedelta(minutes=5)
 
 
 @dataclass(frozen=True)
-class Store:
+class S3Endpoint:
     """An S3 endpoint and the files that hold its keys.
 
     Attributes:
@@ -139,7 +139,7 @@ class Bucket:
     Every method raises BucketError when the store refuses or does not answer.
     """
 
-    def __init__(self, store: Store, name: str) -> None:
+    def __init__(self, store: S3Endpoint, name: str) -> None:
         self.name = name
         self.endpoint = store.endpoint
         self._secure = store.secure
@@ -228,7 +228,7 @@ class Bucket:
             etag_of(headers)
             return user_metadata(headers)
 
-    def look_for(
+    def find_objects(
         self, keys: Collection[str], beside: Callable[[str], Iterable[str]]
     ) -> Iterator[StoredObject]:
         """What is stored under these keys, and perhaps much else.
@@ -494,7 +494,7 @@ class Bucket:
                 etags.append(unquoted_etag(text_of(document_of(answer), "ETag")))
             self._complete(target, upload, etags)
         except BaseException:
-            self.abort_upload(target, upload)
+            self.abort_multipart_upload(target, upload)
             raise
 
     def remove(self, key: str) -> None:
@@ -523,7 +523,7 @@ class Bucket:
             life = timedelta(seconds=seconds)
             return self._client.presigned_put_object(self.name, key, life)
 
-    def begin_upload(self, key: str, content_type: str) -> str:
+    def start_multipart_upload(self, key: str, content_type: str) -> str:
         """Begin to upload an object in parts; returns the upload's id.
 
         Nothing is to be seen of the object, and what is there under its key stays,
@@ -547,7 +547,7 @@ class Bucket:
                 "PUT", self.name, key, life, extra_query_params=query
             )
 
-    def parts(self, key: str, upload: str) -> tuple[StoredPart, ...]:
+    def parts(self, key: str, upload: str) -> tuple[UploadedPart, ...]:
         """The parts that arrived, the first thousand.
 
         Some stores keep, and tell of, parts that were replaced.
@@ -558,7 +558,7 @@ class Bucket:
         with self._explained("the parts of {name}/" + key):
             listed = document_of(self._ask("GET", key, query=query), "ListPartsResult")
             return tuple(
-                StoredPart(
+                UploadedPart(
                     number_of(text_of(part, "PartNumber")),
                     number_of(text_of(part, "Size")),
                     unquoted_etag(text_of(part, "ETag")),
@@ -566,10 +566,13 @@ class Bucket:
                 for part in findall(listed, "Part")
             )
 
-    def complete_upload(self, key: str, upload: str, etags: Sequence[str]) -> None:
+    def complete_multipart_upload(
+        self, key: str, upload: str, etags: Sequence[str]
+    ) -> None:
         """Make an object of the parts 1, 2, … that have these ETags.
 
-        Raises UploadMissing when there is no such upload, Refused when other parts
+        Raises UploadMissing when there is no such upload, PermanentS3Error when
+            other parts
         arrived.
         """
         with self._explained("putting together {name}/" + key):
@@ -590,7 +593,7 @@ class Bucket:
         )
         text_of(document_of(answer), "ETag")
 
-    def abort_upload(self, key: str, upload: str) -> None:
+    def abort_multipart_upload(self, key: str, upload: str) -> None:
         """Remove an upload and its parts; no error when it is gone already."""
         try:
             with self._explained("removing parts of {name}/" + key):

@@ -15,13 +15,14 @@ from bucket import BucketError
 from cli.common import LaunchByDefault, console, in_use, say
 from cli.launch import launch, poll
 from cli.pool import pool
-from dag import health as healths, run as runs
-from dag.errors import PipelineError, foreseen
-from dag.exits import Exit
-from dag.health import State
-from dag.journal import Journal
-from post import cost as costs
+from ops import cost as costs, health as healths
+from ops.health import State
 from post.reconcile import check_ended, reconcile as reconcile_run
+from state.errors import PipelineError, user_message
+from state.exits import Exit
+from state.journal import Journal
+from state.launch import settings_files
+from state.run import count_attempt, load_run, locked, settings_of
 
 # One attempt each --retry-seconds; after that the next poll takes over.
 MOST_ATTEMPTS = 60
@@ -51,27 +52,27 @@ for command in (launch, poll, pool):
 
 @cli.command()
 @click.argument(
-    "pipeline_files",
+    "launch_files",
     nargs=-1,
-    metavar="[PIPELINE_FILE]…",
+    metavar="[LAUNCH_FILE]…",
     type=click.Path(path_type=Path),
 )
 @click.option("--json", "as_json", is_flag=True, help="Print it for programs.")
-def health(pipeline_files: tuple[Path, ...], as_json: bool) -> None:
+def health(launch_files: tuple[Path, ...], as_json: bool) -> None:
     """Say how launches are, a line each, for monitoring.
 
     \b
-      python3 cog_pipeline.py health pipeline-maps-1a2b3c4d/pipeline.json
+      python3 cog_pipeline.py health launch-maps-1a2b3c4d/launch.json
 
     Without a file: all launches of the current directory.  The exit code is that
     of monitoring plugins: 0 OK, 1 WARNING, 2 CRITICAL, 3 UNKNOWN.
     """
-    files = pipeline_files or sorted(Path.cwd().glob("pipeline-*/pipeline.json"))
+    files = launch_files or settings_files(Path.cwd())
     try:
         found = [healths.examine(file) for file in files]
     except Exception as error:
         # Monitoring reads what is printed here, and takes other codes as it likes.
-        say(f"{State.UNKNOWN.name}: {Journal(say).unforeseen(error)}")
+        say(f"{State.UNKNOWN.name}: {Journal(say).internal_error(error)}")
         sys.exit(State.UNKNOWN)
     if as_json:
         click.echo(json.dumps([healths.as_json(one) for one in found], indent=2))
@@ -81,7 +82,7 @@ def health(pipeline_files: tuple[Path, ...], as_json: bool) -> None:
     else:
         say(
             f"{State.UNKNOWN.name}: no launch has been made in {Path.cwd()}; name the "
-            "pipeline.json of one"
+            "launch.json of one"
         )
     sys.exit(healths.worst(one.state for one in found) if found else State.UNKNOWN)
 
@@ -98,20 +99,20 @@ def reconcile(run_directory: Path, final_node_of: str | None) -> None:
     By hand, that is refused while its DAG is in the queue.  Where rows shared jobs
     that failed, the next poll submits them again, and there are no CSVs yet.
     """
-    run = runs.load(run_directory)
+    run = load_run(run_directory)
     if not (final_node_of or run.done):
         # No poll is to submit a DAG of it meanwhile.
-        click.get_current_context().with_resource(runs.alone(run.home))
+        click.get_current_context().with_resource(locked(run.home))
         check_ended(run)
     journal = in_use(Journal(say).of_run(run))
     try:
-        attempt = runs.count_attempt(run)
+        attempt = count_attempt(run)
     except OSError as error:
         # The disk is full, and DAGMan could not even write that this script ended.
-        say(f"{foreseen(error) or error}; tried again soon")
+        say(f"{user_message(error) or error}; tried again soon")
         sys.exit(Exit.TRY_AGAIN)
     try:
-        reconcile_run(run, runs.settings(run), journal, final_node_of)
+        reconcile_run(run, settings_of(run), journal, final_node_of)
     except (BucketError, PipelineError, OSError) as error:
         last = attempt >= MOST_ATTEMPTS
         then = "the next poll tries again" if last else "tried again soon"
@@ -131,7 +132,7 @@ def cost(run_directory: Path, as_json: bool) -> None:
 
     The average is that of the rows that were worked on.
     """
-    spent = costs.cost(runs.load(run_directory))
+    spent = costs.cost(load_run(run_directory))
     if as_json:
         click.echo(json.dumps(asdict(spent), indent=2))
         return

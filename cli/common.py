@@ -3,13 +3,13 @@
 import click
 from rich.console import Console
 
-from dag.errors import foreseen
-from dag.exits import Exit
-from dag.health import State
-from dag.journal import Journal
-from dag.wording import printable
+from ops.health import State
 from pack.errors import PackError
 from pool.errors import PoolError
+from state.errors import user_message
+from state.exits import Exit
+from state.journal import Journal
+from state.text import one_line
 
 console = Console(highlight=False)
 
@@ -34,7 +34,7 @@ class LaunchByDefault(click.Group):
         except (click.ClickException, click.exceptions.Exit, BrokenPipeError):
             raise
         except (PackError, PoolError) as error:
-            raise Ended(Exit.REFUSED, printable(str(error))) from error
+            raise Ended(Exit.REFUSED, one_line(str(error))) from error
         except KeyboardInterrupt as error:
             sentence = (
                 "stopped by Ctrl-C. What was done holds; the same command, or the "
@@ -42,10 +42,10 @@ class LaunchByDefault(click.Group):
             )
             raise Ended(Exit.INTERRUPTED, sentence) from error
         except Exception as error:
-            if said := foreseen(error):
-                raise Ended(Exit.REFUSED, printable(said)) from error
+            if said := user_message(error):
+                raise Ended(Exit.REFUSED, one_line(said)) from error
             journal = context.obj or Journal(say)
-            raise Ended(Exit.UNFORESEEN, journal.unforeseen(error)) from error
+            raise Ended(Exit.INTERNAL_ERROR, journal.internal_error(error)) from error
 
 
 class Ended(click.ClickException):
@@ -61,8 +61,8 @@ def in_use(journal: Journal) -> Journal:
 
 
 def say(sentence: str) -> None:
-    click.echo(printable(sentence))
+    click.echo(one_line(sentence))
 
 
 def warn(sentence: str) -> None:
-    click.echo(printable(f"Warning: {sentence}"), err=True)
+    click.echo(one_line(f"Warning: {sentence}"), err=True)

@@ -8,26 +8,31 @@ from pathlib import Path
 
 import click
 
-from bucket import LONGEST_URL_HOURS, Store
+from bucket import LONGEST_URL_HOURS, S3Endpoint
 from cli import options as checked
 from cli.common import Ended, console, in_use, say, warn
-from dag import (
-    journal as journals,
-    launch as launching,
-    pipeline as pipelines,
-    render,
-    schedd,
-)
-from dag.errors import LookFailed, PipelineError
-from dag.exits import Exit
-from dag.journal import Journal
-from dag.pipeline import Pipeline
+from condor import queue
+from condor.queue import crondor_job
+from dag import launch as launching
 from dag.poll import poll as poll_once
 from dag.signing import shadow_signs
 from node import options
 from pack import packed
-from post.reconcile import reconcile as reconcile_run
 from state import ownership
+from state.errors import PipelineError, PollFailed
+from state.exits import Exit
+from state.journal import LOG_NAME, Journal, journal_of
+from state.launch import (
+    FORMER_ORDERS,
+    MAX_PUT,
+    MAX_TIME_LIMIT,
+    RUN_ORDERS,
+    SIGNINGS,
+    URL_HOURS,
+    Launch,
+    load_launch,
+)
+from state.project import PROJECT
 
 DEFAULT_KEYS = Path.home() / ".chtc_s3"
 DEFAULT_ENDPOINT = "s3dev.chtc.wisc.edu"
@@ -57,7 +62,7 @@ DEFAULT_ENDPOINT = "s3dev.chtc.wisc.edu"
 )
 @click.option(
     "-m",
-    "--max-running",
+    "--max-jobs",
     type=click.IntRange(min=1),
     default=10_000,
     show_default=True,
@@ -86,9 +91,9 @@ DEFAULT_ENDPOINT = "s3dev.chtc.wisc.edu"
     help="No run begins while less is free where you launch; 0 for no such bound.",
 )
 @click.option(
-    "--order",
-    type=click.Choice(pipelines.ORDERS),
-    default="shared",
+    "--run-order",
+    type=click.Choice(RUN_ORDERS),
+    default="fair",
     show_default=True,
     help="Which of several runs' nodes go first: each run's in turn, or those of the "
     "oldest run.",
@@ -113,7 +118,7 @@ DEFAULT_ENDPOINT = "s3dev.chtc.wisc.edu"
 )
 @click.option(
     "--signing",
-    type=click.Choice(pipelines.SIGNINGS),
+    type=click.Choice(SIGNINGS),
     default="auto",
     show_default=True,
     help="Who signs S3 transfers: HTCondor's shadow when they begin, or the poll "
@@ -123,7 +128,7 @@ DEFAULT_ENDPOINT = "s3dev.chtc.wisc.edu"
     "--url-hours",
     type=click.IntRange(1, LONGEST_URL_HOURS),
     help="How long a presigned URL can be used; polls renew those of jobs that wait. "
-    f"[default: {pipelines.URL_HOURS}, or twice --every if that is more]",
+    f"[default: {URL_HOURS}, or twice --every if that is more]",
 )
 @click.option(
     "--url-seconds",
@@ -150,7 +155,7 @@ DEFAULT_ENDPOINT = "s3dev.chtc.wisc.edu"
 @click.option(
     "--max-time-limit",
     type=click.IntRange(min=1),
-    default=pipelines.MAX_TIME_LIMIT,
+    default=MAX_TIME_LIMIT,
     show_default=True,
     metavar="SECONDS",
     help="The most that a row of a manifest may say as its time_limit.",
@@ -170,11 +175,14 @@ DEFAULT_ENDPOINT = "s3dev.chtc.wisc.edu"
     "--insecure-http", is_flag=True, help="Speak plain http, for test endpoints."
 )
 @click.option(
-    "--largest-put",
+    "--max-put",
     type=click.IntRange(min=1),
-    default=pipelines.LARGEST_PUT,
+    default=MAX_PUT,
     hidden=True,  # for the tests: no store is known to take less
 )
+@checked.former_name("--order", "run_order", FORMER_ORDERS.get)
+@checked.former_name("--max-running", "max_jobs", int)
+@checked.former_name("--largest-put", "max_put", int)
 @checked.node_options
 def launch(
     access_key: Path | None,
@@ -185,11 +193,11 @@ def launch(
     output_prefix: str,
     in_place: bool,
     pattern: str,
-    max_running: int,
+    max_jobs: int,
     max_idle: int,
     max_runs: int,
     disk_floor: int,
-    order: str,
+    run_order: str,
     rows_per_job: int,
     every: int,
     signing: str,
@@ -201,7 +209,7 @@ def launch(
     retry_seconds: int,
     ca_certs: Path | None,
     insecure_http: bool,
-    largest_put: int,
+    max_put: int,
     **node_options: str | tuple[str, ...] | bool | None,
 ) -> None:
     """Launch the pipeline here: poll at once, and then for ever.
@@ -233,7 +241,7 @@ def launch(
             f"--time-limit is above --max-time-limit ({max_time_limit} s): raise this "
             "one as well."
         )
-    pipeline = Pipeline(
+    launch = Launch(
         directory=Path.cwd(),
         store=_store(access_key, secret_key, s3_endpoint, insecure_http, ca_certs),
         input_bucket=input_bucket,
@@ -241,11 +249,11 @@ def launch(
         output_prefix=output_prefix,
         pattern=pattern,
         every=every,
-        max_running=max_running,
+        max_jobs=max_jobs,
         max_idle=max_idle,
         max_runs=max_runs,
         disk_floor=disk_floor * 10**6,
-        order=order,
+        run_order=run_order,
         rows_per_job=rows_per_job,
         signing=signing,
         url_seconds=url_seconds or _url_seconds(url_hours, every),
@@ -254,42 +262,42 @@ def launch(
         submit_options=submit_options,
         node_options=arguments,
         max_time_limit=max_time_limit,
-        largest_put=largest_put,
+        max_put=max_put,
     )
-    for folder in (render.PROJECT, Path(sys.prefix)):
+    for folder in (PROJECT, Path(sys.prefix)):
         for fault in ownership.faults(folder):
             warn(f"the code that runs as you can be changed: {fault}")
     try:
         with console.status("checking the endpoint, the buckets and HTCondor"):
             if node_environment == "packed":
                 # Before time is spent on packing.
-                launching.check(pipeline)
-                pipeline = _with_packed_node(pipeline)
-            cluster = launching.launch(pipeline)
+                launching.check(launch)
+                launch = _with_packed_node(launch)
+            cluster = launching.launch(launch)
     except KeyboardInterrupt as error:
-        raise Ended(Exit.INTERRUPTED, _stopped(pipeline)) from error
-    journal = _journal(pipeline)
+        raise Ended(Exit.INTERRUPTED, _stopped(launch)) from error
+    journal = _journal(launch)
     journal.say(
         "launched",
         f"Launched as job {cluster}: every {every} minutes it looks for "
         f"{pattern!r} in {input_bucket}. 'condor_rm {cluster}' ends it, and "
-        f"{pipeline.home.name}/{journals.NAME} tells what it did.",
+        f"{launch.home.name}/{LOG_NAME} tells what it did.",
         job=cluster,
     )
-    _tell_who_can_read_urls(pipeline, journal)
+    _tell_who_can_read_urls(launch, journal)
     try:
-        _look(pipeline, journal)
-    except LookFailed as error:
+        _look(launch, journal)
+    except PollFailed as error:
         warn(f"the first look did not go well: {error}")
     except KeyboardInterrupt as error:
         sentence = f"stopped the first look by Ctrl-C; job {cluster} goes on looking"
         raise Ended(Exit.INTERRUPTED, sentence) from error
 
 
-def _tell_who_can_read_urls(pipeline: Pipeline, journal: Journal) -> None:
-    if shadow_signs(pipeline, schedd.version()):
+def _tell_who_can_read_urls(launch: Launch, journal: Journal) -> None:
+    if shadow_signs(launch, queue.version()):
         return
-    hours = pipeline.url_seconds / 3600
+    hours = launch.url_seconds / 3600
     journal.say(
         "presigned-urls",
         "All transfers use presigned URLs: whoever may read job ads at this access "
@@ -300,16 +308,16 @@ def _tell_who_can_read_urls(pipeline: Pipeline, journal: Journal) -> None:
     )
 
 
-def _with_packed_node(pipeline: Pipeline) -> Pipeline:
-    pipeline.home.mkdir(mode=0o700, exist_ok=True)
-    kept = packed.keep(packed.find_or_make(say), pipeline.home)
-    return replace(pipeline, packed_node=kept)
+def _with_packed_node(launch: Launch) -> Launch:
+    launch.home.mkdir(mode=0o700, exist_ok=True)
+    kept = packed.keep(packed.find_or_make(say), launch.home)
+    return replace(launch, packed_node=kept)
 
 
-def _stopped(pipeline: Pipeline) -> str:
+def _stopped(launch: Launch) -> str:
     """What to say when Ctrl-C came before it was known whether there is a job."""
     try:
-        job = launching.crondor_job(pipeline)
+        job = crondor_job(launch)
     except PipelineError as error:
         return f"stopped by Ctrl-C; see 'condor_q' for a job of it, since {error}"
     if job is None:
@@ -326,7 +334,7 @@ def _store(
     endpoint: str | None,
     insecure_http: bool,
     ca_certs: Path | None,
-) -> Store:
+) -> S3Endpoint:
     given = {"-a": access_key, "-s": secret_key, "-e": endpoint}
     missing = [option for option, value in given.items() if not value]
     if 0 < len(missing) < len(given):
@@ -344,7 +352,7 @@ def _store(
             f"the endpoint {endpoint!r} does not begin with https://; plain http is "
             "for test endpoints, with --insecure-http."
         )
-    return Store(
+    return S3Endpoint(
         # In one form, by which two launches are seen to be the same.
         endpoint=host.rstrip("/").lower().removesuffix(":443"),
         access_key=access_key.expanduser().resolve(),
@@ -359,7 +367,7 @@ def _url_seconds(hours: int | None, every: int) -> int:
     # before that is over.
     least = math.ceil(2 * every / 60)
     if hours is None:
-        hours = max(pipelines.URL_HOURS, least)
+        hours = max(URL_HOURS, least)
     elif hours < least:
         raise click.UsageError(
             f"--url-hours {hours} and --every {every} do not go together: jobs would "
@@ -369,24 +377,24 @@ def _url_seconds(hours: int | None, every: int) -> int:
 
 
 @click.command()
-@click.argument("pipeline_file", type=click.Path(exists=True, path_type=Path))
-def poll(pipeline_file: Path) -> None:
+@click.argument("launch_file", type=click.Path(exists=True, path_type=Path))
+def poll(launch_file: Path) -> None:
     """Look for manifests once (crondor calls this).
 
     \b
-      python3 cog_pipeline.py poll pipeline-maps-1a2b3c4d/pipeline.json
+      python3 cog_pipeline.py poll launch-maps-1a2b3c4d/launch.json
     """
-    pipeline = pipelines.load(pipeline_file)
-    for fault in launching.exposed_keys(pipeline.store):
+    launch = load_launch(launch_file)
+    for fault in launching.exposed_keys(launch.store):
         warn(fault)
-    _look(pipeline, _journal(pipeline))
+    _look(launch, _journal(launch))
 
 
-def _journal(pipeline: Pipeline) -> Journal:
-    return in_use(journals.of_launch(pipeline.home, say))
+def _journal(launch: Launch) -> Journal:
+    return in_use(journal_of(launch.home, say))
 
 
-def _look(pipeline: Pipeline, journal: Journal) -> None:
-    begun = poll_once(pipeline, reconcile_run, journal)
+def _look(launch: Launch, journal: Journal) -> None:
+    begun = poll_once(launch, journal)
     now = datetime.now(UTC).isoformat(timespec="seconds")
-    say(f"{now}: looked into {pipeline.input_bucket}, runs begun: {len(begun)}")
+    say(f"{now}: looked into {launch.input_bucket}, runs begun: {len(begun)}")

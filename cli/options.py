@@ -49,6 +49,18 @@ def node_options(command: Callable) -> Callable:
     return command
 
 
+def former_name(flag: str, name: str, convert: Callable) -> Callable:
+    """Add a hidden option: the name that an option had before version 0.1."""
+
+    def set_option(
+        context: click.Context, parameter: click.Parameter, value: str | None
+    ) -> None:
+        if value is not None:
+            context.params[name] = convert(value)
+
+    return click.option(flag, hidden=True, expose_value=False, callback=set_option)
+
+
 def as_arguments(
     told: dict[str, str | tuple[str, ...] | bool | None],
 ) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from cli.common import console
-from dag.exits import Exit
+from state.exits import Exit
 
 
 def _directory_option(command: Callable) -> Callable:
@@ -19,7 +19,7 @@ def _directory_option(command: Callable) -> Callable:
     )
     @wraps(command)
     def with_pool_directory(directory: Path | None) -> object:
-        from pool import personal  # not needed, nor its packages, on an access point
+        from pool import personal
 
         return command(personal, directory or personal.default_directory())
 

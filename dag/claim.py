@@ -26,10 +26,10 @@ from bucket import (
     StoredObject,
 )
 from dag import processing, proof
-from dag.files import write_atomically
-from dag.pipeline import Pipeline
-from dag.run import Run
-from dag.wording import printable
+from state.files import write_atomically
+from state.launch import Launch
+from state.run import Run
+from state.text import one_line
 
 # How long a claim is left alone where a store knows no conditions. Whoever needs
 # more than half of it from looking to having written does not hold the claim.
@@ -61,7 +61,7 @@ class Claim:
     proof: str = ""
 
 
-def claim(run: Run, pipeline: Pipeline, inputs: Bucket) -> bool:
+def claim(run: Run, launch: Launch, inputs: Bucket) -> bool:
     """Rename a run's manifest; can be repeated after a crash at any step.
 
     What was read into the run directory is what is written; a manifest that was
@@ -80,18 +80,18 @@ def claim(run: Run, pipeline: Pipeline, inputs: Bucket) -> bool:
         if not _waits(run, inputs):
             _release(run, inputs)
             return False
-        if not _acquire(run, pipeline, inputs):
+        if not _acquire(run, launch, inputs):
             return False
         # Who held the claim before us may have renamed it since we looked.
         if not _waits(run, inputs):
             _release(run, inputs)
             return False
-        write_atomically(run.claimed_file, _text(_claim_of(run, pipeline)))
+        write_atomically(run.claimed_file, _text(_claim_of(run, launch)))
     if not inputs.exists(run.processing_key):
         if not run.rows_file.exists() and _is_held_by_another(run, inputs):
             # This access point was away for so long that another one took over.
             return False
-        if not processing.write(run, pipeline, inputs):
+        if not processing.write(run, launch, inputs):
             _release(run, inputs)
             return False
     if _waits(run, inputs):
@@ -100,19 +100,19 @@ def claim(run: Run, pipeline: Pipeline, inputs: Bucket) -> bool:
     return True
 
 
-def claimant(inputs: Bucket, pipeline: Pipeline, manifest: StoredObject) -> str | None:
+def claim_holder(inputs: Bucket, launch: Launch, manifest: StoredObject) -> str | None:
     """Return who holds the claim of a manifest, for people; None if nobody does."""
     held = _held(inputs, manifest.key)
     upload = (manifest.etag, manifest.modified.isoformat())
-    if held is None or not _stands(*held, pipeline, manifest.key, upload):
+    if held is None or not _stands(*held, launch, manifest.key, upload):
         return None
     found, _ = held
     return (
-        printable(f"{found.user}@{found.host} in {found.run}") if found else "somebody"
+        one_line(f"{found.user}@{found.host} in {found.run}") if found else "somebody"
     )
 
 
-def is_that(run: Run, found: StoredObject) -> bool:
+def is_same_upload(run: Run, found: StoredObject) -> bool:
     """Whether an object is the very upload that a run was made for."""
     same = (run.manifest_key, run.etag, run.modified)
     return same == (found.key, found.etag, found.modified.isoformat())
@@ -122,17 +122,17 @@ def _waits(run: Run, inputs: Bucket) -> bool:
     # As it was found: a look-up may date it otherwise, to a part of a second.
     listed = inputs.list(run.manifest_key)
     found = next((each for each in listed if each.key == run.manifest_key), None)
-    return found is not None and is_that(run, found)
+    return found is not None and is_same_upload(run, found)
 
 
-def _acquire(run: Run, pipeline: Pipeline, inputs: Bucket) -> bool:
+def _acquire(run: Run, launch: Launch, inputs: Bucket) -> bool:
     key = run.manifest_key + SUFFIX
-    content = _text(_claim_of(run, pipeline)).encode()
+    content = _text(_claim_of(run, launch)).encode()
     began = time.monotonic()
     held = _held(inputs, run.manifest_key)
     if held and not _is_of(run, held):
         upload = (run.etag, run.modified)
-        if _stands(*held, pipeline, run.manifest_key, upload):
+        if _stands(*held, launch, run.manifest_key, upload):
             return False
         # Not removed first: another access point may be about to do the same, and
         # would remove ours.
@@ -220,7 +220,7 @@ def _is_held_by_another(run: Run, inputs: Bucket) -> bool:
 def _stands(
     found: Claim | None,
     since: datetime,
-    pipeline: Pipeline,
+    launch: Launch,
     manifest_key: str,
     upload: tuple[str, str],
 ) -> bool:
@@ -229,22 +229,22 @@ def _stands(
     Args:
         upload: ETag and date of the manifest that waits.
     """
-    about = ("claim", pipeline.input_bucket, manifest_key, *upload)
+    about = ("claim", launch.input_bucket, manifest_key, *upload)
     proven = found is not None and proof.holds(
-        pipeline.store, found.proof, *about, found.token
+        launch.store, found.proof, *about, found.token
     )
     age = datetime.now(UTC) - since
     return age < (_STANDS_FOR if proven else _STANDS_UNPROVEN_FOR)
 
 
-def _claim_of(run: Run, pipeline: Pipeline) -> Claim:
-    about = ("claim", pipeline.input_bucket, run.manifest_key, run.etag, run.modified)
+def _claim_of(run: Run, launch: Launch) -> Claim:
+    about = ("claim", launch.input_bucket, run.manifest_key, run.etag, run.modified)
     return Claim(
         user=getpass.getuser(),
         host=socket.gethostname(),
         run=run.directory.name,
         token=run.token,
-        proof=proof.of(pipeline.store, *about, run.token),
+        proof=proof.of(launch.store, *about, run.token),
     )
 
 

@@ -5,8 +5,9 @@ from collections.abc import Collection, Iterable, Iterator
 from dataclasses import replace
 
 from bucket import Bucket, StoredObject
-from dag.manifest import LONGEST_NAME, TIFF_SUFFIXES, Manifest, Row, sandbox_name
+from dag.manifest import TIFF_SUFFIXES
 from node import sidecars
+from state.rows import MAX_NAME, Manifest, Row, sandbox_name
 
 # What tells of an image and stands beside it: GDAL's names, which follow the whole
 # name of the image, and world files, which follow its stem.
@@ -53,7 +54,7 @@ def look_up(
     # Apart, since keys with and without the bucket's name share no prefix.
     for keys in (likely, unlikely):
         others = {key for key in keys if not _stem(key).startswith(listed_anyway)}
-        yield from inputs.look_for(others, sidecar_keys)
+        yield from inputs.find_objects(others, sidecar_keys)
 
 
 def resolve(
@@ -126,7 +127,7 @@ def _that_fit(key: str, others: Collection[str]) -> tuple[str, ...]:
     return tuple(
         other
         for other in sidecar_keys(key)
-        if other in others and len(sandbox_name(other)) <= LONGEST_NAME
+        if other in others and len(sandbox_name(other)) <= MAX_NAME
     )
 
 

@@ -13,11 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bucket import LONGEST_KEY, Bucket, ObjectMissing, ObjectUnreadable, StoredObject
-from dag import claim, health, run as runs
-from dag.journal import Journal
-from dag.manifest import LARGEST, LONGEST_NAME, too_large
-from dag.pipeline import Pipeline
-from dag.run import Run
+from dag import claim
+from dag.manifest import LARGEST, too_large
+from state.disk import no_room_for_a_run
+from state.journal import Journal
+from state.launch import Launch
+from state.rows import MAX_NAME
+from state.run import Run, sibling_key, timestamp_now, timestamp_of
 
 # Of each kind of what a look keeps. Millions would fill the memory, and a poll begins
 # no more runs than --max-runs.
@@ -43,24 +45,24 @@ class Found:
     refused: list[tuple[str, str]]
 
 
-def look(inputs: Bucket, pipeline: Pipeline) -> Found:
+def look(inputs: Bucket, launch: Launch) -> Found:
     """Look for manifests, by one listing."""
-    return sift(inputs.list(pipeline.literal_prefix), pipeline)
+    return sift(inputs.list(launch.literal_prefix), launch)
 
 
-def sift(listed: Iterable[StoredObject], pipeline: Pipeline) -> Found:
+def sift(listed: Iterable[StoredObject], launch: Launch) -> Found:
     """Keep of what is listed the manifests whose turn may come."""
-    now = runs.timestamp_now()
-    folders = _Folders(pipeline.max_runs)
+    now = timestamp_now()
+    folders = _Folders(launch.max_runs)
     taken: set[str] = set()
     refused: list[tuple[str, str]] = []
     for each in listed:
-        if timestamp := runs.timestamp_of(each.key):
+        if timestamp := timestamp_of(each.key):
             if timestamp >= now and len(taken) < _MOST_NAMES:
                 taken.add(each.key)
         elif each.key.endswith(claim.SUFFIX):
             continue
-        elif fnmatch.fnmatchcase(each.key, pipeline.pattern):
+        elif fnmatch.fnmatchcase(each.key, launch.pattern):
             if (why_not := _why_no_run(each)) is None:
                 folders.add(each)
             elif len(refused) < _MOST_REFUSED:
@@ -82,11 +84,11 @@ def _why_no_run(manifest: StoredObject) -> str | None:
 
 def _names_can_be_made_of(key: str) -> bool:
     """Return whether a store can have what is made of a manifest beside it."""
-    longest = runs.sibling_key(key, "unreadable", runs.timestamp_now())
+    longest = sibling_key(key, "unreadable", timestamp_now())
     for made in (longest, key + claim.SUFFIX):
         parts = made.encode().split(b"/")
         # Folders on the way are there already.
-        if len(made.encode()) > LONGEST_KEY or len(parts[-1]) > LONGEST_NAME:
+        if len(made.encode()) > LONGEST_KEY or len(parts[-1]) > MAX_NAME:
             return False
         # On their way to the store, paths lose these.
         if not {b".", b".."}.isdisjoint(parts):
@@ -166,7 +168,7 @@ def _folder(key: str) -> str:
 
 
 def no_room(
-    pipeline: Pipeline,
+    launch: Launch,
     unfinished: Sequence[Run],
     begun: Sequence[Run],
     manifest: StoredObject,
@@ -174,9 +176,9 @@ def no_room(
     """Return why no run may begin for a manifest now; None if one may."""
     # Those that this poll began count though they may have ended: all have a directory.
     alive = len(unfinished) + len(begun)
-    if alive >= pipeline.max_runs:
+    if alive >= launch.max_runs:
         return f"{alive} runs are alive, and --max-runs allows no more at once"
-    return health.room_for_a_run(pipeline, min(manifest.size, LARGEST))
+    return no_room_for_a_run(launch, min(manifest.size, LARGEST))
 
 
 @dataclass(frozen=True)
@@ -188,13 +190,13 @@ class Downloaded:
 
 
 def download(
-    manifest: StoredObject, inputs: Bucket, pipeline: Pipeline, journal: Journal
+    manifest: StoredObject, inputs: Bucket, launch: Launch, journal: Journal
 ) -> Downloaded | None:
     """Return a manifest as it was listed; None when that is gone.
 
     Who may upload can make it as large as they like. So its size is looked at first.
     """
-    key, file = manifest.key, pipeline.home / "manifest.download"
+    key, file = manifest.key, launch.home / "manifest.download"
     if manifest.size > LARGEST:
         return Downloaded(None, too_large(manifest.size))
     try:

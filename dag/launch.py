@@ -7,27 +7,26 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from bucket import Bucket, Store
-from dag import pipeline as pipelines, render, run as runs, schedd
-from dag.errors import OthersCanChange, PipelineError
-from dag.files import (
+from bucket import Bucket, S3Endpoint
+from condor import queue
+from dag import render
+from state import ownership
+from state.errors import OthersCanChange, PipelineError
+from state.files import (
     check_nobody_else_writes,
     check_nobody_else_wrote,
     write_atomically,
 )
-from dag.pipeline import Pipeline
-from state import ownership
-
-# By this attribute, a name that two launches of the same share, a crondor job is
-# found in the queue.
-_LAUNCH_ATTRIBUTE = "CogPipeline"
+from state.launch import Launch, save_launch
+from state.project import PROJECT
+from state.run import locked
 
 
 class AlreadyRunning(PipelineError):
     """Another crondor job takes the same manifests."""
 
 
-def launch(pipeline: Pipeline) -> int:
+def launch(launch: Launch) -> int:
     """Check what a run will need and submit the crondor job.
 
     Returns:
@@ -37,31 +36,31 @@ def launch(pipeline: Pipeline) -> int:
         AlreadyRunning: there is such a job; nothing was submitted.
         BucketError, PipelineError: something is missing, in one sentence.
     """
-    check(pipeline)
-    _refuse_second(pipeline)
-    pipeline.home.mkdir(mode=0o700, exist_ok=True)
+    check(launch)
+    _refuse_second(launch)
+    launch.home.mkdir(mode=0o700, exist_ok=True)
     # Another launch in this directory waits here, and then finds this one's job.
-    with runs.alone(pipeline.home, "launch.lock"):
-        _refuse_second(pipeline)
+    with locked(launch.home, "launch.lock"):
+        _refuse_second(launch)
         for name in ("crondor.log", "poll.out", "poll.err"):
             # HTCondor would make it for all to read; what is there it leaves.
-            (pipeline.home / name).touch(mode=0o600)
-        pipelines.save(pipeline, pipeline.file)
-        description = render.crondor(pipeline)
-        write_atomically(pipeline.home / "crondor.sub", description)
-        cluster = schedd.submit(description)
+            (launch.home / name).touch(mode=0o600)
+        save_launch(launch, launch.file)
+        description = render.crondor(launch)
+        write_atomically(launch.home / "crondor.sub", description)
+        cluster = queue.submit(description)
     # One in another directory may have submitted at the same moment. Now each sees
     # both, and the later one goes.
     try:
-        _refuse_second(pipeline, but=cluster)
+        _refuse_second(launch, but=cluster)
     except AlreadyRunning:
-        schedd.remove(cluster, "another launch was first")
+        queue.remove(cluster, "another launch was first")
         raise
     return cluster
 
 
-def _refuse_second(pipeline: Pipeline, but: int | None = None) -> None:
-    running = crondor_job(pipeline)
+def _refuse_second(launch: Launch, but: int | None = None) -> None:
+    running = queue.crondor_job(launch)
     if running is None or running.cluster == but:
         return
     held = f": {running.hold_reason}" if running.hold_reason else ""
@@ -72,36 +71,31 @@ def _refuse_second(pipeline: Pipeline, but: int | None = None) -> None:
     )
 
 
-def crondor_job(pipeline: Pipeline) -> schedd.Job | None:
-    """The job that polls for a launch of the same name, if the queue has one."""
-    return schedd.find(_LAUNCH_ATTRIBUTE, pipeline.home.name)
-
-
-def check(pipeline: Pipeline) -> None:
+def check(launch: Launch) -> None:
     """Raise the first thing that would keep a run from working."""
-    store = pipeline.store
+    store = launch.store
     for option, file in (("-a", store.access_key), ("-s", store.secret_key)):
         _check_key(option, file)
     for fault in exposed_keys(store):
         raise OthersCanChange(fault)
     if store.ca_certs and not store.ca_certs.is_file():
         raise PipelineError(f"there is no file {store.ca_certs}: see --ca-certs")
-    _check_names(pipeline)
-    if not os.access(pipeline.directory, os.W_OK):
-        raise PipelineError(f"{pipeline.directory} cannot be written: launch elsewhere")
-    check_nobody_else_writes(pipeline.directory)
-    if pipeline.home.is_dir():
-        check_nobody_else_wrote(pipeline.home)
-    paths = [pipeline.directory, render.PROJECT, store.access_key, store.secret_key]
+    _check_names(launch)
+    if not os.access(launch.directory, os.W_OK):
+        raise PipelineError(f"{launch.directory} cannot be written: launch elsewhere")
+    check_nobody_else_writes(launch.directory)
+    if launch.home.is_dir():
+        check_nobody_else_wrote(launch.home)
+    paths = [launch.directory, PROJECT, store.access_key, store.secret_key]
     render.check_paths([*paths, Path(sys.executable)])
-    inputs, outputs = pipeline.inputs(), pipeline.outputs()
+    inputs, outputs = launch.inputs(), launch.outputs()
     for bucket in (inputs, outputs):
         bucket.check()
     _check_writing(inputs)
-    schedd.check()
+    queue.check()
 
 
-def exposed_keys(store: Store) -> Iterator[str]:
+def exposed_keys(store: S3Endpoint) -> Iterator[str]:
     """Yield what lets other users read or replace a store's keys, and the remedy.
 
     Also what lets them replace the certificates that it is known by. A launch is
@@ -127,8 +121,8 @@ def _check_key(option: str, file: Path) -> None:
         raise PipelineError(f"the key file {file} is empty")
 
 
-def _check_names(pipeline: Pipeline) -> None:
-    for name in (pipeline.input_bucket, pipeline.output_bucket):
+def _check_names(launch: Launch) -> None:
+    for name in (launch.input_bucket, launch.output_bucket):
         if not name or set(name) & set("/\\ ,;\"'$"):
             raise PipelineError(f"{name!r} is no name of a bucket")
 

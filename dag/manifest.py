@@ -4,23 +4,19 @@ import csv
 import io
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TextIO
-from urllib.parse import quote
 
 from bucket import LONGEST_KEY
-from dag.errors import NotAManifest
-from dag.wording import presentable
 from node import options
+from state.errors import NotAManifest
+from state.rows import MAX_NAME, Manifest, Row, jpeg_key, sandbox_name
 
 TIFF_SUFFIXES = (".tif", ".tiff")
 # TIFF counts samples a pixel in 16 bits (TIFF 6.0, tag 277).
 _MOST_BANDS = 65_535
-# What Linux file systems allow for a name; the image has its name in the
-# sandbox percent-encoded, as its URL does.
-LONGEST_NAME = 255
 # Some of the files beside an image have eight more, as in image.tif.aux.xml.
 _LONGEST_KEY = LONGEST_KEY - 8  # bytes
 # HTCondor follows a URL folder by folder, 128 of them with the host's and bucket's.
@@ -45,50 +41,6 @@ csv.field_size_limit(LARGEST)
 _IMAGE_HEADER = re.compile(r"\W*(image|file|path|key|name|object|url|raster)\b", re.I)
 _NUMBER = re.compile(r"\s*\d+(\.\d*)?\s*", re.ASCII)
 _BANDS_HEADER = re.compile(r"band|channel|sample|count|number", re.I)
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One row of a manifest.
-
-    Attributes:
-        number: its line in the file, from 1 (of several lines, the first).
-        fields: all its fields as they were written.
-        key: the image's key in the input bucket.
-        bands: how many bands the image is said to have.
-        size: of the image in the bucket, in bytes.
-        options: for its node, on top of the launch's.
-        sidecars: keys of the files beside the image that tell of it.
-        group: the number of the first of the rows that share its node, 0 where it
-            has a node to itself.
-        reason: why it cannot be worked on, None where it can.
-    """
-
-    number: int
-    fields: tuple[str, ...]
-    key: str = ""
-    bands: int = 0
-    size: int = 0
-    options: tuple[str, ...] = ()
-    sidecars: tuple[str, ...] = ()
-    group: int = 0
-    reason: str | None = None
-
-    def failed(self, reason: str) -> "Row":
-        return replace(self, reason=presentable(reason))
-
-
-@dataclass(frozen=True)
-class Manifest:
-    """A manifest's rows and, where it has one, its header row."""
-
-    rows: tuple[Row, ...]
-    header: tuple[str, ...] | None = None
-
-    @property
-    def convertible(self) -> tuple[Row, ...]:
-        """The rows that can be worked on."""
-        return tuple(row for row in self.rows if row.reason is None)
 
 
 def read(path: Path) -> Manifest:
@@ -143,20 +95,6 @@ def parse(content: bytes) -> Manifest:
     if not rows:
         raise NotAManifest("the manifest has no rows: write image,bands, one a line")
     return Manifest(tuple(rows), header)
-
-
-def jpeg_key(key: str) -> str:
-    """The key of the JPEG beside an image."""
-    return key[: key.rindex(".")] + ".jpg"
-
-
-def sandbox_name(key: str) -> str:
-    """The name that HTCondor gives to an image in a node's sandbox.
-
-    It takes the last part of the URL as it stands there, percent-encoded, so a
-    key of any content arrives as letters, digits, and ``_.-~%``.
-    """
-    return quote(key.rsplit("/", 1)[-1], safe="")
 
 
 def _text(content: bytes) -> TextIO:
@@ -259,10 +197,10 @@ def _read_row(number: int, fields: tuple[str, ...]) -> Row:
     if key.rsplit("/", 1)[-1].startswith("."):
         return row.failed("its name begins with '.': rename the image")
     encoded = max(len(sandbox_name(key)), len(sandbox_name(jpeg_key(key))))
-    if encoded > LONGEST_NAME:
+    if encoded > MAX_NAME:
         return row.failed(
             f"the image's name is too long: {encoded} characters when "
-            f"percent-encoded, at most {LONGEST_NAME}"
+            f"percent-encoded, at most {MAX_NAME}"
         )
     # No store can be asked for such an object, so none is.
     if (length := len(key.encode())) > _LONGEST_KEY:

@@ -12,16 +12,16 @@ import io
 from pathlib import Path
 from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
 
-from dag.files import write_bytes_atomically
-from dag.pipeline import Pipeline
+from state.files import write_bytes_atomically
+from state.launch import Launch
+from state.project import PROJECT
 
-PROJECT = Path(__file__).resolve().parent.parent
 SCRIPT = "generate_cogs.sh"
 # Python imports from it; bin/generate_cogs.sh knows its name.
 MODULES = "node.zip"
 
 
-def keep(pipeline: Pipeline) -> Path:
+def keep(launch: Launch) -> Path:
     """Return a folder with the clone's ``generate_cogs.sh`` and ``node.zip``.
 
     It is named after its content, and is made anew where that is not what it was. Can
@@ -32,7 +32,7 @@ def keep(pipeline: Pipeline) -> Path:
         MODULES: _archive(sorted(PROJECT.glob("node/*.py"))),
     }
     digest = hashlib.sha256(b"".join(content.values())).hexdigest()[:16]
-    kept = pipeline.home / f"node-{digest}"
+    kept = launch.home / f"node-{digest}"
     kept.mkdir(mode=0o700, exist_ok=True)
     for name, bytes_of_it in content.items():
         file = kept / name

@@ -2,53 +2,26 @@
 
 import json
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
-from datetime import UTC, datetime, timedelta
+from dataclasses import asdict
+from datetime import UTC, datetime
 
 from bucket import Bucket, StoredObject
 from dag import processing
-from dag.errors import NotAManifest
-from dag.files import write_atomically
 from dag.images import candidate_keys
-from dag.manifest import Manifest, parse
-from dag.pipeline import Pipeline
-from dag.run import Run
-
-# An access point that is gone for good ends no run.
-LONGEST_WAIT = timedelta(days=7)
-
-
-@dataclass(frozen=True)
-class Waiting:
-    """Why a run is not submitted yet.
-
-    Attributes:
-        key: of the manifest of the run that it waits for.
-        etag: of the same.
-        since: when it began to wait, for this or another one, in ISO 8601.
-    """
-
-    key: str
-    etag: str
-    since: str
-
-    @property
-    def duration(self) -> timedelta:
-        return datetime.now(UTC) - datetime.fromisoformat(self.since)
-
-
-def waiting(run: Run) -> Waiting | None:
-    """Return why a run waits; None if it does not."""
-    if not run.waiting_file.exists():
-        return None
-    return Waiting(**json.loads(run.waiting_file.read_text()))
+from dag.manifest import parse
+from state.errors import NotAManifest
+from state.files import write_atomically
+from state.launch import Launch
+from state.rows import Manifest
+from state.run import Run
+from state.waiting import MAX_WAIT, Waiting, waiting
 
 
 def run_to_wait_for(
     run: Run,
     manifest: Manifest,
     claimed: Iterable[StoredObject],
-    pipeline: Pipeline,
+    launch: Launch,
     inputs: Bucket,
 ) -> Waiting | None:
     """Return the earlier run, anyone's, that has one of this run's images.
@@ -63,11 +36,11 @@ def run_to_wait_for(
         claimed: the objects that have the names of claimed manifests.
 
     Returns:
-        None when there is none, or when this run has waited for LONGEST_WAIT.
+        None when there is none, or when this run has waited for MAX_WAIT.
     """
     found = {each.key: each for each in claimed}
     before = waiting(run)
-    if before and before.duration > LONGEST_WAIT:
+    if before and before.duration > MAX_WAIT:
         return None
     if before and before.key in found and found[before.key].etag == before.etag:
         return before
@@ -77,7 +50,7 @@ def run_to_wait_for(
     for other in sorted(found.values(), key=lambda each: (each.modified, each.key)):
         if ours_since and (other.modified, other.key) > ours_since:
             break
-        if not images.isdisjoint(_images(inputs, pipeline, other)):
+        if not images.isdisjoint(_images(inputs, launch, other)):
             since = before.since if before else datetime.now(UTC).isoformat()
             now = Waiting(other.key, other.etag, since)
             write_atomically(run.waiting_file, json.dumps(asdict(now)) + "\n")
@@ -85,8 +58,8 @@ def run_to_wait_for(
     return None
 
 
-def _images(inputs: Bucket, pipeline: Pipeline, other: StoredObject) -> set[str]:
-    content = processing.read(inputs, pipeline, other)
+def _images(inputs: Bucket, launch: Launch, other: StoredObject) -> set[str]:
+    content = processing.read(inputs, launch, other)
     if content is None:
         return set()
     try:

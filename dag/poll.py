@@ -1,42 +1,39 @@
 """What the crondor job does each time: recover, find, claim, render, submit."""
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
 from bucket import LONGEST_KEY, Bucket, StoredObject
-from dag import (
-    claim,
-    groups,
-    health,
-    images,
-    intake,
-    overlap,
-    processing,
-    results,
-    run as runs,
-    schedd,
-    signing,
-    submission,
-)
-from dag.errors import LookFailed, NotAManifest, foreseen
-from dag.files import check_nobody_else_writes
-from dag.journal import Journal
-from dag.manifest import Manifest, Row, read
-from dag.pipeline import Pipeline
-from dag.rows import load_manifest, node_of, save_rows
-from dag.run import Run
+from condor import queue
+from dag import batches, claim, images, intake, overlap, processing, signing, submission
+from dag.manifest import read
 from node import options
+from post.reconcile import reconcile
+from state import results
+from state.errors import NotAManifest, PollFailed, user_message
+from state.files import check_nobody_else_writes
+from state.heartbeat import record_heartbeat
+from state.journal import Journal
+from state.launch import Launch
+from state.rows import Manifest, Row, dag_node_of, load_manifest, save_rows
+from state.run import (
+    Run,
+    all_runs,
+    create_run,
+    discard_run,
+    is_processing,
+    locked,
+    settings_of,
+    try_locked,
+)
 
-Reconcile = Callable[[Run, Pipeline, Journal], object]
 
-
-def poll(pipeline: Pipeline, reconcile: Reconcile, journal: Journal) -> list[Run]:
+def poll(launch: Launch, journal: Journal) -> list[Run]:
     """Look at the input bucket once and start what is to be started.
 
     Args:
-        reconcile: ends a run whose DAG has nothing (more) to do.
         journal: the launch's.
 
     Returns:
@@ -47,12 +44,12 @@ def poll(pipeline: Pipeline, reconcile: Reconcile, journal: Journal) -> list[Run
             started; the journal says which. The others went on nevertheless.
     """
     # Where others can write, they can add runs of their own.
-    check_nobody_else_writes(pipeline.directory)
+    check_nobody_else_writes(launch.directory)
     errors: list[Exception] = []
     begun = []
-    name = pipeline.input_bucket
-    with runs.alone(pipeline.home), _collected(errors, journal, name):
-        known, unreadable = runs.all_runs(pipeline)
+    name = launch.input_bucket
+    with locked(launch.home), _collected(errors, journal, name):
+        known, unreadable = all_runs(launch)
         for error in unreadable:
             # Whatever it is, the others go on; 'health' counts it.
             journal.say("run-unreadable", str(error), "error")
@@ -60,40 +57,40 @@ def poll(pipeline: Pipeline, reconcile: Reconcile, journal: Journal) -> list[Run
             if not run.done:
                 of_run = journal.of_run(run)
                 with _collected(errors, of_run, run.manifest_key):
-                    _recover(run, reconcile, of_run)
-        inputs = pipeline.inputs()
+                    _recover(run, of_run)
+        inputs = launch.inputs()
         # Those whose manifests still wait could not be carried on.
         unfinished = [run for run in known if not run.done]
-        found = intake.look(inputs, pipeline)
+        found = intake.look(inputs, launch)
         for key, why_not in found.refused:
             _say_refused(key, why_not, journal)
         waiting = [
             manifest
             for manifest in found.manifests
-            if not any(claim.is_that(run, manifest) for run in unfinished)
+            if not any(claim.is_same_upload(run, manifest) for run in unfinished)
         ]
         for manifest in intake.in_turn(waiting, unfinished):
-            if why_not := intake.no_room(pipeline, unfinished, begun, manifest):
+            if why_not := intake.no_room(launch, unfinished, begun, manifest):
                 journal.say("no-room", f"{manifest.key} waits: {why_not}", "warning")
                 break
             with _collected(errors, journal, manifest.key):
-                if holder := claim.claimant(inputs, pipeline, manifest):
+                if holder := claim.claim_holder(inputs, launch, manifest):
                     _say_claimed(manifest, holder, journal)
-                elif read := intake.download(manifest, inputs, pipeline, journal):
-                    run = runs.create(
-                        pipeline, manifest, read.file, found.taken, read.why_not
+                elif read := intake.download(manifest, inputs, launch, journal):
+                    run = create_run(
+                        launch, manifest, read.file, found.taken, read.why_not
                     )
                     begun.append(run)
                     of_run = journal.of_run(run)
                     with _collected(errors, of_run, manifest.key):
-                        _carry_on(run, inputs, pipeline, reconcile, of_run)
+                        _carry_on(run, inputs, launch, of_run)
     if errors:
         more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
-        raise LookFailed(
+        raise PollFailed(
             f"{errors[0]}{more}; the next poll tries again, and {journal.logs[-1]} "
             "tells all"
         )
-    health.beat(pipeline)
+    record_heartbeat(launch)
     return begun
 
 
@@ -113,26 +110,26 @@ def _say_refused(key: str, why_not: str, journal: Journal) -> None:
     journal.say("manifest-refused", sentence, "warning", manifest=key)
 
 
-def _recover(run: Run, reconcile: Reconcile, journal: Journal) -> None:
+def _recover(run: Run, journal: Journal) -> None:
     """Carry on a run from whatever step it had come to."""
-    pipeline = runs.settings(run)
+    launch = settings_of(run)
     if not run.has_begun and not _is_in_queue(run):
-        _carry_on(run, pipeline.inputs(), pipeline, reconcile, journal)
+        _carry_on(run, launch.inputs(), launch, journal)
         return
-    job = schedd.find(schedd.RUN_ATTRIBUTE, str(run.directory))
+    job = queue.find(queue.RUN_ATTRIBUTE, str(run.directory))
     if job is None:
         sentence = f"{run.directory.name}: its DAG has left the queue, reconciling"
         journal.say("dag-left-queue", sentence)
-        reconcile(run, pipeline, journal)
+        reconcile(run, launch, journal)
         return
-    with runs.alone_if_nobody_is(run.directory) as alone:
+    with try_locked(run.directory) as alone:
         # Whoever else is there reconciles the run, and gathers what is left.
         if alone:
             results.gather(run)
-    submission.renew_urls(run, pipeline, journal)
+    submission.renew_urls(run, launch, journal)
     if job.hold_reason is not None and not job.held_by_hand:
         # As when a file of it could not be written.
-        schedd.release(job.cluster, "the poll tries again")
+        queue.release(job.cluster, "the poll tries again")
         journal.say(
             "dagman-released",
             f"{run.directory.name}: its DAGMan was held, and is released: "
@@ -152,54 +149,53 @@ def _recover(run: Run, reconcile: Reconcile, journal: Journal) -> None:
 
 def _is_in_queue(run: Run) -> bool:
     """As after a submission that a crash kept from being recorded."""
-    return schedd.find(schedd.RUN_ATTRIBUTE, str(run.directory)) is not None
+    return queue.find(queue.RUN_ATTRIBUTE, str(run.directory)) is not None
 
 
 def _carry_on(
     run: Run,
     inputs: Bucket,
-    pipeline: Pipeline,
-    reconcile: Reconcile,
+    launch: Launch,
     journal: Journal,
 ) -> None:
     """From a run that exists to a DAG in the queue; every step can be repeated."""
-    if not claim.claim(run, pipeline, inputs):
+    if not claim.claim(run, launch, inputs):
         journal.say(
             "not-claimed",
             f"{run.manifest_key} was taken, removed or replaced before it was claimed",
         )
-        runs.discard(run)
+        discard_run(run)
         return
     if run.rows_file.exists():
-        claimed = processing.listed(inputs, pipeline)
+        claimed = processing.listed(inputs, launch)
     else:
-        claimed = _check(run, inputs, pipeline)
+        claimed = _check(run, inputs, launch)
     manifest = load_manifest(run)
     convertible = submission.rows_to_convert(run, manifest)
     if not convertible:
         sentence = f"{run.manifest_key}: no row can be converted, see {run.failed_key}"
         journal.say("nothing-to-convert", sentence)
-        reconcile(run, pipeline, journal)
+        reconcile(run, launch, journal)
         return
-    if wait := overlap.run_to_wait_for(run, manifest, claimed, pipeline, inputs):
+    if wait := overlap.run_to_wait_for(run, manifest, claimed, launch, inputs):
         journal.say(
             "waiting",
             f"{run.manifest_key} has images that are being converted: it waits for "
             f"{wait.key} to end",
         )
         return
-    cluster = submission.submit(run, pipeline, convertible, journal)
+    cluster = submission.submit(run, launch, convertible, journal)
     journal.say(
         "submitted",
         f"{run.manifest_key}: {len(manifest.rows)} rows, {len(convertible)} of them "
         f"to convert in {run.directory.name}, job {cluster}",
         rows=len(manifest.rows),
-        nodes=sum(1 for _ in itertools.groupby(convertible, node_of)),
+        nodes=sum(1 for _ in itertools.groupby(convertible, dag_node_of)),
         job=cluster,
     )
 
 
-def _check(run: Run, inputs: Bucket, pipeline: Pipeline) -> list[StoredObject]:
+def _check(run: Run, inputs: Bucket, launch: Launch) -> list[StoredObject]:
     """Read the manifest and find its images; leaves the run's rows file.
 
     Returns:
@@ -218,16 +214,16 @@ def _check(run: Run, inputs: Bucket, pipeline: Pipeline) -> list[StoredObject]:
     claimed: list[StoredObject] = []
 
     def stored() -> Iterator[StoredObject]:
-        for each in images.look_up(manifest, inputs, pipeline.literal_prefix):
-            if runs.is_processing(each.key) and len(claimed) < processing.MOST:
+        for each in images.look_up(manifest, inputs, launch.literal_prefix):
+            if is_processing(each.key) and len(claimed) < processing.MOST:
                 claimed.append(each)
             yield each
 
-    resolved = images.resolve(manifest, pipeline.input_bucket, stored())
-    rows = tuple(_refuse_unfit(row, pipeline) for row in resolved.rows)
+    resolved = images.resolve(manifest, launch.input_bucket, stored())
+    rows = tuple(_refuse_unfit(row, launch) for row in resolved.rows)
     resolved = replace(resolved, rows=rows)
-    if pipeline.rows_per_job > 1:
-        shared = groups.share_nodes(resolved.rows, pipeline)
+    if launch.rows_per_job > 1:
+        shared = batches.batch_rows(resolved.rows, launch)
         resolved = replace(resolved, rows=tuple(shared))
     save_rows(run, resolved)
     return claimed
@@ -242,24 +238,24 @@ def _keep_unreadable(run: Run, inputs: Bucket) -> None:
     inputs.copy(run.processing_key, run.unreadable_key, stored.etag)
 
 
-def _refuse_unfit(row: Row, pipeline: Pipeline) -> Row:
+def _refuse_unfit(row: Row, launch: Launch) -> Row:
     """Fail a row that asks for what the launch does not allow."""
     if row.reason is not None:
         return row
-    length = len((pipeline.output_prefix + row.key).encode())
+    length = len((launch.output_prefix + row.key).encode())
     if length > LONGEST_KEY:
         return row.failed(
             f"with the --output-prefix, the key of its COG has {length} bytes, and "
             f"{LONGEST_KEY} is the most: rename the image"
         )
     asked = options.time_limit(row.options)
-    if asked > pipeline.max_time_limit:
+    if asked > launch.max_time_limit:
         return row.failed(
-            f"its time_limit of {asked} s is above {pipeline.max_time_limit} s, the "
+            f"its time_limit of {asked} s is above {launch.max_time_limit} s, the "
             "most that a row may ask for: change the column, or launch with a larger "
             "--max-time-limit"
         )
-    if pipeline.signing == "shadow" and not signing.shadow_can_sign(pipeline, row):
+    if launch.signing == "shadow" and not signing.shadow_can_sign(launch, row):
         return row.failed(signing.SHADOW_REFUSES)
     return row
 
@@ -271,7 +267,7 @@ def _collected(errors: list[Exception], journal: Journal, what: str) -> Iterator
         yield
     except Exception as error:
         errors.append(error)
-        if said := foreseen(error):
+        if said := user_message(error):
             journal.say("failed", f"{what}: {said}; the next poll tries again", "error")
         else:
-            journal.terminal(f"{what}: {journal.unforeseen(error)}")
+            journal.terminal(f"{what}: {journal.internal_error(error)}")

@@ -9,10 +9,10 @@ import itertools
 from pathlib import Path
 
 from bucket import Bucket, ObjectMissing, ObjectUnreadable, StoredObject
-from dag import proof, run as runs
+from dag import proof
 from dag.manifest import LARGEST
-from dag.pipeline import Pipeline
-from dag.run import Run
+from state.launch import Launch
+from state.run import Run, is_processing, run_with_processing_key
 
 # How many objects of such a name a poll asks the store about: access points work on
 # some hundreds of manifests, and who may upload can write millions.
@@ -22,7 +22,7 @@ _DIGEST, _PROOF = "sha256", "proof"
 _NOT_READ = "not-read"
 
 
-def write(run: Run, pipeline: Pipeline, inputs: Bucket) -> bool:
+def write(run: Run, launch: Launch, inputs: Bucket) -> bool:
     """Write a run's manifest under its new name.
 
     Returns:
@@ -30,26 +30,26 @@ def write(run: Run, pipeline: Pipeline, inputs: Bucket) -> bool:
     """
     key = run.processing_key
     if not run.manifest_file.exists():
-        metadata = _metadata(pipeline, key, _NOT_READ)
+        metadata = _metadata(launch, key, _NOT_READ)
         return inputs.copy(run.manifest_key, key, run.etag, metadata)
-    metadata = _metadata(pipeline, key, _sha256(run.manifest_file))
+    metadata = _metadata(launch, key, _sha256(run.manifest_file))
     inputs.upload(key, run.manifest_file, "text/csv", metadata)
     return True
 
 
-def listed(inputs: Bucket, pipeline: Pipeline) -> list[StoredObject]:
+def listed(inputs: Bucket, launch: Launch) -> list[StoredObject]:
     """Return the objects that have the name of a manifest that a run works on."""
-    found = inputs.list(pipeline.literal_prefix)
-    named = (each for each in found if runs.is_processing(each.key))
+    found = inputs.list(launch.literal_prefix)
+    named = (each for each in found if is_processing(each.key))
     return list(itertools.islice(named, MOST))
 
 
-def read(inputs: Bucket, pipeline: Pipeline, found: StoredObject) -> bytes | None:
+def read(inputs: Bucket, launch: Launch, found: StoredObject) -> bytes | None:
     """Return the content of such an object; None if no access point wrote it.
 
     Nor is it returned when its run has ended, or when its manifest was not read.
     """
-    if ours := runs.with_processing_key(pipeline, found.key):
+    if ours := run_with_processing_key(launch, found.key):
         at_work = not ours.done and ours.manifest_file.exists()
         return ours.manifest_file.read_bytes() if at_work else None
     if found.size > LARGEST:
@@ -57,7 +57,7 @@ def read(inputs: Bucket, pipeline: Pipeline, found: StoredObject) -> bytes | Non
     try:
         metadata = inputs.metadata(found.key)
         digest = metadata.get(_DIGEST, "")
-        if not _is_proven(pipeline, found.key, digest, metadata.get(_PROOF, "")):
+        if not _is_proven(launch, found.key, digest, metadata.get(_PROOF, "")):
             return None
         content = inputs.read(found.key, LARGEST)
     except (ObjectMissing, ObjectUnreadable):
@@ -66,14 +66,14 @@ def read(inputs: Bucket, pipeline: Pipeline, found: StoredObject) -> bytes | Non
     return content if hashlib.sha256(content).hexdigest() == digest else None
 
 
-def _metadata(pipeline: Pipeline, key: str, digest: str) -> dict[str, str]:
-    made = proof.of(pipeline.store, "processing", pipeline.input_bucket, key, digest)
+def _metadata(launch: Launch, key: str, digest: str) -> dict[str, str]:
+    made = proof.of(launch.store, "processing", launch.input_bucket, key, digest)
     return {_DIGEST: digest, _PROOF: made}
 
 
-def _is_proven(pipeline: Pipeline, key: str, digest: str, made: str) -> bool:
-    about = ("processing", pipeline.input_bucket, key, digest)
-    return proof.holds(pipeline.store, made, *about)
+def _is_proven(launch: Launch, key: str, digest: str, made: str) -> bool:
+    about = ("processing", launch.input_bucket, key, digest)
+    return proof.holds(launch.store, made, *about)
 
 
 def _sha256(path: Path) -> str:

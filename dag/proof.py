@@ -9,10 +9,10 @@ import hashlib
 import hmac
 import json
 
-from bucket import Store
+from bucket import S3Endpoint
 
 
-def of(store: Store, *about: str) -> str:
+def of(store: S3Endpoint, *about: str) -> str:
     """Return the proof of some facts: 64 hexadecimal digits."""
     key = store.secret_key.read_text().strip().encode()
     # As JSON, so that no two lists of facts are one text.
@@ -20,7 +20,7 @@ def of(store: Store, *about: str) -> str:
     return hmac.new(key, text, hashlib.sha256).hexdigest()
 
 
-def holds(store: Store, proof: str, *about: str) -> bool:
+def holds(store: S3Endpoint, proof: str, *about: str) -> bool:
     """Return whether a proof is that of these facts."""
     # Half a character, as JSON may have it, is no proof either.
     written = proof.encode(errors="replace")

@@ -7,7 +7,6 @@ and submit options, is checked at launch and written as it is.
 
 import os
 import re
-import shlex
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -16,20 +15,19 @@ from pathlib import Path
 
 import jinja2
 
-from dag import schedd, submit_options
-from dag.errors import PipelineError
-from dag.exits import Exit
-from dag.files import write_atomically
-from dag.manifest import Row, jpeg_key, sandbox_name
-from dag.pipeline import Pipeline
-from dag.rows import node_name
-from dag.run import Run
-from dag.signing import Urls
+from condor import queue, quoting
+from dag import submit_options
+from dag.signing import TransferUrls
 from node.options import NEXT, RESULT, UPLOAD_LIMITS
 from node.parts import Limits
+from state.errors import PipelineError
+from state.exits import Exit
+from state.files import write_atomically
+from state.launch import Launch
+from state.project import PROGRAM, PROJECT
+from state.rows import Row, jpeg_key, node_name, sandbox_name
+from state.run import Run
 
-PROJECT = Path(__file__).resolve().parent.parent
-SCRIPT = PROJECT / "cog_pipeline.py"
 # What bin/generate_cogs.sh exits with for an image that will never convert, so
 # that it is not tried again (sysexits.h: EX_DATAERR).
 UNCONVERTIBLE = 65
@@ -44,13 +42,11 @@ _MIB = 2**20
 _FIRST_OF_RUNS = datetime(2026, 1, 1, tzinfo=UTC)
 # The environment that the crondor job and what it starts run in.
 _KEPT_VARIABLES = ("HOME", "USER", "PATH", "CONDOR_CONFIG", "LANG", "TZ")
-# What DAGMan makes the number of a try of, counted from 0.
-_RETRY = "$(RETRY)"
 _UNSAFE_IN_PATH = re.compile(r"[,;\"'$\n\\=]")
 
 
 @dataclass(frozen=True)
-class Conversion:
+class RowTransfer:
     """What is to be done for one row.
 
     Attributes:
@@ -62,7 +58,7 @@ class Conversion:
     """
 
     row: Row
-    urls: Urls
+    urls: TransferUrls
     limits: Limits
     part_urls: Mapping[str, str]
     urls_expire: int | None = None
@@ -95,7 +91,7 @@ class Node:
 
 
 def node(
-    name: str, conversions: Iterable[Conversion], options: tuple[str, ...]
+    name: str, conversions: Iterable[RowTransfer], options: tuple[str, ...]
 ) -> Node:
     """Describe a node; its disk and its time follow from its images' sizes.
 
@@ -133,7 +129,7 @@ def node(
 
 
 def _arguments(
-    conversion: Conversion, options: tuple[str, ...]
+    conversion: RowTransfer, options: tuple[str, ...]
 ) -> tuple[list[str], int]:
     """What a node is told of a row; and the row's time limit, in seconds."""
     row = conversion.row
@@ -148,7 +144,7 @@ def _arguments(
     return [sandbox_name(row.key), str(row.bands), *words], time_limit
 
 
-def _disk(conversions: Iterable[Conversion]) -> int:
+def _disk(conversions: Iterable[RowTransfer]) -> int:
     """The disk that a node wants, in KiB."""
     # The image, its COG (a third more for the overviews), overviews that wait
     # uncompressed, the JPEG; compressed images grow. A part is cut off as a copy.
@@ -158,7 +154,7 @@ def _disk(conversions: Iterable[Conversion]) -> int:
     )
 
 
-def _remaps(conversion: Conversion, *, alone: bool) -> Iterable[tuple[str, str]]:
+def _remaps(conversion: RowTransfer, *, alone: bool) -> Iterable[tuple[str, str]]:
     """What is new in a node's sandbox, by its name, and where it goes."""
     key = conversion.row.key
     yield sandbox_name(key), conversion.urls.cog
@@ -168,7 +164,7 @@ def _remaps(conversion: Conversion, *, alone: bool) -> Iterable[tuple[str, str]]
         yield "result.json", f"../results/{name}.json"
     else:
         # Another file for each try: this row may have succeeded in one before.
-        yield f"{name}.json", f"../results/{name}.{_RETRY}.json"
+        yield f"{name}.json", f"../results/{name}.{quoting.RETRY}.json"
     yield from conversion.part_urls.items()
 
 
@@ -199,15 +195,15 @@ def check_paths(paths: Iterable[Path]) -> None:
             )
 
 
-def crondor(pipeline: Pipeline) -> str:
+def crondor(launch: Launch) -> str:
     """The submit description of the crondor job."""
-    minute, hour = cron_schedule(pipeline.every)
+    minute, hour = cron_schedule(launch.every)
     kept = {name: os.environ[name] for name in _KEPT_VARIABLES if name in os.environ}
     return _render(
         "crondor.sub",
-        pipeline=pipeline,
+        launch=launch,
         python=sys.executable,
-        script=SCRIPT,
+        script=PROGRAM,
         environment=kept,
         cron_minute=minute,
         cron_hour=hour,
@@ -231,7 +227,7 @@ def cron_schedule(every: int) -> tuple[str, str]:
 
 def write_dag(
     run: Run,
-    pipeline: Pipeline,
+    launch: Launch,
     nodes: Iterable[Node],
     condor_version: tuple[int, int, int],
     node_code: Path,
@@ -247,7 +243,7 @@ def write_dag(
         _render(
             "reconcile.sh",
             python=sys.executable,
-            script=SCRIPT,
+            script=PROGRAM,
             run=run,
         ),
     )
@@ -256,17 +252,17 @@ def write_dag(
     template = _environment.get_template("convert.dag")
     stream = template.stream(
         run=run,
-        pipeline=pipeline,
+        launch=launch,
         nodes=nodes,
         node_code=node_code,
-        reachable_folders=_reachable_folders(run, pipeline, node_code),
+        reachable_folders=_reachable_folders(run, launch, node_code),
         unconvertible=UNCONVERTIBLE,
         unfit=UNFIT,
         sent_once_a_machine=condor_version >= _COMMON_FILES_SINCE,
         try_again=int(Exit.TRY_AGAIN),
-        node_attribute=schedd.NODE_ATTRIBUTE,
-        urls_expire=schedd.URLS_EXPIRE,
-        priority=_priority(run) if pipeline.order == "oldest-first" else 0,
+        node_attribute=queue.NODE_ATTRIBUTE,
+        urls_expire=queue.URLS_EXPIRE,
+        priority=_priority(run) if launch.run_order == "fifo" else 0,
     )
     stream.enable_buffering(200)
     with scratch.open("w", encoding="utf-8") as file:
@@ -274,14 +270,14 @@ def write_dag(
     scratch.replace(run.dag_file)
 
 
-def _reachable_folders(run: Run, pipeline: Pipeline, node_code: Path) -> list[Path]:
+def _reachable_folders(run: Run, launch: Launch, node_code: Path) -> list[Path]:
     """Return the folders that hold what jobs are sent, and what they send back."""
     of_run = (run.sandbox_directory, run.results_directory, run.logs_directory)
     folders = [*of_run, node_code]
-    if pipeline.packed_node:
-        folders.append(pipeline.packed_node.parent)
-    image = Path(pipeline.container_image or "")
-    program = submit_options.executable(pipeline.submit_options)
+    if launch.packed_node:
+        folders.append(launch.packed_node.parent)
+    image = Path(launch.container_image or "")
+    program = submit_options.executable(launch.submit_options)
     folders += [sent.parent for sent in (image, program) if sent and sent.is_absolute()]
     return folders
 
@@ -295,48 +291,6 @@ def _render(name: str, **values: object) -> str:
     return _environment.get_template(name).render(**values)
 
 
-def _vars(value: object) -> str:
-    """A value of a DAG file's VARS line.
-
-    https://htcondor.readthedocs.io/en/latest/automated-workflows/dagman-vars.html
-    """
-    text = str(value)
-    if "$(" in text.replace(_RETRY, "") or not text.isprintable():
-        raise PipelineError(f"HTCondor cannot take the value {text!r}")
-    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
-    return f'"{escaped}"'
-
-
-def _condor_word(text: str) -> str:
-    return "'" + text.replace("'", "''").replace('"', '""') + "'"
-
-
-def _condor_arguments(values: Iterable[object]) -> str:
-    """``arguments`` in HTCondor's new syntax: each quoted, all quoted."""
-    return '"' + " ".join(_condor_word(str(value)) for value in values) + '"'
-
-
-def _condor_environment(values: dict[str, str]) -> str:
-    """``environment`` in HTCondor's new syntax."""
-    words = (f"{name}={_condor_word(value)}" for name, value in values.items())
-    return '"' + " ".join(words) + '"'
-
-
-def _classad(value: object) -> str:
-    """A ClassAd string."""
-    escaped = str(value).replace("\\", "\\\\").replace('"', '\\"')
-    return f'"{escaped}"'
-
-
-def _comment(value: object) -> str:
-    """Text for a comment, which must not end its line."""
-    return "".join(c if c.isprintable() else "?" for c in str(value))
-
-
-def _shell(values: Iterable[object]) -> str:
-    return shlex.join(str(value) for value in values)
-
-
 _environment = jinja2.Environment(
     loader=jinja2.FileSystemLoader(PROJECT / "templates"),
     undefined=jinja2.StrictUndefined,
@@ -345,10 +299,10 @@ _environment = jinja2.Environment(
     keep_trailing_newline=True,
 )
 _environment.filters.update(
-    vars=_vars,
-    condor_arguments=_condor_arguments,
-    condor_environment=_condor_environment,
-    classad=_classad,
-    comment=_comment,
-    shell=_shell,
+    vars=quoting.dag_vars,
+    condor_arguments=quoting.arguments,
+    condor_environment=quoting.environment,
+    classad=quoting.classad_string,
+    comment=quoting.comment,
+    shell=quoting.shell_words,
 )

@@ -14,8 +14,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from bucket import Bucket
-from dag.manifest import Row, jpeg_key
-from dag.pipeline import Pipeline
+from state.launch import Launch
+from state.rows import Row, jpeg_key
 
 # From 25.10 to at least 25.14.1 every job with an output to an s3:// URL is
 # held, "Attempt to write to illegal sandbox path" (HTCONDOR-3499).
@@ -33,7 +33,7 @@ _SIGNATURE = "X-Amz-"
 
 
 @dataclass(frozen=True)
-class Urls:
+class TransferUrls:
     """Where a node's transfers come from and go to.
 
     Attributes:
@@ -45,27 +45,27 @@ class Urls:
     jpeg: str
 
 
-def shadow_signs(pipeline: Pipeline, condor_version: tuple[int, int, int]) -> bool:
+def shadow_signs(launch: Launch, condor_version: tuple[int, int, int]) -> bool:
     """Whether ``--signing auto`` leaves the signing to HTCondor."""
-    if pipeline.signing != "auto":
-        return pipeline.signing == "shadow"
+    if launch.signing != "auto":
+        return launch.signing == "shadow"
     # HTCondor takes a host without a dot for a bucket at AWS, and http for https.
-    host = pipeline.store.endpoint.partition(":")[0]
+    host = launch.store.endpoint.partition(":")[0]
     sound = condor_version < _SHADOW_CANNOT_SIGN_SINCE
-    return sound and pipeline.store.secure and "." in host
+    return sound and launch.store.secure and "." in host
 
 
-def shadow_can_sign(pipeline: Pipeline, row: Row) -> bool:
-    keys = (row.key, pipeline.output_prefix + row.key, *row.sidecars)
+def shadow_can_sign(launch: Launch, row: Row) -> bool:
+    keys = (row.key, launch.output_prefix + row.key, *row.sidecars)
     return all(_PLAIN_KEY.fullmatch(key) for key in keys)
 
 
-def shadow_urls(pipeline: Pipeline, row: Row) -> Urls:
-    base = f"s3://{pipeline.store.endpoint}"
-    target = f"{base}/{pipeline.output_bucket}/{pipeline.output_prefix}"
-    return Urls(
+def shadow_urls(launch: Launch, row: Row) -> TransferUrls:
+    base = f"s3://{launch.store.endpoint}"
+    target = f"{base}/{launch.output_bucket}/{launch.output_prefix}"
+    return TransferUrls(
         inputs=tuple(
-            f"{base}/{pipeline.input_bucket}/{key}" for key in (row.key, *row.sidecars)
+            f"{base}/{launch.input_bucket}/{key}" for key in (row.key, *row.sidecars)
         ),
         cog=target + row.key,
         jpeg=target + jpeg_key(row.key),
@@ -74,8 +74,8 @@ def shadow_urls(pipeline: Pipeline, row: Row) -> Urls:
 
 def presigned_urls(
     inputs: Bucket, outputs: Bucket, prefix: str, row: Row, seconds: int
-) -> Urls:
-    return Urls(
+) -> TransferUrls:
+    return TransferUrls(
         inputs=tuple(
             inputs.url_to_read(key, seconds) for key in (row.key, *row.sidecars)
         ),

@@ -6,41 +6,42 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from dag import node_code, render, run as runs, schedd, signing, uploads
-from dag.files import write_atomically
-from dag.journal import Journal
-from dag.manifest import Manifest, Row
-from dag.pipeline import Pipeline
-from dag.rows import load_rows_as_last_tried, node_of, rows_apart
-from dag.run import Run
-from dag.signing import Urls
-from dag.uploads import Upload
+from condor import queue
+from dag import multipart, node_code, render, signing
+from dag.signing import TransferUrls
+from state import multipart as state_multipart
+from state.files import write_atomically
+from state.journal import Journal
+from state.launch import Launch
+from state.multipart import Upload
+from state.rows import Manifest, Row, dag_node_of, load_rows_as_last_tried, solo_rows
+from state.run import Run, make_folders_of_nodes
 
 
 def rows_to_convert(run: Run, manifest: Manifest) -> Sequence[Row]:
     """The rows of the DAG that is to be submitted."""
-    if not run.apart_file.exists():
+    if not run.solo_file.exists():
         return manifest.convertible
-    apart = rows_apart(run)
+    apart = solo_rows(run)
     return [replace(row, group=0) for row in manifest.rows if row.number in apart]
 
 
-def submit(run: Run, pipeline: Pipeline, rows: Sequence[Row], journal: Journal) -> int:
+def submit(run: Run, launch: Launch, rows: Sequence[Row], journal: Journal) -> int:
     """Submit a DAG of these rows; returns DAGMan's cluster.
 
     Can be repeated after a crash, unless its DAG is in the queue by then.
     """
     # A run that an earlier version began has not all of them.
-    runs.make_folders_of_nodes(run)
-    begun = uploads.open_all(run, pipeline, rows, journal)
-    condor = schedd.version()
-    nodes = _nodes(pipeline, rows, begun, condor)
-    render.write_dag(run, pipeline, nodes, condor, node_code.keep(pipeline))
-    cluster = schedd.submit_dag(
+    make_folders_of_nodes(run)
+    begun = multipart.open_all(run, launch, rows, journal)
+    condor = queue.version()
+    nodes = _nodes(launch, rows, begun, condor)
+    render.write_dag(run, launch, nodes, condor, node_code.keep(launch))
+    cluster = queue.submit_dag(
         run.dag_file,
-        {schedd.RUN_ATTRIBUTE: str(run.directory)},
-        pipeline.max_running,
-        pipeline.max_idle,
+        {queue.RUN_ATTRIBUTE: str(run.directory)},
+        launch.max_jobs,
+        launch.max_idle,
     )
     submitted = {"dag": run.dag_file.name, "cluster": cluster}
     write_atomically(run.submitted_file, json.dumps(submitted) + "\n")
@@ -48,44 +49,47 @@ def submit(run: Run, pipeline: Pipeline, rows: Sequence[Row], journal: Journal) 
 
 
 def _nodes(
-    pipeline: Pipeline,
+    launch: Launch,
     rows: Sequence[Row],
     begun: Mapping[int, Upload],
     condor: tuple[int, int, int],
 ) -> Iterator[render.Node]:
-    by_shadow = signing.shadow_signs(pipeline, condor)
-    presigner = _Presigner(pipeline, begun)
+    by_shadow = signing.shadow_signs(launch, condor)
+    presigner = _Presigner(launch, begun)
 
-    def conversion(row: Row) -> render.Conversion:
+    def conversion(row: Row) -> render.RowTransfer:
         # Before they are signed: they live for a moment longer than is said.
         expire = presigner.expire()
-        if shadow := by_shadow and signing.shadow_can_sign(pipeline, row):
-            urls = signing.shadow_urls(pipeline, row)
+        if shadow := by_shadow and signing.shadow_can_sign(launch, row):
+            urls = signing.shadow_urls(launch, row)
         else:
             urls = presigner.urls(row)
-        limits, parts = uploads.limits(row, pipeline.largest_put), presigner.parts(row)
+        limits, parts = (
+            multipart.limits(row, launch.max_put),
+            presigner.parts(row),
+        )
         presigned = parts or not shadow
-        return render.Conversion(
+        return render.RowTransfer(
             row, urls, limits, parts, expire if presigned else None
         )
 
-    for name, its_rows in itertools.groupby(rows, node_of):
-        yield render.node(name, map(conversion, its_rows), pipeline.node_options)
+    for name, its_rows in itertools.groupby(rows, dag_node_of):
+        yield render.node(name, map(conversion, its_rows), launch.node_options)
 
 
 class _Presigner:
     """Presigns what the rows of a run need."""
 
-    def __init__(self, pipeline: Pipeline, begun: Mapping[int, Upload]) -> None:
-        self._pipeline = pipeline
+    def __init__(self, launch: Launch, begun: Mapping[int, Upload]) -> None:
+        self._pipeline = launch
         self._begun = begun
-        self._inputs, self._outputs = pipeline.inputs(), pipeline.outputs()
+        self._inputs, self._outputs = launch.inputs(), launch.outputs()
 
     def expire(self) -> int:
         """Return when what is signed now expires, in seconds since 1970."""
         return int(time.time()) + self._pipeline.url_seconds
 
-    def urls(self, row: Row) -> Urls:
+    def urls(self, row: Row) -> TransferUrls:
         prefix, seconds = self._pipeline.output_prefix, self._pipeline.url_seconds
         return signing.presigned_urls(self._inputs, self._outputs, prefix, row, seconds)
 
@@ -93,30 +97,30 @@ class _Presigner:
         """Return where parts of its COG go, by the names of the files."""
         if not (upload := self._begun.get(row.number)):
             return {}
-        count = uploads.limits(row, self._pipeline.largest_put).most_parts
+        count = multipart.limits(row, self._pipeline.max_put).most_parts
         seconds = self._pipeline.url_seconds
-        return uploads.part_urls(self._outputs, upload, count, seconds)
+        return multipart.part_urls(self._outputs, upload, count, seconds)
 
 
-def renew_urls(run: Run, pipeline: Pipeline, journal: Journal) -> None:
+def renew_urls(run: Run, launch: Launch, journal: Journal) -> None:
     """Give new presigned URLs to jobs that wait in the queue with old ones.
 
     Old is what, at the next poll, could be too old for a job to begin: see urls_live
     in templates/convert.dag. What a job gets is signed for the rows of its node. What
     stands in the queue only says where it goes.
     """
-    least = pipeline.url_seconds // 2 + 60 * pipeline.every
-    jobs = schedd.waiting_jobs(str(run.directory), time.time() + least)
+    least = launch.url_seconds // 2 + 60 * launch.every
+    jobs = queue.waiting_jobs(str(run.directory), time.time() + least)
     if not jobs:
         return
     job_of = {job.node: job for job in jobs}
-    presigner = _Presigner(pipeline, uploads.recorded(run))
+    presigner = _Presigner(launch, state_multipart.recorded(run))
     rows = (row for row in load_rows_as_last_tried(run) if row.reason is None)
     renewed = 0
-    for name, its_rows in itertools.groupby(rows, node_of):
+    for name, its_rows in itertools.groupby(rows, dag_node_of):
         if job := job_of.get(name):
             expire = presigner.expire()
-            renewed += schedd.renew(_renewed(job, its_rows, presigner), expire)
+            renewed += queue.renew(_renewed(job, its_rows, presigner), expire)
     journal.say(
         "urls-renewed",
         f"{run.directory.name}: {renewed} jobs that wait have new presigned URLs",
@@ -125,8 +129,8 @@ def renew_urls(run: Run, pipeline: Pipeline, journal: Journal) -> None:
 
 
 def _renewed(
-    job: schedd.WaitingJob, rows: Iterable[Row], presigner: _Presigner
-) -> schedd.WaitingJob:
+    job: queue.WaitingJob, rows: Iterable[Row], presigner: _Presigner
+) -> queue.WaitingJob:
     inputs: list[str] = []
     outputs: list[str] = []
     for row in rows:

@@ -13,7 +13,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import ModuleType
 
 from PIL import Image, ImageDraw, ImageOps
 from rich.console import Console
@@ -27,16 +26,17 @@ from rich.progress import (
 from rich.table import Table
 from rio_cogeo.cogeo import cog_validate
 
-from bucket import Bucket, Store
+from bucket import Bucket, S3Endpoint
 from demo import scenes
 from pool import personal
 from pool.errors import PoolError
 from pool.personal import PersonalPool
+from state.project import PROJECT
+from state.run import load_run
 
 # More than any object here has, in bytes.
 _MOST = 2**30
 
-PROJECT = Path(__file__).resolve().parent.parent
 OUTPUT = PROJECT / "demo-output"
 MANIFEST = "demo-raw.csv"
 # A run of ten small images takes seconds; after this something is wrong.
@@ -74,11 +74,8 @@ def _pool(directory: Path) -> Iterator[PersonalPool]:
 
 def _run(pool: PersonalPool) -> int:
     os.environ.update(pool.condor.environment)
-    # Not earlier, since HTCondor's bindings read CONDOR_CONFIG when imported.
-    from dag import run as runs, schedd
-
     s3 = pool.s3
-    store = Store(s3.endpoint, s3.access_key, s3.secret_key, ca_certs=s3.ca_certs)
+    store = S3Endpoint(s3.endpoint, s3.access_key, s3.secret_key, ca_certs=s3.ca_certs)
     maps, cogs = Bucket(store, "maps"), Bucket(store, "cogs")
     maps.create()
     cogs.create()
@@ -90,7 +87,7 @@ def _run(pool: PersonalPool) -> int:
     console.print(text.getvalue(), style="dim")
 
     _launch(pool)
-    if not _watch(runs, schedd):
+    if not _watch():
         console.print(
             f"The run did not end within {PATIENCE_SECONDS} s: look into "
             f"{_shown(OUTPUT)}/workflow-run-*/convert.dag.dagman.out",
@@ -136,8 +133,11 @@ def _launch(pool: PersonalPool) -> None:
     )
 
 
-def _watch(runs: ModuleType, schedd: ModuleType) -> bool:
-    """Show a bar until the manifest's two CSVs are there; False when in vain."""
+def _watch() -> bool:
+    """Show a bar until both CSVs are there; return False if they do not come."""
+    # Not earlier: HTCondor's bindings read CONDOR_CONFIG when they are imported.
+    from condor import queue
+
     deadline = time.monotonic() + PATIENCE_SECONDS
     with Progress(
         TextColumn("{task.description}"),
@@ -149,11 +149,11 @@ def _watch(runs: ModuleType, schedd: ModuleType) -> bool:
         bar = bars.add_task("converting", total=None)
         while time.monotonic() < deadline:
             begun = next(OUTPUT.glob("workflow-run-*/run.json"), None)
-            run = runs.load(begun.parent) if begun else None
+            run = load_run(begun.parent) if begun else None
             if run and run.done:
                 bars.update(bar, completed=bars.tasks[0].total or 1)
                 return True
-            if run and run.cluster and (progress := schedd.progress(run.cluster)):
+            if run and run.cluster and (progress := queue.progress(run.cluster)):
                 ended = progress.done + progress.failed
                 bars.update(bar, total=progress.total or None, completed=ended)
             time.sleep(0.5)

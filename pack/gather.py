@@ -15,8 +15,8 @@ from pathlib import Path, PurePosixPath
 
 from pack.errors import PackError
 from pack.strip import strip
+from state.project import PROJECT
 
-PROJECT = Path(__file__).resolve().parent.parent
 # Where things lie in the unpacked node, as the launcher and start.py know it.
 LOADER = "lib/loader"
 PYTHON = "bin/python3"

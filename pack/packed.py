@@ -11,8 +11,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from pack.errors import PackError
-from pack.gather import PROJECT, gather, packages
+from pack.gather import gather, packages
 from state import cache
+from state.project import PROJECT
 
 Say = Callable[[str], None]
 

@@ -5,8 +5,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TextIO
 
-from dag.files import writing
-from dag.manifest import Row
+from state.files import writing
+from state.rows import Row
 
 Fields = tuple[str, ...]
 

@@ -1,8 +1,8 @@
 """The reason of a failed row, in one sentence a person can act on."""
 
-from dag.results import NodeResult
-from dag.schedd import LastWord
+from condor.eventlog import NodeEnd
 from node.errors import Unconvertible
+from state.results import NodeResult
 
 # What a node's exit status says where its machine could not even write a result.
 # The table is docs/conversion.md's.
@@ -27,9 +27,9 @@ _GIVEN_UP = {
 }
 
 
-def why(
+def failure_reason(
     result: NodeResult | None,
-    last: LastWord | None,
+    last: NodeEnd | None,
     missing: str,
     removal: str | None,
     *,
@@ -71,7 +71,7 @@ def why(
     return "not-converted", "the run ended before this row was converted"
 
 
-def may_be_a_neighbours(result: NodeResult | None, last: LastWord | None) -> bool:
+def may_be_collateral(result: NodeResult | None, last: NodeEnd | None) -> bool:
     """Whether a row may have failed for another one that shared its node.
 
     That is so where their job failed as a whole, and it has no reason of its own.
@@ -89,6 +89,6 @@ def may_be_a_neighbours(result: NodeResult | None, last: LastWord | None) -> boo
     return not its_own and result.code not in _OF_THE_IMAGE
 
 
-def _begun_often(last: LastWord) -> bool:
+def _begun_often(last: NodeEnd) -> bool:
     """Whether a job that was given up was so for its many starts."""
     return last.starts > 1 and last.before != "held"

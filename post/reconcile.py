@@ -10,25 +10,27 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 
 from bucket import BucketMissing, ObjectMissing, StoredObject
-from dag import results, run as runs, schedd
-from dag.errors import PipelineError
-from dag.files import write_atomically
-from dag.journal import Journal
-from dag.manifest import Row, jpeg_key
-from dag.pipeline import Pipeline
-from dag.results import NodeResult
-from dag.rows import (
+from condor import eventlog, queue
+from post import csvs, multipart
+from post.reasons import failure_reason, may_be_collateral
+from state import results
+from state.errors import PipelineError
+from state.files import write_atomically
+from state.journal import Journal
+from state.launch import Launch
+from state.multipart import abort_all
+from state.results import NodeResult
+from state.rows import (
+    Row,
+    dag_node_of,
+    jpeg_key,
     load_header,
     load_rows,
     load_rows_as_last_tried,
     load_rows_with_nodes,
     node_name,
-    node_of,
 )
-from dag.run import Run
-from dag.uploads import abort_all
-from post import csvs, uploads
-from post.reasons import may_be_a_neighbours, why
+from state.run import Run, locked
 
 # Of an object that was put in one piece and not encrypted, S3 gives the MD5.
 _MD5 = re.compile(r"[0-9a-f]{32}")
@@ -56,7 +58,7 @@ class Outcome:
 
 
 @dataclass(frozen=True, slots=True)
-class Judgement:
+class RowOutcome:
     """How a row ended; one that failed has its reason.
 
     Attributes:
@@ -86,7 +88,7 @@ class NotEnded(PipelineError):
 
 def check_ended(run: Run) -> None:
     """Raise NotEnded while a run's DAG is in the queue, or is still to be submitted."""
-    if job := schedd.find(schedd.RUN_ATTRIBUTE, str(run.directory)):
+    if job := queue.find(queue.RUN_ATTRIBUTE, str(run.directory)):
         raise NotEnded(
             f"its DAG is in the queue, as job {job.cluster}, and reconciles it when "
             f"all nodes have ended; 'condor_rm {job.cluster}' ends it before"
@@ -99,7 +101,7 @@ def check_ended(run: Run) -> None:
 
 
 def reconcile(
-    run: Run, pipeline: Pipeline, journal: Journal, dag: str | None = None
+    run: Run, launch: Launch, journal: Journal, dag: str | None = None
 ) -> Outcome | None:
     """Put the two CSVs in place of a run's manifest.
 
@@ -116,16 +118,16 @@ def reconcile(
     Raises:
         BucketError, PipelineError: try again later.
     """
-    with runs.alone(run.directory):
+    with locked(run.directory):
         # Whoever speaks of the first DAG may be late.
         late = dag is not None and dag != run.dag_file.name
-        if late or (run.apart_file.exists() and not run.has_begun):
+        if late or (run.solo_file.exists() and not run.has_begun):
             return None
-        if not run.outcome_file.exists() and not _decide(run, pipeline, journal):
+        if not run.outcome_file.exists() and not _decide(run, launch, journal):
             return None
         outcome = Outcome(**json.loads(run.outcome_file.read_text()))
         if not run.done:
-            _publish(run, pipeline, outcome, journal)
+            _publish(run, launch, outcome, journal)
             _tidy(run, outcome)
             counts = {"processed": outcome.processed, "failed": outcome.failed}
             write_atomically(run.done_file, json.dumps(counts) + "\n")
@@ -139,24 +141,24 @@ def reconcile(
     return outcome
 
 
-def _decide(run: Run, pipeline: Pipeline, journal: Journal) -> bool:
+def _decide(run: Run, launch: Launch, journal: Journal) -> bool:
     """Write both CSVs into the run directory: this is decided once and for all.
 
     Unless rows may have failed for their neighbours, which are first tried apart.
     """
     # A node that was removed may be sending its outputs until it is gone.
-    if left := schedd.still_there(schedd.NODE_ATTRIBUTE, str(run.directory)):
+    if left := queue.still_there(queue.NODE_ATTRIBUTE, str(run.directory)):
         raise NodesStillThere(
             f"{left} jobs of it are still leaving the queue; 'condor_q' shows them, "
             "and 'condor_rm -forcex' makes those go that do not"
         )
     results.gather(run, settled=True)
-    judge = _judge(run, pipeline, journal)
+    judge = _judge(run, launch, journal)
     apart = []
-    if pipeline.rows_per_job > 1 and not run.apart_file.exists():
+    if launch.rows_per_job > 1 and not run.solo_file.exists():
         apart = [each.row.number for each in judge() if each.neighbours]
     if apart:
-        write_atomically(run.apart_file, json.dumps(apart) + "\n")
+        write_atomically(run.solo_file, json.dumps(apart) + "\n")
         # Those at reconciling the second DAG are counted anew.
         run.attempts_file.unlink(missing_ok=True)
         journal.say(
@@ -177,8 +179,8 @@ def _decide(run: Run, pipeline: Pipeline, journal: Journal) -> bool:
     return True
 
 
-def _publish(run: Run, pipeline: Pipeline, outcome: Outcome, journal: Journal) -> None:
-    inputs = pipeline.inputs()
+def _publish(run: Run, launch: Launch, outcome: Outcome, journal: Journal) -> None:
+    inputs = launch.inputs()
     for key, file, rows in (
         (run.processed_key, run.processed_file, outcome.processed),
         (run.failed_key, run.failed_file, outcome.failed),
@@ -186,55 +188,59 @@ def _publish(run: Run, pipeline: Pipeline, outcome: Outcome, journal: Journal) -
         if rows:
             inputs.upload(key, file, "text/csv")
     # What was not put together never will be.
-    abort_all(run, pipeline, journal)
+    abort_all(run, launch, journal)
     inputs.remove(run.processing_key)
 
 
 def _judge(
-    run: Run, pipeline: Pipeline, journal: Journal
-) -> Callable[[], Iterator[Judgement]]:
+    run: Run, launch: Launch, journal: Journal
+) -> Callable[[], Iterator[RowOutcome]]:
     """Look at all there is to see of a run.
 
     Returns:
         What tells, as often as it is called, of each row how it ended: one after
         the other, since there may be a million.
     """
-    last_words = {
+    node_ends = {
         node: word
         for log in run.node_logs
-        for node, word in schedd.last_words(log).items()
+        for node, word in eventlog.node_ends(log).items()
     }
-    removal = schedd.removal(
-        schedd.RUN_ATTRIBUTE, str(run.directory), run.dagman_job_log
-    )
+    removal = _removal_reason(run)
     told = results.load(run)
     # Of the rows that have a node to themselves, as all that come in parts have.
-    ended_well = {number for number in told if node_name(number) not in last_words}
-    unjoined = uploads.complete(run, pipeline, told, ended_well)
-    wrong = _what_is_wrong(run, pipeline, told, journal)
+    ended_well = {number for number in told if node_name(number) not in node_ends}
+    unjoined = multipart.complete(run, launch, told, ended_well)
+    wrong = _what_is_wrong(run, launch, told, journal)
 
-    def judge() -> Iterator[Judgement]:
+    def judge() -> Iterator[RowOutcome]:
         for row in load_rows_as_last_tried(run):
             if row.reason is not None:
-                yield Judgement(row, "unusable")
+                yield RowOutcome(row, "unusable")
                 continue
-            result, last = told.get(row.number), last_words.get(node_of(row))
+            result, last = told.get(row.number), node_ends.get(dag_node_of(row))
             missing = unjoined.get(row.number) or wrong.get(row.number)
             if result and result.success and missing is None:
-                yield Judgement(row)
+                yield RowOutcome(row)
                 continue
             shared = row.group > 0
-            code, reason = why(result, last, missing or "", removal, shared=shared)
-            attempt = last.attempt if last else result and result.attempt
-            neighbours = (
-                shared and removal is None and may_be_a_neighbours(result, last)
+            code, reason = failure_reason(
+                result, last, missing or "", removal, shared=shared
             )
-            yield Judgement(row.failed(reason), code, attempt, neighbours)
+            attempt = last.attempt if last else result and result.attempt
+            neighbours = shared and removal is None and may_be_collateral(result, last)
+            yield RowOutcome(row.failed(reason), code, attempt, neighbours)
 
     return judge
 
 
-def _lines(run: Run, journal: Journal, failed: Iterator[Judgement]) -> Iterator[str]:
+def _removal_reason(run: Run) -> str | None:
+    """Return why a run's DAGMan was removed or is being removed; None if it was not."""
+    reason = queue.removal_reason(queue.RUN_ATTRIBUTE, str(run.directory))
+    return eventlog.abort_reason(run.dagman_job_log) if reason is None else reason
+
+
+def _lines(run: Run, journal: Journal, failed: Iterator[RowOutcome]) -> Iterator[str]:
     """Yield a line for each row that failed, but not for each of a million."""
     for judgement in itertools.islice(failed, _MOST_LINES):
         yield _line(journal, judgement)
@@ -243,7 +249,7 @@ def _lines(run: Run, journal: Journal, failed: Iterator[Judgement]) -> Iterator[
         yield journal.line("more-rows-failed", said, "warning", rows=more)
 
 
-def _line(journal: Journal, judgement: Judgement) -> str:
+def _line(journal: Journal, judgement: RowOutcome) -> str:
     return journal.line(
         "row-failed",
         judgement.row.reason,
@@ -255,7 +261,7 @@ def _line(journal: Journal, judgement: Judgement) -> str:
 
 
 def _what_is_wrong(
-    run: Run, pipeline: Pipeline, told: Mapping[int, NodeResult], journal: Journal
+    run: Run, launch: Launch, told: Mapping[int, NodeResult], journal: Journal
 ) -> dict[int, str]:
     """Return what keeps rows whose nodes ended well from being processed, by row.
 
@@ -268,19 +274,19 @@ def _what_is_wrong(
     cogs = []
     for row in load_rows(run):
         if row.reason is None:
-            cog = pipeline.output_prefix + row.key
+            cog = launch.output_prefix + row.key
             cogs.append(cog)
             result = told.get(row.number)
             made = result.success if result else None
             expected[cog] = (row.number, made.cog) if made else None
             expected[jpeg_key(cog)] = (row.number, made.jpeg) if made else None
-    claimed = _claimed(run, pipeline)
+    claimed = _claimed(run, launch)
     wrong = {}
     # Of rows whose outputs are new and have the right size, but another MD5.
     replaced: dict[int, str] = {}
     same = different = 0
     strange = _Strange(run, journal)
-    for found in _stored_outputs(pipeline, cogs):
+    for found in _stored_outputs(launch, cogs):
         if made := expected.get(found.key):
             expected[found.key] = None
             row, (size, md5) = made
@@ -348,20 +354,18 @@ def _complaint(
     return None
 
 
-def _stored_outputs(
-    pipeline: Pipeline, cogs: Collection[str]
-) -> Iterator[StoredObject]:
+def _stored_outputs(launch: Launch, cogs: Collection[str]) -> Iterator[StoredObject]:
     try:
-        yield from pipeline.outputs().look_for(cogs, lambda cog: (jpeg_key(cog),))
+        yield from launch.outputs().find_objects(cogs, lambda cog: (jpeg_key(cog),))
     except BucketMissing:
         # Nothing is in a bucket that somebody deleted, and waiting brings none back.
         return
 
 
-def _claimed(run: Run, pipeline: Pipeline) -> datetime:
+def _claimed(run: Run, launch: Launch) -> datetime:
     """When the run began, by the clock that also dates its outputs."""
     try:
-        return pipeline.inputs().stat(run.processing_key).modified
+        return launch.inputs().stat(run.processing_key).modified
     except ObjectMissing:
         return run.began
 

@@ -42,7 +42,7 @@ class StoredObject:
 
 
 @dataclass(frozen=True)
-class StoredPart:
+class UploadedPart:
     """A part of an upload that is not complete; ``size`` is in bytes."""
 
     number: int

@@ -46,7 +46,7 @@ class UploadMissing(BucketError):
     """The upload in parts is not there: completed, aborted, or never begun."""
 
 
-class Refused(BucketError):
+class PermanentS3Error(BucketError):
     """The server will not do this, however often it is asked."""
 
 
@@ -74,12 +74,12 @@ _KINDS = {
     "NoSuchBucket": BucketMissing,
     "NoSuchKey": ObjectMissing,
     "NoSuchUpload": UploadMissing,
-    "AccessDenied": Refused,
-    "EntityTooSmall": Refused,
-    "InvalidPart": Refused,
-    "InvalidPartOrder": Refused,
-    "MethodNotAllowed": Refused,
-    "NotImplemented": Refused,
+    "AccessDenied": PermanentS3Error,
+    "EntityTooSmall": PermanentS3Error,
+    "InvalidPart": PermanentS3Error,
+    "InvalidPartOrder": PermanentS3Error,
+    "MethodNotAllowed": PermanentS3Error,
+    "NotImplemented": PermanentS3Error,
 }
 
 

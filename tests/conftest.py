@@ -17,11 +17,12 @@ from pathlib import Path
 
 import pytest
 
-from bucket import Bucket, Store
-from dag import schedd
+from bucket import Bucket, S3Endpoint
+from condor import queue
 from pool import personal, s3
 from pool.distribution import program_of_environment
 from pool.personal import PersonalPool
+from state.project import PROJECT
 from tests import faulty_s3, rasters
 from tests.faulty_s3 import FaultyS3
 
@@ -29,7 +30,6 @@ from tests.faulty_s3 import FaultyS3
 # would inherit that; a handler it does not.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-PROJECT = Path(__file__).resolve().parent.parent
 # Not the system's temporary directory: what is kept of a failed test is to be
 # found beside the code.
 TEST_RUNS = PROJECT / ".test-runs"
@@ -57,18 +57,18 @@ def pool(workplace: Path) -> Iterator[PersonalPool]:
     with personal.running_pool(workplace / "pool", print) as running:
         os.environ.update(running.condor.environment)
         # The bindings may have been imported before there was a pool.
-        schedd.htcondor2.reload_config()
+        queue.htcondor2.reload_config()
         yield running
 
 
 @pytest.fixture(scope="session")
-def store(pool: PersonalPool) -> Store:
+def store(pool: PersonalPool) -> S3Endpoint:
     s3 = pool.s3
-    return Store(s3.endpoint, s3.access_key, s3.secret_key, ca_certs=s3.ca_certs)
+    return S3Endpoint(s3.endpoint, s3.access_key, s3.secret_key, ca_certs=s3.ca_certs)
 
 
 @pytest.fixture
-def plain_store(store: Store, workplace: Path) -> Iterator[Store]:
+def plain_store(store: S3Endpoint, workplace: Path) -> Iterator[S3Endpoint]:
     """The same keys at a server that speaks plain http."""
     endpoint = f"127.0.0.1:{s3.free_port()}"
     buckets = Path(tempfile.mkdtemp(dir=workplace, prefix="plain-"))
@@ -81,7 +81,7 @@ def plain_store(store: Store, workplace: Path) -> Iterator[Store]:
         env=os.environ | {"RCLONE_AUTH_KEY": f'"{keys}"'},
     )
     try:
-        yield Store(endpoint, store.access_key, store.secret_key, secure=False)
+        yield S3Endpoint(endpoint, store.access_key, store.secret_key, secure=False)
     finally:
         server.terminate()
         server.wait()
@@ -98,7 +98,7 @@ def faulty_s3_server(pool: PersonalPool) -> Iterator[FaultyS3]:
 class Archive:
     """What one test has: two buckets, a directory to launch in."""
 
-    store: Store
+    store: S3Endpoint
     maps: Bucket
     cogs: Bucket
     directory: Path
@@ -140,14 +140,14 @@ class Archive:
         # Its periodic release leaves alone what was held by hand.
         subprocess.run(["condor_hold", cluster], check=True, capture_output=True)
 
-    def pipeline_file(self) -> Path:
-        (file,) = self.directory.glob("pipeline-*/pipeline.json")
+    def launch_file(self) -> Path:
+        (file,) = self.directory.glob("launch-*/launch.json")
         return file
 
     def poll(self, **environment: str) -> subprocess.CompletedProcess:
         command = [sys.executable, str(PROJECT / "cog_pipeline.py"), "poll"]
         return subprocess.run(
-            [*command, str(self.pipeline_file())],
+            [*command, str(self.launch_file())],
             cwd=self.directory,
             env=os.environ | environment,
             capture_output=True,
@@ -206,14 +206,14 @@ class Archive:
 
 @pytest.fixture
 def archive(
-    store: Store, workplace: Path, request: pytest.FixtureRequest
+    store: S3Endpoint, workplace: Path, request: pytest.FixtureRequest
 ) -> Iterator[Archive]:
     yield from archive_for(store, workplace, request.node.name)
 
 
 @pytest.fixture
 def plain_archive(
-    plain_store: Store, workplace: Path, request: pytest.FixtureRequest
+    plain_store: S3Endpoint, workplace: Path, request: pytest.FixtureRequest
 ) -> Iterator[Archive]:
     yield from archive_for(plain_store, workplace, request.node.name)
 
@@ -225,7 +225,7 @@ def faulty_archive(archive: Archive, faulty_s3_server: FaultyS3) -> Archive:
     return replace(archive, store=faulty)
 
 
-def archive_for(store: Store, workplace: Path, name: str) -> Iterator[Archive]:
+def archive_for(store: S3Endpoint, workplace: Path, name: str) -> Iterator[Archive]:
     """A new archive, whose jobs are removed in the end."""
     short = uuid.uuid4().hex[:8]
     directory = workplace / f"{name[:40]}-{short}"
@@ -236,7 +236,7 @@ def archive_for(store: Store, workplace: Path, name: str) -> Iterator[Archive]:
     subprocess.run(["condor_rm", "-constraint", ours], capture_output=True)
 
 
-def new_archive(store: Store, short: str, directory: Path) -> Archive:
+def new_archive(store: S3Endpoint, short: str, directory: Path) -> Archive:
     """An archive with new buckets, which have ``short`` in their names."""
     made = Archive(
         store,

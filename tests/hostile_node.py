@@ -19,16 +19,16 @@ import pytest
 
 from pool.ordinary_user import command_prefix, give
 from pool.personal import PersonalPool
-from tests.conftest import PROJECT
+from state.project import PROJECT
 
 # What stands in all that was planted, and nowhere else.
 MARK = "planted by a hostile node"
 # The names of files that the access point reads or runs, DAGMan's own included.
 NAMES = (
-    *("reconcile.sh", "run.json", "claimed.json", "manifest.csv", "pipeline.json"),
-    *("rows.jsonl", "uploads.jsonl", "apart.json", "submitted.json", "attempts"),
+    *("reconcile.sh", "run.json", "claimed.json", "manifest.csv", "launch.json"),
+    *("rows.jsonl", "uploads.jsonl", "solo.json", "submitted.json", "attempts"),
     *("results.jsonl", "log.jsonl", "reconcile.log", "lock", "outcome.json"),
-    *("processed.csv", "failed.csv", "done.json", "convert.dag", "apart.dag"),
+    *("processed.csv", "failed.csv", "done.json", "convert.dag", "retry-solo.dag"),
     *("convert.dag.nodes.log", "convert.dag.lock.file", "convert.dag.rescue001"),
     *("convert.dag.halt", "convert.dag.condor.sub", "convert.dag.dagman.out"),
     *("row1.json", "row2.json", "row2.0.json", "row2.0.taken", "row2.log"),

@@ -4,7 +4,7 @@
 
 STEP is a regular expression of what the command does to the world: ``mkdir NAME``,
 ``file NAME`` (a file has appeared whole), ``put KEY``, ``delete KEY``, ``submit``;
-of an upload in parts ``begin KEY``, ``complete KEY``, ``abort KEY``.
+of a multipart upload ``start KEY``, ``complete KEY``, ``abort KEY``.
 Each of them is noted in the file that KILLED_NOTES names.
 """
 
@@ -17,7 +17,7 @@ from pathlib import Path
 
 import cog_pipeline
 from bucket import Bucket
-from dag import schedd
+from condor import queue
 
 _step = re.compile(sys.argv[1])
 _notes = Path(os.environ["KILLED_NOTES"])
@@ -49,12 +49,14 @@ _followed(Path, "unlink", lambda path, *_: f"unlink {path.name}")
 for method in ("write", "write_if_absent", "upload"):
     _followed(Bucket, method, lambda _, key, *__: f"put {key}")
 _followed(Bucket, "remove", lambda _, key: f"delete {key}")
-for method in ("begin", "complete", "abort"):
+for verb in ("start", "complete", "abort"):
     _followed(
-        Bucket, f"{method}_upload", lambda _, key, *__, did=method: f"{did} {key}"
+        Bucket,
+        f"{verb}_multipart_upload",
+        lambda _, key, *__, verb=verb: f"{verb} {key}",
     )
 
-_submit_dag = schedd.submit_dag
+_submit_dag = queue.submit_dag
 
 
 def _submit(*arguments, **named) -> int:
@@ -63,7 +65,7 @@ def _submit(*arguments, **named) -> int:
     return cluster
 
 
-schedd.submit_dag = _submit
+queue.submit_dag = _submit
 
 if __name__ == "__main__":
     cog_pipeline.cli(sys.argv[2:], prog_name="cog_pipeline.py")

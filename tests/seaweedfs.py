@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from bucket import Bucket, BucketError, Store
+from bucket import Bucket, BucketError, S3Endpoint
 from pool.distribution import program_of_environment
 from pool.s3 import free_port
 
@@ -37,7 +37,7 @@ class SeaweedFS:
         ports: on 127.0.0.1, by weed's names of the options.
     """
 
-    store: Store
+    store: S3Endpoint
     directory: Path
     ports: Mapping[str, int]
 
@@ -48,7 +48,7 @@ class SeaweedFS:
 
 
 @contextmanager
-def running(directory: Path, keys: Store) -> Iterator[Store]:
+def running(directory: Path, keys: S3Endpoint) -> Iterator[S3Endpoint]:
     """A server for the length of a ``with`` block, that takes the keys of a store."""
     with server(directory, replace(keys, secure=False, ca_certs=None)) as started:
         yield started.store
@@ -56,7 +56,7 @@ def running(directory: Path, keys: Store) -> Iterator[Store]:
 
 @contextmanager
 def server(
-    directory: Path, like: Store, certificate: Path | None = None
+    directory: Path, like: S3Endpoint, certificate: Path | None = None
 ) -> Iterator[SeaweedFS]:
     """A server for the length of a ``with`` block.
 
@@ -116,7 +116,7 @@ def _start(
         )
 
 
-def _is_ready(store: Store, process: subprocess.Popen) -> bool:
+def _is_ready(store: S3Endpoint, process: subprocess.Popen) -> bool:
     """Wait for it; False when it ended, as when one of its ports was taken since."""
     deadline = time.monotonic() + _READY_SECONDS
     ready = Bucket(store, "ready")

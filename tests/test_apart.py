@@ -6,13 +6,14 @@ import sys
 
 import pytest
 
-from dag import run as runs
-from dag.results import NodeResult
-from dag.rows import rows_apart
-from dag.schedd import LastWord
-from post.cost import cost
-from post.reasons import may_be_a_neighbours
-from tests.conftest import PROJECT, Archive, wait_for
+from condor.eventlog import NodeEnd
+from ops.cost import cost
+from post.reasons import may_be_collateral
+from state.project import PROJECT
+from state.results import NodeResult
+from state.rows import solo_rows
+from state.run import Run, load_run
+from tests.conftest import Archive, wait_for
 from tests.test_killed import killed_after
 from tests.test_node import SCRIPT
 
@@ -22,9 +23,7 @@ KEYS = [f"{number}.tif" for number in range(5)]
 DIES_IF_SHARED = f'case "$*" in *--next*) kill -9 $$ ;; esac\nexec {SCRIPT} "$@"\n'
 
 
-def launch_with_nodes(
-    archive: Archive, script: str, keys: list[str] = KEYS
-) -> runs.Run:
+def launch_with_nodes(archive: Archive, script: str, keys: list[str] = KEYS) -> Run:
     """Have a run of these images whose nodes are a script; returns it."""
     node = archive.directory / "node.sh"
     node.write_text("#!/bin/sh\n" + script)
@@ -36,15 +35,15 @@ def launch_with_nodes(
         *("--submit-option", f"executable = {node}"),
     )
     (run,) = archive.directory.glob("workflow-run-*")
-    return runs.load(run)
+    return load_run(run)
 
 
-def ended(run: runs.Run) -> bool:
+def ended(run: Run) -> bool:
     log = run.dagman_job_log
     return log.exists() and "Job terminated" in log.read_text()
 
 
-def assert_all_were_processed(archive: Archive, run: runs.Run) -> None:
+def assert_all_were_processed(archive: Archive, run: Run) -> None:
     assert archive.outcome("batch-") == ([[key, "1"] for key in KEYS], [])
     # Two nodes of two rows, each tried four times, and the one of the fifth row.
     counts = [log.read_text().count("Job submitted from") for log in run.node_logs]
@@ -54,9 +53,9 @@ def assert_all_were_processed(archive: Archive, run: runs.Run) -> None:
 
 def test_rows_whose_job_fails_as_a_whole_are_tried_apart(archive: Archive):
     run = launch_with_nodes(archive, DIES_IF_SHARED)
-    wait_for(lambda: run.apart_file.exists())
+    wait_for(lambda: run.solo_file.exists())
     wait_for(lambda: (run.directory / "convert.dag.metrics").exists())
-    assert rows_apart(run) == {1, 2, 3, 4}
+    assert solo_rows(run) == {1, 2, 3, 4}
     assert [each.key for each in archive.maps.list("batch-")] == [run.processing_key]
     # DAGMan may be in the queue for a moment yet.
     wait_for(lambda: archive.poll().returncode == 0 and run.cluster is not None)
@@ -78,8 +77,8 @@ def test_rows_whose_job_fails_as_a_whole_are_tried_apart(archive: Archive):
 @pytest.mark.parametrize(
     ("command", "step"),
     [
-        ("reconcile", "file apart.json"),
-        ("poll", "file apart.dag"),
+        ("reconcile", "file solo.json"),
+        ("poll", "file retry-solo.dag"),
         ("poll", "submit"),
         ("poll", "file submitted.json"),
     ],
@@ -94,11 +93,11 @@ def test_killed_on_the_way_to_that(archive: Archive, command: str, step: str):
         killed_after(step, archive, command, str(run.directory), *final)
     else:
         archive.poll()
-        assert run.apart_file.exists()
-        killed_after(step, archive, command, str(archive.pipeline_file()))
+        assert run.solo_file.exists()
+        killed_after(step, archive, command, str(archive.launch_file()))
     by_hand = reconcile(run)
     assert by_hand.returncode == 1
-    submitted = command == "poll" and step != "file apart.dag"
+    submitted = command == "poll" and step != "file retry-solo.dag"
     why = "is in the queue" if submitted else "is still to be submitted"
     assert why in by_hand.stderr
     polled = archive.poll()
@@ -107,7 +106,7 @@ def test_killed_on_the_way_to_that(archive: Archive, command: str, step: str):
     assert_all_were_processed(archive, run)
 
 
-def reconcile(run: runs.Run, *options: str) -> subprocess.CompletedProcess:
+def reconcile(run: Run, *options: str) -> subprocess.CompletedProcess:
     command = [sys.executable, str(PROJECT / "cog_pipeline.py"), "reconcile"]
     return subprocess.run(
         [*command, str(run.directory), *options], capture_output=True, text=True
@@ -116,10 +115,10 @@ def reconcile(run: runs.Run, *options: str) -> subprocess.CompletedProcess:
 
 def test_a_second_dag_that_is_removed_before_it_starts(archive: Archive):
     run = launch_with_nodes(archive, DIES_IF_SHARED)
-    wait_for(lambda: run.apart_file.exists())
+    wait_for(lambda: run.solo_file.exists())
     wait_for(lambda: (run.directory / "convert.dag.metrics").exists())
     # Of a DAGMan that was held, say, and so left no log; no job has this number.
-    removed = {"dag": "apart.dag", "cluster": 2**30}
+    removed = {"dag": "retry-solo.dag", "cluster": 2**30}
     run.submitted_file.write_text(json.dumps(removed))
     wait_for(lambda: archive.poll().returncode == 0 and run.done)
 
@@ -142,7 +141,7 @@ def test_a_run_that_somebody_removes_stays_removed(archive: Archive):
     processed, failed = archive.outcome("batch-")
     assert processed == []
     assert [row[0] for row in failed] == KEYS[:4]
-    assert not run.apart_file.exists()
+    assert not run.solo_file.exists()
 
 
 OK = NodeResult(1, ok=True)
@@ -155,26 +154,26 @@ def told(code: str, attempt: int | None = None) -> NodeResult:
 @pytest.mark.parametrize(
     ("maybe", "result", "last"),
     [
-        (True, None, LastWord("given up", "no such object", "held", 2)),
-        (True, None, LastWord("given up", "", "running", 1)),
-        (True, None, LastWord("exited", "74")),
-        (True, None, LastWord("given up", "", "idle", 21)),
-        (True, OK, LastWord("given up", "an output was refused", "held", 1)),
-        (True, told("unfit-machine", 1), LastWord("given up", "", "held", attempt=4)),
-        (True, told("killed"), LastWord("killed", "signal 9")),
+        (True, None, NodeEnd("given up", "no such object", "held", 2)),
+        (True, None, NodeEnd("given up", "", "running", 1)),
+        (True, None, NodeEnd("exited", "74")),
+        (True, None, NodeEnd("given up", "", "idle", 21)),
+        (True, OK, NodeEnd("given up", "an output was refused", "held", 1)),
+        (True, told("unfit-machine", 1), NodeEnd("given up", "", "held", attempt=4)),
+        (True, told("killed"), NodeEnd("killed", "signal 9")),
         # Its image is the reason, or its own process.
-        (False, told("no-crs", 1), LastWord("exited", "65")),
-        (False, told("time-limit", 4), LastWord("exited", "75", attempt=4)),
+        (False, told("no-crs", 1), NodeEnd("exited", "65")),
+        (False, told("time-limit", 4), NodeEnd("exited", "75", attempt=4)),
         # Alone it would fare no better.
-        (False, None, LastWord("given up", "", "idle")),
-        (False, None, LastWord("removed", "via condor_rm", "running", 1)),
-        (False, None, LastWord("held", "by hand")),
+        (False, None, NodeEnd("given up", "", "idle")),
+        (False, None, NodeEnd("removed", "via condor_rm", "running", 1)),
+        (False, None, NodeEnd("held", "by hand")),
         # Its job ended well, or was never there.
         (False, OK, None),
         (False, None, None),
     ],
 )
 def test_whose_neighbour_may_be_the_reason(
-    maybe: bool, result: NodeResult | None, last: LastWord | None
+    maybe: bool, result: NodeResult | None, last: NodeEnd | None
 ):
-    assert may_be_a_neighbours(result, last) is maybe
+    assert may_be_collateral(result, last) is maybe

@@ -18,7 +18,7 @@ from pool import personal
 from pool.distribution import find_or_fetch
 from pool.errors import PoolError
 from state import cache
-from tests.conftest import PROJECT
+from state.project import PROJECT
 
 _NOBODY = 65534
 

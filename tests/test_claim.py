@@ -15,12 +15,15 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, example, given, settings, strategies as some
 
-from bucket import Bucket, Store
-from dag import claim, launch as launching, run as runs, schedd
-from dag.pipeline import Pipeline
-from dag.run import Run
+from bucket import Bucket, S3Endpoint
+from condor import queue
+from dag import claim, launch as launching
+from dag.launch import AlreadyRunning
+from state.launch import Launch
+from state.project import PROJECT
+from state.run import Run, create_run
 from tests import seaweedfs
-from tests.conftest import ALL, PROJECT, Archive
+from tests.conftest import ALL, Archive
 from tests.faulty_s3 import Fault, FaultyS3
 
 CLAIMANTS = 6
@@ -28,7 +31,7 @@ CLAIMANTS = 6
 
 @pytest.fixture(params=["rclone", "seaweedfs"])
 def maps(
-    request: pytest.FixtureRequest, store: Store, tmp_path: Path
+    request: pytest.FixtureRequest, store: S3Endpoint, tmp_path: Path
 ) -> Iterator[Bucket]:
     """A bucket of a server that ignores conditions, and of one that knows them."""
     name = f"maps-{tmp_path.name[-20:].strip('-_').lower().replace('_', '-')}"
@@ -45,35 +48,37 @@ def maps(
         yield bucket
 
 
-def claimants(maps: Bucket, store: Store, key: str, places: Path) -> list[Run]:
+def claimants(maps: Bucket, store: S3Endpoint, key: str, places: Path) -> list[Run]:
     """Runs of several access points that found the same manifest."""
     (manifest,) = [found for found in maps.list(key) if found.key == key]
     made = []
     for number in range(CLAIMANTS):
         place = places / f"{key}-{number}"
         place.mkdir(parents=True)
-        pipeline = Pipeline(place, store, maps.name, "cogs")
+        launch = Launch(place, store, maps.name, "cogs")
         downloaded = place / "manifest.download"
         downloaded.write_bytes(b"a.tif,1\n")
-        made.append(runs.create(pipeline, manifest, downloaded, frozenset()))
+        made.append(create_run(launch, manifest, downloaded, frozenset()))
     return made
 
 
-def launch_of(run: Run, maps: Bucket, store: Store) -> Pipeline:
-    return Pipeline(run.directory.parent, store, maps.name, "cogs")
+def launch_of(run: Run, maps: Bucket, store: S3Endpoint) -> Launch:
+    return Launch(run.directory.parent, store, maps.name, "cogs")
 
 
-def take(run: Run, maps: Bucket, store: Store) -> bool:
+def take(run: Run, maps: Bucket, store: S3Endpoint) -> bool:
     return claim.claim(run, launch_of(run, maps, store), maps)
 
 
-def write_claim(run: Run, maps: Bucket, store: Store) -> None:
+def write_claim(run: Run, maps: Bucket, store: S3Endpoint) -> None:
     """Claim a manifest, and be killed then."""
     made = claim._claim_of(run, launch_of(run, maps, store))
     maps.write(f"{run.manifest_key}.claim", json.dumps(asdict(made)).encode())
 
 
-def test_of_many_claimants_one_succeeds(maps: Bucket, store: Store, tmp_path: Path):
+def test_of_many_claimants_one_succeeds(
+    maps: Bucket, store: S3Endpoint, tmp_path: Path
+):
     keys = [f"{number}-raw.csv" for number in range(5)]
     for key in keys:
         maps.write(key, b"a.tif,1\n")
@@ -107,14 +112,16 @@ def what_is_there(maps: Bucket) -> list[str]:
     return [found.key for found in maps.list() if maps.exists(found.key)]
 
 
-def test_a_claim_that_is_held_is_respected(maps: Bucket, store: Store, tmp_path: Path):
+def test_a_claim_that_is_held_is_respected(
+    maps: Bucket, store: S3Endpoint, tmp_path: Path
+):
     maps.write("a-raw.csv", b"a.tif,1\n")
     first, second, *_ = claimants(maps, store, "a-raw.csv", tmp_path)
     write_claim(first, maps, store)
 
     assert not take(second, maps, store)
     (manifest,) = [found for found in maps.list("a-") if found.key == "a-raw.csv"]
-    holder = claim.claimant(maps, launch_of(second, maps, store), manifest)
+    holder = claim.claim_holder(maps, launch_of(second, maps, store), manifest)
     assert first.directory.name in holder
     assert maps.exists("a-raw.csv"), "the loser touches nothing"
     assert take(first, maps, store), "its holder goes on, as after a crash"
@@ -122,7 +129,7 @@ def test_a_claim_that_is_held_is_respected(maps: Bucket, store: Store, tmp_path:
 
 
 def test_a_claim_is_carried_on_by_another_user(
-    maps: Bucket, store: Store, tmp_path: Path
+    maps: Bucket, store: S3Endpoint, tmp_path: Path
 ):
     maps.write("a-raw.csv", b"a.tif,1\n")
     run = claimants(maps, store, "a-raw.csv", tmp_path)[0]
@@ -153,7 +160,7 @@ def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("content", NO_CLAIMS.values(), ids=NO_CLAIMS)
 def test_a_claim_that_who_uploads_wrote_keeps_nobody_waiting_for_long(
-    maps: Bucket, store: Store, tmp_path: Path, content: bytes, request
+    maps: Bucket, store: S3Endpoint, tmp_path: Path, content: bytes, request
 ):
     maps.write("a-raw.csv", b"a.tif,1\n")
     run = claimants(maps, store, "a-raw.csv", tmp_path)[0]
@@ -185,19 +192,19 @@ fields = some.dictionaries(
 @example(HALF)
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 def test_any_bytes_in_its_place_are_a_claim_without_a_proof(
-    store: Store, tmp_path: Path, content: bytes
+    store: S3Endpoint, tmp_path: Path, content: bytes
 ):
     found = claim._read(content)
-    pipeline = Pipeline(tmp_path, store, "maps", "cogs")
+    launch = Launch(tmp_path, store, "maps", "cogs")
     upload = ("etag", "2026-01-01T00:00:00+00:00")
     now = datetime.now(UTC)
-    assert claim._stands(found, now, pipeline, "a-raw.csv", upload)
+    assert claim._stands(found, now, launch, "a-raw.csv", upload)
     before = now - timedelta(minutes=1)
-    assert not claim._stands(found, before, pipeline, "a-raw.csv", upload)
+    assert not claim._stands(found, before, launch, "a-raw.csv", upload)
 
 
 def test_the_proof_of_a_claim_holds_for_one_upload_alone(
-    maps: Bucket, store: Store, tmp_path: Path, at_once: None
+    maps: Bucket, store: S3Endpoint, tmp_path: Path, at_once: None
 ):
     maps.write("a-raw.csv", b"a.tif,1\n")
     first, *_ = claimants(maps, store, "a-raw.csv", tmp_path / "first")
@@ -211,7 +218,7 @@ def test_the_proof_of_a_claim_holds_for_one_upload_alone(
 
 
 def test_an_access_point_that_was_away_for_a_day_finds_its_claim_taken_over(
-    maps: Bucket, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    maps: Bucket, store: S3Endpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     maps.write("a-raw.csv", b"a.tif,1\n")
     first, second, third, *_ = claimants(maps, store, "a-raw.csv", tmp_path)
@@ -229,7 +236,7 @@ def test_an_access_point_that_was_away_for_a_day_finds_its_claim_taken_over(
 
 
 def test_a_manifest_that_was_replaced_is_left_alone(
-    maps: Bucket, store: Store, tmp_path: Path
+    maps: Bucket, store: S3Endpoint, tmp_path: Path
 ):
     maps.write("a-raw.csv", b"a.tif,1\n")
     run, *_ = claimants(maps, store, "a-raw.csv", tmp_path)
@@ -240,7 +247,9 @@ def test_a_manifest_that_was_replaced_is_left_alone(
     assert maps.read("a-raw.csv", ALL) == b"a.tif,1\nb.tif,1\n"
 
 
-def test_an_upload_after_the_claim_stays(maps: Bucket, store: Store, tmp_path: Path):
+def test_an_upload_after_the_claim_stays(
+    maps: Bucket, store: S3Endpoint, tmp_path: Path
+):
     maps.write("a-raw.csv", b"a.tif,1\n")
     run, *_ = claimants(maps, store, "a-raw.csv", tmp_path)
     assert take(run, maps, store)
@@ -271,7 +280,7 @@ def poll_together(archives: list[Archive]) -> None:
         subprocess.Popen(
             [
                 *(sys.executable, str(PROJECT / "cog_pipeline.py"), "poll"),
-                str(archive.pipeline_file()),
+                str(archive.launch_file()),
             ],
             cwd=archive.directory,
         )
@@ -395,19 +404,19 @@ def test_of_two_launches_at_the_same_moment_one_succeeds(archive: Archive, where
 def test_of_launches_that_both_saw_none_one_succeeds(
     archive: Archive, places: tuple[str, str], monkeypatch: pytest.MonkeyPatch
 ):
-    both, check, submit = threading.Barrier(2), launching.check, schedd.submit
+    both, check, submit = threading.Barrier(2), launching.check, queue.submit
     # The real ones, at moments that meet in practice once in a thousand launches.
     monkeypatch.setattr(launching, "check", lambda p: (check(p), both.wait(60)))
     # Long enough for the other to look as well, and to see nothing.
-    monkeypatch.setattr(schedd, "submit", lambda d: (time.sleep(1), submit(d))[1])
+    monkeypatch.setattr(queue, "submit", lambda d: (time.sleep(1), submit(d))[1])
 
     def launch(place: str) -> int | str:
         directory = archive.directory / place
         directory.mkdir(exist_ok=True)
         names = (archive.maps.name, archive.cogs.name)
         try:
-            return launching.launch(Pipeline(directory, archive.store, *names))
-        except launching.AlreadyRunning as error:
+            return launching.launch(Launch(directory, archive.store, *names))
+        except AlreadyRunning as error:
             return str(error)
 
     with ThreadPoolExecutor(2) as threads:

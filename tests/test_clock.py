@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from bucket import Store
-from dag import schedd
+from bucket import S3Endpoint
+from condor import queue
 from pool import condor, personal, process, s3
 from pool.distribution import find_or_fetch
 from pool.personal import PersonalPool
@@ -52,18 +52,18 @@ def mistaken(
         with monkeypatch.context() as meanwhile:
             for name, value in (pool.condor.environment | clock.environment).items():
                 meanwhile.setenv(name, value)
-            schedd.htcondor2.reload_config()
+            queue.htcondor2.reload_config()
             yield pool
         clock.turn("+0")
         if "CONDOR_CONFIG" in os.environ:
             # Or the bindings would look for this pool when it is gone.
-            schedd.htcondor2.reload_config()
+            queue.htcondor2.reload_config()
 
 
 @pytest.fixture
 def archive(mistaken: PersonalPool, workplace: Path) -> Iterator[Archive]:
     server = mistaken.s3
-    store = Store(
+    store = S3Endpoint(
         server.endpoint, server.access_key, server.secret_key, ca_certs=server.ca_certs
     )
     yield from archive_for(store, workplace, "clock")

@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from dag import run as runs, schedd
-from post.cost import cost
-from tests.conftest import PROJECT, Archive, wait_for
+from condor import eventlog
+from ops.cost import cost
+from state.project import PROJECT
+from state.run import Run, load_run
+from tests.conftest import Archive, wait_for
 
 # Its first try takes two seconds of a machine for nothing.
 NODE = """\
@@ -23,7 +25,7 @@ exec {script} "$@"
 
 
 @pytest.fixture
-def run(archive: Archive) -> runs.Run:
+def run(archive: Archive) -> Run:
     """A run whose first node was tried twice, and whose last one waits for ``go``."""
     node = archive.directory / "node.sh"
     script = PROJECT / "bin" / "generate_cogs.sh"
@@ -34,7 +36,7 @@ def run(archive: Archive) -> runs.Run:
     archive.upload_manifest("batch-raw.csv", [(name, 1) for name in names])
     archive.launch("--submit-option", f"executable = {node}")
     (directory,) = archive.directory.glob("workflow-run-*")
-    begun = runs.load(directory)
+    begun = load_run(directory)
     wait_for(lambda: archive.cogs.exists("retry.jpg"))
     wait_for(begun.node_log.exists)
     wait_for(lambda: begun.node_log.read_text().count("Job executing on host") == 3)
@@ -42,7 +44,7 @@ def run(archive: Archive) -> runs.Run:
 
 
 def test_a_run_says_what_it_cost(
-    archive: Archive, run: runs.Run, monkeypatch: pytest.MonkeyPatch
+    archive: Archive, run: Run, monkeypatch: pytest.MonkeyPatch
 ):
     # A poll that finds the results gathers them: the rest is told by the log.
     archive.poll()
@@ -69,7 +71,7 @@ def test_a_run_says_what_it_cost(
     assert told.access_point_bytes > 0
     # The log of a large run is read by several processes, one after the other.
     for most in (1, 2, 7):
-        monkeypatch.setattr(schedd, "_EVENTS_A_PROCESS", most)
+        monkeypatch.setattr(eventlog, "_EVENTS_A_PROCESS", most)
         assert cost(run) == told
     assert _printed(run.directory, "--json") == json.dumps(vars(told), indent=2) + "\n"
     assert "3 rows, 2 processed, 1 failed" in _printed(run.directory)

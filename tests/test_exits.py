@@ -8,9 +8,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-from dag.exits import Exit
-from dag.health import State
-from tests.conftest import PROJECT, Archive, wait_for, wait_for_words
+from ops.health import State
+from state.exits import Exit
+from state.project import PROJECT
+from tests.conftest import Archive, wait_for, wait_for_words
 from tests.faulty_s3 import Fault, FaultyS3
 
 REFERENCE = (PROJECT / "docs/reference.md").read_text()
@@ -36,7 +37,7 @@ def test_the_events_of_health_are_those_of_the_reference():
         for line in re.findall(r"^\| (`.+?) \| \w", table, re.MULTILINE)
         for event in re.findall(r"`([\w-]+)`", line)
     }
-    code = (PROJECT / "dag/health.py").read_text()
+    code = (PROJECT / "ops/health.py").read_text()
     assert told == set(re.findall(r"State\.\w+[^\"]{1,40}\"([a-z-]+)\",", code))
 
 
@@ -130,25 +131,27 @@ def test_an_unforeseen_error_of_reconcile(archive: Archive):
         [*by_hand, "--final-node-of", "convert.dag"], capture_output=True, text=True
     )
     assert str(run / "log.jsonl") in done.stderr
-    told = assert_unforeseen(done, Exit.UNFORESEEN, done.stderr)
+    told = assert_unforeseen(done, Exit.INTERNAL_ERROR, done.stderr)
     assert "JSONDecodeError" in told
 
 
 def test_an_unforeseen_error_where_there_is_no_log_yet(archive: Archive):
     archive.launch("--every", "1440")
-    (home,) = archive.directory.glob("pipeline-*")
+    (home,) = archive.directory.glob("launch-*")
     subprocess.run(["condor_rm", *jobs_of(archive)], capture_output=True, check=True)
     wait_for(lambda: not jobs_of(archive))
     home.rename(archive.directory / "kept")
     home.write_text("a file where a directory is to be")
     done = archive.run(TMPDIR=str(archive.directory))
     assert str(archive.directory) in done.stderr
-    assert "FileExistsError" in assert_unforeseen(done, Exit.UNFORESEEN, done.stderr)
+    assert "FileExistsError" in assert_unforeseen(
+        done, Exit.INTERNAL_ERROR, done.stderr
+    )
 
 
 def test_an_unforeseen_error_of_health_is_unknown(archive: Archive):
     archive.launch("--every", "1440")
-    (file,) = archive.directory.glob("pipeline-*/pipeline.json")
+    (file,) = archive.directory.glob("launch-*/launch.json")
     file.write_text(file.read_text().replace("1440", '"never"'))
     done = subprocess.run(
         command("health"),
@@ -163,7 +166,7 @@ def test_an_unforeseen_error_of_health_is_unknown(archive: Archive):
 
 def test_ctrl_c_of_a_poll(faulty_archive: Archive, faulty_s3_server: FaultyS3):
     faulty_archive.launch("--every", "1440")
-    (file,) = faulty_archive.directory.glob("pipeline-*/pipeline.json")
+    (file,) = faulty_archive.directory.glob("launch-*/launch.json")
     done = interrupted(
         faulty_archive, faulty_s3_server, "GET", "list-type", command("poll", str(file))
     )
@@ -177,7 +180,7 @@ def test_a_file_that_is_none_of_ours(archive: Archive):
     other.write_text("{}")
     polled = subprocess.run(command("poll", str(other)), capture_output=True, text=True)
     assert polled.returncode == Exit.REFUSED
-    assert "name the one in its pipeline-… directory" in polled.stderr
+    assert "name the one in its launch-… directory" in polled.stderr
     directory = str(archive.directory)
     ended = subprocess.run(
         command("reconcile", directory), capture_output=True, text=True
@@ -185,7 +188,7 @@ def test_a_file_that_is_none_of_ours(archive: Archive):
     assert ended.returncode == Exit.REFUSED
     assert "name a directory workflow-run-…" in ended.stderr
     absent = subprocess.run(command("poll", "absent.json"), capture_output=True)
-    assert absent.returncode == Exit.MISUSED
+    assert absent.returncode == Exit.USAGE
 
 
 def test_a_poll_that_finds_nothing_says_so(archive: Archive):

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from dag import schedd
-from tests.conftest import PROJECT, Archive, wait_for
+from condor import queue
+from state.project import PROJECT
+from tests.conftest import Archive, wait_for
 
 PAGE = 4096  # bytes
 SIZE = 256 * PAGE
@@ -127,7 +128,7 @@ def test_a_reconcile_goes_on_when_the_disk_has_room_again(
     wait_for(lambda: "Job terminated" in log.read_text())
 
     def stopped() -> bool:
-        job = schedd.find(schedd.RUN_ATTRIBUTE, str(run))
+        job = queue.find(queue.RUN_ATTRIBUTE, str(run))
         return job is None or job.status != "running"
 
     disk.leave(0)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import PROJECT
+from state.project import PROJECT
 
 CASES = 100
 CODES = {

@@ -18,18 +18,22 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings, strategies as some
 
-from bucket import Store, StoredObject
-from dag import images, render, run as runs, schedd, signing, wording
-from dag.errors import NotAManifest, PipelineError
-from dag.groups import share_nodes
-from dag.journal import Journal
-from dag.manifest import Manifest, Row, jpeg_key, parse, sandbox_name
-from dag.pipeline import Pipeline
-from dag.results import NodeResult
-from dag.schedd import LastWord
+from bucket import S3Endpoint, StoredObject
+from condor import eventlog, queue
+from condor.eventlog import NodeEnd
+from dag import images, render, signing
+from dag.batches import batch_rows
+from dag.manifest import parse
 from node import cog, exhaustion, options, safety, source, tiff
 from node.errors import UnsupportedRaster, in_short
 from post import csvs, reasons
+from state import text
+from state.errors import NotAManifest, PipelineError
+from state.journal import Journal
+from state.launch import Launch
+from state.results import NodeResult
+from state.rows import Manifest, Row, jpeg_key, sandbox_name
+from state.run import Run, is_processing, timestamp_of
 
 # Below it, seconds are noise; the next sizes are tried.
 _MEASURABLE = 0.02
@@ -49,15 +53,15 @@ FRAGMENTS = [
 Read = Callable[[str], object]
 
 
-def pipeline() -> Pipeline:
+def launch() -> Launch:
     key = Path("/nowhere/key")
-    store = Store("127.0.0.1:9443", key, key)
-    return Pipeline(Path("/nowhere"), store, "maps", "cogs", rows_per_job=10)
+    store = S3Endpoint("127.0.0.1:9443", key, key)
+    return Launch(Path("/nowhere"), store, "maps", "cogs", rows_per_job=10)
 
 
-def a_run() -> runs.Run:
-    named = dict.fromkeys(runs.Run.__dataclass_fields__, "")
-    return runs.Run(**named | {"directory": Path("/nowhere"), "manifest_key": "x"})
+def a_run() -> Run:
+    named = dict.fromkeys(Run.__dataclass_fields__, "")
+    return Run(**named | {"directory": Path("/nowhere"), "manifest_key": "x"})
 
 
 def manifest(text: str) -> Manifest | None:
@@ -96,7 +100,7 @@ def rows_and_their_files(text: str) -> None:
     read = manifest("".join(f"{name},1\n" for name in names))
     if read:
         found = images.resolve(read, "maps", listed)
-        list(share_nodes(found.rows, pipeline()))
+        list(batch_rows(found.rows, launch()))
 
 
 def rendered(text: str) -> None:
@@ -119,14 +123,14 @@ def reason(text: str) -> None:
     told = NodeResult(1, ok=False, code="x", reason=text)
     for event in ("held", "removed", "given up", "killed"):
         before = "idle" if event == "given up" else ""
-        last = LastWord(event, text, before)
-        _, why = reasons.why(told, last, text, text)
+        last = NodeEnd(event, text, before)
+        _, why = reasons.failure_reason(told, last, text, text)
         Row(1, (text,)).failed(why)
 
 
 def notes_of_a_job(text: str) -> None:
-    submitted = schedd.htcondor2.JobEventType.SUBMIT
-    schedd._submitted_node(schedd._Event(submitted, 1, 0, {"LogNotes": text}))
+    submitted = queue.htcondor2.JobEventType.SUBMIT
+    eventlog._submitted_node(eventlog._Event(submitted, 1, 0, {"LogNotes": text}))
 
 
 def warning_of_gdal(text: str) -> None:
@@ -157,12 +161,12 @@ def description_of_gdal(text: str) -> None:
         cog._of_one_pixel(xml.encode("utf-8", "replace"), Unwarped())
 
 
-def unforeseen(text: str) -> None:
+def internal_error(text: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
         try:
             raise ValueError(text) from KeyError(text)
         except ValueError as error:
-            Journal(len, (Path(folder, "log.jsonl"),)).unforeseen(error)
+            Journal(len, (Path(folder, "log.jsonl"),)).internal_error(error)
 
 
 def directories(text: str) -> None:
@@ -184,17 +188,17 @@ def names(text: str) -> None:
     key = f"{text}.tif"
     sandbox_name(key)
     jpeg_key(key)
-    runs.timestamp_of(text)
-    runs.is_processing(text)
+    timestamp_of(text)
+    is_processing(text)
     images.candidate_keys(Row(1, (), key=key), "maps")
     list(images._images_it_may_tell_of(f"{text}.tfw"))
-    signing.shadow_can_sign(pipeline(), Row(1, (), key=key, sidecars=(text,)))
+    signing.shadow_can_sign(launch(), Row(1, (), key=key, sidecars=(text,)))
 
 
 READS: dict[str, Read] = {
-    "without_signatures": wording.without_signatures,
-    "printable": wording.printable,
-    "presentable": wording.presentable,
+    "without_signatures": text.redact_signatures,
+    "printable": text.one_line,
+    "presentable": text.csv_safe,
     "a manifest": manifest,
     "an image's name": lambda text: manifest(f"{text}.tif,1\n"),
     "a number of bands": lambda text: manifest(f"a.tif,{text}\n"),
@@ -208,7 +212,7 @@ READS: dict[str, Read] = {
     "written as CSV": written_as_csv,
     "a reason": reason,
     "notes of a job": notes_of_a_job,
-    "an error that was not foreseen": unforeseen,
+    "an error that was not foreseen": internal_error,
     "a warning of GDAL": warning_of_gdal,
     "an error of GDAL": error_of_gdal,
     "grids in WKT": safety._GRIDS.findall,
@@ -222,7 +226,7 @@ def best(read: Read, text: str, times: int = 3) -> float:
     """Return the fewest seconds of CPU time that reading a text took."""
     took = []
     for _ in range(times):
-        wording._presentable.cache_clear()
+        text._csv_safe.cache_clear()
         began = time.process_time()
         read(text)
         took.append(time.process_time() - began)

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import PROJECT, Archive, wait_for, wait_for_words
+from state.project import PROJECT
+from tests.conftest import Archive, wait_for, wait_for_words
 from tests.faulty_s3 import Fault
 
 HOUR = 60 * 60
@@ -38,7 +39,7 @@ def assert_found(done: subprocess.CompletedProcess, state: str, *words: str) -> 
 
 
 def home(archive: Archive) -> Path:
-    (found,) = archive.directory.glob("pipeline-*")
+    (found,) = archive.directory.glob("launch-*")
     return found
 
 
@@ -68,13 +69,13 @@ def test_a_launch_that_does_well(archive: Archive):
     assert told["findings"] == []
     assert told["runs_alive"] == 1
     assert told["free_bytes"] > 0
-    assert told["last_look"].endswith("+00:00")
+    assert told["last_poll"].endswith("+00:00")
 
 
 def test_no_look_within_three_periods(archive: Archive):
     archive.launch(*RARELY)
     aged(home(archive) / "heartbeat", 3 * 24 - 1)
-    aged(home(archive) / "pipeline.json", 30 * 24)
+    aged(home(archive) / "launch.json", 30 * 24)
     assert_found(health(archive), "OK", "last look 3 days ago")
 
     aged(home(archive) / "heartbeat", 3 * 24 + 1)
@@ -88,7 +89,7 @@ def test_a_launch_that_never_looked_has_three_periods_for_it(archive: Archive):
     archive.launch(*RARELY)
     (home(archive) / "heartbeat").unlink()
     assert_found(health(archive), "OK", "no look yet")
-    aged(home(archive) / "pipeline.json", 3 * 24 + 1)
+    aged(home(archive) / "launch.json", 3 * 24 + 1)
     assert_found(health(archive), "CRITICAL", "no look has succeeded")
 
 
@@ -190,7 +191,7 @@ def test_htcondor_does_not_answer(archive: Archive):
 
 def test_what_cannot_be_told_is_unknown(archive: Archive):
     assert_found(health(archive), "UNKNOWN", "no launch has been made in")
-    broken = archive.directory / "pipeline.json"
+    broken = archive.directory / "launch.json"
     broken.write_text("{")
     assert_found(health(archive, str(broken)), "UNKNOWN", "launch again")
     assert_found(health(archive, "absent.json"), "UNKNOWN", "absent.json")
@@ -207,7 +208,7 @@ def test_each_launch_has_a_line_and_the_worst_decides(archive: Archive):
     # What follows a bar is read as figures.
     assert "|" not in done.stdout
 
-    files = [str(file) for file in archive.directory.glob("pipeline-*/*.json")]
+    files = [str(file) for file in archive.directory.glob("launch-*/*.json")]
     done = health(archive, "absent.json", *files)
     assert sorted(states_of(done)) == ["CRITICAL", "OK", "UNKNOWN"]
     assert done.returncode == 2

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from dag import schedd
-from dag.schedd import LastWord
+from condor import eventlog
+from condor.eventlog import NodeEnd
 
 USAGE = "".join(
     f"\t\tUsr 0 00:00:00, Sys 0 00:00:00  -  {what} Usage\n"
@@ -47,7 +47,7 @@ def terminated(cluster: int, status: int, bytes_sent: str = "3", more: str = "")
 
 # What comes after it is to be read all the same.
 HONEST = submitted(7, "row2") + executing(7) + terminated(7, 9)
-ROW_2 = LastWord("exited", "9")
+ROW_2 = NodeEnd("exited", "9")
 
 UNREADABLE = {
     "no text": held(6, "a file \xff\xfe").encode("latin-1"),
@@ -64,28 +64,28 @@ def test_an_event_that_cannot_be_read_is_left_out(tmp_path: Path, what: str):
     first = submitted(6, "row1") + executing(6)
     log.write_bytes(first.encode() + UNREADABLE[what] + HONEST.encode())
 
-    words = schedd.last_words(log)
-    times = list(schedd.machine_times(log))
+    words = eventlog.node_ends(log)
+    times = list(eventlog.executions(log))
 
-    assert words == {"row1": LastWord("running", starts=1), "row2": ROW_2}
+    assert words == {"row1": NodeEnd("running", starts=1), "row2": ROW_2}
     assert [time.node for time in times] == ["row2"]
 
 
 def test_no_number_of_them_keeps_a_run_from_ending(tmp_path: Path):
     log = tmp_path / "log"
-    unreadable = UNREADABLE["no text"] * (schedd._MOST_UNREADABLE + 1)
+    unreadable = UNREADABLE["no text"] * (eventlog._MAX_UNREADABLE + 1)
     log.write_bytes(submitted(6, "row1").encode() + unreadable + HONEST.encode())
-    assert schedd.last_words(log) == {"row1": LastWord("idle")}
+    assert eventlog.node_ends(log) == {"row1": NodeEnd("idle")}
 
 
 def test_an_execution_point_does_not_give_its_job_to_another_row(tmp_path: Path):
     log = tmp_path / "log"
     log.write_text(HONEST + submitted(6, "row1") + submitted(6, "row2"))
-    assert schedd.last_words(log) == {"row1": LastWord("idle"), "row2": ROW_2}
+    assert eventlog.node_ends(log) == {"row1": NodeEnd("idle"), "row2": ROW_2}
     log.write_text(
         submitted(6, "row1") + submitted(6, "row2") + executing(6) + terminated(6, 9)
     )
-    assert [time.node for time in schedd.machine_times(log)] == ["row1"]
+    assert [time.node for time in eventlog.executions(log)] == ["row1"]
 
 
 @pytest.mark.parametrize("sent", ["inf", "nan", "-7", "1e400"])
@@ -96,7 +96,7 @@ def test_numbers_that_are_none_count_nothing(tmp_path: Path, sent: str):
     log.write_text(
         submitted(6, "row1") + executing(6) + terminated(6, 9, sent, busy) + HONEST
     )
-    times = {time.node: time for time in schedd.machine_times(log)}
+    times = {time.node: time for time in eventlog.executions(log)}
     assert times["row1"].bytes_moved == 4
     assert times["row1"].slot_seconds == 30
     assert times["row2"].bytes_moved == 7
@@ -105,7 +105,7 @@ def test_numbers_that_are_none_count_nothing(tmp_path: Path, sent: str):
 def test_a_text_is_cut(tmp_path: Path):
     log = tmp_path / "log"
     log.write_text(submitted(6, "row1") + held(6, "x" * 5_000_000))
-    reason = schedd.last_words(log)["row1"].reason
+    reason = eventlog.node_ends(log)["row1"].reason
     assert set(reason) <= {"x", "…"}
     assert len(reason) < 10_000
 
@@ -114,7 +114,7 @@ def test_a_process_does_not_read_more_than_it_has_memory_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     # As little as the shortest event, so that each comes from a process of its own.
-    monkeypatch.setattr(schedd, "_CHARACTERS_A_PROCESS", 1)
+    monkeypatch.setattr(eventlog, "_CHARACTERS_A_PROCESS", 1)
     log = tmp_path / "log"
     log.write_text(submitted(6, "row1") + HONEST)
-    assert schedd.last_words(log) == {"row1": LastWord("idle"), "row2": ROW_2}
+    assert eventlog.node_ends(log) == {"row1": NodeEnd("idle"), "row2": ROW_2}

@@ -16,19 +16,29 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, example, given, settings, strategies as some
 
-from bucket import Bucket, Store, StoredObject
-from dag import manifest as manifests, render, run as runs, signing
-from dag.errors import NotAManifest
-from dag.groups import share_nodes
+from bucket import Bucket, S3Endpoint, StoredObject
+from dag import manifest as manifests, render, signing
+from dag.batches import batch_rows
 from dag.images import candidate_keys, resolve
-from dag.manifest import jpeg_key, parse, read
-from dag.pipeline import Pipeline
-from dag.rows import load_manifest, node_of, save_rows
-from dag.wording import presentable, printable, without_signatures
+from dag.manifest import parse, read
 from node import options
 from node.parts import Limits
 from post import csvs
-from tests.conftest import ALL, PROJECT, Archive
+from state.errors import NotAManifest
+from state.launch import Launch
+from state.project import PROJECT
+from state.rows import (
+    Manifest,
+    Row,
+    dag_node_of,
+    jpeg_key,
+    load_manifest,
+    sandbox_name,
+    save_rows,
+)
+from state.run import Run
+from state.text import csv_safe, one_line, redact_signatures
+from tests.conftest import ALL, Archive
 
 # What means something to one of the languages that a key passes through.
 HOSTILE = [
@@ -54,7 +64,7 @@ rows = some.tuples(keys, bands, some.lists(texts, max_size=2)).map(
 
 
 @pytest.fixture(scope="module")
-def bucket(store: Store) -> Bucket:
+def bucket(store: S3Endpoint) -> Bucket:
     made = Bucket(store, f"hostile-{uuid.uuid4().hex[:8]}")
     made.create()
     return made
@@ -66,7 +76,7 @@ def written(rows: list[tuple[str, ...]]) -> bytes:
     return text.getvalue().encode()
 
 
-def half_of_all(manifest: manifests.Manifest, bucket: str) -> list[StoredObject]:
+def half_of_all(manifest: Manifest, bucket: str) -> list[StoredObject]:
     """Every second image that a row can mean."""
     found = manifest.convertible[::2]
     wanted = {key for row in found for key in candidate_keys(row, bucket)}
@@ -106,11 +116,11 @@ def test_every_row_fails_with_a_reason_or_is_rendered_as_it_is(
     plain: bool,
     together: int,
     bucket: Bucket,
-    store: Store,
+    store: S3Endpoint,
 ):
     with tempfile.TemporaryDirectory() as folder:
         directory = Path(folder)
-        pipeline = Pipeline(
+        launch = Launch(
             directory,
             store,
             bucket.name,
@@ -124,40 +134,40 @@ def test_every_row_fails_with_a_reason_or_is_rendered_as_it_is(
             assert not any("".join(row).strip() for row in written_rows)
             return
         found = resolve(parsed, bucket.name, half_of_all(parsed, bucket.name))
-        manifest = replace(found, rows=tuple(share_nodes(found.rows, pipeline)))
+        manifest = replace(found, rows=tuple(batch_rows(found.rows, launch)))
         run = _run(directory)
         save_rows(run, manifest)
         assert load_manifest(run) == manifest
 
         _assert_nothing_is_lost(written_rows, manifest)
 
-        def conversion(row: manifests.Row) -> render.Conversion:
-            urls = _urls(pipeline, bucket, row, plain)
-            return render.Conversion(row, urls, Limits(2**32), {})
+        def conversion(row: Row) -> render.RowTransfer:
+            urls = _urls(launch, bucket, row, plain)
+            return render.RowTransfer(row, urls, Limits(2**32), {})
 
         nodes = [
             render.node(name, map(conversion, its), ())
-            for name, its in groupby(manifest.convertible, node_of)
+            for name, its in groupby(manifest.convertible, dag_node_of)
         ]
         _assert_each_row_has_its_node(manifest, nodes, together)
-        render.write_dag(run, pipeline, nodes, (23, 9, 6), directory)
+        render.write_dag(run, launch, nodes, (23, 9, 6), directory)
         _assert_the_dag_is_ours(run.dag_file.read_text(), nodes)
 
 
-def _run(directory: Path) -> runs.Run:
+def _run(directory: Path) -> Run:
     (directory / "results").mkdir()
-    named = dict.fromkeys(runs.Run.__dataclass_fields__, "")
-    return runs.Run(**named | {"directory": directory, "manifest_key": "x-raw.csv"})
+    named = dict.fromkeys(Run.__dataclass_fields__, "")
+    return Run(**named | {"directory": directory, "manifest_key": "x-raw.csv"})
 
 
-def _urls(pipeline: Pipeline, bucket: Bucket, row, plain: bool) -> signing.Urls:
-    if plain and signing.shadow_can_sign(pipeline, row):
-        return signing.shadow_urls(pipeline, row)
-    return signing.presigned_urls(bucket, bucket, pipeline.output_prefix, row, 3600)
+def _urls(launch: Launch, bucket: Bucket, row, plain: bool) -> signing.TransferUrls:
+    if plain and signing.shadow_can_sign(launch, row):
+        return signing.shadow_urls(launch, row)
+    return signing.presigned_urls(bucket, bucket, launch.output_prefix, row, 3600)
 
 
 def _assert_nothing_is_lost(
-    written_rows: list[tuple[str, ...]], manifest: manifests.Manifest
+    written_rows: list[tuple[str, ...]], manifest: Manifest
 ) -> None:
     expected = [row for row in written_rows if any(field.strip() for field in row)]
     header = [manifest.header] if manifest.header else []
@@ -172,7 +182,7 @@ def _assert_nothing_is_lost(
             _assert_read_back(manifest, some_rows)
 
 
-def _assert_read_back(manifest: manifests.Manifest, some_rows: list) -> None:
+def _assert_read_back(manifest: Manifest, some_rows: list) -> None:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "rows.csv")
         assert csvs.write(file, manifest.header, some_rows) == [
@@ -222,12 +232,12 @@ def _assert_the_dag_is_ours(text: str, nodes: list[render.Node]) -> None:
 
 
 def _assert_each_row_has_its_node(
-    manifest: manifests.Manifest, nodes: list[render.Node], together: int
+    manifest: Manifest, nodes: list[render.Node], together: int
 ) -> None:
     told = [options.parse(node.arguments.split()) for node in nodes]
     assert all(1 <= len(each) <= together for each in told)
     assert [(str(image), bands) for each in told for image, bands, _ in each] == [
-        (manifests.sandbox_name(row.key), row.bands) for row in manifest.convertible
+        (sandbox_name(row.key), row.bands) for row in manifest.convertible
     ]
     for node in nodes:
         files = [remap.partition("=")[0] for remap in node.remaps.split(";")]
@@ -239,11 +249,11 @@ def _assert_each_row_has_its_node(
 @example("https://h/k?X-Amz-Credential=AKIA&X-Amz-Signature=abc said 403")
 @example("\ud83d")
 def test_what_is_shown_is_one_harmless_line(said: str):
-    for shown in (printable(said), presentable(said)):
+    for shown in (one_line(said), csv_safe(said)):
         assert shown.isprintable()
         assert "X-Amz" not in shown
         shown.encode()
-    assert not presentable(said).startswith(("=", "+", "-", "@"))
+    assert not csv_safe(said).startswith(("=", "+", "-", "@"))
 
 
 SIGNATURE = "5ec7e75ec7e75ec7e75ec7e7"
@@ -264,13 +274,13 @@ def test_no_part_of_a_signature_is_shown_wherever_text_is_cut(
 ):
     url = f"https://h/k?list-type=2&{query}"
     said = (filling * before)[:before] + f" {url} said 403, and {query}"
-    for shown in (printable(said), presentable(said), without_signatures(said, 10_000)):
+    for shown in (one_line(said), csv_safe(said), redact_signatures(said, 10_000)):
         assert SIGNATURE[:6] not in shown.lower()
 
 
 def test_what_is_no_signature_stays():
     said = "is it https://h/k?list-type=2&prefix=a or 'b?' ?"
-    assert printable(said) == said
+    assert one_line(said) == said
 
 
 MEGABYTE = 2**20
@@ -415,8 +425,8 @@ def test_a_manifest_that_is_too_large_takes_no_memory(archive: Archive):
         sparse.truncate(manifests.LARGEST + 1)
     # A period in which crondor does not come before us.
     archive.launch("-p", "*other.csv", "--every", "1440")
-    (home,) = archive.directory.glob("pipeline-*")
-    file = home / "pipeline.json"
+    (home,) = archive.directory.glob("launch-*")
+    file = home / "launch.json"
     archive.maps.upload("batch-other.csv", large)
     # A child begins with the memory of its parent: so by one that has little.
     measured = subprocess.run(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from bucket import Store
+from bucket import S3Endpoint
 from pool import personal
 from pool.personal import PersonalPool
 from tests import hostile_node
@@ -46,7 +46,7 @@ def archive(
     for name, value in hostile_pool.condor.environment.items():
         monkeypatch.setenv(name, value)
     s3 = hostile_pool.s3
-    store = Store(s3.endpoint, s3.access_key, s3.secret_key, ca_certs=s3.ca_certs)
+    store = S3Endpoint(s3.endpoint, s3.access_key, s3.secret_key, ca_certs=s3.ca_certs)
     yield from archive_for(store, workplace, request.node.name)
 
 

@@ -11,10 +11,12 @@ from pathlib import Path
 import pytest
 from minio import Minio
 
-from bucket import Bucket, Store, StoredObject
-from dag import claim, intake, overlap, processing, run as runs
+from bucket import Bucket, S3Endpoint, StoredObject
+from dag import claim, intake, overlap, processing
 from dag.manifest import LARGEST, parse
-from dag.pipeline import Pipeline
+from state.launch import Launch
+from state.run import Run, create_run
+from state.waiting import MAX_WAIT
 from tests.conftest import ALL, Archive, wait_for
 from tests.faulty_s3 import FaultyS3
 
@@ -36,36 +38,36 @@ def test_a_processing_csv_that_was_uploaded_by_hand_keeps_nobody_waiting(
 
 
 @pytest.fixture
-def maps(store: Store) -> Bucket:
+def maps(store: S3Endpoint) -> Bucket:
     made = Bucket(store, f"uploads-{uuid.uuid4().hex[:8]}")
     made.create()
     return made
 
 
 def begun(
-    maps: Bucket, store: Store, place: Path, key: str, content: bytes
-) -> tuple[runs.Run, Pipeline]:
+    maps: Bucket, store: S3Endpoint, place: Path, key: str, content: bytes
+) -> tuple[Run, Launch]:
     """A run of an access point that has claimed its manifest."""
     place.mkdir(exist_ok=True)
-    pipeline = Pipeline(place, store, maps.name, "cogs")
+    launch = Launch(place, store, maps.name, "cogs")
     maps.write(key, content)
     (manifest,) = [found for found in maps.list(key) if found.key == key]
     downloaded = place / "manifest.download"
     downloaded.write_bytes(content)
-    run = runs.create(pipeline, manifest, downloaded, frozenset())
-    assert claim.claim(run, pipeline, maps)
-    return run, pipeline
+    run = create_run(launch, manifest, downloaded, frozenset())
+    assert claim.claim(run, launch, maps)
+    return run, launch
 
 
-def waits_for(run: runs.Run, pipeline: Pipeline, maps: Bucket) -> str | None:
+def waits_for(run: Run, launch: Launch, maps: Bucket) -> str | None:
     manifest = parse(run.manifest_file.read_bytes())
-    listed = processing.listed(maps, pipeline)
-    found = overlap.run_to_wait_for(run, manifest, listed, pipeline, maps)
+    listed = processing.listed(maps, launch)
+    found = overlap.run_to_wait_for(run, manifest, listed, launch, maps)
     return found and found.key
 
 
 def test_a_run_of_another_access_point_is_waited_for(
-    maps: Bucket, store: Store, tmp_path: Path
+    maps: Bucket, store: S3Endpoint, tmp_path: Path
 ):
     first, _ = begun(maps, store, tmp_path / "one", "a-raw.csv", b"a.tif,1\n")
     second, there = begun(maps, store, tmp_path / "two", "b-raw.csv", b"a.tif,1\n")
@@ -74,7 +76,7 @@ def test_a_run_of_another_access_point_is_waited_for(
 
 @pytest.mark.parametrize("how", ["content", "key", "keys of another"])
 def test_its_proof_is_good_for_nothing_else(
-    maps: Bucket, store: Store, tmp_path: Path, how: str
+    maps: Bucket, store: S3Endpoint, tmp_path: Path, how: str
 ):
     first, _ = begun(maps, store, tmp_path / "one", "a-raw.csv", b"a.tif,1\n")
     metadata = maps.metadata(first.processing_key)
@@ -85,9 +87,9 @@ def test_its_proof_is_good_for_nothing_else(
     elif how == "keys of another":
         theirs = tmp_path / "their.key"
         theirs.write_text("another key")
-        other = Pipeline(
+        other = Launch(
             tmp_path,
-            Store(store.endpoint, store.access_key, theirs),
+            S3Endpoint(store.endpoint, store.access_key, theirs),
             maps.name,
             "cogs",
         )
@@ -102,12 +104,12 @@ def test_its_proof_is_good_for_nothing_else(
 
 
 def test_a_run_that_waits_reads_no_manifest_again(
-    maps: Bucket, store: Store, tmp_path: Path, faulty_s3_server: FaultyS3
+    maps: Bucket, store: S3Endpoint, tmp_path: Path, faulty_s3_server: FaultyS3
 ):
     first, _ = begun(maps, store, tmp_path / "one", "a-raw.csv", b"a.tif,1\n")
     second, there = begun(maps, store, tmp_path / "two", "b-raw.csv", b"a.tif,1\n")
     watched = Bucket(
-        Store(
+        S3Endpoint(
             faulty_s3_server.endpoint,
             store.access_key,
             store.secret_key,
@@ -125,11 +127,11 @@ def test_a_run_that_waits_reads_no_manifest_again(
     assert waits_for(second, there, watched) is None
 
 
-def test_nobody_waits_for_ever(maps: Bucket, store: Store, tmp_path: Path):
+def test_nobody_waits_for_ever(maps: Bucket, store: S3Endpoint, tmp_path: Path):
     first, _ = begun(maps, store, tmp_path / "one", "a-raw.csv", b"a.tif,1\n")
     second, there = begun(maps, store, tmp_path / "two", "b-raw.csv", b"a.tif,1\n")
     assert waits_for(second, there, maps) == first.processing_key
-    long_ago = datetime.now(UTC) - overlap.LONGEST_WAIT - timedelta(minutes=1)
+    long_ago = datetime.now(UTC) - MAX_WAIT - timedelta(minutes=1)
     waiting = json.loads(second.waiting_file.read_text())
     second.waiting_file.write_text(
         json.dumps(waiting | {"since": long_ago.isoformat()})
@@ -235,8 +237,8 @@ def test_folders_take_turns():
 
 
 def test_a_folder_with_live_runs_comes_after_one_without(tmp_path: Path):
-    named = dict.fromkeys(runs.Run.__dataclass_fields__, "")
-    alive = runs.Run(**named | {"manifest_key": "a/before-raw.csv"})
+    named = dict.fromkeys(Run.__dataclass_fields__, "")
+    alive = Run(**named | {"manifest_key": "a/before-raw.csv"})
     found = [stored("a/x-raw.csv", 1), stored("b/x-raw.csv", 2)]
     assert [each.key for each in intake.in_turn(found, [alive])] == [
         *("b/x-raw.csv", "a/x-raw.csv")
@@ -287,14 +289,14 @@ def test_a_manifest_after_which_nothing_can_be_named_keeps_nobody_waiting(
 @pytest.mark.parametrize("key", ["a/../raw.csv", "./raw.csv", "../raw.csv"])
 def test_a_manifest_whose_path_a_store_cannot_be_asked_for_is_not_taken(key: str):
     listed = [stored(key, 0), stored("a/raw.csv", 1)]
-    found = intake.sift(listed, Pipeline(Path(), None, "maps", "cogs"))
+    found = intake.sift(listed, Launch(Path(), None, "maps", "cogs"))
     assert [each.key for each in found.manifests] == ["a/raw.csv"]
     assert [refused for refused, _ in found.refused] == [key]
 
 
 def test_a_manifest_that_a_store_copies_for_hours_is_not_taken():
     large = StoredObject("a-raw.csv", 5 * 2**40, "etag", datetime.now(UTC))
-    found = intake.sift([large], Pipeline(Path(), None, "maps", "cogs"))
+    found = intake.sift([large], Launch(Path(), None, "maps", "cogs"))
     assert not found.manifests
     assert found.refused == [("a-raw.csv", "it is larger than 1 GiB: remove it")]
 
@@ -352,15 +354,15 @@ def very_many() -> Iterator[StoredObject]:
 
 
 def test_of_very_many_manifests_those_are_kept_whose_turn_may_come(
-    store: Store, tmp_path: Path
+    store: S3Endpoint, tmp_path: Path
 ):
-    pipeline = Pipeline(tmp_path, store, "maps", "cogs", max_runs=10)
-    found = intake.sift(very_many(), pipeline)
+    launch = Launch(tmp_path, store, "maps", "cogs", max_runs=10)
+    found = intake.sift(very_many(), launch)
     assert len(found.manifests) <= 1000 + 20
     assert len(found.taken) == 50_000
     greedy = [each for each in found.manifests if each.key.startswith("a/")]
     assert all(each.modified.minute == 0 for each in greedy[:10])
-    again = intake.sift(very_many(), pipeline)
+    again = intake.sift(very_many(), launch)
     # Others at the next look: nobody can have them left out for ever.
     assert {each.key for each in found.manifests} != {
         each.key for each in again.manifests

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from state.project import PROJECT
 from tests import compare
-from tests.conftest import PROJECT, Archive, new_archive, wait_for
+from tests.conftest import Archive, new_archive, wait_for
 from tests.hosts import hosts
 from tests.hosts.pool import (
     BY_ITS_NAME,

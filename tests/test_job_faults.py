@@ -8,9 +8,10 @@ from collections import Counter
 
 from rio_cogeo.cogeo import cog_validate
 
-from dag import schedd
+from condor import eventlog, queue
 from pool.personal import PersonalPool
-from tests.conftest import PROJECT, Archive, wait_for
+from state.project import PROJECT
+from tests.conftest import Archive, wait_for
 from tests.faulty_s3 import Fault, FaultyS3
 from tests.processes import kill_machines
 
@@ -123,10 +124,10 @@ def test_half_an_upload_of_a_machine_that_vanished_is_no_output(
 
 
 def test_what_a_node_has_its_job_held_for_is_kept_no_longer_than_it_is_shown():
-    held = schedd.htcondor2.JobEventType.JOB_HELD
+    held = queue.htcondor2.JobEventType.JOB_HELD
     words = {}
     for said in ("x" * 10**6, "\x1b[2J"):
-        event = schedd._Event(held, 1, 0, {"HoldReason": said})
-        schedd._read_event(event, "row1", words)
+        event = eventlog._Event(held, 1, 0, {"HoldReason": said})
+        eventlog._read_event(event, "row1", words)
         assert len(words["row1"].reason) <= 500
         assert words["row1"].reason.isprintable()

@@ -6,8 +6,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from dag.journal import Journal
-from tests.conftest import PROJECT, Archive, wait_for
+from state.journal import Journal
+from state.project import PROJECT
+from tests.conftest import Archive, wait_for
 from tests.faulty_s3 import Fault
 
 RARELY = ("--every", "1440")
@@ -18,7 +19,7 @@ def events(log: Path) -> list[dict]:
 
 
 def launch_log(archive: Archive) -> Path:
-    (home,) = archive.directory.glob("pipeline-*")
+    (home,) = archive.directory.glob("launch-*")
     return home / "log.jsonl"
 
 
@@ -26,7 +27,7 @@ def test_the_events_are_those_of_the_reference():
     reference = (PROJECT / "docs/reference.md").read_text()
     table = reference.partition("| event | in the logs of |")[2].partition("\n\n")[0]
     documented = set(re.findall(r"^\| `([\w-]+)`", table, re.MULTILINE))
-    folders = ("cli", "dag", "post")
+    folders = ("cli", "dag", "ops", "post", "state")
     files = [file for folder in folders for file in PROJECT.glob(f"{folder}/*.py")]
     code = "".join(f.read_text() for f in [PROJECT / "cog_pipeline.py", *files])
     assert set(re.findall(r"\.(?:say|line)\(\s*\"([\w-]+)\"", code)) == documented
@@ -121,7 +122,7 @@ def test_one_run_that_is_broken_does_not_keep_others_waiting(archive: Archive):
     assert "Traceback" not in done.stdout + done.stderr
     assert archive.outcome("other-")[1][0][0] == "gone.tif"
     for log in (launch_log(archive), run / "log.jsonl"):
-        (told,) = [line for line in events(log) if line["event"] == "unforeseen"]
+        (told,) = [line for line in events(log) if line["event"] == "internal-error"]
         assert "JSONDecodeError" in told["traceback"]
         assert told["run"] == run.name
 
@@ -156,7 +157,7 @@ def test_a_traceback_is_no_longer_than_a_log_can_hold(tmp_path: Path):
     try:
         raise ValueError("?" * 10**6) from KeyError("x" * 10**6)
     except ValueError as error:
-        Journal(len, (log,)).unforeseen(error)
+        Journal(len, (log,)).internal_error(error)
     (told,) = events(log)
     assert len(told["traceback"]) < 20_000
     assert "test_journal.py" in told["traceback"]
@@ -178,7 +179,7 @@ def test_no_signature_and_no_control_character_is_said(tmp_path: Path):
     try:
         raise ValueError(url)
     except ValueError as error:
-        told.append(journal.unforeseen(error))
+        told.append(journal.internal_error(error))
 
     written = (tmp_path / "log.jsonl").read_text()
     for text in (*told, written):

@@ -15,15 +15,16 @@ from pathlib import Path
 
 import pytest
 
-from bucket import Store
-from tests.conftest import PROJECT, Archive, archive_for, wait_for_words
+from bucket import S3Endpoint
+from state.project import PROJECT
+from tests.conftest import Archive, archive_for, wait_for_words
 
 pytestmark = pytest.mark.long
 # In the order in which they come; see tests/killed.py.
 STEPS_OF_POLL = [
     "mkdir workflow-run-",
     "file manifest.csv",
-    "file pipeline.json",
+    "file launch.json",
     "mkdir sandbox",
     "mkdir results",
     "mkdir logs",
@@ -100,7 +101,7 @@ def assert_none_left_out(steps: list[str], archives: dict[str, Archive]) -> None
 
 @contextmanager
 def _one_for_each(
-    steps: list[str], store: Store, workplace: Path
+    steps: list[str], store: S3Endpoint, workplace: Path
 ) -> Iterator[dict[str, Archive]]:
     new = contextmanager(archive_for)
     with ExitStack() as stack:
@@ -119,7 +120,7 @@ def archives(store, workplace) -> Iterator[dict[str, Archive]]:
     with _one_for_each(STEPS_OF_POLL, store, workplace) as made:
         for step, archive in made.items():
             _with_a_batch(archive)
-            killed_after(step, archive, "poll", str(archive.pipeline_file()))
+            killed_after(step, archive, "poll", str(archive.launch_file()))
             archive.poll()
             # Those that began a new run: what was killed was not one yet.
             archive.poll()

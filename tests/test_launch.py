@@ -11,11 +11,13 @@ import classad2
 import pytest
 from hypothesis import example, given, strategies
 
-from bucket import Store
-from dag import pipeline as pipelines, run as runs, schedd
-from dag.pipeline import Pipeline
+from bucket import S3Endpoint
+from condor import queue
 from pool import s3
-from tests.conftest import PROJECT, Archive, wait_for
+from state.launch import Launch, load_launch, save_launch
+from state.project import PROJECT
+from state.run import Run
+from tests.conftest import Archive, wait_for
 
 
 def assert_refused(done: subprocess.CompletedProcess, *words: str) -> None:
@@ -169,14 +171,16 @@ def test_a_time_limit_above_the_most_that_a_row_may_ask_for(archive: Archive):
 
 def test_settings_of_a_launch_that_knew_no_longest_time_limit(tmp_path: Path):
     key = tmp_path / "key"
-    saved = Pipeline(tmp_path, Store("h", key, key), "maps", "cogs", max_time_limit=5)
-    file = tmp_path / "pipeline.json"
-    pipelines.save(saved, file)
-    assert pipelines.load(file) == saved
+    saved = Launch(
+        tmp_path, S3Endpoint("h", key, key), "maps", "cogs", max_time_limit=5
+    )
+    file = tmp_path / "launch.json"
+    save_launch(saved, file)
+    assert load_launch(file) == saved
     text = json.loads(file.read_text())
     del text["max_time_limit"]
     file.write_text(json.dumps(text))
-    assert pipelines.load(file).max_time_limit == 86_400
+    assert load_launch(file).max_time_limit == 86_400
 
 
 def test_help_shows_every_command_and_an_example():
@@ -196,9 +200,9 @@ def test_nodes_run_in_the_container_that_was_named(archive: Archive, image: str)
     archive.launch("--node-environment", f"container:{image}")
 
     (run,) = archive.directory.glob("workflow-run-*")
-    its_nodes = f"{schedd.NODE_ATTRIBUTE} == {classad2.quote(str(run))}"
+    its_nodes = f"{queue.NODE_ATTRIBUTE} == {classad2.quote(str(run))}"
     names = ["WantContainer", "ContainerImage", "TransferInput", "TransferExecutable"]
-    jobs = schedd.htcondor2.Schedd()
+    jobs = queue.htcondor2.Schedd()
     wait_for(lambda: bool(jobs.query(its_nodes, names)), 60)
     (job,) = jobs.query(its_nodes, names)
     assert job["WantContainer"]
@@ -214,10 +218,10 @@ def test_nodes_run_in_the_container_that_was_named(archive: Archive, image: str)
 @example("maps/r*")
 @example("x.1raw*")
 def test_what_is_made_of_a_manifest_is_listed_with_it(pattern: str):
-    pipeline = Pipeline(Path("/nowhere"), None, "maps", "cogs", pattern=pattern)
+    launch = Launch(Path("/nowhere"), None, "maps", "cogs", pattern=pattern)
     for filled in ("", "raw", "x-raw", ".raw"):
         manifest = pattern.replace("*", filled).replace("?", "r")
-        named = dict.fromkeys(runs.Run.__dataclass_fields__, "")
-        run = runs.Run(**named | {"manifest_key": manifest})
+        named = dict.fromkeys(Run.__dataclass_fields__, "")
+        run = Run(**named | {"manifest_key": manifest})
         for key in (run.manifest_key, run.processing_key, run.failed_key):
-            assert key.startswith(pipeline.literal_prefix)
+            assert key.startswith(launch.literal_prefix)

@@ -16,7 +16,7 @@ from packaging.markers import default_environment
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from tests.conftest import PROJECT
+from state.project import PROJECT
 
 GROUPS = tomllib.loads((PROJECT / "pyproject.toml").read_text())["dependency-groups"]
 LOCKS = {path.stem: path for path in (PROJECT / "locks").glob("*.txt")} | {

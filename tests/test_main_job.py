@@ -459,9 +459,9 @@ def test_submit_options_reach_every_node(archive: Archive):
 
 
 def _shadow_signs() -> bool:
-    from dag import schedd
+    from condor import queue
 
-    return schedd.version() < (25, 10, 0)
+    return queue.version() < (25, 10, 0)
 
 
 def _unsigned(archive: Archive) -> str:

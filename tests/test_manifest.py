@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given, strategies
 
 from bucket import StoredObject
-from dag.errors import NotAManifest
 from dag.images import resolve
-from dag.manifest import jpeg_key, parse, sandbox_name
+from dag.manifest import parse
+from state.errors import NotAManifest
+from state.rows import jpeg_key, sandbox_name
 
 
 def keys_and_bands(content: bytes) -> list[tuple[str, int]]:

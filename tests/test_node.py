@@ -12,8 +12,8 @@ import rasterio
 from PIL import Image
 from rio_cogeo.cogeo import cog_validate
 
+from state.project import PROJECT
 from tests import rasters
-from tests.conftest import PROJECT
 
 SCRIPT = PROJECT / "bin" / "generate_cogs.sh"
 

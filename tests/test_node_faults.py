@@ -11,14 +11,14 @@ import pytest
 import rasterio
 
 from dag import render
-from dag.manifest import Row
-from dag.signing import Urls
+from dag.signing import TransferUrls
 from node import errors
 from node.options import parse
 from node.parts import Limits
 from post import reasons
+from state.project import PROJECT
+from state.rows import Row
 from tests import rasters
-from tests.conftest import PROJECT
 from tests.test_node import SCRIPT, files, python_with, run_node, work_directory
 
 # What cannot be compressed, so that it needs memory and disk for sure.
@@ -226,8 +226,8 @@ WITHOUT_RESULT = ("out-of-memory", "out-of-disk", "time-limit")
 )
 def test_time_follows_from_the_images_size(mebibytes, launched, own, limit, running):
     row = Row(1, ("a.tif", "1"), "a.tif", 1, size=mebibytes * 2**20, options=own)
-    urls = Urls(("s3://in",), "s3://cog", "s3://jpeg")
-    conversion = render.Conversion(row, urls, Limits(2**32), {})
+    urls = TransferUrls(("s3://in",), "s3://cog", "s3://jpeg")
+    conversion = render.RowTransfer(row, urls, Limits(2**32), {})
     node = render.node("row1", [conversion], launched)
     (parsed,) = parse(node.arguments.split())
     assert parsed[2].time_limit == limit

@@ -28,8 +28,8 @@ from bucket import (
     ObjectMissing,
     ObjectTooLarge,
     ObjectUnreadable,
-    Refused,
-    Store,
+    PermanentS3Error,
+    S3Endpoint,
     StoredObject,
 )
 from s3 import client
@@ -86,19 +86,25 @@ CALLS: dict[str, Callable[[Bucket, Path], object]] = {
     "upload": lambda bucket, place: upload_some(bucket, place, 10),
     "upload in parts": lambda bucket, place: upload_some(bucket, place, 33 * 2**20),
     "copy": lambda bucket, _: bucket.copy("object", "new", NO_ETAG),
-    "begin_upload": lambda bucket, _: bucket.begin_upload("new", "image/tiff"),
+    "start_multipart_upload": lambda bucket, _: bucket.start_multipart_upload(
+        "new", "image/tiff"
+    ),
     "parts": lambda bucket, _: bucket.parts("new", "upload"),
-    "complete_upload": lambda bucket, _: bucket.complete_upload("new", "upload", "a"),
+    "complete_multipart_upload": lambda bucket, _: bucket.complete_multipart_upload(
+        "new", "upload", "a"
+    ),
     "open_uploads": lambda bucket, _: bucket.open_uploads("new"),
     "remove": lambda bucket, _: bucket.remove("object"),
-    "abort_upload": lambda bucket, _: bucket.abort_upload("object", "upload"),
+    "abort_multipart_upload": lambda bucket, _: bucket.abort_multipart_upload(
+        "object", "upload"
+    ),
 }
 # S3 itself answers these with nothing.
-ANSWERED_BY_NOTHING = ("remove", "abort_upload")
+ANSWERED_BY_NOTHING = ("remove", "abort_multipart_upload")
 
 
 @pytest.fixture
-def bucket(store: Store) -> Bucket:
+def bucket(store: S3Endpoint) -> Bucket:
     """A bucket with a few objects, on a server that answers as S3 does."""
     made = Bucket(store, f"odd-{uuid.uuid4().hex[:8]}")
     made.create()
@@ -109,17 +115,19 @@ def bucket(store: Store) -> Bucket:
 
 
 @pytest.fixture
-def odd(bucket: Bucket, store: Store, faulty_s3_server: FaultyS3) -> Bucket:
+def odd(bucket: Bucket, store: S3Endpoint, faulty_s3_server: FaultyS3) -> Bucket:
     """The same, by way of a proxy that changes answers."""
     return reached_by(faulty_s3_server, bucket, store)
 
 
-def reached_by(proxy: FaultyS3, bucket: Bucket, store: Store) -> Bucket:
+def reached_by(proxy: FaultyS3, bucket: Bucket, store: S3Endpoint) -> Bucket:
     return Bucket(replace(store, endpoint=proxy.endpoint), bucket.name)
 
 
 @pytest.fixture(scope="module")
-def weed(store: Store, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
+def weed(
+    store: S3Endpoint, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[S3Endpoint]:
     with seaweedfs.running(tmp_path_factory.mktemp("seaweed"), store) as started:
         yield started
 
@@ -153,7 +161,7 @@ def test_success_with_an_odd_body_is_a_bad_answer(
 @pytest.mark.parametrize("call", CALLS)
 def test_an_odd_answer_to_the_first_question_is_a_bad_answer(
     bucket: Bucket,
-    store: Store,
+    store: S3Endpoint,
     faulty_s3_server: FaultyS3,
     tmp_path: Path,
     call: str,
@@ -274,7 +282,7 @@ def test_headers_that_lack_what_s3_tells_are_a_bad_answer(
 def test_parts_that_lack_what_s3_tells_are_a_bad_answer(
     odd: Bucket, faulty_s3_server: FaultyS3, pattern: str
 ):
-    upload = odd.begin_upload("parts", "image/tiff")
+    upload = odd.start_multipart_upload("parts", "image/tiff")
     url = odd.url_to_write_part("parts", upload, 1, 60)
     assert odd._http.request("PUT", url, body=b"part").status == 200
     (part,) = odd.parts("parts", upload)
@@ -297,7 +305,7 @@ def test_an_upload_without_an_id_is_a_bad_answer(
     odd.check()
     fault = Fault("POST", rewritten=lambda body: body.replace(b"UploadId", b"Other"))
     with faulty_s3_server.suffering(fault), pytest.raises(BadAnswer, match="UploadId"):
-        odd.begin_upload("parts", "image/tiff")
+        odd.start_multipart_upload("parts", "image/tiff")
 
 
 def test_a_failure_that_says_success_keeps_its_code(
@@ -305,7 +313,12 @@ def test_a_failure_that_says_success_keeps_its_code(
 ):
     odd.check()
     body = b"<Error><Code>InternalError</Code><Message>Try again</Message></Error>"
-    for call in ("list", "parts", "complete_upload", "begin_upload"):
+    for call in (
+        "list",
+        "parts",
+        "complete_multipart_upload",
+        "start_multipart_upload",
+    ):
         fault = Fault(status=200, body=body)
         with faulty_s3_server.suffering(fault), pytest.raises(BucketError) as caught:
             CALLS[call](odd, tmp_path)
@@ -322,7 +335,7 @@ def test_several_slashes_in_a_key_that_somebody_names_do_no_harm(
         # As in a bucket of so many objects that each key is asked for.
         monkeypatch.setattr(buckets, "_LISTED_AT_ONCE", 1)
     for keys in (["x//7.tif", "x//8.tif"], ["x/0.tif", "x//7.tif"]):
-        found = {each.key for each in real.look_for(keys, lambda key: ())}
+        found = {each.key for each in real.find_objects(keys, lambda key: ())}
         assert not {"x//7.tif", "x//8.tif"} & found
         assert ("x/0.tif" in found) == ("x/0.tif" in keys)
 
@@ -423,7 +436,7 @@ def test_an_answer_that_is_cut_off_is_asked_for_again(
     faulty_s3_server.requests.clear()
     cut = Fault("POST", cut_after=20)
     with faulty_s3_server.suffering(cut), pytest.raises(BucketError):
-        odd.begin_upload("new", "image/tiff")
+        odd.start_multipart_upload("new", "image/tiff")
     assert faulty_s3_server.count("POST") == 1
 
 
@@ -448,7 +461,7 @@ def test_an_answer_without_end_ends(
 ):
     odd.check()
     fault = Fault(status=status, body=without_end)
-    for call in ("list", "write", "complete_upload", "remove"):
+    for call in ("list", "write", "complete_multipart_upload", "remove"):
         with (
             faulty_s3_server.suffering(fault),
             little_memory(8 * client.LARGEST_ANSWER),
@@ -486,7 +499,7 @@ def test_an_answer_that_trickles_ends(
             yield b" "
             time.sleep(0.05)
 
-    for call in ("list", "write", "complete_upload"):
+    for call in ("list", "write", "complete_multipart_upload"):
         fault = Fault(status=200, body=drops)
         with (
             faulty_s3_server.suffering(fault),
@@ -499,7 +512,9 @@ def test_an_answer_that_trickles_ends(
 
 
 @contextmanager
-def answering(answer: Callable[[], Iterable[bytes]], like: Store) -> Iterator[Store]:
+def answering(
+    answer: Callable[[], Iterable[bytes]], like: S3Endpoint
+) -> Iterator[S3Endpoint]:
     """A server that says the same to everyone, byte by byte as it is given."""
 
     def serve() -> None:
@@ -520,7 +535,7 @@ def answering(answer: Callable[[], Iterable[bytes]], like: Store) -> Iterator[St
         yield replace(like, endpoint=f"{host}:{port}", secure=False, ca_certs=None)
 
 
-def test_headers_that_trickle_end(store: Store, monkeypatch: pytest.MonkeyPatch):
+def test_headers_that_trickle_end(store: S3Endpoint, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(client, "_ANSWER_SECONDS", 1)
 
     def headers() -> Iterator[bytes]:
@@ -536,7 +551,7 @@ def test_headers_that_trickle_end(store: Store, monkeypatch: pytest.MonkeyPatch)
         Bucket(trickling, "maps").check()
 
 
-def test_what_is_no_http_is_an_error_with_a_name(store: Store):
+def test_what_is_no_http_is_an_error_with_a_name(store: S3Endpoint):
     with (
         answering(lambda: [b"220 mail.example.org ESMTP\r\n"], store) as other,
         pytest.raises(BucketError),
@@ -546,7 +561,7 @@ def test_what_is_no_http_is_an_error_with_a_name(store: Store):
 
 def test_a_server_that_asks_for_patience_is_not_waited_for_long(
     bucket: Bucket,
-    store: Store,
+    store: S3Endpoint,
     faulty_s3_server: FaultyS3,
     monkeypatch: pytest.MonkeyPatch,
 ):
@@ -567,14 +582,14 @@ def test_a_refusal_stays_one_where_the_servers_date_tells_nothing(
     odd.check()
     refused = Fault("GET", "list-type", status=403, headers={"Date": date})
     dated = Fault("HEAD", headers={"Date": date})
-    with faulty_s3_server.suffering(refused, dated), pytest.raises(Refused):
+    with faulty_s3_server.suffering(refused, dated), pytest.raises(PermanentS3Error):
         list(odd.list())
 
 
 def test_a_date_without_a_zone_is_utc(odd: Bucket, faulty_s3_server: FaultyS3):
     odd.check()
     refused = Fault("GET", "list-type", status=403)
-    for year, kind in ((0, Refused), (1, BucketError)):
+    for year, kind in ((0, PermanentS3Error), (1, BucketError)):
         now = datetime.now(UTC)
         date = now.replace(year=now.year + year, day=min(now.day, 28))
         text = date.strftime("%a, %d %b %Y %H:%M:%S -0000")
@@ -666,7 +681,7 @@ def test_content_that_is_shorter_than_it_says_is_an_error(
 
 
 def test_metadata_beyond_all_bounds_makes_an_object_unreadable(
-    weed: Store, monkeypatch: pytest.MonkeyPatch
+    weed: S3Endpoint, monkeypatch: pytest.MonkeyPatch
 ):
     """SeaweedFS takes as much of it as anybody likes to send."""
     bucket = Bucket(weed, f"real-{uuid.uuid4().hex[:8]}")
@@ -681,7 +696,7 @@ def test_metadata_beyond_all_bounds_makes_an_object_unreadable(
     bucket.write("object-of-another", b"")
     monkeypatch.setattr(buckets, "_LISTED_AT_ONCE", 1)
     sought = ("object", "object-of-another", "other", "other-one")
-    found = {each.key: each.size for each in bucket.look_for(sought, lambda _: ())}
+    found = {each.key: each.size for each in bucket.find_objects(sought, lambda _: ())}
     assert found == {"object": 7, "object-of-another": 0}
 
 
@@ -753,7 +768,7 @@ def test_headers_that_cannot_be_signed_keep_nothing_from_being_copied(
 
 @pytest.mark.parametrize("metadata", [None, {"token": "ours"}])
 def test_an_object_that_is_too_large_for_one_copy_is_copied_in_parts(
-    weed: Store,
+    weed: S3Endpoint,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     metadata: dict[str, str] | None,

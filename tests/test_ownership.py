@@ -128,7 +128,7 @@ def test_a_launch_where_others_can_write_is_refused(archive: Archive, which: str
     if open_to_all is None:
         # The name of a launch's folder can be known beforehand.
         there.launch(*RARELY)
-        open_to_all = there.pipeline_file().parent
+        open_to_all = there.launch_file().parent
         for entry in open_to_all.iterdir():
             shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
         subprocess.run(["condor_rm", "-all"], check=True, capture_output=True)
@@ -140,12 +140,12 @@ def test_a_launch_where_others_can_write_is_refused(archive: Archive, which: str
 
 def planted_run(archive: Archive, endpoint: str) -> Path:
     """A run that somebody else made, with an endpoint of their own."""
-    home = archive.pipeline_file().parent
+    home = archive.launch_file().parent
     run = made(archive.directory / "workflow-run-20200101T000000Z", 0o700)
-    settings = json.loads(archive.pipeline_file().read_text())
+    settings = json.loads(archive.launch_file().read_text())
     settings["store"]["endpoint"] = endpoint
     settings["store"]["access_key"] = settings["store"]["secret_key"]
-    (run / "pipeline.json").write_text(json.dumps(settings))
+    (run / "launch.json").write_text(json.dumps(settings))
     fields = {
         "directory": str(run),
         "launch": home.name,
@@ -178,9 +178,9 @@ def test_the_keys_of_a_launch_go_to_its_own_endpoint_alone(
     run = planted_run(archive, "127.0.0.1:1")
     done = archive.poll()
     assert_refused(done, "has another endpoint, bucket or pattern")
-    settings = json.loads((run / "pipeline.json").read_text())
+    settings = json.loads((run / "launch.json").read_text())
     settings["store"]["endpoint"] = archive.store.endpoint
-    (run / "pipeline.json").write_text(json.dumps(settings))
+    (run / "launch.json").write_text(json.dumps(settings))
     # With its own keys, this run would be refused by the store.
     done = archive.poll()
     assert done.returncode == 0, done.stdout + done.stderr

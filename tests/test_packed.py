@@ -13,11 +13,12 @@ import pytest
 import rasterio
 from rio_cogeo.cogeo import cog_validate
 
-from dag import schedd
+from condor import queue
 from pack import packed
 from pack.errors import PackError
+from state.project import PROJECT
 from tests import rasters
-from tests.conftest import PROJECT, Archive, wait_for
+from tests.conftest import Archive, wait_for
 from tests.test_node import SCRIPT, files
 
 EMPTY = ["unshare", "--user", "--map-root-user", "--wd=/"]
@@ -268,10 +269,10 @@ def test_a_launch_sends_it_to_machines_without_python(archive: Archive):
     processed, failed = archive.outcome("batch-")
     assert processed == [["scenes/a.tif", "3"], ["scenes/b.tif", "1"]], failed
     assert [row[0] for row in failed] == ["scenes/c.tif"]
-    kept = json.loads(archive.pipeline_file().read_text())["packed_node"]
+    kept = json.loads(archive.launch_file().read_text())["packed_node"]
     assert Path(kept).is_relative_to(archive.directory)
     (dag,) = archive.directory.glob("workflow-run-*/convert.dag")
-    once = schedd.version() >= (25, 14, 1)
+    once = queue.version() >= (25, 14, 1)
     assert ("CommonInputFiles" in dag.read_text()) == once
     made = archive.fetch(archive.cogs, "scenes/a.tif")
     assert cog_validate(made, strict=True, quiet=True)[0]

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from pool.distribution import program_of_environment
 from pool.personal import PersonalPool
-from tests.conftest import PROJECT, wait_for
+from state.project import PROJECT
+from tests.conftest import wait_for
 
 PIPELINE = [sys.executable, str(PROJECT / "cog_pipeline.py")]
 

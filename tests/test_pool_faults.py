@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from bucket import Store
+from bucket import S3Endpoint
 from pool import personal
 from pool.personal import PersonalPool
-from tests.conftest import PROJECT, Archive, archive_for, wait_for
+from state.project import PROJECT
+from tests.conftest import Archive, archive_for, wait_for
 from tests.processes import descendants, kill, kill_all
 
 # Nodes end when the test wants it.
@@ -38,7 +39,7 @@ def archive(
     mortal: PersonalPool, workplace: Path, request: pytest.FixtureRequest
 ) -> Iterator[Archive]:
     s3 = mortal.s3
-    store = Store(s3.endpoint, s3.access_key, s3.secret_key, ca_certs=s3.ca_certs)
+    store = S3Endpoint(s3.endpoint, s3.access_key, s3.secret_key, ca_certs=s3.ca_certs)
     yield from archive_for(store, workplace, request.node.name)
 
 

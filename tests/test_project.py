@@ -4,7 +4,7 @@ import re
 
 import yaml
 
-from tests.conftest import PROJECT
+from state.project import PROJECT
 
 PYTHON = "3.12"
 

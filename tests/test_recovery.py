@@ -5,8 +5,9 @@ import re
 import subprocess
 import sys
 
-from dag import schedd
-from tests.conftest import PROJECT, Archive, wait_for, wait_for_words
+from condor import queue
+from state.project import PROJECT
+from tests.conftest import Archive, wait_for, wait_for_words
 
 
 def test_a_claimed_manifest_is_submitted_by_the_next_poll(archive: Archive):
@@ -76,7 +77,7 @@ def test_a_dagman_that_htcondor_holds_is_released(archive: Archive):
     subprocess.run(edit, capture_output=True, check=True)
 
     def held() -> bool:
-        job = schedd.find(schedd.RUN_ATTRIBUTE, str(run))
+        job = queue.find(queue.RUN_ATTRIBUTE, str(run))
         return job is not None and job.hold_reason is not None
 
     wait_for(held)
@@ -93,13 +94,13 @@ def test_a_reconcile_that_fails_is_tried_again(archive: Archive):
     archive.upload_manifest("batch-raw.csv", [("image.tif", 1)])
     archive.launch("--retry-seconds", "5")
     (run,) = archive.directory.glob("workflow-run-*")
-    pipeline = run / "pipeline.json"
-    kept = pipeline.read_text()
+    launch = run / "launch.json"
+    kept = launch.read_text()
     # An endpoint where nobody answers, as when the store is down.
-    pipeline.write_text(kept.replace(archive.store.endpoint, "127.0.0.1:9"))
+    launch.write_text(kept.replace(archive.store.endpoint, "127.0.0.1:9"))
     log = run / "reconcile.log"
     wait_for_words(log, "attempt 1")
-    pipeline.write_text(kept)
+    launch.write_text(kept)
 
     assert archive.outcome("batch-") == ([["image.tif", "1"]], [])
     assert "tried again soon" in log.read_text()
@@ -138,7 +139,7 @@ def test_an_output_of_another_run_is_no_success(archive: Archive):
 
 
 def _stop_crondor(archive: Archive) -> None:
-    (log,) = archive.directory.glob("pipeline-*/crondor.log")
+    (log,) = archive.directory.glob("launch-*/crondor.log")
     cluster = re.search(r"\((\d+)\.", log.read_text())[1]
     subprocess.run(["condor_rm", cluster], capture_output=True, check=True)
     wait_for(

@@ -12,10 +12,11 @@ import pytest
 from hypothesis import given, strategies as some
 
 import bucket as buckets
-from bucket import Bucket, Store
-from dag import results, run as runs
-from dag.results import NodeResult
+from bucket import Bucket, S3Endpoint
 from node import result as node_result
+from state import results
+from state.results import NodeResult
+from state.run import Run
 from tests import seaweedfs
 
 OK = {
@@ -28,15 +29,15 @@ FAILED = {"ok": False, "code": "bad", "reason": "it is bad"}
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> runs.Run:
-    named = dict.fromkeys(runs.Run.__dataclass_fields__, "")
-    made = runs.Run(**named | {"directory": tmp_path})
+def run(tmp_path: Path) -> Run:
+    named = dict.fromkeys(Run.__dataclass_fields__, "")
+    made = Run(**named | {"directory": tmp_path})
     made.results_directory.mkdir()
     made.logs_directory.mkdir()
     return made
 
 
-def tell(run: runs.Run, row: int, told: object) -> None:
+def tell(run: Run, row: int, told: object) -> None:
     (run.results_directory / f"row{row}.json").write_text(json.dumps(told))
     (run.logs_directory / f"row{row}.log").write_text("said")
 
@@ -45,7 +46,7 @@ def files(directory: Path) -> set[str]:
     return {file.name for file in directory.iterdir()}
 
 
-def test_a_success_leaves_no_file_of_its_own(run: runs.Run):
+def test_a_success_leaves_no_file_of_its_own(run: Run):
     tell(run, 1, OK)
     tell(run, 20, FAILED)
     results.gather(run)
@@ -57,7 +58,7 @@ def test_a_success_leaves_no_file_of_its_own(run: runs.Run):
     }
 
 
-def test_the_last_word_of_a_row_counts(run: runs.Run):
+def test_the_last_word_of_a_row_counts(run: Run):
     tell(run, 1, FAILED)
     results.gather(run)
     tell(run, 1, OK)
@@ -66,7 +67,7 @@ def test_the_last_word_of_a_row_counts(run: runs.Run):
     assert len(run.results_file.read_text().splitlines()) == 2
 
 
-def test_what_is_half_written_is_gathered_when_it_is_whole(run: runs.Run):
+def test_what_is_half_written_is_gathered_when_it_is_whole(run: Run):
     whole = json.dumps(OK)
     file = run.results_directory / "row1.json"
     with file.open("w") as writing:
@@ -81,7 +82,7 @@ def test_what_is_half_written_is_gathered_when_it_is_whole(run: runs.Run):
 
 
 def test_what_a_node_writes_while_its_earlier_result_is_gathered_is_kept(
-    run: runs.Run, monkeypatch: pytest.MonkeyPatch
+    run: Run, monkeypatch: pytest.MonkeyPatch
 ):
     tell(run, 1, FAILED)
     sync = os.fsync
@@ -94,7 +95,7 @@ def test_what_a_node_writes_while_its_earlier_result_is_gathered_is_kept(
     assert results.load(run)[1].ok
 
 
-def test_a_line_that_a_crash_cut_off_is_written_again(run: runs.Run):
+def test_a_line_that_a_crash_cut_off_is_written_again(run: Run):
     run.results_file.write_text('{"row": 1, "ok": tr')
     tell(run, 1, OK)
     results.gather(run)
@@ -127,7 +128,7 @@ NOT_A_RESULT = {
 
 
 @pytest.mark.parametrize("content", NOT_A_RESULT.values(), ids=NOT_A_RESULT)
-def test_what_is_no_result_fails_its_row_alone(run: runs.Run, content: str | bytes):
+def test_what_is_no_result_fails_its_row_alone(run: Run, content: str | bytes):
     content = content if isinstance(content, bytes) else content.encode()
     (run.results_directory / "row1.json").write_bytes(content)
     tell(run, 2, OK)
@@ -145,7 +146,7 @@ def test_what_is_no_result_fails_its_row_alone(run: runs.Run, content: str | byt
     assert files(run.results_directory) == set()
 
 
-def test_results_as_large_as_can_be_take_little_memory(run: runs.Run):
+def test_results_as_large_as_can_be_take_little_memory(run: Run):
     part = {"bytes": 1, "md5": "c0" * 16}
     told = OK | {"cog": part | {"parts": [part] * 4000}}
     for row in range(1, 31):
@@ -160,7 +161,7 @@ def test_results_as_large_as_can_be_take_little_memory(run: runs.Run):
     assert {(result.ok, result.parts) for result in loaded.values()} == {(True, ())}
 
 
-def test_a_reason_is_kept_no_longer_than_it_is_shown(run: runs.Run):
+def test_a_reason_is_kept_no_longer_than_it_is_shown(run: Run):
     tell(run, 1, FAILED | {"reason": "\N{PILE OF POO}" * 2000})
     results.gather(run)
     assert len(results.load(run)[1].reason) <= 500
@@ -199,7 +200,7 @@ def _a_pipe(place: Path, secret: Path) -> None:
     "make", [_a_folder, _deep_folders, _a_link, _a_link_to_nothing, _a_pipe]
 )
 def test_what_is_no_file_fails_its_row_alone(
-    run: runs.Run,
+    run: Run,
     tmp_path: Path,
     make: Callable[[Path, Path], None],
     settled: bool,
@@ -223,14 +224,14 @@ def test_what_is_no_file_fails_its_row_alone(
     subprocess.run(["rm", "-rf", run.sandbox_directory], check=True)
 
 
-def test_a_folder_that_a_crash_left_keeps_no_later_result_waiting(run: runs.Run):
+def test_a_folder_that_a_crash_left_keeps_no_later_result_waiting(run: Run):
     (run.results_directory / "row1.taken").mkdir()
     tell(run, 1, OK)
     results.gather(run)
     assert results.load(run)[1].ok
 
 
-def test_its_name_decides_whose_result_it_is(run: runs.Run):
+def test_its_name_decides_whose_result_it_is(run: Run):
     tell(run, 1, FAILED | {"row": 2, "run": "another"})
     tell(run, 2, OK)
     results.gather(run)
@@ -244,20 +245,20 @@ def test_its_name_decides_whose_result_it_is(run: runs.Run):
 @pytest.mark.parametrize(
     "name", ["rowx.json", "row01.json", "row٣.json", "row1.json.json", "row-1.json"]
 )
-def test_only_its_exact_name_makes_a_file_a_result(run: runs.Run, name: str):
+def test_only_its_exact_name_makes_a_file_a_result(run: Run, name: str):
     (run.results_directory / name).write_text(json.dumps(OK))
     results.gather(run, settled=True)
     assert results.load(run) == {}
 
 
-def test_fields_that_no_node_of_ours_has_are_not_kept(run: runs.Run):
+def test_fields_that_no_node_of_ours_has_are_not_kept(run: Run):
     tell(run, 1, OK | {"planted": "x" * 1000, "cog": OK["cog"] | {"planted": 1}})
     results.gather(run)
     assert "planted" not in run.results_file.read_text()
     assert results.load(run)[1].ok
 
 
-def test_what_an_earlier_version_gathered_is_checked_as_well(run: runs.Run):
+def test_what_an_earlier_version_gathered_is_checked_as_well(run: Run):
     lines = [
         '{"row": 1, "ok": true, "cog": {"bytes": Infinity, "md5": ""}}',
         '{"row": 1e999, "ok": false, "code": "a", "reason": ""}',
@@ -299,7 +300,7 @@ def test_any_bytes_are_a_result_or_an_error_with_a_name(content: bytes):
 
 
 @pytest.fixture(scope="module")
-def crowded(store: Store, tmp_path_factory: pytest.TempPathFactory):
+def crowded(store: S3Endpoint, tmp_path_factory: pytest.TempPathFactory):
     """A bucket on a server that counts a thousand objects a listing as S3 does."""
     with seaweedfs.running(tmp_path_factory.mktemp("seaweed"), store) as server:
         bucket = Bucket(server, f"crowded-{uuid.uuid4().hex[:8]}")
@@ -317,7 +318,7 @@ def test_a_few_images_among_many_are_asked_for(
     monkeypatch.setattr(crowded, "stat", lambda key: (asked.append(key), stat(key))[1])
     monkeypatch.setattr(buckets, "_LISTED_AT_ONCE", 500)
     two = ("maps/1009.tif", "maps/0003.tif")
-    keys = [found.key for found in crowded.look_for(two, lambda key: (key + "x",))]
+    keys = [found.key for found in crowded.find_objects(two, lambda key: (key + "x",))]
     # Two answers would tell of a thousand; there are more.
     assert set(two) <= set(keys)
     assert asked == [two[0], two[0] + "x", two[1], two[1] + "x"]
@@ -326,5 +327,5 @@ def test_a_few_images_among_many_are_asked_for(
 def test_many_images_are_listed(crowded: Bucket, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(crowded, "stat", None)
     three = {"maps/1009.tif", "maps/0003.tif", "maps/missing.tif"}
-    found = {found.key for found in crowded.look_for(three, lambda key: ())}
+    found = {found.key for found in crowded.find_objects(three, lambda key: ())}
     assert three - found == {"maps/missing.tif"}

@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 
 from bucket import Bucket
+from lab.scale import generate, idle, page, run
+from lab.scale.fill import fill, server_beside
+from lab.scale.generate import Fate, Frame
+from lab.scale.growth import fit
+from lab.scale.measure import CommandFailed, cost, requests
+from lab.scale.quantities import checks, idle_checks
 from pool.personal import PersonalPool
-from scale import generate, idle, page, run
-from scale.fill import fill, server_beside
-from scale.generate import Fate, Frame
-from scale.growth import fit
-from scale.measure import CommandFailed, cost, requests
-from scale.quantities import checks, idle_checks
 from tests.conftest import ALL
 from tests.seaweedfs import SeaweedFS
 

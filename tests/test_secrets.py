@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from pool.personal import PersonalPool
-from tests.conftest import PROJECT, Archive, wait_for
+from state.project import PROJECT
+from tests.conftest import Archive, wait_for
 
 SIGNATURE = b"X-Amz-Signature"
 # What HTCondor makes with modes of its own; nobody else gets into the directory.
@@ -43,7 +44,7 @@ def test_nothing_tells_the_keys(archive: Archive, pool: PersonalPool, signing: s
     archive.upload_manifest("batch-raw.csv", [("image.tif", 1), ("bad.tif", 1)])
     # One at a time, since both are spied on in one place.
     archive.launch(
-        *("--signing", signing, "--max-running", "1"),
+        *("--signing", signing, "--max-jobs", "1"),
         *("--submit-option", f"executable = {spy}"),
     )
     processed, failed = archive.outcome("batch-")
@@ -59,9 +60,9 @@ def test_nothing_tells_the_keys(archive: Archive, pool: PersonalPool, signing: s
     assert (seen / "sandbox" / "condor_exec.exe").exists() or (
         seen / "sandbox" / ".job.ad"
     ).exists()
-    from dag import schedd  # which wants the pool's configuration
+    from condor import queue
 
-    condor_signs = signing == "auto" and schedd.version() < (25, 10, 0)
+    condor_signs = signing == "auto" and queue.version() < (25, 10, 0)
     told = _files_with(SIGNATURE, [archive.directory])
     if condor_signs:
         assert told == []
@@ -88,7 +89,7 @@ def test_a_run_is_its_owners_alone(archive: Archive):
         os.umask(kept)
     archive.outcome("batch-")
     (run,) = archive.directory.glob("workflow-run-*")
-    (home,) = archive.directory.glob("pipeline-*")
+    (home,) = archive.directory.glob("launch-*")
     wait_for((run / "done.json").exists)
     # Crondor's, not the launch's.
     wait_for((home / "poll.out").exists)

@@ -15,17 +15,20 @@ from pathlib import Path
 import pytest
 import urllib3
 
-from bucket import Bucket, BucketError, Store, StoredPart
-from dag import pipeline as pipelines, run as runs, schedd, uploads
-from dag.journal import Journal
-from dag.manifest import Manifest, Row, parse
-from dag.pipeline import Pipeline
-from dag.rows import load_rows, save_rows
-from dag.run import Run
+from bucket import Bucket, BucketError, S3Endpoint, UploadedPart
+from condor import queue
+from dag import multipart
+from dag.manifest import parse
+from post.multipart import what_is_wrong
 from post.reconcile import NodesStillThere, reconcile
-from post.uploads import what_is_wrong
+from state import multipart as state_multipart
+from state.journal import Journal
+from state.launch import Launch, save_launch
+from state.project import PROJECT
+from state.rows import Manifest, Row, load_rows, save_rows
+from state.run import Run, create_run
 from tests import seaweedfs
-from tests.conftest import ALL, PROJECT, Archive, archive_for, wait_for
+from tests.conftest import ALL, Archive, archive_for, wait_for
 from tests.faulty_s3 import Fault, FaultyS3
 
 KEY = "scenes/with ; sign.tif"
@@ -44,7 +47,7 @@ class Begun:
     """
 
     run: Run
-    pipeline: Pipeline
+    launch: Launch
     cogs: Bucket
     said: list[str]
 
@@ -58,15 +61,15 @@ class Begun:
 
     @property
     def upload(self) -> str:
-        return uploads.recorded(self.run)[1].id
+        return state_multipart.recorded(self.run)[1].id
 
     def open(self) -> None:
-        uploads.open_all(self.run, self.pipeline, self.rows, self.journal)
+        multipart.open_all(self.run, self.launch, self.rows, self.journal)
 
     def send(self, parts: Sequence[bytes] = PARTS) -> None:
         """As HTCondor does when a node leaves these parts."""
         self.cogs.write("scenes/with ; sign.jpg", b"the jpeg", "image/jpeg")
-        trust = self.pipeline.store.ca_certs
+        trust = self.launch.store.ca_certs
         http = urllib3.PoolManager(ca_certs=trust and str(trust))
         for number, content in enumerate(parts, start=1):
             url = self.cogs.url_to_write_part(KEY, self.upload, number, 3600)
@@ -83,9 +86,9 @@ class Begun:
 
     def reason(self) -> str | None:
         """Reconcile; returns why the row failed, None if it did not."""
-        outcome = reconcile(self.run, self.pipeline, self.journal)
+        outcome = reconcile(self.run, self.launch, self.journal)
         assert outcome.processed + outcome.failed == 1
-        inputs = self.pipeline.inputs()
+        inputs = self.launch.inputs()
         if outcome.processed:
             assert inputs.exists(self.run.processed_key)
             return None
@@ -109,28 +112,28 @@ class Begun:
 
 def begin(archive: Archive, by_way_of: FaultyS3 | None = None) -> Begun:
     endpoint = by_way_of.endpoint if by_way_of else archive.store.endpoint
-    pipeline = Pipeline(
+    launch = Launch(
         directory=archive.directory,
         store=replace(archive.store, endpoint=endpoint),
         input_bucket=archive.maps.name,
         output_bucket=archive.cogs.name,
-        largest_put=10_000,
+        max_put=10_000,
     )
-    pipeline.home.mkdir(exist_ok=True)
-    pipelines.save(pipeline, pipeline.file)
+    launch.home.mkdir(exist_ok=True)
+    save_launch(launch, launch.file)
     archive.upload_manifest("batch-raw.csv", [(KEY, 3)])
     (manifest,) = archive.maps.list("batch-raw.csv")
     content = archive.maps.read("batch-raw.csv", ALL)
-    downloaded = pipeline.home / "manifest.download"
+    downloaded = launch.home / "manifest.download"
     downloaded.write_bytes(content)
-    run = runs.create(pipeline, manifest, downloaded, ())
+    run = create_run(launch, manifest, downloaded, ())
     # As after the claim, which takes some seconds.
     archive.maps.write(run.processing_key, content)
     archive.maps.remove("batch-raw.csv")
     row = Row(1, (KEY, "3"), key=KEY, bands=3, size=10_000)
     save_rows(run, Manifest((row,)))
     run.submitted_file.write_text(json.dumps({"dag": "convert.dag", "cluster": 2**30}))
-    return Begun(run, pipeline, archive.cogs, [])
+    return Begun(run, launch, archive.cogs, [])
 
 
 @pytest.fixture
@@ -218,7 +221,7 @@ def test_reconcile_killed_after(begun: Begun, good: bool, step: str):
 
 
 def test_parts_that_were_replaced_are_left_out(
-    store: Store, workplace: Path, tmp_path: Path
+    store: S3Endpoint, workplace: Path, tmp_path: Path
 ):
     # rclone's server takes no other part in place of one; this one takes none of
     # less than 5 MiB but the last.
@@ -230,7 +233,7 @@ def test_parts_that_were_replaced_are_left_out(
                 begun = begin(archive)
                 begun.open()
                 # Another image's.
-                archive.cogs.begin_upload(f"{KEY}f", "image/tiff")
+                archive.cogs.start_multipart_upload(f"{KEY}f", "image/tiff")
                 for parts in (first, second):
                     begun.send(parts)
                     begun.tell(parts)
@@ -241,8 +244,8 @@ def test_parts_that_were_replaced_are_left_out(
 
 def test_an_output_bucket_that_was_deleted_fails_the_row(begun: Begun):
     begun.tell()
-    deleted = replace(begun.pipeline, output_bucket=f"{begun.cogs.name}-deleted")
-    assert "is not in the output bucket" in replace(begun, pipeline=deleted).reason()
+    deleted = replace(begun.launch, output_bucket=f"{begun.cogs.name}-deleted")
+    assert "is not in the output bucket" in replace(begun, launch=deleted).reason()
 
 
 @pytest.mark.parametrize(
@@ -296,7 +299,7 @@ def test_an_upload_that_was_not_recorded_is_removed(
     archive: Archive, faulty_s3_server: FaultyS3
 ):
     # Somebody else's, older than the run.
-    older = archive.cogs.begin_upload(KEY, "image/tiff")
+    older = archive.cogs.start_multipart_upload(KEY, "image/tiff")
     time.sleep(1.1)
     begun = begin(archive, faulty_s3_server)
     fault = Fault("POST", "uploads", answer_lost=True)
@@ -305,7 +308,7 @@ def test_an_upload_that_was_not_recorded_is_removed(
         begun.open()
     assert len(archive.cogs.open_uploads(KEY)) == 2
     beside = f"{KEY}f"
-    archive.cogs.begin_upload(beside, "image/tiff")
+    archive.cogs.start_multipart_upload(beside, "image/tiff")
 
     begun.open()
 
@@ -340,10 +343,10 @@ def test_a_store_that_lists_no_uploads_is_lived_with(
 
 def test_small_images_cost_no_request(archive: Archive, faulty_s3_server: FaultyS3):
     begun = begin(archive, faulty_s3_server)
-    small = replace(begun.pipeline, largest_put=16 * 10_000)
+    small = replace(begun.launch, max_put=16 * 10_000)
     before = len(faulty_s3_server.requests)
-    uploads.open_all(begun.run, small, begun.rows, begun.journal)
-    uploads.abort_all(begun.run, small, begun.journal)
+    multipart.open_all(begun.run, small, begun.rows, begun.journal)
+    state_multipart.abort_all(begun.run, small, begun.journal)
     assert len(faulty_s3_server.requests) == before
     assert not begun.run.uploads_file.exists()
 
@@ -360,15 +363,15 @@ def test_what_was_decided_stays_decided(begun: Begun):
 
 def test_nodes_that_are_leaving_the_queue_are_waited_for(begun: Begun):
     directory = begun.run.directory
-    job = schedd.submit(
+    job = queue.submit(
         "executable = /bin/true\nhold = true\n"
-        f'My.{schedd.NODE_ATTRIBUTE} = "{directory}"\nqueue\n'
+        f'My.{queue.NODE_ATTRIBUTE} = "{directory}"\nqueue\n'
     )
     with pytest.raises(NodesStillThere, match="1 jobs of it"):
         begun.reason()
     assert not begun.run.outcome_file.exists()
-    schedd.remove(job, "the test")
-    wait_for(lambda: not schedd.still_there(schedd.NODE_ATTRIBUTE, str(directory)))
+    queue.remove(job, "the test")
+    wait_for(lambda: not queue.still_there(queue.NODE_ATTRIBUTE, str(directory)))
     assert begun.reason() is not None
 
 
@@ -412,7 +415,7 @@ def test_parts_are_known_by_their_etags_or_by_a_job_that_ended_well(
     etags: tuple[str, str], ended_well: bool, wrong: str | None
 ):
     there = [
-        StoredPart(number, size, etag)
+        UploadedPart(number, size, etag)
         for number, ((size, _), etag) in enumerate(
             zip(MADE, etags, strict=True), start=1
         )

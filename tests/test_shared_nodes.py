@@ -12,13 +12,12 @@ from pathlib import Path
 import pytest
 import rasterio
 
-from bucket import Store
-from dag import run as runs
-from dag.groups import share_nodes
-from dag.manifest import Row
-from dag.pipeline import Pipeline
-from dag.rows import node_of
-from post.cost import cost
+from bucket import S3Endpoint
+from dag.batches import batch_rows
+from ops.cost import cost
+from state.launch import Launch
+from state.rows import Row, dag_node_of
+from state.run import load_run
 from tests import rasters
 from tests.conftest import Archive, wait_for
 from tests.processes import descendants
@@ -31,14 +30,14 @@ def row(number: int, key: str, **more) -> Row:
 
 def nodes(rows: list[Row], rows_per_job: int) -> list[tuple[str, list[int]]]:
     """The nodes' names and the numbers of their rows."""
-    store = Store("s3.example.org", Path("a"), Path("s"))
-    pipeline = Pipeline(Path(), store, "maps", "cogs", rows_per_job=rows_per_job)
-    shared = list(share_nodes(rows, pipeline))
+    store = S3Endpoint("s3.example.org", Path("a"), Path("s"))
+    launch = Launch(Path(), store, "maps", "cogs", rows_per_job=rows_per_job)
+    shared = list(batch_rows(rows, launch))
     usable = [row for row in shared if row.reason is None]
     assert [row.number for row in shared] == [row.number for row in rows]
     return [
         (name, [row.number for row in its])
-        for name, its in itertools.groupby(usable, node_of)
+        for name, its in itertools.groupby(usable, dag_node_of)
     ]
 
 
@@ -220,7 +219,7 @@ def test_the_rows_of_a_run_share_jobs(archive: Archive):
     # The log of the one that failed, and nothing of the others.
     assert files(run / "logs") == {"rows1.log"}
     assert not (run / "results").exists()
-    told = cost(runs.load(run))
+    told = cost(load_run(run))
     assert (told.jobs, told.retries, told.rows_begun) == (3, 0, 9)
 
 

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from bucket import Store
-from dag import run as runs
-from dag.rows import rows_apart
+from bucket import S3Endpoint
+from ops.cost import cost
 from pool import s3
 from pool.personal import PersonalPool
-from post.cost import cost
+from state.rows import solo_rows
+from state.run import load_run
 from tests.conftest import Archive, archive_for, wait_for
 from tests.faulty_s3 import Fault, FaultyS3
 
@@ -157,9 +157,9 @@ def test_an_image_that_is_deleted_after_the_claim_fails_alone(
         faulty_archive.launch(*QUICKLY, "--rows-per-job", "2")
         faulty_archive.maps.remove(keys[1])
 
-    (run,) = (runs.load(d) for d in faulty_archive.directory.glob("workflow-run-*"))
+    (run,) = (load_run(d) for d in faulty_archive.directory.glob("workflow-run-*"))
     # Four tries of the job that they share, and four of the one without an image.
-    wait_for(lambda: run.apart_file.exists())
+    wait_for(lambda: run.solo_file.exists())
     wait_for(lambda: faulty_archive.poll().returncode == 0 and run.cluster is not None)
     processed, failed = faulty_archive.outcome("batch-")
 
@@ -168,7 +168,7 @@ def test_an_image_that_is_deleted_after_the_claim_fails_alone(
     assert key == keys[1]
     assert reason.startswith("its job was held")
     assert "error: 404" in reason
-    assert rows_apart(run) == {1, 2}
+    assert solo_rows(run) == {1, 2}
     told = cost(run)
     # A job that did not get its images never began: two of the first DAG did, and
     # one of those that were tried apart.
@@ -207,8 +207,8 @@ def test_keys_that_are_revoked_stop_everything_until_there_are_new_ones(
 
 @pytest.fixture
 def own_store(
-    pool: PersonalPool, store: Store, workplace: Path
-) -> Iterator[tuple[Store, s3.S3Server]]:
+    pool: PersonalPool, store: S3Endpoint, workplace: Path
+) -> Iterator[tuple[S3Endpoint, s3.S3Server]]:
     """A server whose keys a test may change, with the certificate of the pool's."""
     directory = workplace / f"own-s3-{secrets.token_hex(4)}"
     directory.mkdir(mode=0o700)
@@ -232,7 +232,7 @@ def own_store(
 
 
 def test_keys_that_are_rotated_in_the_middle_of_a_run_are_taken(
-    own_store: tuple[Store, s3.S3Server], workplace: Path
+    own_store: tuple[S3Endpoint, s3.S3Server], workplace: Path
 ):
     store, server = own_store
     (archive,) = archive_for(store, workplace, "rotated")

@@ -77,7 +77,7 @@ def test_they_keep_no_run_from_going_on(archive: Archive, submit_as_stranger: Su
 
 def test_they_keep_nobody_from_launching(archive: Archive, submit_as_stranger: Submit):
     archive.launch("--every", "1440")
-    (home,) = archive.directory.glob("pipeline-*")
+    (home,) = archive.directory.glob("launch-*")
     subprocess.run(["condor_rm", "-all"], check=True, capture_output=True)
     submit_as_stranger(CogPipeline=home.name)
     wait_for(lambda: archive.run("--every", "1440").returncode == 0)

@@ -62,4 +62,4 @@ def test_a_launch_says_so(archive: Archive):
     assert "My.WantIOProxy is refused: it lets jobs read" in " ".join(
         done.stderr.split()
     )
-    assert not list(archive.directory.glob("pipeline-*"))
+    assert not list(archive.directory.glob("launch-*"))

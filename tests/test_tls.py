@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from bucket import Bucket, BucketError, Store
+from bucket import Bucket, BucketError, S3Endpoint
 from pool import s3
 from pool.personal import PersonalPool
 from tests.conftest import Archive
@@ -50,7 +50,7 @@ def test_a_poll_is_refused(archive: Archive, stranger: s3.S3Server):
 
 def test_a_nodes_transfers_are_refused(archive: Archive, stranger: s3.S3Server):
     # The access point is told to trust it; the execution points are not.
-    trusted = Store(
+    trusted = S3Endpoint(
         stranger.endpoint,
         stranger.access_key,
         stranger.secret_key,
@@ -75,11 +75,11 @@ def test_a_nodes_transfers_are_refused(archive: Archive, stranger: s3.S3Server):
     assert list(cogs.list()) == []
 
 
-def test_ca_certs_are_trusted_besides_the_usual_ones(store: Store, stranger):
+def test_ca_certs_are_trusted_besides_the_usual_ones(store: S3Endpoint, stranger):
     both = Bucket(store, "any")
     with pytest.raises(BucketError, match="certificate verify failed"):
         Bucket(
-            Store(
+            S3Endpoint(
                 stranger.endpoint,
                 store.access_key,
                 store.secret_key,
@@ -90,7 +90,7 @@ def test_ca_certs_are_trusted_besides_the_usual_ones(store: Store, stranger):
     context = both._http.connection_pool_kw["ssl_context"]
     named = {str(each["subject"]) for each in context.get_ca_certs()}
     usual = Bucket(
-        Store(store.endpoint, store.access_key, store.secret_key), "any"
+        S3Endpoint(store.endpoint, store.access_key, store.secret_key), "any"
     )._http.connection_pool_kw["ssl_context"]
     assert {str(each["subject"]) for each in usual.get_ca_certs()} < named
 

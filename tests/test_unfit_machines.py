@@ -7,7 +7,8 @@ import pytest
 
 from pool.ordinary_user import command_prefix, give
 from pool.personal import PersonalPool
-from tests.conftest import PROJECT, Archive, wait_for
+from state.project import PROJECT
+from tests.conftest import Archive, wait_for
 from tests.test_job_faults import tries
 
 SECOND = "second.example"

@@ -6,16 +6,16 @@ import numpy
 import rasterio
 from hypothesis import given, strategies
 
-from dag import uploads
-from dag.manifest import Row
-from dag.pipeline import LARGEST_PUT
+from dag import multipart
+from state.launch import MAX_PUT
+from state.rows import Row
 from tests import rasters
 from tests.conftest import Archive, wait_for_words
 from tests.faulty_s3 import Fault, FaultyS3
 from tests.test_main_job import assert_same_image
 
 # The COG of a raster of 700 x 600 pixels and 3 bands has some 700 kB.
-LOWERED = ("--largest-put", "400000")
+LOWERED = ("--max-put", "400000")
 
 
 def test_large_cogs_arrive_in_parts_and_whole(archive: Archive):
@@ -82,8 +82,8 @@ def test_a_part_that_is_refused_once_is_sent_again(
 
 @given(strategies.integers(0, 2**50), strategies.integers(1, 2**40))
 def test_what_could_be_large_has_parts_enough(size: int, largest: int):
-    for most in (LARGEST_PUT, largest):
-        limits = uploads.limits(Row(1, (), size=size), most)
+    for most in (MAX_PUT, largest):
+        limits = multipart.limits(Row(1, (), size=size), most)
         if 16 * size <= most:
             assert limits.most_parts == 0
             continue

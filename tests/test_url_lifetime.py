@@ -12,9 +12,13 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 import urllib3
 
-from dag import pipeline as pipelines, run as runs, schedd, signing, submission
-from dag.journal import Journal
-from tests.conftest import PROJECT, Archive, wait_for
+from condor import queue
+from dag import signing, submission
+from state.journal import Journal
+from state.launch import load_launch
+from state.project import PROJECT
+from state.run import all_runs
+from tests.conftest import Archive, wait_for
 from tests.test_main_job import assert_same_image
 
 # In seconds: a job may begin with URLs that have half of that left.
@@ -24,7 +28,7 @@ PRESIGNED = ("--signing", "presigned")
 # Jobs wait, held, until they are released.
 WAITING = ("--submit-option", "hold = true")
 # The COG of a raster of 700 x 600 pixels and 3 bands has some 700 kB.
-IN_PARTS = ("--largest-put", "400000")
+IN_PARTS = ("--max-put", "400000")
 SMALL = {"width": 90, "height": 90}
 # In place of bin/generate_cogs.sh, which it goes on with.
 NODE = """\
@@ -32,7 +36,7 @@ NODE = """\
 {first}
 exec {script} "$@"
 """
-URLS = ("TransferInput", "TransferOutputRemaps", schedd.URLS_EXPIRE)
+URLS = ("TransferInput", "TransferOutputRemaps", queue.URLS_EXPIRE)
 IDLE, RUNNING, HELD = 1, 2, 5
 
 
@@ -55,11 +59,11 @@ def upload(archive: Archive, **bands: int) -> dict:
     return sources
 
 
-def jobs(archive: Archive, status: int) -> dict[str, schedd.classad2.ClassAd]:
+def jobs(archive: Archive, status: int) -> dict[str, queue.classad2.ClassAd]:
     """The archive's jobs with this status, by the names of their nodes."""
     (run,) = archive.directory.glob("workflow-run-*")
-    ours = f'{schedd.NODE_ATTRIBUTE} =?= "{run}" && JobStatus == {status}'
-    return {ad["DAGNodeName"]: ad for ad in schedd.htcondor2.Schedd().query(ours)}
+    ours = f'{queue.NODE_ATTRIBUTE} =?= "{run}" && JobStatus == {status}'
+    return {ad["DAGNodeName"]: ad for ad in queue.htcondor2.Schedd().query(ours)}
 
 
 def await_jobs(archive: Archive, status: int, count: int) -> dict:
@@ -69,7 +73,7 @@ def await_jobs(archive: Archive, status: int, count: int) -> dict:
 
 def release(archive: Archive) -> None:
     (run,) = archive.directory.glob("workflow-run-*")
-    ours = f'{schedd.NODE_ATTRIBUTE} =?= "{run}"'
+    ours = f'{queue.NODE_ATTRIBUTE} =?= "{run}"'
     command = ["condor_release", "-constraint", ours]
     subprocess.run(command, check=True, capture_output=True)
 
@@ -94,13 +98,13 @@ def await_refusal(archive: Archive, count: int) -> None:
     assert not jobs(archive, RUNNING)
 
 
-def urls_of(ad: schedd.classad2.ClassAd) -> list[str]:
+def urls_of(ad: queue.classad2.ClassAd) -> list[str]:
     remaps = [each.partition("=")[2] for each in ad["TransferOutputRemaps"].split(";")]
     entries = [*ad["TransferInput"].split(","), *remaps]
     return [entry for entry in entries if "X-Amz-Signature" in entry]
 
 
-def others_of(ad: schedd.classad2.ClassAd) -> list[str]:
+def others_of(ad: queue.classad2.ClassAd) -> list[str]:
     """All else that is transferred: each entry, without what signatures differ in."""
     entries = [*ad["TransferInput"].split(","), *ad["TransferOutputRemaps"].split(";")]
     return [entry.partition("?")[0] for entry in entries]
@@ -128,7 +132,7 @@ def test_presigned_urls_expire_after_the_time_said(
             moments.append(signed.replace(tzinfo=UTC).timestamp() + hours * 3600)
         assert len(moments) >= 3
         # What the job goes by is no later than the first of them, or hardly earlier.
-        assert -5 <= ad[schedd.URLS_EXPIRE] - min(moments) <= 0
+        assert -5 <= ad[queue.URLS_EXPIRE] - min(moments) <= 0
 
 
 def test_jobs_whose_urls_are_too_old_wait_for_new_ones(archive: Archive):
@@ -187,7 +191,7 @@ def test_a_renewed_job_differs_in_its_signatures_alone(archive: Archive):
         assert not set(before) & set(after)
         without = [signing._unsigned(url) for url in before]
         assert [signing._unsigned(url) for url in after] == without
-        assert new[node][schedd.URLS_EXPIRE] > ad[schedd.URLS_EXPIRE]
+        assert new[node][queue.URLS_EXPIRE] > ad[queue.URLS_EXPIRE]
         changed = {name for name in ad if new[node].get(name) != ad[name]}
         assert changed - {"ServerTime", "LastHoldReason"} <= set(URLS)
     # The node's code comes first, as it was submitted.
@@ -215,7 +219,7 @@ def test_parts_are_renewed_where_the_shadow_signs_the_rest(archive: Archive):
     source = upload(archive, large=3)["large.tif"]
     archive.launch_to_poll_by_hand(*SHORT_LIVED, *WAITING, *IN_PARTS)
     old = await_jobs(archive, HELD, 1)["row1"]
-    wait_for(lambda: time.time() > old[schedd.URLS_EXPIRE])
+    wait_for(lambda: time.time() > old[queue.URLS_EXPIRE])
     release(archive)
     await_refusal(archive, 1)
 
@@ -223,7 +227,7 @@ def test_parts_are_renewed_where_the_shadow_signs_the_rest(archive: Archive):
     processed, failed = archive.outcome("batch-")
 
     assert (processed, failed) == ([["large.tif", "3"]], [])
-    if schedd.version() < (25, 10, 0):
+    if queue.version() < (25, 10, 0):
         assert "https://" not in old["TransferInput"]
         assert "large.tif=s3://" in old["TransferOutputRemaps"]
     assert_same_image(archive.fetch(archive.cogs, "large.tif"), source)
@@ -237,7 +241,7 @@ def test_jobs_whose_transfers_the_shadow_signs_are_left_alone(archive: Archive):
     assert archive.poll().returncode == 0
     new = await_jobs(archive, HELD, 2)
     for node, ad in old.items():
-        assert str(ad.lookup(schedd.URLS_EXPIRE)) == "undefined"
+        assert str(ad.lookup(queue.URLS_EXPIRE)) == "undefined"
         assert urls_of(ad) == []
         changed = {name for name in ad if new[node].get(name) != ad.get(name)}
         assert changed <= {"ServerTime"}
@@ -251,8 +255,8 @@ def test_a_job_that_began_keeps_the_urls_that_it_began_with(archive: Archive):
     archive.launch_to_poll_by_hand(*PRESIGNED, *with_node(archive, first))
     ad = await_jobs(archive, RUNNING, 1)["row1"]
     # As if it had begun in the middle of being renewed.
-    job = schedd.WaitingJob(f"{ad['ClusterId']}.0", "row1", "nothing", "a.tif=nowhere")
-    assert schedd.renew(job, 1)
+    job = queue.WaitingJob(f"{ad['ClusterId']}.0", "row1", "nothing", "a.tif=nowhere")
+    assert queue.renew(job, 1)
     (archive.directory / "go").touch()
     processed, failed = archive.outcome("batch-")
     assert (processed, failed) == ([["a.tif", "1"]], [])
@@ -263,12 +267,12 @@ def test_a_job_that_left_the_queue_is_no_failure(archive: Archive):
     archive.launch_to_poll_by_hand(*PRESIGNED, *SHORT_LIVED, *WAITING)
     await_jobs(archive, HELD, 1)
     (run,) = archive.directory.glob("workflow-run-*")
-    (job,) = schedd.waiting_jobs(str(run), time.time() + SHORT)
+    (job,) = queue.waiting_jobs(str(run), time.time() + SHORT)
     assert job.node == "row1"
-    assert schedd.waiting_jobs(str(run), time.time() - SHORT) == []
-    schedd.remove(int(job.id.partition(".")[0]), "a test")
+    assert queue.waiting_jobs(str(run), time.time() - SHORT) == []
+    queue.remove(int(job.id.partition(".")[0]), "a test")
     wait_for(lambda: not jobs(archive, HELD))
-    assert not schedd.renew(job, 1)
+    assert not queue.renew(job, 1)
 
 
 def test_what_a_job_says_of_urls_is_not_signed(archive: Archive):
@@ -287,10 +291,10 @@ def test_polls_that_have_nothing_to_renew_read_no_rows(archive: Archive):
     upload(archive, a=1)
     archive.launch_to_poll_by_hand(*PRESIGNED, *WAITING)
     await_jobs(archive, HELD, 1)
-    pipeline = pipelines.load(archive.pipeline_file())
-    (run,), _ = runs.all_runs(pipeline)
+    launch = load_launch(archive.launch_file())
+    (run,), _ = all_runs(launch)
     run.rows_file.unlink()
-    submission.renew_urls(run, pipeline, Journal(print))
+    submission.renew_urls(run, launch, Journal(print))
 
 
 def test_a_launch_says_who_can_read_presigned_urls(archive: Archive):
@@ -311,13 +315,13 @@ def test_urls_that_no_poll_renews_in_time_are_refused(archive: Archive):
     assert refused.returncode == 2
     assert "--url-hours 24" in refused.stderr
     archive.launch("--every", "1440", *PRESIGNED)
-    assert pipelines.load(archive.pipeline_file()).url_seconds == 48 * 3600
+    assert load_launch(archive.launch_file()).url_seconds == 48 * 3600
 
 
 def test_a_launch_from_before_there_was_such_an_option_is_read(archive: Archive):
     archive.launch()
-    file = archive.pipeline_file()
+    file = archive.launch_file()
     saved = json.loads(file.read_text())
     del saved["url_seconds"]
     file.write_text(json.dumps(saved))
-    assert pipelines.load(file).url_seconds == 24 * 3600
+    assert load_launch(file).url_seconds == 24 * 3600

@@ -11,15 +11,15 @@ from pathlib import Path
 
 import jinja2
 
-from bucket import Store
+from bucket import S3Endpoint
 from pool import s3
 from pool.distribution import Distribution, find_or_fetch
 from pool.s3 import S3Server
+from state.project import PROJECT
 from tests.hosts import hosts, network
 from tests.hosts.hosts import Host, HostError, Mount
 from tests.hosts.network import Switch
 
-_PROJECT = Path(__file__).resolve().parent.parent.parent
 _CONFIG = Path(__file__).with_name("condor_config")
 _DOMAIN = "hosts.test"
 EXECUTE = "/var/lib/condor/execute"
@@ -88,7 +88,7 @@ class HostPool:
     switch: Switch
     machines: tuple[Machine, ...]
     directory: Path
-    store: Store
+    store: S3Endpoint
 
     @property
     def access_point(self) -> Machine:
@@ -243,10 +243,10 @@ def _outside_usr(*paths: Path) -> list[Mount]:
 
 def _of_alice(directory: Path) -> list[Mount]:
     """The project, the Python that runs it, and where alice may write."""
-    mounts = _outside_usr(Path(sys.base_prefix), _PROJECT, Path(sys.prefix))
-    if directory.is_relative_to(_PROJECT):
+    mounts = _outside_usr(Path(sys.base_prefix), PROJECT, Path(sys.prefix))
+    if directory.is_relative_to(PROJECT):
         # Where other tests, and what of this one is not alice's, lie.
-        test_runs = _PROJECT / directory.relative_to(_PROJECT).parts[0]
+        test_runs = PROJECT / directory.relative_to(PROJECT).parts[0]
         mounts.append(hosts.own_disk(str(test_runs), 1))
     return [*mounts, hosts.same(directory, "bind")]
 
@@ -271,11 +271,11 @@ def _give_token(machine: Machine) -> None:
         hosts.file(token, made, machine.user, mode=0o600)
 
 
-def _store_of_alice(server: S3Server, directory: Path) -> Store:
+def _store_of_alice(server: S3Server, directory: Path) -> S3Endpoint:
     """The server as alice knows it, with copies of its keys that are hers."""
     keys = (
         hosts.file(directory / key.name, key.read_bytes(), "alice", mode=0o600)
         for key in (server.access_key, server.secret_key)
     )
     ca_certs = hosts.file(directory / "ca.pem", server.ca_certs.read_bytes())
-    return Store(server.endpoint, *keys, ca_certs=ca_certs)
+    return S3Endpoint(server.endpoint, *keys, ca_certs=ca_certs)

@@ -1,0 +1,1 @@
+"""All that knows HTCondor: its queue, its logs, its languages."""

@@ -1,0 +1,241 @@
+"""The only module that speaks to HTCondor (by its bindings, ``htcondor2``)."""
+
+import os
+import pwd
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from condor.bindings import classad2, htcondor2
+from condor.errors import translate_errors
+from state.launch import Launch
+
+# Attributes by which jobs are found in the queue; their value is the run directory.
+RUN_ATTRIBUTE = "CogPipelineRun"
+NODE_ATTRIBUTE = "CogPipelineNodeOf"
+# A crondor job has the name that two launches of the same manifests share.
+LAUNCH_ATTRIBUTE = "CogPipeline"
+# When the presigned URLs of a node's job expire, in seconds since 1970.
+URLS_EXPIRE = "CogPipelineUrlsExpire"
+_IDLE = 1
+_REMOVED = 3
+_COMPLETED = 4
+_HELD = 5
+# https://htcondor.readthedocs.io/en/latest/classad-attributes/job-classad-attributes.html
+_BY_HAND = 1
+_JOB_STATUS = {1: "idle", 2: "running", 3: "being removed", 4: "completed", 5: "held"}
+
+
+@dataclass(frozen=True)
+class Job:
+    """A job of the queue.
+
+    Attributes:
+        hold_reason: None unless it is held.
+        held_by_hand: whether somebody holds it, rather than HTCondor.
+    """
+
+    cluster: int
+    status: str
+    owner: str
+    hold_reason: str | None
+    held_by_hand: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class WaitingJob:
+    """A node's job that does not run, and what of its ad names its URLs."""
+
+    id: str
+    node: str
+    input_files: str
+    output_remaps: str
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a DAG has come, in nodes, its FINAL node included."""
+
+    total: int
+    done: int
+    failed: int
+
+
+def version() -> tuple[int, int, int]:
+    """The version of this access point's schedd.
+
+    Raises:
+        SchedulerError: there is no schedd, or it does not answer.
+    """
+    with translate_errors("HTCondor"):
+        ad = htcondor2.Collector().locate(htcondor2.DaemonType.Schedd)
+        found = re.search(r"(\d+)\.(\d+)\.(\d+)", ad["CondorVersion"])
+        return tuple(int(part) for part in found.groups())
+
+
+def check() -> None:
+    """Raise SchedulerError unless jobs can be put into the queue."""
+    with translate_errors("HTCondor"):
+        _schedd().query("false", ["ClusterId"])
+
+
+def submit(description: str) -> int:
+    """Submit one job; returns its cluster."""
+    with translate_errors("the submission"):
+        return _schedd().submit(htcondor2.Submit(description)).cluster()
+
+
+def submit_dag(
+    dag_file: Path, attributes: dict[str, str], max_jobs: int, max_idle: int
+) -> int:
+    """Submit DAGMan for a DAG file; returns DAGMan's cluster.
+
+    Args:
+        attributes: to write into DAGMan's own job ad, to find it by.
+        max_jobs: how many jobs of its nodes may be in the queue at once.
+        max_idle: how many of them may wait there.
+    """
+    with translate_errors(f"the submission of {dag_file}"):
+        options = {"MaxJobs": max_jobs, "MaxIdle": max_idle, "Force": True}
+        description = htcondor2.Submit.from_dag(str(dag_file), options)
+        # DAGMan resolves the names in a DAG file against its own directory.
+        description["initialdir"] = str(dag_file.parent)
+        description["JobBatchName"] = classad2.quote(dag_file.parent.name)
+        for name, value in attributes.items():
+            description[f"My.{name}"] = classad2.quote(value)
+        return _schedd().submit(description).cluster()
+
+
+def find(attribute: str, value: str) -> Job | None:
+    """Return this user's first job in the queue whose attribute has this value.
+
+    Other users can submit jobs with any attributes; those count for nothing.
+    """
+    constraint = f"{attribute} =?= {classad2.quote(value)}"
+    return min(_query(constraint), key=lambda job: job.cluster, default=None)
+
+
+def crondor_job(launch: Launch) -> Job | None:
+    """Return the job that polls for a launch of the same name, if the queue has one."""
+    jobs = (find(LAUNCH_ATTRIBUTE, name) for name in launch.names)
+    return next((job for job in jobs if job), None)
+
+
+def remove(cluster: int, why: str) -> None:
+    with translate_errors(f"the removal of job {cluster}"):
+        remove = htcondor2.JobAction.Remove
+        _schedd().act(remove, f"ClusterId == {cluster}", (why, 0))
+
+
+def release(cluster: int, why: str) -> None:
+    with translate_errors(f"the release of job {cluster}"):
+        release = htcondor2.JobAction.Release
+        _schedd().act(release, f"ClusterId == {cluster}", (why, 0))
+
+
+def still_there(attribute: str, value: str) -> int:
+    """How many jobs with this attribute may still do something: all but ended ones."""
+    constraint = f"{attribute} =?= {classad2.quote(value)} && JobStatus != {_COMPLETED}"
+    with translate_errors("HTCondor's queue"):
+        return len(_own_jobs(constraint, ["ClusterId"]))
+
+
+def removal_reason(attribute: str, value: str) -> str | None:
+    """Return why a job is being removed; None if it is not in the queue as such."""
+    constraint = f"{attribute} =?= {classad2.quote(value)} && JobStatus == {_REMOVED}"
+    with translate_errors("HTCondor's queue"):
+        for ad in _own_jobs(constraint, ["RemoveReason"]):
+            return str(ad.get("RemoveReason", ""))
+    return None
+
+
+def waiting_jobs(run: str, expire_before: float) -> list[WaitingJob]:
+    """Return the jobs of a run's nodes that wait with URLs that expire before then.
+
+    Args:
+        run: the run directory.
+        expire_before: in seconds since 1970.
+    """
+    constraint = (
+        f"{NODE_ATTRIBUTE} =?= {classad2.quote(run)} "
+        f"&& (JobStatus == {_IDLE} || JobStatus == {_HELD}) "
+        f"&& {URLS_EXPIRE} < {int(expire_before)}"
+    )
+    names = ["ClusterId", "ProcId", "DAGNodeName", "TransferInput"]
+    with translate_errors("HTCondor's queue"):
+        ads = _own_jobs(constraint, [*names, "TransferOutputRemaps"])
+    return [
+        WaitingJob(
+            id=f"{ad['ClusterId']}.{ad['ProcId']}",
+            node=str(ad.get("DAGNodeName", "")),
+            input_files=str(ad.get("TransferInput", "")),
+            output_remaps=str(ad.get("TransferOutputRemaps", "")),
+        )
+        for ad in ads
+    ]
+
+
+def renew(job: WaitingJob, urls_expire: int) -> bool:
+    """Write a waiting job's changed URLs, and when they expire, into the queue.
+
+    If it has begun to run meanwhile, it goes on with what it began with. When they
+    expire is written last: what was cut off before is done again by the next poll.
+
+    Returns:
+        Whether the job is still there.
+    """
+    changes = {
+        "TransferInput": classad2.quote(job.input_files),
+        "TransferOutputRemaps": classad2.quote(job.output_remaps),
+        URLS_EXPIRE: str(urls_expire),
+    }
+    with translate_errors(f"the change of job {job.id}"):
+        try:
+            for name, value in changes.items():
+                _schedd().edit(job.id, name, value)
+        except htcondor2.HTCondorException:
+            cluster, _, process = job.id.partition(".")
+            there = f"ClusterId == {cluster} && ProcId == {process}"
+            if _own_jobs(there, ["ClusterId"]):
+                raise
+            return False
+    return True
+
+
+def progress(cluster: int) -> Progress | None:
+    """How far a DAG has come, None when its DAGMan is not in the queue."""
+    names = ["DAG_NodesTotal", "DAG_NodesDone", "DAG_NodesFailed"]
+    with translate_errors("HTCondor's queue"):
+        ads = _schedd().query(f"ClusterId == {cluster}", names)
+    if not ads:
+        return None
+    return Progress(*(int(ads[0].get(name, 0)) for name in names))
+
+
+def _query(constraint: str) -> Iterator[Job]:
+    names = ["ClusterId", "JobStatus", "Owner", "HoldReason", "HoldReasonCode"]
+    with translate_errors("HTCondor's queue"):
+        ads = _own_jobs(constraint, names)
+    for ad in ads:
+        held = ad["JobStatus"] == _HELD
+        yield Job(
+            cluster=int(ad["ClusterId"]),
+            status=_JOB_STATUS.get(ad["JobStatus"], "there"),
+            owner=str(ad["Owner"]),
+            hold_reason=str(ad.get("HoldReason", "")) if held else None,
+            held_by_hand=held and ad.get("HoldReasonCode") == _BY_HAND,
+        )
+
+
+def _own_jobs(constraint: str, names: list[str]) -> list[classad2.ClassAd]:
+    """Return the ads of this user's jobs."""
+    # HTCondor runs no jobs of root's: in a personal pool that root started, they are
+    # nobody's. Its own option for "my jobs" shows all jobs to what DAGMan starts.
+    name = pwd.getpwuid(os.geteuid()).pw_name if os.geteuid() else "nobody"
+    mine = f"Owner == {classad2.quote(name)}"
+    return _schedd().query(f"{mine} && ({constraint})", names)
+
+
+def _schedd() -> htcondor2.Schedd:
+    return htcondor2.Schedd()

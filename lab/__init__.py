@@ -1,0 +1,1 @@
+"""Programs that measure the pipeline, or try to break it."""

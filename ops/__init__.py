@@ -1,0 +1,1 @@
+"""What an operator asks: each module answers one question with dataclasses."""
