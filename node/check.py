@@ -14,8 +14,9 @@ from rasterio.windows import Window
 from node import cog, tiff
 from node.encode import Codec
 from node.errors import CheckFailed, in_short
+from node.gdal import READ_ERRORS
 from node.levels import Checksums, Plan
-from node.source import READ_ERRORS, Source
+from node.source import Source
 
 # Tiles that GDAL reads and that are compared pixel by pixel.
 _SAMPLES = 9
@@ -95,7 +96,7 @@ def check(
     if faults := layout_faults(path, want_overviews):
         raise CheckFailed(f"what was written is no valid COG: {'; '.join(faults)}")
     source = plan.source
-    most_difference = plan.options.stored_as.most_difference
+    max_mean_error = plan.options.stored_as.max_mean_error
     try:
         with rasterio.open(path, driver="GTiff", sharing=False) as raster:
             for name, ours, theirs in _descriptions(source, raster):
@@ -106,9 +107,9 @@ def check(
             if checksums.pixels is not None:
                 _compare_pixels(raster, plan, checksums.pixels)
             else:
-                if codec and most_difference is None:
+                if codec and max_mean_error is None:
                     _compare_tiles(path, codec, checksums.tiles)
-                _compare_samples(raster, plan, most_difference or 0.0)
+                _compare_samples(raster, plan, max_mean_error or 0.0)
             if plan.written > 1:
                 _read_smallest_overview(path, plan.written - 1)
             return _tags_not_kept(source, raster)
@@ -117,10 +118,10 @@ def check(
 
 
 def _descriptions(source: Source, raster: rasterio.DatasetReader) -> Iterator[tuple]:
-    image, pixels = source.image, source.raster
+    image, pixels = source.dataset, source.pixels
     yield "size", (source.width, source.height), (raster.width, raster.height)
     yield "number of bands", source.bands, raster.count
-    yield "data type", source.image.dtypes, raster.dtypes
+    yield "data type", source.dataset.dtypes, raster.dtypes
     same_crs = (source.crs or None) == (raster.crs or None)
     yield "CRS", *(("", "") if same_crs else (source.crs, raster.crs))
     if source.warped or not image.gcps[0]:
@@ -175,7 +176,7 @@ def _compare_pixels(raster: rasterio.DatasetReader, plan: Plan, checksum: int) -
     found = 0
     for window in plan.windows(0):
         shape = (window.height, window.width, raster.count)
-        pixels = numpy.empty(shape, plan.source.array_type)
+        pixels = numpy.empty(shape, plan.source.dtype)
         raster.read(window=window, out=pixels.transpose(2, 0, 1))
         found = zlib.crc32(pixels, found)
     if found != checksum:
@@ -183,19 +184,19 @@ def _compare_pixels(raster: rasterio.DatasetReader, plan: Plan, checksum: int) -
 
 
 def _compare_samples(
-    raster: rasterio.DatasetReader, plan: Plan, most_difference: float
+    raster: rasterio.DatasetReader, plan: Plan, max_mean_error: float
 ) -> None:
     source, tile = plan.source, plan.options.block_size
     for window in _samples(source.width, source.height, tile):
         shape = (window.height, window.width, source.bands)
-        ours, theirs = (numpy.empty(shape, source.array_type) for _ in range(2))
+        ours, theirs = (numpy.empty(shape, source.dtype) for _ in range(2))
         mask = source.read(window, ours)
         raster.read(window=window, out=theirs.transpose(2, 0, 1))
         if mask is not None and not source.warped:
             theirs_seen = raster.dataset_mask(window=window) > 0
             if (theirs_seen != mask).any():
                 raise CheckFailed("its COG has another mask than the image")
-        if most_difference == 0:
+        if max_mean_error == 0:
             if ours.tobytes() != theirs.tobytes():
                 raise CheckFailed("its COG has other pixels than the image")
             continue
@@ -204,10 +205,10 @@ def _compare_samples(
         if valid is not None:
             difference = difference[numpy.broadcast_to(valid, shape)]
         finite = difference[numpy.isfinite(difference)]
-        if finite.size and (mean := float(finite.mean())) > most_difference:
+        if finite.size and (mean := float(finite.mean())) > max_mean_error:
             raise CheckFailed(
                 f"its COG's pixels differ from the image's by {mean:.3g} in the "
-                f"mean, and {most_difference:g} is what the profile may lose"
+                f"mean, and {max_mean_error:g} is what the profile may lose"
             )
 
 
@@ -235,11 +236,11 @@ def _tags_not_kept(source: Source, raster: rasterio.DatasetReader) -> list[str]:
     lost = []
     for band in range(source.bands + 1):
         where = f"band {band}'s" if band else "the image's"
-        spaces = [None, *source.image.tag_namespaces(band)]
+        spaces = [None, *source.dataset.tag_namespaces(band)]
         for space in spaces:
             if space in cog.OWN_NAMESPACES:
                 continue
-            ours, theirs = source.image.tags(band, space), raster.tags(band, space)
+            ours, theirs = source.dataset.tags(band, space), raster.tags(band, space)
             lost += [
                 f"{where} tag {name[:60]} is not kept"
                 for name, value in ours.items()

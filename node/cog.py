@@ -40,7 +40,7 @@ def creation_options(source: Source, options: Mapping[str, str]) -> dict[str, st
     resolved.pop("BLOCKSIZE", None)
     resolved.pop("BIGTIFF", None)
     predictor = resolved.pop("PREDICTOR", "NO")
-    kind = source.array_type.kind
+    kind = source.dtype.kind
     if predictor in ("YES", "STANDARD"):
         # Neighbours in a palette have nothing in common.
         if source.palette is not None or kind not in "iuf":
@@ -53,13 +53,13 @@ def creation_options(source: Source, options: Mapping[str, str]) -> dict[str, st
         resolved["PREDICTOR"] = predictor
     if resolved["COMPRESS"] == "JPEG" and source.bands == 3:
         resolved.setdefault("PHOTOMETRIC", "YCBCR")
-    if source.inverted:
+    if source.min_is_white:
         resolved["PHOTOMETRIC"] = "MINISWHITE"
     return resolved
 
 
 def _check_compression(source: Source, compression: str) -> None:
-    kind, bands = source.array_type, source.bands
+    kind, bands = source.dtype, source.bands
     takes = {
         "JPEG": ("8-bit images of 1 or 3 bands", kind == "u1" and bands in (1, 3)),
         "WEBP": ("8-bit images of 3 or 4 bands", kind == "u1" and bands in (3, 4)),
@@ -82,7 +82,7 @@ def directory(
 ) -> tiff.Directory:
     """The image's directory, but for its size and its tiles."""
     description, pixel = scratch / "pixel.vrt", scratch / "pixel.tif"
-    rasterio.shutil.copy(source.image, description, driver="VRT")
+    rasterio.shutil.copy(source.dataset, description, driver="VRT")
     description.write_bytes(_of_one_pixel(description.read_bytes(), source))
     with rasterio.open(description, driver="VRT") as raster:
         rasterio.shutil.copy(
@@ -95,7 +95,7 @@ def directory(
             INTERLEAVE="PIXEL",
             **options,
         )
-    _add_namespaces(source.image, pixel)
+    _add_namespaces(source.dataset, pixel)
     with pixel.open("rb") as file:
         return tiff.read(file).directories[0]
 
@@ -135,7 +135,7 @@ def _of_one_pixel(description: bytes, source: Source) -> bytes:
             # How the image is stored says nothing of how the COG is.
             structure = child.get("domain") == "IMAGE_STRUCTURE"
             # GDAL shows white before black as a colour table that is not there.
-            made_up = child.tag == "ColorTable" and source.inverted
+            made_up = child.tag == "ColorTable" and source.min_is_white
             # It names other files, which the COG's readers would look for.
             elsewhere = child.get("domain") == "GEOLOCATION"
             if child.tag in _PIXELS or structure or made_up or elsewhere:
@@ -147,9 +147,9 @@ def _of_one_pixel(description: bytes, source: Source) -> bytes:
         _set(
             root,
             "GeoTransform",
-            ", ".join(map(repr, source.raster.transform.to_gdal())),
+            ", ".join(map(repr, source.pixels.transform.to_gdal())),
         )
-    if source.crs and source.crs != source.image.crs:
+    if source.crs and source.crs != source.dataset.crs:
         _set(root, "SRS", source.crs.to_wkt())
     return ElementTree.tostring(root)
 

@@ -17,9 +17,10 @@ from node.errors import (
     in_short,
 )
 from node.exhaustion import exhaustion
+from node.gdal import READ_ERRORS, warning_log
 from node.options import Options
-from node.picture import LONGEST_JPEG_SIDE, picture
-from node.source import READ_ERRORS, Source, gdal_warnings, open_source
+from node.picture import MAX_JPEG_SIDE, picture
+from node.source import Source, open_source
 
 _MIB = 1024 * 1024
 _GDAL_OPTIONS = {
@@ -59,7 +60,9 @@ def convert(
             else:
                 made = _make_and_check(planned, cog_path, jpeg_path)
             made["warnings"] += _warnings(planned)
-            made["warnings"] += list(dict.fromkeys(source.heard))[:_MOST_WARNINGS]
+            made["warnings"] += list(dict.fromkeys(source.gdal_warnings))[
+                :_MOST_WARNINGS
+            ]
             return _tell(planned) | made
     except Exception as error:
         # Whatever it was taken for: what reads as a damaged image may be a machine
@@ -79,11 +82,11 @@ def _opened(image: Path, bands: int, options: Options) -> Iterator[Source]:
     safety.check_directories(image)
     safety.check_tags(image)
     with ExitStack() as stack:
-        heard = stack.enter_context(gdal_warnings())
+        gdal_warnings = stack.enter_context(warning_log())
         # Past GDAL's cache, where that is safe: it does not see that a file ends.
         direct = {"GTIFF_DIRECT_IO": tiff.is_plain_and_whole(image)}
         stack.enter_context(rasterio.Env(**_GDAL_OPTIONS | direct))
-        source = stack.enter_context(open_source(image, bands, options, heard))
+        source = stack.enter_context(open_source(image, bands, options, gdal_warnings))
         cache = {"GDAL_CACHEMAX": _cache_for(source)}
         stack.enter_context(rasterio.Env(**_GDAL_OPTIONS | direct | cache))
         yield source
@@ -92,7 +95,7 @@ def _opened(image: Path, bands: int, options: Options) -> Iterator[Source]:
 def _is_complete_cog(source: Source, options: Options, image: Path) -> bool:
     """Whether an image is a COG already, and nothing is to be added to it."""
     changed = source.warped or options.assign_crs
-    alone = len(source.image.files) == 1
+    alone = len(source.dataset.files) == 1
     return alone and not changed and not check.layout_faults(image)
 
 
@@ -101,7 +104,7 @@ def plan(source: Source, options: Options, scratch: Path) -> levels.Plan:
     tile = options.block_size
     sizes = overviews.sizes(source.width, source.height, tile, options.overview_level)
     written = len(sizes)
-    limit = min(options.jpeg_max_size or LONGEST_JPEG_SIDE, LONGEST_JPEG_SIDE)
+    limit = min(options.jpeg_max_size or MAX_JPEG_SIDE, MAX_JPEG_SIDE)
     while max(sizes[-1]) > limit:
         sizes += overviews.sizes(*sizes[-1], tile, 1)[1:]
     jpeg_level = next(n for n, size in enumerate(sizes) if max(size) <= limit)
@@ -127,7 +130,7 @@ def make(
             jpeg_path,
             # Warped pixels depend on the window by a bit: only those that were
             # read can be compared.
-            whole_checksum=profile.most_difference is None
+            whole_checksum=profile.max_mean_error is None
             and (codec is None or source.warped),
         )
     directory = cog.directory(source, stored, tile, plan.scratch)
@@ -172,7 +175,7 @@ def _copy(
     )
     levels.make(jpeg_only, iter, picture(plan.source), jpeg_path, whole_checksum=False)
     os.link(image, cog_path)
-    raster = plan.source.image
+    raster = plan.source.dataset
     return {
         "compression": raster.compression.name.upper()
         if raster.compression
@@ -185,8 +188,8 @@ def _copy(
 
 def _tell(plan: levels.Plan) -> dict[str, Any]:
     source = plan.source
-    raster = source.raster
-    crs = source.crs or source.image.gcps[1]
+    raster = source.pixels
+    crs = source.crs or source.dataset.gcps[1]
     width, height = plan.sizes[plan.jpeg_level]
     return {
         "width": source.width,
@@ -211,14 +214,14 @@ def _tell(plan: levels.Plan) -> dict[str, Any]:
 def _warnings(plan: levels.Plan) -> list[str]:
     source, options = plan.source, plan.options
     said = []
-    if not source.crs and not source.image.gcps[0] and not source.image.rpcs:
+    if not source.crs and not source.dataset.gcps[0] and not source.dataset.rpcs:
         said.append("it has no coordinate reference system")
-    elif source.raster.transform.is_identity and source.crs:
+    elif source.pixels.transform.is_identity and source.crs:
         said.append("it has a coordinate reference system, but no place in it")
-    if pages := len(source.image.subdatasets):
+    if pages := len(source.dataset.subdatasets):
         said.append(f"it has {pages} images: the first one is converted")
-    compression = source.image.compression
-    lossy = options.stored_as.most_difference is not None
+    compression = source.dataset.compression
+    lossy = options.stored_as.max_mean_error is not None
     if compression and compression.name == "jpeg" and lossy:
         said.append("it was compressed as JPEG before: each time some more is lost")
     if plan.jpeg_level:
@@ -249,13 +252,13 @@ def _room_for(source: Source) -> int:
     As if nothing could be compressed: the pixels, a third more for the overviews,
     and the largest of these once more.
     """
-    pixels = source.width * source.height * source.bands * source.array_type.itemsize
+    pixels = source.width * source.height * source.bands * source.dtype.itemsize
     return pixels * 4 // 3 + pixels // 4
 
 
 def _cache_for(source: Source) -> int:
     """Room for what GDAL has to read at once, a row of the image's blocks."""
-    image = source.image
+    image = source.dataset
     rows = max(height for height, _ in image.block_shapes)
-    row = rows * image.width * image.count * source.array_type.itemsize
+    row = rows * image.width * image.count * source.dtype.itemsize
     return min(max(_GDAL_OPTIONS["GDAL_CACHEMAX"], row + 16 * _MIB), _LARGEST_CACHE)

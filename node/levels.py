@@ -29,11 +29,11 @@ from node.spool import TileSpool
 _MIB = 1024 * 1024
 # Of pixels at a time: a whole row of tiles if it is no more than this, else some
 # tiles of it, or one.
-_MOST_OF_A_ROW, _MOST_OF_SOME = 128 * _MIB, 64 * _MIB  # bytes
+_MAX_ROW_BYTES, _MAX_STRIP_BYTES = 128 * _MIB, 64 * _MIB  # bytes
 # Even, so that no two pixels that make one are parted.
 _HALVED_ROWS = 64
 # Overviews larger than this wait on disk.
-_MOST_IN_MEMORY = 128 * _MIB  # bytes
+_MAX_IN_MEMORY = 128 * _MIB  # bytes
 
 
 @dataclass(frozen=True)
@@ -59,10 +59,10 @@ class Plan:
         """A row of tiles at a time, or as much of one as memory is for."""
         width, height = self.sizes[level]
         tile = self.options.block_size
-        pixel = self.source.bands * self.source.array_type.itemsize
+        pixel = self.source.bands * self.source.dtype.itemsize
         columns = width
-        if width * pixel * tile > _MOST_OF_A_ROW:
-            columns = max(1, _MOST_OF_SOME // (pixel * tile * tile)) * tile
+        if width * pixel * tile > _MAX_ROW_BYTES:
+            columns = max(1, _MAX_STRIP_BYTES // (pixel * tile * tile)) * tile
         for row in range(0, height, tile):
             for column in range(0, width, columns):
                 yield Window(
@@ -74,11 +74,11 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class Part:
+class Strip:
     """What a window shows.
 
     Attributes:
-        pixels: of shape (rows, columns, bands); gone when the next part is read.
+        pixels: of shape (rows, columns, bands); gone when the next strip is read.
         mask: of shape (rows, columns), None where there is none.
         valid: which samples are data, as `Source.valid` tells it.
     """
@@ -88,13 +88,13 @@ class Part:
     mask: numpy.ndarray | None
     valid: numpy.ndarray | None
 
-    def pieces(self, rows: int) -> Iterator["Part"]:
+    def pieces(self, rows: int) -> Iterator["Strip"]:
         """Some rows at a time: what is made of pixels may be larger than they."""
         window = self.window
         for row in range(0, window.height, rows):
             taken = slice(row, row + rows)
             pixels = self.pixels[taken]
-            yield Part(
+            yield Strip(
                 Window(window.col_off, window.row_off + row, window.width, len(pixels)),
                 pixels,
                 None if self.mask is None else self.mask[taken],
@@ -117,7 +117,7 @@ class Checksums:
 
 
 class _Consumer(Protocol):
-    def add(self, part: Part) -> None: ...
+    def add(self, strip: Strip) -> None: ...
 
 
 def make(
@@ -152,16 +152,16 @@ def make(
                 writer = JpegWriter(
                     jpeg_file, *plan.sizes[level], plan.options.jpeg_quality
                 )
-                consumers.append(_Shown(writer, shown, plan.sizes[level][0]))
+                consumers.append(_JpegConsumer(writer, shown, plan.sizes[level][0]))
             following, halving = None, None
             if level + 1 < levels:
                 following = Canvas(*plan.sizes[level + 1], plan.source, plan.scratch)
                 halving = _halving(plan, following)
             if halving:
                 consumers.append(halving)
-            for part in _parts(plan, level, canvas):
+            for strip in _strips(plan, level, canvas):
                 for consumer in consumers:
-                    consumer.add(part)
+                    consumer.add(strip)
             if following and not halving:
                 _resample(plan, level + 1, following)
             canvas = following
@@ -184,10 +184,10 @@ class Canvas:
         self, width: int, height: int, source: Source, directory: Path
     ) -> None:
         shape = (height, width, source.bands)
-        kind = source.array_type
+        kind = source.dtype
         size = height * width * source.bands * kind.itemsize
         self._map = None
-        if size > _MOST_IN_MEMORY:
+        if size > _MAX_IN_MEMORY:
             path = directory / "overview"
             with path.open("w+b") as file:
                 # Not a file with holes: a disk that is full is to be an error here,
@@ -201,15 +201,15 @@ class Canvas:
             self.pixels = numpy.empty(shape, kind)
         self.mask = numpy.empty((height, width), bool) if source.has_mask else None
 
-    def rest(self) -> None:
+    def release_pages(self) -> None:
         """Let go of memory whose content also stands on disk."""
         if self._map:
             self._map.madvise(mmap.MADV_DONTNEED)
 
 
-def _parts(plan: Plan, level: int, canvas: Canvas | None) -> Iterator[Part]:
+def _strips(plan: Plan, level: int, canvas: Canvas | None) -> Iterator[Strip]:
     source = plan.source
-    buffer = numpy.empty(0, source.array_type)
+    buffer = numpy.empty(0, source.dtype)
     for window in plan.windows(level):
         if canvas:
             area = window.toslices()
@@ -219,20 +219,20 @@ def _parts(plan: Plan, level: int, canvas: Canvas | None) -> Iterator[Part]:
             shape = (window.height, window.width, source.bands)
             samples = window.height * window.width * source.bands
             if buffer.size < samples:
-                buffer = numpy.empty(samples, source.array_type)
+                buffer = numpy.empty(samples, source.dtype)
             pixels = buffer[:samples].reshape(shape)
             mask = source.read(window, pixels)
-        yield Part(window, pixels, mask, source.valid(pixels, mask))
+        yield Strip(window, pixels, mask, source.valid(pixels, mask))
         if canvas:
-            canvas.rest()
+            canvas.release_pages()
 
 
 class _Checksum:
     def __init__(self) -> None:
         self.crc32 = 0
 
-    def add(self, part: Part) -> None:
-        self.crc32 = zlib.crc32(part.pixels, self.crc32)
+    def add(self, strip: Strip) -> None:
+        self.crc32 = zlib.crc32(strip.pixels, self.crc32)
 
 
 @dataclass(frozen=True)
@@ -242,49 +242,49 @@ class _Tiles:
     tile: int
     checksums: list[int | None] = field(default_factory=list)
 
-    def add(self, part: Part) -> None:
+    def add(self, strip: Strip) -> None:
         masks: Iterable[encode.Tile | None] = itertools.repeat(None)
-        if part.mask is not None:
-            masks = encode.encode_mask(part.mask, self.tile)
-        for tile, mask in zip(self.encode_tiles(part.pixels), masks, strict=False):
+        if strip.mask is not None:
+            masks = encode.encode_mask(strip.mask, self.tile)
+        for tile, mask in zip(self.encode_tiles(strip.pixels), masks, strict=False):
             self.spool.add(tile.data, *([mask.data] if mask else []))
             self.checksums.append(tile.crc32)
 
 
-class _Shown:
+class _JpegConsumer:
     """The JPEG, of parts that are put together to whole rows."""
 
     def __init__(self, writer: JpegWriter, shown: Picture, width: int) -> None:
         self._writer = writer
         self._shown = shown
         self._width = width
-        self._parts: list[numpy.ndarray] = []
+        self._strips: list[numpy.ndarray] = []
 
-    def add(self, part: Part) -> None:
-        window = part.window
+    def add(self, strip: Strip) -> None:
+        window = strip.window
         if window.width == self._width:
-            for piece in part.pieces(STRIP_ROWS):
+            for piece in strip.pieces(STRIP_ROWS):
                 self._writer.add(self._shown.show(piece.pixels, piece.valid))
             return
         seen = [
             self._shown.show(piece.pixels, piece.valid)
-            for piece in part.pieces(STRIP_ROWS)
+            for piece in strip.pieces(STRIP_ROWS)
         ]
-        self._parts.append(numpy.concatenate(seen))
+        self._strips.append(numpy.concatenate(seen))
         if window.col_off + window.width == self._width:
             for row in range(0, window.height, STRIP_ROWS):
-                rows = [part[row : row + STRIP_ROWS] for part in self._parts]
+                rows = [strip[row : row + STRIP_ROWS] for strip in self._strips]
                 self._writer.add(numpy.hstack(rows))
-            self._parts.clear()
+            self._strips.clear()
 
 
 @dataclass(frozen=True)
 class _Halving:
     canvas: Canvas
-    halve: Callable[[Part], numpy.ndarray]
+    halve: Callable[[Strip], numpy.ndarray]
 
-    def add(self, part: Part) -> None:
-        for piece in part.pieces(_HALVED_ROWS):
+    def add(self, strip: Strip) -> None:
+        for piece in strip.pieces(_HALVED_ROWS):
             halved = self.halve(piece)
             row, column = piece.window.row_off // 2, piece.window.col_off // 2
             rows, columns = halved.shape[:2]
@@ -292,20 +292,20 @@ class _Halving:
             self.canvas.pixels[area] = halved
             if piece.mask is not None:
                 self.canvas.mask[area] = overviews.any_valid(piece.mask)
-        self.canvas.rest()
+        self.canvas.release_pages()
 
 
 def _halving(plan: Plan, canvas: Canvas) -> _Halving | None:
     """The way to halve that suits the data or was asked for, None if it is GDAL's."""
     source = plan.source
-    suits = "nearest" if source.classes else "average"
+    suits = "nearest" if source.categorical else "average"
     resampling = plan.options.overview_resampling or suits
     if resampling == "nearest":
-        return _Halving(canvas, lambda part: overviews.nearest(part.pixels))
-    if resampling == "average" and source.array_type.kind != "c":
+        return _Halving(canvas, lambda strip: overviews.nearest(strip.pixels))
+    if resampling == "average" and source.dtype.kind != "c":
         return _Halving(
             canvas,
-            lambda part: overviews.average(part.pixels, part.valid, source.nodata),
+            lambda strip: overviews.average(strip.pixels, strip.valid, source.nodata),
         )
     return None
 
@@ -318,12 +318,12 @@ def _resample(plan: Plan, level: int, canvas: Canvas) -> None:
     resampling = Resampling[plan.options.overview_resampling]
     # Not from overviews that the image may have: those are somebody else's.
     with rasterio.open(
-        source.image.name, driver="GTiff", OVERVIEW_LEVEL="NONE"
+        source.dataset.name, driver="GTiff", OVERVIEW_LEVEL="NONE"
     ) as image:
-        raster = source.raster if source.warped else image
+        raster = source.pixels if source.warped else image
         for window in plan.windows(level):
             area = window.toslices()
-            part = Window(
+            strip = Window(
                 window.col_off * across,
                 window.row_off * down,
                 window.width * across,
@@ -333,13 +333,13 @@ def _resample(plan: Plan, level: int, canvas: Canvas) -> None:
             bands = list(range(1, source.bands + 1))
             read = raster.read(
                 bands,
-                window=part,
+                window=strip,
                 out_shape=(source.bands, *shape),
                 resampling=resampling,
             )
             canvas.pixels[area] = read.transpose(1, 2, 0)
             if canvas.mask is not None:
                 canvas.mask[area] = (
-                    raster.dataset_mask(window=part, out_shape=shape) > 0
+                    raster.dataset_mask(window=strip, out_shape=shape) > 0
                 )
-            canvas.rest()
+            canvas.release_pages()

@@ -42,8 +42,8 @@ RESULT = "--result"
 NEXT = "--next"
 _TIME_LIMIT = "--time-limit"
 # Of what is shown of a word that means nothing; it may be long.
-_SHOWN = 60  # characters
-_LONGEST_MESSAGE = 1000
+_MAX_QUOTED = 60  # characters
+_MAX_MESSAGE = 1000
 _IMAGE = (".tif", ".tiff", ".TIF", ".TIFF")
 _YES = ("yes", "true", "1", "x")
 _NO = ("no", "false", "0", "")
@@ -221,8 +221,8 @@ def _parse(
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        cut = message[: _LONGEST_MESSAGE - 1] + "…"
-        raise UsageError(message if len(message) <= _LONGEST_MESSAGE else cut)
+        cut = message[: _MAX_MESSAGE - 1] + "…"
+        raise UsageError(message if len(message) <= _MAX_MESSAGE else cut)
 
 
 def _as_type(read: Callable[[str], object]) -> Callable[[str], object]:
@@ -238,14 +238,14 @@ def _as_type(read: Callable[[str], object]) -> Callable[[str], object]:
 def _file(text: str) -> Path:
     # What bin/generate_cogs.sh can tell from its other words.
     if not re.fullmatch(r"[A-Za-z0-9._-]+", text):
-        raise ValueError(f"{_shown(text)} is no name of letters, digits and '._-'")
+        raise ValueError(f"{_quoted(text)} is no name of letters, digits and '._-'")
     return Path(text)
 
 
 def _profile(text: str) -> str:
     if text not in PROFILES:
         raise ValueError(
-            f"there is no profile {_shown(text)}: choose of {_list(PROFILES)}"
+            f"there is no profile {_quoted(text)}: choose of {_list(PROFILES)}"
         )
     return text
 
@@ -254,13 +254,13 @@ def _creation_option(text: str) -> tuple[str, str]:
     name, _, value = text.upper().partition("=")
     if name not in CREATION_OPTIONS:
         raise ValueError(
-            f"{_shown(text)}: write NAME=VALUE, NAME of {_list(CREATION_OPTIONS)}"
+            f"{_quoted(text)}: write NAME=VALUE, NAME of {_list(CREATION_OPTIONS)}"
         )
     values = _CREATION_VALUES.get(name)
     if values and value not in values:
-        raise ValueError(f"{_shown(text)}: {name} is one of {_list(values)}")
+        raise ValueError(f"{_quoted(text)}: {name} is one of {_list(values)}")
     if not values and not re.fullmatch(r"\d{1,9}(\.\d{1,9})?", value, re.ASCII):
-        raise ValueError(f"{_shown(text)}: {name} is a number")
+        raise ValueError(f"{_quoted(text)}: {name} is a number")
     return name, value
 
 
@@ -271,20 +271,20 @@ def _overview_option(text: str) -> tuple[str, str]:
     if name == "overview_resampling" and value in RESAMPLINGS:
         return name, value
     raise ValueError(
-        f"{_shown(text)}: write overview_level=NUMBER or overview_resampling=METHOD, "
+        f"{_quoted(text)}: write overview_level=NUMBER or overview_resampling=METHOD, "
         f"METHOD of {_list(RESAMPLINGS)}"
     )
 
 
 def _crs(text: str) -> str:
     if not re.fullmatch(r"[A-Za-z]{2,16}:\d{1,9}", text, re.ASCII):
-        raise ValueError(f"{_shown(text)} is no CRS: write e.g. EPSG:32616")
+        raise ValueError(f"{_quoted(text)} is no CRS: write e.g. EPSG:32616")
     return text.upper()
 
 
 def _positive(text: str) -> int:
     if not re.fullmatch(r"0*[1-9]\d{0,8}", text, re.ASCII):
-        raise ValueError(f"{_shown(text)} is no number above 0")
+        raise ValueError(f"{_quoted(text)} is no number above 0")
     return int(text)
 
 
@@ -296,12 +296,12 @@ def _quality(text: str) -> int:
 
 def _yes(text: str) -> bool:
     if text.lower() not in (*_YES, *_NO):
-        raise ValueError(f"{_shown(text)} is neither yes nor no")
+        raise ValueError(f"{_quoted(text)} is neither yes nor no")
     return text.lower() in _YES
 
 
-def _shown(text: str) -> str:
-    return repr(text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…")
+def _quoted(text: str) -> str:
+    return repr(text if len(text) <= _MAX_QUOTED else text[: _MAX_QUOTED - 1] + "…")
 
 
 def _list(names: object) -> str:

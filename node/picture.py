@@ -11,7 +11,7 @@ _WHITE = 255
 _SHOWN_PERCENT = (2, 98)
 _SAMPLED_ROWS = 64
 # libjpeg's own limit; the format's is 35 pixels more.
-LONGEST_JPEG_SIDE = 65_500
+MAX_JPEG_SIDE = 65_500
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Picture:
             alpha = None
             if source.alpha is not None:
                 alpha = pixels[:, :, source.alpha]
-            as_it_is = not self.limits and not source.inverted
+            as_it_is = not self.limits and not source.min_is_white
             if (
                 as_it_is
                 and pixels.shape[2] in (3, 4)
@@ -57,7 +57,7 @@ class Picture:
                 return pixels
             shown = pixels[:, :, list(self.bands)]
             shown = self._stretched(shown) if self.limits else shown
-            shown = 255 - shown if source.inverted else shown
+            shown = 255 - shown if source.min_is_white else shown
         if valid is not None and source.alpha is None:
             # Of a colour one band may well have the value that means no data.
             seen = valid if valid.shape[2] == 1 else valid[:, :, list(self.bands)]
@@ -85,12 +85,12 @@ class Picture:
 def picture(source: Source) -> Picture:
     """Bands 1 to 3, or the one; 8 bits as they are, others stretched."""
     bands = (0, 1, 2) if source.bands >= 3 else (0,)
-    if source.array_type == numpy.uint8 or source.palette is not None:
+    if source.dtype == numpy.uint8 or source.palette is not None:
         return Picture(source, bands, ())
     values: list[list[numpy.ndarray]] = [[] for _ in bands]
     rows = numpy.linspace(0, source.height - 1, min(_SAMPLED_ROWS, source.height))
     for row in rows.astype(int).tolist():
-        pixels = numpy.empty((1, source.width, source.bands), source.array_type)
+        pixels = numpy.empty((1, source.width, source.bands), source.dtype)
         mask = source.read(Window(0, row, source.width, 1), pixels)
         valid = source.valid(pixels, mask)
         for band, found in zip(bands, values, strict=True):

@@ -18,19 +18,19 @@ class Profile:
 
     Attributes:
         options: of the GTiff driver, COMPRESS at least.
-        most_difference: how much a pixel may differ from the source's in the
+        max_mean_error: how much a pixel may differ from the source's in the
             mean, None where all must be the same bit for bit.
         tiling_scheme: whose tiles to warp to, e.g. WebMercatorQuad.
     """
 
     options: Mapping[str, str]
     about: str
-    most_difference: float | None = None
+    max_mean_error: float | None = None
     tiling_scheme: str | None = None
 
     def with_options(self, changed: Mapping[str, str]) -> "Profile":
         options = {**self.options, **changed}
-        return replace(self, options=options, most_difference=_most_difference(options))
+        return replace(self, options=options, max_mean_error=_max_mean_error(options))
 
 
 _JPEG = {
@@ -56,7 +56,7 @@ _LERC = {
 }
 
 
-def _most_difference(options: Mapping[str, str]) -> float | None:
+def _max_mean_error(options: Mapping[str, str]) -> float | None:
     kind = options["COMPRESS"]
     if kind == "JPEG" or (kind == "WEBP" and options.get("WEBP_LOSSLESS") != "YES"):
         # Of 255. Noise, which is what they leave out, reaches about 8 at the
@@ -67,7 +67,7 @@ def _most_difference(options: Mapping[str, str]) -> float | None:
 
 
 def _profile(about: str, tiling_scheme: str | None = None, **options: str) -> Profile:
-    return Profile(options, about, _most_difference(options), tiling_scheme)
+    return Profile(options, about, _max_mean_error(options), tiling_scheme)
 
 
 PROFILES = {

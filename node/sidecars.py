@@ -1,26 +1,30 @@
-"""How large the files may be that lie beside an image and tell of it.
+"""How large the files may be that lie beside an image and describe it.
 
-Overviews and masks are images themselves, of any size. The others are read whole into
-memory, on a machine that has been given some for an image.
+Overviews and masks are images themselves, of any size. The node reads the others whole
+into memory, on a machine whose memory was requested for the image.
 """
 
-# A raster attribute table of 65,536 rows and six columns is 12 MB.
-LARGEST_XML = 16 * 2**20  # bytes
-# Six lines with a number each.
-_LARGEST_WORLD_FILE = 2**16
+# A raster attribute table of 65,536 rows and six columns has 12 MB.
+MAX_XML_BYTES = 16 * 2**20
+# A world file has six lines with a number each.
+_MAX_WORLD_FILE_BYTES = 2**16
 WORLD_FILES = (".tfw", ".tifw", ".wld")
 
 
 def fault(name: str, size: int) -> str | None:
-    """Return what is wrong with a file beside an image; None if nothing is."""
-    largest = size
+    """Return what is wrong with a file beside an image; None if nothing is.
+
+    Args:
+        size: size of the file, in bytes.
+    """
+    limit = size
     if name.endswith(".aux.xml"):
-        largest = LARGEST_XML
+        limit = MAX_XML_BYTES
     elif name.lower().endswith(WORLD_FILES):
-        largest = _LARGEST_WORLD_FILE
-    if size <= largest:
+        limit = _MAX_WORLD_FILE_BYTES
+    if size <= limit:
         return None
     return (
-        f"{name} beside it has {size:,} bytes, and {largest:,} is the most: remove it, "
-        "or make it smaller"
+        f"{name} beside it has {size:,} bytes, but may have {limit:,} at most: remove "
+        "it, or make it smaller"
     )

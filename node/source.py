@@ -1,9 +1,7 @@
-"""An image opened: what it is, and its pixels window by window."""
+"""Open an image, check that it can be converted, and read its pixels by window."""
 
-import logging
 import math
 import os
-import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,10 +10,9 @@ from pathlib import Path
 
 import numpy
 import rasterio
-from rasterio._err import CPLE_BaseError  # what GDAL's own errors come as
 from rasterio.crs import CRS
 from rasterio.enums import ColorInterp, MaskFlags, Resampling
-from rasterio.errors import CRSError, NotGeoreferencedWarning, RasterioError
+from rasterio.errors import NotGeoreferencedWarning
 from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window
 
@@ -28,14 +25,15 @@ from node.errors import (
     WrongBands,
     in_short,
 )
+from node.gdal import READ_ERRORS, authority_crs
 from node.options import Options
+from node.warp import WarpRequest, warped
 
-# What reading raises, of which GDAL's own errors are no RasterioErrors.
-READ_ERRORS = (RasterioError, CPLE_BaseError)
+# numpy has no complex integers. Two 32-bit integers need two 64-bit floats: a 32-bit
+# float cannot represent all of them.
 _COMPLEX = {
     "complex_int16": "complex64",
     "complex64": "complex64",
-    # Of 32 bits each: a float of as many would round them.
     "complex_int32": "complex128",
     "complex128": "complex128",
 }
@@ -46,92 +44,104 @@ class Source:
     """An image to convert.
 
     Attributes:
-        raster: its pixels, maybe warped.
-        image: the file itself, which has all that a warped one has not.
-        crs: as it is or was assigned; None where there is none.
-        data_type: of the bands, as rasterio names it.
-        nodata: each band's value for no data.
-        has_mask: whether it has a mask that is neither nodata nor a band.
-        alpha: the index of the band that is one, None where none is.
-        palette: of shape (256, 4), red, green, blue and alpha of each value.
-        classes: whether a mean of two values means nothing.
-        inverted: whether its least value is white, as in a scanned negative.
-        heard: what GDAL warns of.
+        pixels: the raster to read pixels from; a warped view of the dataset if the
+            image is warped, otherwise the dataset itself.
+        dataset: the file, with the metadata that a warped view lacks.
+        crs: the file's or the assigned CRS; None if there is none.
+        data_type: data type of the bands, as rasterio names it.
+        nodata: value of each band that means "no data"; empty if no band has one.
+        has_mask: whether there is a mask that is neither nodata nor a band.
+        alpha: index of the alpha band, from 0; None if there is none.
+        palette: array of shape (256, 4): red, green, blue and alpha of each value;
+            None if there is no colour table.
+        categorical: whether values are categories, so that a mean of two values has
+            no meaning.
+        min_is_white: whether the smallest value is white, as in a scanned negative.
+        gdal_warnings: list to which GDAL's warnings are appended.
     """
 
-    raster: rasterio.DatasetReader | WarpedVRT
-    image: rasterio.DatasetReader
+    pixels: rasterio.DatasetReader | WarpedVRT
+    dataset: rasterio.DatasetReader
     crs: CRS | None
     data_type: str
     nodata: tuple[float | None, ...]
     has_mask: bool
     alpha: int | None
     palette: numpy.ndarray | None
-    classes: bool
-    inverted: bool
-    heard: list[str]
+    categorical: bool
+    min_is_white: bool
+    gdal_warnings: list[str]
 
     @property
     def width(self) -> int:
-        return self.raster.width
+        """Width in pixels."""
+        return self.pixels.width
 
     @property
     def height(self) -> int:
-        return self.raster.height
+        """Height in pixels."""
+        return self.pixels.height
 
     @property
     def bands(self) -> int:
-        return self.image.count
+        """Number of bands, without those that warping adds."""
+        return self.dataset.count
 
     @property
     def warped(self) -> bool:
-        return self.raster is not self.image
+        """Whether the pixels are a warped view of the file."""
+        return self.pixels is not self.dataset
 
     @property
-    def array_type(self) -> numpy.dtype:
-        """What its pixels are in memory."""
-        return numpy.dtype(_COMPLEX.get(self.data_type, self.data_type))
+    def dtype(self) -> numpy.dtype:
+        """Data type of the pixels in memory."""
+        return _dtype(self.data_type)
 
     def read(self, window: Window, pixels: numpy.ndarray) -> numpy.ndarray | None:
-        """Read a window's pixels and return its mask, if it has one.
+        """Read a window's pixels and return its mask, if the image has one.
 
         Args:
-            pixels: to be filled, of shape (rows, columns, bands).
+            pixels: array to fill, of shape (rows, columns, bands).
 
         Returns:
-            Of shape (rows, columns), False where there is no data.
+            Array of shape (rows, columns), False where there is no data.
 
         Raises:
-            DamagedImage: its pixels cannot be read.
+            DamagedImage: the pixels cannot be read.
         """
         mask = None
-        warned = len(self.heard)
+        warning_count = len(self.gdal_warnings)
         try:
             bands = list(range(1, self.bands + 1))
-            self.raster.read(bands, window=window, out=pixels.transpose(2, 0, 1))
+            self.pixels.read(bands, window=window, out=pixels.transpose(2, 0, 1))
             if self.has_mask:
-                mask = self.raster.dataset_mask(window=window) > 0
+                mask = self.pixels.dataset_mask(window=window) > 0
         except READ_ERRORS as error:
             raise DamagedImage(
                 f"it is damaged, its pixels cannot be read ({in_short(error)}): "
                 "upload it again"
             ) from error
-        # Where a JPEG or a fax in a TIFF goes wrong, its decoder makes something
-        # up and goes on with a warning.
-        if len(self.heard) > warned:
+        # When JPEG or fax data in a TIFF are damaged, the decoder invents pixels and
+        # only warns.
+        if len(self.gdal_warnings) > warning_count:
             raise DamagedImage(
-                f"it is damaged, not all of its pixels can be read "
-                f"({self.heard[warned]}): upload it again"
+                "it is damaged, not all of its pixels can be read "
+                f"({self.gdal_warnings[warning_count]}): upload it again"
             )
         return mask
 
     def valid(
         self, pixels: numpy.ndarray, mask: numpy.ndarray | None
     ) -> numpy.ndarray | None:
-        """Which samples are data, None where all are.
+        """Return which samples are data; None if all are.
+
+        Args:
+            pixels: array of shape (rows, columns, bands).
+            mask: the mask that `read` returned for these pixels.
 
         Returns:
-            Of shape (rows, columns, bands), or with one band for all of them.
+            Array of shape (rows, columns, bands), or (rows, columns, 1) if it applies
+            to all bands.
         """
         valid = None
         for band, nodata in enumerate(self.nodata):
@@ -139,198 +149,177 @@ class Source:
             if nodata is None:
                 continue
             same = numpy.isnan(values) if nodata != nodata else values == nodata
-            # Mostly there is none, and what follows costs more than to look.
+            # Usually there is none. The test is cheaper than the rest.
             if same.any():
                 valid = numpy.ones(pixels.shape, bool) if valid is None else valid
                 valid[:, :, band] = ~same
         if self.alpha is not None and not pixels[:, :, self.alpha].all():
             valid = numpy.ones(pixels.shape, bool) if valid is None else valid
-            # Alpha is itself data where it says that nothing else is.
-            seen = pixels[:, :, self.alpha] > 0
+            # The alpha band itself is data even where it marks the others as none.
+            opaque = pixels[:, :, self.alpha] > 0
             for band in range(self.bands):
                 if band != self.alpha:
-                    valid[:, :, band] &= seen
+                    valid[:, :, band] &= opaque
         if mask is not None and not mask.all():
-            seen = mask[:, :, None]
-            valid = seen if valid is None else valid & seen
+            unmasked = mask[:, :, None]
+            valid = unmasked if valid is None else valid & unmasked
         return valid
 
 
 @contextmanager
 def open_source(
-    path: Path, bands: int, options: Options, heard: list[str]
+    path: Path, bands: int, options: Options, gdal_warnings: list[str]
 ) -> Iterator[Source]:
     """Open an image and check that it can be converted.
 
     Args:
-        heard: what `gdal_warnings` yields.
+        bands: expected number of bands.
+        gdal_warnings: list that `gdal.warning_log` yields.
 
     Raises:
-        NodeError: it cannot be.
+        NodeError: the image cannot be converted.
     """
     safety.check_beside(path)
-    with _opened(path) as image:
-        safety.check_references(image)
-        if image.count != bands:
+    with _open_dataset(path) as dataset:
+        safety.check_references(dataset)
+        if dataset.count != bands:
             raise WrongBands(
                 f"the manifest says {bands} bands, but the image has "
-                f"{image.count}: mend the row"
+                f"{dataset.count}: correct the row"
             )
-        _check(image)
-        sample = numpy.dtype(_COMPLEX.get(image.dtypes[0], image.dtypes[0])).itemsize
-
-        def check_size(width: int, height: int) -> None:
-            pixel = sample * image.count
-            file = path.stat().st_size
-            safety.check_size(width, height, pixel, options.block_size, file)
-
-        check_size(image.width, image.height)
-        safety.check_blocks(image, sample, options.block_size)
-        crs = _crs(image, options)
-        tiling_scheme = options.stored_as.tiling_scheme
-        if options.reproject or tiling_scheme:
-            from node.warp import warped
-
-            safety.check_warping(image)
-            with warped(
-                image,
-                crs,
-                options.reproject,
-                tiling_scheme,
-                options.block_size,
-                Resampling.nearest if _classes(image) else Resampling.bilinear,
-                check_size,
-            ) as raster:
-                yield _source(raster, image, raster.crs, heard)
-        else:
-            yield _source(image, image, crs, heard)
+        _check_dataset(dataset)
+        sample_bytes = _dtype(dataset.dtypes[0]).itemsize
+        size_limit = safety.SizeLimit(
+            pixel_bytes=sample_bytes * dataset.count,
+            tile=options.block_size,
+            file_bytes=path.stat().st_size,
+        )
+        size_limit.check(dataset.width, dataset.height)
+        safety.check_blocks(dataset, sample_bytes, options.block_size)
+        crs = _crs(dataset, options)
+        web_tiles = options.stored_as.tiling_scheme is not None
+        if not options.reproject and not web_tiles:
+            yield _source(dataset, dataset, crs, gdal_warnings)
+            return
+        safety.check_warping(dataset)
+        categorical = _is_categorical(dataset)
+        request = WarpRequest(
+            crs=crs,
+            target_crs=options.reproject,
+            web_tiles=web_tiles,
+            tile=options.block_size,
+            resampling=Resampling.nearest if categorical else Resampling.bilinear,
+            size_limit=size_limit,
+        )
+        with warped(dataset, request) as raster:
+            yield _source(raster, dataset, raster.crs, gdal_warnings)
 
 
 @contextmanager
-def gdal_warnings() -> Iterator[list[str]]:
-    """A list that grows with each warning of GDAL's."""
-    heard: list[str] = []
-
-    class Listener(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            said = re.sub(r"^CPLE_\w+( in |:)", "", record.getMessage())
-            heard.append(" ".join(said.split())[:300])
-
-    listener = Listener(logging.WARNING)
-    logger = logging.getLogger("rasterio")
-    logger.addHandler(listener)
-    try:
-        yield heard
-    finally:
-        logger.removeHandler(listener)
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[rasterio.DatasetReader]:
+def _open_dataset(path: Path) -> Iterator[rasterio.DatasetReader]:
+    absolute = os.path.abspath(path)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
         try:
-            # No other driver may look at it: some follow what a file says to
-            # other files and addresses.
-            image = rasterio.open(os.path.abspath(path), driver="GTiff", sharing=False)
+            # Allow no other driver: some follow references in the file to other files
+            # and addresses.
+            dataset = rasterio.open(absolute, driver="GTiff", sharing=False)
         except (*READ_ERRORS, UnicodeDecodeError) as error:
-            said = in_short(error).replace(f"{os.path.abspath(path.parent)}/", "")
+            message = in_short(error).replace(f"{os.path.dirname(absolute)}/", "")  # noqa: PTH120
             raise NotARaster(
-                f"GDAL cannot read it as a GeoTIFF ({said}): "
+                f"GDAL cannot read it as a GeoTIFF ({message}): "
                 "upload it again, or leave it out"
             ) from error
-        with image:
-            yield image
+        with dataset:
+            yield dataset
 
 
-def _check(image: rasterio.DatasetReader) -> None:
-    kinds = set(image.dtypes)
-    if len(kinds) > 1:
+def _check_dataset(dataset: rasterio.DatasetReader) -> None:
+    data_types = set(dataset.dtypes)
+    if len(data_types) > 1:
         raise UnsupportedRaster(
-            f"its bands are of different types ({', '.join(sorted(kinds))}): "
-            "make an image of each"
+            f"its bands are of different types ({', '.join(sorted(data_types))}): "
+            "make one image for each type"
         )
-    if not all(map(math.isfinite, image.transform)):
+    if not all(map(math.isfinite, dataset.transform)):
         raise UnsupportedRaster(
-            "its transform is not made of numbers: mend its georeferencing"
+            "its transform has values that are not numbers: correct its georeferencing"
         )
-    if any(not flags for flags in image.mask_flag_enums):
+    if any(not flags for flags in dataset.mask_flag_enums):
         raise UnsupportedRaster(
-            "its bands have a mask each, and a COG has one for all: "
-            "make it nodata or one mask"
+            "each of its bands has its own mask, and a COG has one for all: "
+            "use nodata or one mask"
         )
 
 
-def _crs(image: rasterio.DatasetReader, options: Options) -> CRS | None:
+def _crs(dataset: rasterio.DatasetReader, options: Options) -> CRS | None:
     if options.assign_crs:
         return authority_crs(options.assign_crs)
-    points, points_crs = image.gcps
-    georeferenced = image.crs or (points and points_crs) or image.rpcs
+    points, points_crs = dataset.gcps
+    georeferenced = dataset.crs or (points and points_crs) or dataset.rpcs
     if not georeferenced and not options.allow_no_crs:
         raise NoCrs(
             "it has no coordinate reference system: convert it with --assign-crs "
             "EPSG:… if you know it, or with --allow-no-crs"
         )
-    return image.crs
-
-
-def authority_crs(code: str) -> CRS:
-    """The CRS that has a code such as EPSG:32616.
-
-    Raises:
-        UnsupportedRaster: PROJ has none.
-    """
-    try:
-        return CRS.from_string(code)
-    except CRSError as error:
-        raise UnsupportedRaster(f"PROJ knows no CRS {code}: mend the option") from error
+    return dataset.crs
 
 
 def _source(
-    raster: rasterio.DatasetReader | WarpedVRT,
-    image: rasterio.DatasetReader,
+    pixels: rasterio.DatasetReader | WarpedVRT,
+    dataset: rasterio.DatasetReader,
     crs: CRS | None,
-    heard: list[str],
+    gdal_warnings: list[str],
 ) -> Source:
-    colours = image.colorinterp
-    palette = None
-    if image.count == 1 and colours[0] == ColorInterp.palette:
-        table = image.colormap(1)
-        palette = numpy.zeros((256, 4), "u1")
-        for value, colour in table.items():
-            if value < 256:
-                palette[value] = colour
-    alpha = colours.index(ColorInterp.alpha) if ColorInterp.alpha in colours else None
-    nodata = () if all(each is None for each in image.nodatavals) else image.nodatavals
-    if raster is image:
-        has_mask = image.mask_flag_enums[0] == [MaskFlags.per_dataset]
+    colours = dataset.colorinterp
+    palette = _palette(dataset)
+    if pixels is dataset:
+        has_mask = dataset.mask_flag_enums[0] == [MaskFlags.per_dataset]
     else:
-        has_mask = raster.count > image.count
+        has_mask = pixels.count > dataset.count
+    has_nodata = any(value is not None for value in dataset.nodatavals)
+    has_alpha = ColorInterp.alpha in colours
     return Source(
-        raster=raster,
-        image=image,
+        pixels=pixels,
+        dataset=dataset,
         crs=crs,
-        data_type=image.dtypes[0],
-        nodata=nodata,
+        data_type=dataset.dtypes[0],
+        nodata=dataset.nodatavals if has_nodata else (),
         has_mask=has_mask,
-        alpha=alpha,
+        alpha=colours.index(ColorInterp.alpha) if has_alpha else None,
         palette=palette,
-        classes=_classes(image),
-        inverted=palette is None and _says(image, "MINISWHITE") == "YES",
-        heard=heard,
+        categorical=_is_categorical(dataset),
+        min_is_white=palette is None and _structure(dataset, "MINISWHITE") == "YES",
+        gdal_warnings=gdal_warnings,
     )
 
 
-def _classes(image: rasterio.DatasetReader) -> bool:
+def _palette(dataset: rasterio.DatasetReader) -> numpy.ndarray | None:
+    """Return a dataset's colour table; see `Source.palette`."""
+    if dataset.count != 1 or dataset.colorinterp[0] != ColorInterp.palette:
+        return None
+    palette = numpy.zeros((256, 4), "u1")
+    for value, colour in dataset.colormap(1).items():
+        if value < 256:
+            palette[value] = colour
+    return palette
+
+
+def _is_categorical(dataset: rasterio.DatasetReader) -> bool:
     return (
-        ColorInterp.palette in image.colorinterp
-        or "complex" in image.dtypes[0]
-        or _says(image, "NBITS") == "1"
-        or image.tags(1).get("LAYER_TYPE", "").lower() == "thematic"
+        ColorInterp.palette in dataset.colorinterp
+        or "complex" in dataset.dtypes[0]
+        or _structure(dataset, "NBITS") == "1"
+        or dataset.tags(1).get("LAYER_TYPE", "").lower() == "thematic"
     )
 
 
-def _says(image: rasterio.DatasetReader, name: str) -> str | None:
-    """What GDAL tells of how the image is stored."""
-    tags = image.tags(ns="IMAGE_STRUCTURE") | image.tags(1, ns="IMAGE_STRUCTURE")
+def _structure(dataset: rasterio.DatasetReader, name: str) -> str | None:
+    """Return an item of GDAL's description of how an image is stored."""
+    tags = dataset.tags(ns="IMAGE_STRUCTURE") | dataset.tags(1, ns="IMAGE_STRUCTURE")
     return tags.get(name)
+
+
+def _dtype(data_type: str) -> numpy.dtype:
+    """Return the type that holds rasterio's data type in memory."""
+    return numpy.dtype(_COMPLEX.get(data_type, data_type))

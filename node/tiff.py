@@ -40,9 +40,9 @@ _SIZES = {
 _UNSIGNED = {1: "u1", 3: "u2", 4: "u4", 13: "u4", 16: "u8", 18: "u8"}
 # No real file comes near; a hostile one would have us read for ever. libtiff itself
 # opens no directory of more entries.
-_MOST_DIRECTORIES = 10_000
-_MOST_ENTRIES = 4096
-_MOST_ENTRIES_IN_ALL = 200_000
+_MAX_DIRECTORIES = 10_000
+_MAX_ENTRIES = 4096
+_MAX_TOTAL_ENTRIES = 200_000
 # A classic TIFF's offsets are 32 bits.
 _CLASSIC_END = 2**32 - 1
 
@@ -166,7 +166,7 @@ def bytes_of_values(file: BinaryIO) -> int:
     return total
 
 
-def beginnings(file: BinaryIO, tag: int, most: int) -> Iterator[bytes]:
+def beginnings(file: BinaryIO, tag: int, max_bytes: int) -> Iterator[bytes]:
     """Yield the first so many bytes of what each directory has for a tag.
 
     Those that do not end within the file are left out: nothing reads them.
@@ -178,7 +178,7 @@ def beginnings(file: BinaryIO, tag: int, most: int) -> Iterator[bytes]:
     for _, entries in _directories_in(file):
         for entry in entries:
             if entry.tag == tag and entry.where + entry.size <= length:
-                read = min(entry.size, most)
+                read = min(entry.size, max_bytes)
                 yield _exactly(file, entry.where, read) if entry.where else entry.value
 
 
@@ -215,18 +215,18 @@ def _directories_in(file: BinaryIO) -> Iterator[tuple[int, list[_Entry]]]:
     inline = struct.calcsize(offsets)
     (position,) = struct.unpack(order + offsets, _exactly(file, at, inline))
     seen: set[int] = set()
-    in_all = 0
+    total_entries = 0
     while position:
         if position in seen:
             raise NotATiff("its directories go round in a circle")
-        if len(seen) == _MOST_DIRECTORIES or in_all > _MOST_ENTRIES_IN_ALL:
+        if len(seen) == _MAX_DIRECTORIES or total_entries > _MAX_TOTAL_ENTRIES:
             raise TooMany(f"it has more than {len(seen)} directories")
         seen.add(position)
         length = struct.calcsize("=" + counts)
         (count,) = struct.unpack(order + counts, _exactly(file, position, length))
-        if count > _MOST_ENTRIES:
+        if count > _MAX_ENTRIES:
             raise NotATiff(f"a directory of it has {count} entries")
-        in_all += count
+        total_entries += count
         body = _exactly(file, position + length, count * entry + inline)
         entries = []
         for start in range(0, count * entry, entry):

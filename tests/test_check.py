@@ -11,8 +11,9 @@ import rasterio.shutil
 
 from node import check, convert as converting, tiff
 from node.errors import CheckFailed
+from node.gdal import warning_log
 from node.options import parse
-from node.source import gdal_warnings, open_source
+from node.source import open_source
 from tests import rasters
 
 
@@ -22,7 +23,7 @@ def made(directory: Path, *options: str) -> Iterator[tuple]:
     image = rasters.write(directory / "image.tif", 3, width=1300, height=1100)
     cog = directory / "cog.tif"
     ((_, _, told),) = parse(["image.tif", "3", *options])
-    with gdal_warnings() as heard, open_source(image, 3, told, heard) as source:
+    with warning_log() as log, open_source(image, 3, told, log) as source:
         plan = converting.plan(source, told, directory)
         codec, checksums = converting.make(plan, cog, directory / "image.jpg")
         yield cog, plan, codec, checksums

@@ -24,7 +24,7 @@ from condor.eventlog import NodeEnd
 from dag import images, render, signing
 from dag.batches import batch_rows
 from dag.manifest import parse
-from node import cog, exhaustion, options, safety, source, tiff
+from node import cog, exhaustion, gdal, options, safety, tiff
 from node.errors import UnsupportedRaster, in_short
 from post import csvs, reasons
 from state import text
@@ -134,7 +134,7 @@ def notes_of_a_job(text: str) -> None:
 
 
 def warning_of_gdal(text: str) -> None:
-    with source.gdal_warnings():
+    with gdal.warning_log():
         logging.getLogger("rasterio").warning("CPLE_%s", text)
         logging.getLogger("rasterio").warning("%s", text)
 
@@ -146,11 +146,11 @@ def error_of_gdal(text: str) -> None:
 
 
 def metadata_in_xml(text: str) -> None:
-    safety._items(text.encode("utf-8", "replace"))
+    safety._count_items(text.encode("utf-8", "replace"))
 
 
 class Unwarped:
-    warped = inverted = False
+    warped = min_is_white = False
     crs = None
 
 

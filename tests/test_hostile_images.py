@@ -437,7 +437,7 @@ def test_a_mask_that_is_a_bomb_ends_with_a_reason(tmp_path: Path):
     done = run_node(tmp_path, "image.tif", "1", memory=6 * 2**30)
     result = json.loads((tmp_path / "result.json").read_text())
     assert (done.returncode, result["code"]) == (65, "unsupported-raster"), result
-    assert "its tags say" in result["reason"]
+    assert "its tags claim" in result["reason"]
 
 
 def test_geolocation_arrays_are_refused_when_warped(tmp_path: Path):
@@ -445,4 +445,4 @@ def test_geolocation_arrays_are_refused_when_warped(tmp_path: Path):
     done = run_node(tmp_path, "image.tif", "1", *WARPED)
     result = json.loads((tmp_path / "result.json").read_text())
     assert done.returncode == 65, result
-    assert "another file is needed" in result["reason"]
+    assert "needs another file" in result["reason"]

@@ -1,0 +1,49 @@
+"""What the node's modules share of GDAL: its errors, its warnings and CRS codes."""
+
+import logging
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rasterio._err import CPLE_BaseError
+from rasterio.crs import CRS
+from rasterio.errors import CRSError, RasterioError
+
+from node.errors import UnsupportedRaster
+
+# Errors that reading raises. GDAL's own errors are not subclasses of RasterioError.
+READ_ERRORS = (RasterioError, CPLE_BaseError)
+_MAX_WARNING = 300  # characters
+
+
+@contextmanager
+def warning_log() -> Iterator[list[str]]:
+    """Yield a list to which each warning of GDAL is appended, on one line."""
+    messages: list[str] = []
+
+    class Listener(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            message = re.sub(r"^CPLE_\w+( in |:)", "", record.getMessage())
+            messages.append(" ".join(message.split())[:_MAX_WARNING])
+
+    listener = Listener(logging.WARNING)
+    logger = logging.getLogger("rasterio")
+    logger.addHandler(listener)
+    try:
+        yield messages
+    finally:
+        logger.removeHandler(listener)
+
+
+def authority_crs(code: str) -> CRS:
+    """Return the CRS that has an authority's code such as EPSG:32616.
+
+    Raises:
+        UnsupportedRaster: PROJ does not know the code.
+    """
+    try:
+        return CRS.from_string(code)
+    except CRSError as error:
+        raise UnsupportedRaster(
+            f"PROJ does not know the CRS {code}: correct the option"
+        ) from error
