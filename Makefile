@@ -1,7 +1,8 @@
 # make demo      set everything up and run the main job on this machine
 # make test      set everything up and run all tests, on three pools side by side,
 #                because they spend most of their time waiting
-# make lint      check the style
+# make test-fast  run only the tests that need no pool
+# make lint      check the style, the types, the shell scripts and the spelling
 # make bench     measure what a conversion costs compared with GDAL's programs (Debian's
 #                gdal-bin) and write docs/benchmarks.md; make bench RUNS=1 is quicker
 # make chaos     upload manifests to a pool of its own and inject faults for 20 minutes,
@@ -25,7 +26,7 @@ ROWS ?= 100000
 SIGNING ?= auto
 UPGRADE ?=
 
-.PHONY: bench chaos demo test lint locks overhead scale sharing clean setup
+.PHONY: bench chaos demo test test-fast lint locks overhead scale sharing clean setup
 
 demo: .venv/ready-demo
 	@.venv/bin/python -m demo
@@ -33,9 +34,15 @@ demo: .venv/ready-demo
 test: .venv/ready-test
 	@.venv/bin/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
+test-fast: .venv/ready-test
+	@.venv/bin/python -m pytest -n 3 -m "not pool"
+
 lint: .venv/ready-test
 	@.venv/bin/ruff check .
 	@.venv/bin/ruff format --check .
+	@.venv/bin/mypy
+	@.venv/bin/shellcheck .ci/run bin/generate_cogs.sh pool/make_environment.sh
+	@.venv/bin/codespell
 
 bench: .venv/ready-bench
 	@.venv/bin/python -m lab.bench --runs $(RUNS)
@@ -71,4 +78,4 @@ locks: .venv/ready-lock
 	@$(LOCK) --group node --output-file container/requirements.txt
 
 clean:
-	rm -rf .venv demo-output .test-runs .pytest_cache .ruff_cache
+	rm -rf .venv demo-output .test-runs .mypy_cache .pytest_cache .ruff_cache

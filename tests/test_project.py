@@ -1,6 +1,7 @@
 """The files about the project keep step with each other."""
 
 import re
+import tomllib
 
 import yaml
 
@@ -53,3 +54,35 @@ def test_the_images_are_made_in_the_same_way():
     ):
         assert command in docker
         assert command in apptainer
+
+
+def test_pre_commit_runs_what_make_lint_runs():
+    makefile = (PROJECT / "Makefile").read_text()
+    recipe = re.search(r"^lint:.*\n((?:\t.*\n)+)", makefile, re.MULTILINE)
+    assert recipe
+    (repository,) = yaml.safe_load((PROJECT / ".pre-commit-config.yaml").read_text())[
+        "repos"
+    ]
+    assert repository["repo"] == "local", "a hook is fetched from elsewhere"
+    hooks = repository["hooks"]
+    assert [hook["entry"] for hook in hooks] == re.findall(r"\t@(.*)\n", recipe[1])
+    assert all(hook["pass_filenames"] is False for hook in hooks)
+
+
+def test_lint_checks_every_room_and_every_shell_script():
+    """Each package's types are checked, each shell script but the templates."""
+    configuration = tomllib.loads((PROJECT / "pyproject.toml").read_text())
+    rooms = {path.parent.name for path in PROJECT.glob("*/__init__.py")} - {"tests"}
+    modules = {path.name for path in PROJECT.glob("*.py")}
+    assert set(configuration["tool"]["mypy"]["files"]) == rooms | modules
+
+    makefile = (PROJECT / "Makefile").read_text()
+    checked = re.search(r"\.venv/bin/shellcheck (.*)", makefile)
+    assert checked
+    scripts = {
+        str(path.relative_to(PROJECT))
+        for folder in (".ci", "bin", "container", "demo", "pack", "pool")
+        for path in (PROJECT / folder).iterdir()
+        if path.is_file() and re.match(rb"#!\S+[ /](ba)?sh\b", path.read_bytes())
+    }
+    assert set(checked[1].split()) == scripts
