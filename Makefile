@@ -1,7 +1,7 @@
 # make demo      set everything up and run the main job on this machine
 # make test      set everything up and run all tests, on three pools side by side,
 #                because they spend most of their time waiting
-# make test-fast  run only the tests that need no pool
+# make test-fast run only the tests that need no pool
 # make lint      check the style, the types, the shell scripts and the spelling
 # make bench     measure what a conversion costs compared with GDAL's programs (Debian's
 #                gdal-bin) and write docs/benchmarks.md; make bench RUNS=1 is quicker
