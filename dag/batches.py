@@ -36,7 +36,7 @@ def _grouped(rows: list[Row]) -> Iterator[Row]:
     usable = [row for row in rows if row.reason is None]
     for row in rows:
         shares = row.reason is None and len(usable) > 1
-        yield replace(row, group=usable[0].number) if shares else row
+        yield replace(row, group=usable[0].line) if shares else row
 
 
 def _names_in_sandbox(row: Row) -> set[str]:

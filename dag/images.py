@@ -7,7 +7,7 @@ from dataclasses import replace
 from bucket import Bucket, StoredObject
 from dag.manifest import TIFF_SUFFIXES
 from node import sidecars
-from state.rows import MAX_NAME, Manifest, Row, sandbox_name
+from state.rows import MAX_NAME, Manifest, Refusal, Row, sandbox_name
 
 # What tells of an image and stands beside it: GDAL's names, which follow the whole
 # name of the image, and world files, which follow its stem.
@@ -115,10 +115,12 @@ def _find(
             for other in others:
                 name = other.rpartition("/")[2]
                 if fault := sidecars.fault(name, beside[key][other]):
-                    return row.failed(fault)
+                    return row.failed(Refusal.BAD_SIDECAR, fault)
             size = sizes[key] + sum(beside[key][other] for other in others)
             return replace(row, key=key, size=size, sidecars=others)
-    return row.failed(f"not in the bucket {bucket}: upload it, or mend its name")
+    return row.failed(
+        Refusal.NOT_FOUND, f"not in the bucket {bucket}: upload it, or correct its name"
+    )
 
 
 def _that_fit(key: str, others: Collection[str]) -> tuple[str, ...]:
@@ -137,7 +139,10 @@ def _reserve_outputs(row: Row, taken: dict[str, Row]) -> Row:
     if earlier is row:
         return row
     if earlier.key == row.key:
-        return row.failed(f"twice in the manifest: line {earlier.number} is the same")
+        return row.failed(
+            Refusal.DUPLICATE, f"twice in the manifest: line {earlier.line} is the same"
+        )
     return row.failed(
-        f"its JPEG would replace that of line {earlier.number}: rename one image"
+        Refusal.OUTPUT_COLLISION,
+        f"its JPEG would replace that of line {earlier.line}: rename one image",
     )

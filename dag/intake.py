@@ -14,7 +14,7 @@ from pathlib import Path
 
 from bucket import LONGEST_KEY, Bucket, ObjectMissing, ObjectUnreadable, StoredObject
 from dag import claim
-from dag.manifest import LARGEST, too_large
+from dag.manifest import MAX_SIZE, too_large
 from state.disk import no_room_for_a_run
 from state.journal import Journal
 from state.launch import Launch
@@ -27,7 +27,7 @@ _MOST_FOLDERS = 1000
 _MOST_NAMES = 100_000
 _MOST_REFUSED = 20
 # A store takes a while to copy what is not downloaded, and nobody waits for hours.
-_LARGEST_RENAMED = 2**30  # bytes
+_MAX_SIZE_COPIED = 2**30  # bytes
 
 
 @dataclass(frozen=True)
@@ -72,8 +72,8 @@ def sift(listed: Iterable[StoredObject], launch: Launch) -> Found:
 
 def _why_no_run(manifest: StoredObject) -> str | None:
     """Return why a run could not claim a manifest, and would be alive for ever."""
-    if manifest.size > _LARGEST_RENAMED:
-        return f"it is larger than {_LARGEST_RENAMED >> 30} GiB: remove it"
+    if manifest.size > _MAX_SIZE_COPIED:
+        return f"it is larger than {_MAX_SIZE_COPIED >> 30} GiB: remove it"
     if not _names_can_be_made_of(manifest.key):
         return (
             "its name is too long for what is to be named after it, or has '.' or "
@@ -178,7 +178,7 @@ def no_room(
     alive = len(unfinished) + len(begun)
     if alive >= launch.max_runs:
         return f"{alive} runs are alive, and --max-runs allows no more at once"
-    return no_room_for_a_run(launch, min(manifest.size, LARGEST))
+    return no_room_for_a_run(launch, min(manifest.size, MAX_SIZE))
 
 
 @dataclass(frozen=True)
@@ -197,10 +197,10 @@ def download(
     Who may upload can make it as large as they like. So its size is looked at first.
     """
     key, file = manifest.key, launch.home / "manifest.download"
-    if manifest.size > LARGEST:
+    if manifest.size > MAX_SIZE:
         return Downloaded(None, too_large(manifest.size))
     try:
-        etag = inputs.download(key, file, LARGEST)
+        etag = inputs.download(key, file, MAX_SIZE)
     except ObjectMissing:
         sentence = f"{key} was taken or removed since it was listed"
         journal.say("not-claimed", sentence, manifest=key)

@@ -52,9 +52,9 @@ def open_all(
     outputs = launch.outputs()
     begun = recorded(run)
     waiting = [
-        (row.number, launch.output_prefix + row.key)
+        (row.line, launch.output_prefix + row.key)
         for row in large
-        if row.number not in begun
+        if row.line not in begun
     ]
     if run.uploads_file.exists() and waiting:
         _abort_lost(run, launch, outputs, waiting[0][1], journal)

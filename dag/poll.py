@@ -17,7 +17,7 @@ from state.files import check_nobody_else_writes
 from state.heartbeat import record_heartbeat
 from state.journal import Journal
 from state.launch import Launch
-from state.rows import Manifest, Row, dag_node_of, load_manifest, save_rows
+from state.rows import Manifest, Refusal, Row, dag_node_of, load_manifest, save_rows
 from state.run import (
     Run,
     all_runs,
@@ -208,7 +208,9 @@ def _check(run: Run, inputs: Bucket, launch: Launch) -> list[StoredObject]:
     except NotAManifest as error:
         _keep_unreadable(run, inputs)
         reason = f"{error} (it is kept in the bucket, as {run.unreadable_key})"
-        line = Row(1, (run.manifest_key, "")).failed(reason)
+        line = Row(1, (run.manifest_key, "")).failed(
+            Refusal.UNREADABLE_MANIFEST, reason
+        )
         save_rows(run, Manifest((line,)))
         return []
     claimed: list[StoredObject] = []
@@ -245,18 +247,20 @@ def _refuse_unfit(row: Row, launch: Launch) -> Row:
     length = len((launch.output_prefix + row.key).encode())
     if length > LONGEST_KEY:
         return row.failed(
+            Refusal.NAME_TOO_LONG,
             f"with the --output-prefix, the key of its COG has {length} bytes, and "
-            f"{LONGEST_KEY} is the most: rename the image"
+            f"{LONGEST_KEY} is the maximum: rename the image",
         )
     asked = options.time_limit(row.options)
     if asked > launch.max_time_limit:
         return row.failed(
-            f"its time_limit of {asked} s is above {launch.max_time_limit} s, the "
-            "most that a row may ask for: change the column, or launch with a larger "
-            "--max-time-limit"
+            Refusal.TIME_LIMIT_TOO_LONG,
+            f"its time_limit of {asked} s is above the maximum of "
+            f"{launch.max_time_limit} s: change the column, or launch with a larger "
+            "--max-time-limit",
         )
     if launch.signing == "shadow" and not signing.shadow_can_sign(launch, row):
-        return row.failed(signing.SHADOW_REFUSES)
+        return row.failed(Refusal.CANNOT_SIGN, signing.SHADOW_REFUSES)
     return row
 
 

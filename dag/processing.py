@@ -10,7 +10,7 @@ from pathlib import Path
 
 from bucket import Bucket, ObjectMissing, ObjectUnreadable, StoredObject
 from dag import proof
-from dag.manifest import LARGEST
+from dag.manifest import MAX_SIZE
 from state.launch import Launch
 from state.run import Run, is_processing, run_with_processing_key
 
@@ -52,14 +52,14 @@ def read(inputs: Bucket, launch: Launch, found: StoredObject) -> bytes | None:
     if ours := run_with_processing_key(launch, found.key):
         at_work = not ours.done and ours.manifest_file.exists()
         return ours.manifest_file.read_bytes() if at_work else None
-    if found.size > LARGEST:
+    if found.size > MAX_SIZE:
         return None
     try:
         metadata = inputs.metadata(found.key)
         digest = metadata.get(_DIGEST, "")
         if not _is_proven(launch, found.key, digest, metadata.get(_PROOF, "")):
             return None
-        content = inputs.read(found.key, LARGEST)
+        content = inputs.read(found.key, MAX_SIZE)
     except (ObjectMissing, ObjectUnreadable):
         return None
     # With the metadata of another upload, it may have a content of its own.

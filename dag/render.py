@@ -105,7 +105,7 @@ def node(
     for conversion in conversions:
         words, time_limit = _arguments(conversion, options)
         if len(conversions) > 1:
-            words += [RESULT, f"{node_name(conversion.row.number)}.json"]
+            words += [RESULT, f"{node_name(conversion.row.line)}.json"]
         arguments += [NEXT, *words] if arguments else words
         running_seconds += time_limit + 250 * _mebibytes(conversion.row)
     return Node(
@@ -159,7 +159,7 @@ def _remaps(conversion: RowTransfer, *, alone: bool) -> Iterable[tuple[str, str]
     key = conversion.row.key
     yield sandbox_name(key), conversion.urls.cog
     yield sandbox_name(jpeg_key(key)), conversion.urls.jpeg
-    name = node_name(conversion.row.number)
+    name = node_name(conversion.row.line)
     if alone:
         yield "result.json", f"../results/{name}.json"
     else:

@@ -23,7 +23,7 @@ def rows_to_convert(run: Run, manifest: Manifest) -> Sequence[Row]:
     if not run.solo_file.exists():
         return manifest.convertible
     apart = solo_rows(run)
-    return [replace(row, group=0) for row in manifest.rows if row.number in apart]
+    return [replace(row, group=0) for row in manifest.rows if row.line in apart]
 
 
 def submit(run: Run, launch: Launch, rows: Sequence[Row], journal: Journal) -> int:
@@ -95,7 +95,7 @@ class _Presigner:
 
     def parts(self, row: Row) -> dict[str, str]:
         """Return where parts of its COG go, by the names of the files."""
-        if not (upload := self._begun.get(row.number)):
+        if not (upload := self._begun.get(row.line)):
             return {}
         count = multipart.limits(row, self._pipeline.max_put).most_parts
         seconds = self._pipeline.url_seconds

@@ -26,7 +26,7 @@ def write(path: Path, header: Fields | None, rows: Iterable[Row]) -> list[int]:
             if header and not numbers:
                 title = None if row.reason is None else "reason"
                 _write(file, _with_reason(header, title, header))
-            numbers.append(row.number)
+            numbers.append(row.line)
             _write(file, _with_reason(row.fields, row.reason, header))
     return numbers
 

@@ -21,6 +21,7 @@ from state.launch import Launch
 from state.multipart import abort_all
 from state.results import NodeResult
 from state.rows import (
+    Refusal,
     Row,
     dag_node_of,
     jpeg_key,
@@ -156,7 +157,7 @@ def _decide(run: Run, launch: Launch, journal: Journal) -> bool:
     judge = _judge(run, launch, journal)
     apart = []
     if launch.rows_per_job > 1 and not run.solo_file.exists():
-        apart = [each.row.number for each in judge() if each.neighbours]
+        apart = [each.row.line for each in judge() if each.neighbours]
     if apart:
         write_atomically(run.solo_file, json.dumps(apart) + "\n")
         # Those at reconciling the second DAG are counted anew.
@@ -216,10 +217,10 @@ def _judge(
     def judge() -> Iterator[RowOutcome]:
         for row in load_rows_as_last_tried(run):
             if row.reason is not None:
-                yield RowOutcome(row, "unusable")
+                yield RowOutcome(row, row.code or Refusal.UNUSABLE)
                 continue
-            result, last = told.get(row.number), node_ends.get(dag_node_of(row))
-            missing = unjoined.get(row.number) or wrong.get(row.number)
+            result, last = told.get(row.line), node_ends.get(dag_node_of(row))
+            missing = unjoined.get(row.line) or wrong.get(row.line)
             if result and result.success and missing is None:
                 yield RowOutcome(row)
                 continue
@@ -229,7 +230,7 @@ def _judge(
             )
             attempt = last.attempt if last else result and result.attempt
             neighbours = shared and removal is None and may_be_collateral(result, last)
-            yield RowOutcome(row.failed(reason), code, attempt, neighbours)
+            yield RowOutcome(row.failed(code, reason), code, attempt, neighbours)
 
     return judge
 
@@ -254,7 +255,7 @@ def _line(journal: Journal, judgement: RowOutcome) -> str:
         "row-failed",
         judgement.row.reason,
         "warning",
-        row=judgement.row.number,
+        row=judgement.row.line,
         attempt=judgement.attempt,
         code=judgement.code,
     )
@@ -276,10 +277,10 @@ def _what_is_wrong(
         if row.reason is None:
             cog = launch.output_prefix + row.key
             cogs.append(cog)
-            result = told.get(row.number)
+            result = told.get(row.line)
             made = result.success if result else None
-            expected[cog] = (row.number, made.cog) if made else None
-            expected[jpeg_key(cog)] = (row.number, made.jpeg) if made else None
+            expected[cog] = (row.line, made.cog) if made else None
+            expected[jpeg_key(cog)] = (row.line, made.jpeg) if made else None
     claimed = _claimed(run, launch)
     wrong = {}
     # Of rows whose outputs are new and have the right size, but another MD5.
@@ -375,7 +376,7 @@ def _tidy(run: Run, outcome: Outcome) -> None:
     failed = set(outcome.failed_rows)
     rows = load_rows_with_nodes(run) if failed else ()
     kept = {
-        f"{name}.log" for row, names in rows if row.number in failed for name in names
+        f"{name}.log" for row, names in rows if row.line in failed for name in names
     }
     for log in run.logs_directory.iterdir():
         if log.name in kept and stat.S_ISREG(log.lstat().st_mode):

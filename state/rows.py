@@ -3,6 +3,8 @@
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import Any
 from urllib.parse import quote
 
 from state.files import writing
@@ -15,24 +17,47 @@ MAX_NAME = 255
 _LISTS_OF_A_ROW = {"fields", "options", "sidecars"}
 
 
+class Refusal(StrEnum):
+    """Why a row is not given a node: the codes in docs/reference.md."""
+
+    NOT_CSV = "not-csv"
+    NO_IMAGE = "no-image-named"
+    BAD_PATH = "bad-path"
+    NOT_A_TIFF = "not-a-tiff"
+    NAME_TOO_LONG = "name-too-long"
+    BAD_BANDS = "bad-bands"
+    BAD_OPTION = "bad-option"
+    TIME_LIMIT_TOO_LONG = "time-limit-too-long"
+    NOT_FOUND = "not-found"
+    BAD_SIDECAR = "bad-sidecar"
+    DUPLICATE = "duplicate"
+    OUTPUT_COLLISION = "output-collision"
+    CANNOT_SIGN = "cannot-sign"
+    UNREADABLE_MANIFEST = "unreadable-manifest"
+    # In records of before version 0.1, which have no codes.
+    UNUSABLE = "unusable"
+
+
 @dataclass(frozen=True, slots=True)
 class Row:
     """One row of a manifest.
 
     Attributes:
-        number: its line in the file, from 1 (of several lines, the first).
-        fields: all its fields as they were written.
-        key: the image's key in the input bucket.
-        bands: how many bands the image is said to have.
-        size: of the image in the bucket, in bytes.
-        options: for its node, on top of the launch's.
-        sidecars: keys of the files beside the image that tell of it.
-        group: the number of the first of the rows that share its node, 0 where it
-            has a node to itself.
-        reason: why it cannot be worked on, None where it can.
+        line: its line number in the file, from 1; the first one of several lines.
+        fields: all its fields, as written.
+        key: the image's key: as written until the image is found in the input
+            bucket, then as stored.
+        bands: the number of bands that the manifest gives.
+        size: the size of the image and its sidecar files, in bytes.
+        options: options for its node, which come after the launch's.
+        sidecars: the keys of the image's sidecar files.
+        group: the line number of the first row of its batch; 0 if the row has a node
+            to itself.
+        reason: why the row cannot be converted; None if it can.
+        code: the reason's name for programs; None if the row can be converted.
     """
 
-    number: int
+    line: int
     fields: tuple[str, ...]
     key: str = ""
     bands: int = 0
@@ -41,9 +66,11 @@ class Row:
     sidecars: tuple[str, ...] = ()
     group: int = 0
     reason: str | None = None
+    code: str | None = None
 
-    def failed(self, reason: str) -> "Row":
-        return replace(self, reason=csv_safe(reason))
+    def failed(self, code: str, reason: str) -> "Row":
+        """Return this row as one that cannot be converted."""
+        return replace(self, code=code, reason=csv_safe(reason))
 
 
 @dataclass(frozen=True)
@@ -73,14 +100,14 @@ def sandbox_name(key: str) -> str:
     return quote(key.rsplit("/", 1)[-1], safe="")
 
 
-def node_name(number: int | str) -> str:
-    """The name of the DAG node of a single row, and of the file of its result."""
-    return f"row{number}"
+def node_name(line: int) -> str:
+    """Return the name of a single row's DAG node, which its result file has too."""
+    return f"row{line}"
 
 
 def dag_node_of(row: Row) -> str:
     """The name of the DAG node that converts a row's image, perhaps with others."""
-    return f"rows{row.group}" if row.group else node_name(row.number)
+    return f"rows{row.group}" if row.group else node_name(row.line)
 
 
 def save_rows(run: Run, manifest: Manifest) -> None:
@@ -106,10 +133,20 @@ def load_rows(run: Run) -> Iterator[Row]:
     with run.rows_file.open() as file:
         next(file)
         for line in file:
-            saved = json.loads(line)
-            for name in _LISTS_OF_A_ROW & saved.keys():
-                saved[name] = tuple(saved[name])
-            yield Row(**saved)
+            yield _row(json.loads(line))
+
+
+def _row(saved: dict[str, Any]) -> Row:
+    """Return the row of a record; fields of later versions are left out."""
+    if "number" in saved:
+        # The field's name before version 0.1.
+        saved["line"] = saved.pop("number")
+    if "reason" in saved:
+        # A record of before version 0.1 has no code.
+        saved.setdefault("code", Refusal.UNUSABLE)
+    for name in _LISTS_OF_A_ROW & saved.keys():
+        saved[name] = tuple(saved[name])
+    return Row(**{name: saved[name] for name in Row.__slots__ if name in saved})
 
 
 def solo_rows(run: Run) -> frozenset[int]:
@@ -123,7 +160,7 @@ def load_rows_as_last_tried(run: Run) -> Iterator[Row]:
     """The rows one by one, those apart without the group that they were in."""
     apart = solo_rows(run)
     for row in load_rows(run):
-        yield replace(row, group=0) if row.number in apart else row
+        yield replace(row, group=0) if row.line in apart else row
 
 
 def load_rows_with_nodes(run: Run) -> Iterator[tuple[Row, list[str]]]:
@@ -131,8 +168,8 @@ def load_rows_with_nodes(run: Run) -> Iterator[tuple[Row, list[str]]]:
     apart = solo_rows(run)
     for row in load_rows(run):
         names = [dag_node_of(row)] if row.reason is None else []
-        if row.number in apart:
-            names.append(node_name(row.number))
+        if row.line in apart:
+            names.append(node_name(row.line))
         yield row, names
 
 

@@ -114,7 +114,7 @@ def rendered(text: str) -> None:
 
 
 def written_as_csv(text: str) -> None:
-    row = Row(1, (text, text)).failed(text)
+    row = Row(1, (text, text)).failed("x", text)
     with tempfile.TemporaryDirectory() as folder:
         csvs.write(Path(folder, "failed.csv"), ("image", "bands"), [row])
 
@@ -125,7 +125,7 @@ def reason(text: str) -> None:
         before = "idle" if event == "given up" else ""
         last = NodeEnd(event, text, before)
         _, why = reasons.failure_reason(told, last, text, text)
-        Row(1, (text,)).failed(why)
+        Row(1, (text,)).failed("x", why)
 
 
 def notes_of_a_job(text: str) -> None:

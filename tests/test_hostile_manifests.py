@@ -186,7 +186,7 @@ def _assert_read_back(manifest: Manifest, some_rows: list) -> None:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "rows.csv")
         assert csvs.write(file, manifest.header, some_rows) == [
-            row.number for row in some_rows
+            row.line for row in some_rows
         ]
         with file.open(newline="") as text:
             lines = [row for row in csv.reader(text) if row]
@@ -329,21 +329,21 @@ def test_a_byte_order_mark_says_what_it_is(encoding: str):
 def test_more_than_memory_is_for_is_not_read(tmp_path: Path):
     file = tmp_path / "manifest.csv"
     with file.open("wb") as sparse:
-        sparse.truncate(manifests.LARGEST + 1)
-    with pytest.raises(NotAManifest, match="128 is the most"):
+        sparse.truncate(manifests.MAX_SIZE + 1)
+    with pytest.raises(NotAManifest, match="128 is the maximum"):
         read(file)
     for line in (b",", b"\n", b"\r"):
-        file.write_bytes(line * (manifests.MOST_FIELDS + 1))
-        with pytest.raises(NotAManifest, match="fields: make several"):
+        file.write_bytes(line * (manifests.MAX_FIELDS + 1))
+        with pytest.raises(NotAManifest, match="fields: split it"):
             read(file)
 
 
 def test_more_rows_than_are_worked_on_are_not_read(monkeypatch: pytest.MonkeyPatch):
-    assert manifests.MOST_ROWS >= 10**6
-    monkeypatch.setattr(manifests, "MOST_ROWS", 1000)
+    assert manifests.MAX_ROWS >= 10**6
+    monkeypatch.setattr(manifests, "MAX_ROWS", 1000)
     assert len(parse(b"x\n\n" * 1000).rows) == 1000
     for line in (b"x\n", b'"x\n'):
-        with pytest.raises(NotAManifest, match="more than 1000 rows: make several"):
+        with pytest.raises(NotAManifest, match="more than 1000 rows: split it"):
             parse(line * 1001)
 
 
@@ -422,7 +422,7 @@ print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024)
 def test_a_manifest_that_is_too_large_takes_no_memory(archive: Archive):
     large = archive.directory / "large"
     with large.open("wb") as sparse:
-        sparse.truncate(manifests.LARGEST + 1)
+        sparse.truncate(manifests.MAX_SIZE + 1)
     # A period in which crondor does not come before us.
     archive.launch("-p", "*other.csv", "--every", "1440")
     (home,) = archive.directory.glob("launch-*")
@@ -436,12 +436,12 @@ def test_a_manifest_that_is_too_large_takes_no_memory(archive: Archive):
     )
     assert measured.returncode == 0, measured.stdout + measured.stderr
     assert "no row can be converted" in measured.stdout
-    assert int(measured.stdout.split()[-1]) < manifests.LARGEST
+    assert int(measured.stdout.split()[-1]) < manifests.MAX_SIZE
 
     keys = [found.key for found in archive.maps.list("batch-")]
     assert len(keys) == 2
     assert keys[0].startswith("batch-other-failed-")
-    assert b"128 is the most" in archive.maps.read(keys[0], ALL)
+    assert b"128 is the maximum" in archive.maps.read(keys[0], ALL)
     assert keys[1].startswith("batch-other-unreadable-")
     assert not list(archive.directory.glob("workflow-run-*/manifest.csv"))
     assert not (home / "manifest.download").exists()

@@ -13,7 +13,7 @@ from minio import Minio
 
 from bucket import Bucket, S3Endpoint, StoredObject
 from dag import claim, intake, overlap, processing
-from dag.manifest import LARGEST, parse
+from dag.manifest import MAX_SIZE, parse
 from state.launch import Launch
 from state.run import Run, create_run
 from state.waiting import MAX_WAIT
@@ -160,7 +160,7 @@ def test_health_tells_of_a_run_that_waits_for_long(archive: Archive):
 def sparse(tmp_path: Path) -> Iterator[Path]:
     file = tmp_path / "large"
     with file.open("wb") as large:
-        large.truncate(LARGEST + 1)
+        large.truncate(MAX_SIZE + 1)
     yield file
 
 
@@ -177,17 +177,17 @@ def test_what_is_too_large_to_read_is_not_downloaded_and_stays(
     assert not processed
     ((key, _, reason),) = failed
     assert key == "batch-raw.csv"
-    assert "128 is the most" in reason
+    assert "128 is the maximum" in reason
     (kept,) = faulty_archive.maps.list("batch-unreadable-")
     assert kept.key in reason
-    assert kept.size == LARGEST + 1
+    assert kept.size == MAX_SIZE + 1
     left = {found.key for found in faulty_archive.maps.list("batch-")}
     assert len(left) == 2
 
 
 def test_a_manifest_that_grows_when_it_is_unpacked_is_not_read(archive: Archive):
     archive.launch_to_poll_by_hand()
-    bomb = gzip.compress(b"a" * (LARGEST + 1), 9)
+    bomb = gzip.compress(b"a" * (MAX_SIZE + 1), 9)
     store = archive.store
     client = Minio(
         store.endpoint,
@@ -312,7 +312,7 @@ def test_rows_with_keys_that_no_store_can_have_fail(archive: Archive):
     assert done.returncode == 0, done.stderr
     _, failed = archive.outcome("batch-")
     reasons = [row[2] for row in failed]
-    assert reasons[0].startswith("its key has 22595 bytes, and 1016 is the most")
+    assert reasons[0].startswith("its key has 22595 bytes, and 1016 is the maximum")
     assert "the key of its COG has 1030 bytes" in reasons[1]
 
 

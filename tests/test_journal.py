@@ -74,7 +74,7 @@ def test_rows_that_fail_are_told_with_their_attempts(archive: Archive):
     told = events(run / "log.jsonl")
     failed = [line for line in told if line["event"] == "row-failed"]
     assert [line["row"] for line in failed] == [1, 2]
-    assert failed[0]["code"] == "unusable"
+    assert failed[0]["code"] == "not-found"
     assert "attempt" not in failed[0]
     assert failed[1]["attempt"] == 4
     assert "lacks a package" in failed[1]["message"]

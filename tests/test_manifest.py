@@ -3,7 +3,9 @@
 import csv
 import io
 import re
+from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 from hypothesis import given, strategies
@@ -12,7 +14,17 @@ from bucket import StoredObject
 from dag.images import resolve
 from dag.manifest import parse
 from state.errors import NotAManifest
-from state.rows import jpeg_key, sandbox_name
+from state.project import PROJECT
+from state.rows import (
+    Manifest,
+    Refusal,
+    Row,
+    jpeg_key,
+    load_rows,
+    sandbox_name,
+    save_rows,
+)
+from tests.test_growth import a_run
 
 
 def keys_and_bands(content: bytes) -> list[tuple[str, int]]:
@@ -43,7 +55,7 @@ def test_the_forms_people_make(content: bytes):
 def test_one_line_with_an_open_quote_fails_alone():
     rows = parse(b'a.tif,1\n"b.tif,1\nc.tif,1\n').rows
     assert [row.key for row in rows if not row.reason] == ["a.tif", "c.tif"]
-    assert [row.number for row in rows if row.reason] == [2]
+    assert [row.line for row in rows if row.reason] == [2]
 
 
 @pytest.mark.parametrize("first", ["photo.png,three", "alps,x", "alps", "<html>"])
@@ -55,7 +67,7 @@ def test_a_first_row_that_is_bad_is_no_header(first: str):
 
 def test_rows_keep_the_number_of_their_line():
     rows = parse(b'image,bands\n\n"a\nb.tif",1\nc.tif,1\n').rows
-    assert [(row.key, row.number) for row in rows] == [("a\nb.tif", 3), ("c.tif", 5)]
+    assert [(row.key, row.line) for row in rows] == [("a\nb.tif", 3), ("c.tif", 5)]
 
 
 @pytest.mark.parametrize(
@@ -128,9 +140,60 @@ def test_columns_with_the_names_of_options_are_options():
     )
     assert second.options == ()
     assert (
-        third.reason
-        == "the option --allow-no-crs: 'perhaps' is neither yes nor no: mend the column"
+        third.reason == "the option --allow-no-crs: 'perhaps' is neither yes nor no: "
+        "correct the column"
     )
+
+
+@pytest.mark.parametrize(
+    ("line", "code"),
+    [
+        ("a,b.tif,1,2", "not-a-tiff"),
+        (",1", "no-image-named"),
+        ("/a.tif,1", "bad-path"),
+        ("a/../b.tif,1", "bad-path"),
+        ("a/.tif,1", "bad-path"),
+        ("d/" * 101 + "a.tif,1", "bad-path"),
+        ("a.png,1", "not-a-tiff"),
+        ("a" * 300 + ".tif,1", "name-too-long"),
+        (("d" * 90 + "/") * 12 + "a.tif,1", "name-too-long"),
+        ("a.tif,", "bad-bands"),
+        ("a.tif,0", "bad-bands"),
+        ("a.tif,1,none", "bad-option"),
+        ("a.tif,1," + "z" * 1001, "bad-option"),
+        ('"a.tif,1', "not-csv"),
+    ],
+)
+def test_each_refused_row_has_a_code(line: str, code: str):
+    (row,) = parse(f"image,bands,profile\n{line}\n".encode()).rows
+    assert (row.code, bool(row.reason)) == (code, True)
+
+
+def test_the_codes_of_refused_rows_are_those_of_the_reference():
+    reference = (PROJECT / "docs/reference.md").read_text()
+    section = reference.partition("\n## Codes of refused rows\n")[2]
+    table = section.partition("\n## ")[0]
+    documented = re.findall(r"^\| `([a-z-]+)` \|", table, re.MULTILINE)
+    assert documented == list(Refusal)
+
+
+def test_rows_are_read_back_as_they_were_saved(tmp_path: Path):
+    run = replace(a_run(), directory=tmp_path)
+    refused = Row(3, ("b.png", "1"), "b.png").failed(Refusal.NOT_A_TIFF, "not a TIFF")
+    rows = (Row(2, ("a.tif", "1"), "a.tif", 1, options=("--reproject", "EPSG:3857")),)
+    save_rows(run, Manifest((*rows, refused), ("image", "bands")))
+    assert tuple(load_rows(run)) == (*rows, refused)
+
+
+def test_rows_of_earlier_and_of_later_versions_are_read(tmp_path: Path):
+    run = replace(a_run(), directory=tmp_path)
+    run.rows_file.write_text(
+        'null\n{"number": 1, "fields": ["a.png"], "reason": "not a TIFF"}\n'
+        '{"line": 2, "fields": ["b.tif", "1"], "key": "b.tif", "bands": 1, "new": 1}\n'
+    )
+    first, second = load_rows(run)
+    assert (first.line, first.code, first.reason) == (1, "unusable", "not a TIFF")
+    assert second == Row(2, ("b.tif", "1"), "b.tif", 1)
 
 
 def test_without_a_header_no_column_is_an_option():

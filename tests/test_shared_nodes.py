@@ -34,9 +34,9 @@ def nodes(rows: list[Row], rows_per_job: int) -> list[tuple[str, list[int]]]:
     launch = Launch(Path(), store, "maps", "cogs", rows_per_job=rows_per_job)
     shared = list(batch_rows(rows, launch))
     usable = [row for row in shared if row.reason is None]
-    assert [row.number for row in shared] == [row.number for row in rows]
+    assert [row.line for row in shared] == [row.line for row in rows]
     return [
-        (name, [row.number for row in its])
+        (name, [row.line for row in its])
         for name, its in itertools.groupby(usable, dag_node_of)
     ]
 
