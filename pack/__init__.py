@@ -1,1 +1,1 @@
-"""``--node-environment packed``: see docs/execution-points.md."""
+"""Make the one file of ``--node-environment packed``: docs/execution-points.md."""

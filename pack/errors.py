@@ -1,5 +1,5 @@
-"""Why a node could not be packed."""
+"""The error of packing a node."""
 
 
 class PackError(Exception):
-    """Says in one sentence what is missing and what to do about it."""
+    """A node cannot be packed; the message is one sentence and has the remedy."""

@@ -1,5 +1,8 @@
-"""Find the files that a node needs of this machine's Python: what it imports, the
-shared libraries of that, the dynamic loader and libc."""
+"""Find the files that a node needs from this machine's Python.
+
+These are the modules that it imports, their shared libraries, the dynamic loader and
+libc.
+"""
 
 import importlib.metadata
 import os
@@ -17,14 +20,14 @@ from pack.errors import PackError
 from pack.strip import strip
 from state.project import PROJECT
 
-# Where things lie in the unpacked node, as the launcher and start.py know it.
+# Paths in the unpacked node. launcher.c and start.py have the same.
 LOADER = "lib/loader"
 PYTHON = "bin/python3"
 START = "start.py"
 _LIBRARIES, _PACKAGES, _CODE = "lib", "packages", "code"
 
-# Parts of the standard library that no image needs; those of its extension modules
-# bring OpenSSL, SQLite, Tk and the terminal along.
+# Parts of the standard library that no conversion needs. The extension modules would
+# bring the libraries of OpenSSL, SQLite, Tk and the terminal.
 _NO_STANDARD_LIBRARY = {
     *("__pycache__", "site-packages", "dist-packages", "test", "tests", "idlelib"),
     *("ensurepip", "lib2to3", "pydoc_data", "tkinter", "turtledemo", "venv"),
@@ -33,8 +36,8 @@ _NO_EXTENSIONS = re.compile(
     r"(_test\w*|_xx\w+|xx\w+|_ctypes_test|_curses\w*|_dbm|_gdbm|_hashlib|_sqlite3"
     r"|_ssl|_tkinter|nis|readline)\."
 )
-# Likewise of the packages: tests, what compilers and people read, codecs that no
-# JPEG and no TIFF wants, and a second copy of zstandard for PyPy.
+# Parts of the packages that no conversion needs: tests, files for compilers and
+# readers, codecs of other formats than JPEG and TIFF, and zstandard's copy for PyPy.
 _NO_PACKAGE_FILES = re.compile(
     r"(^|/)(tests?|testing/tests|include|bin|__pycache__|licenses)/"
     r"|\.(a|c|h|hpp|pxd|pyi|pyx|lib|pc)$|(^|/)(RECORD|INSTALLER|REQUESTED)$"
@@ -42,9 +45,9 @@ _NO_PACKAGE_FILES = re.compile(
     r"|^PIL/_(avif|imagingcms|imagingft|imagingtk|webp)\."
     r"|^rasterio/(_example|_fill)\.|^rasterio/rio/"
     r"|^zstandard/_cffi\."
-    r"|\.libs/"  # those that are needed are found by their names
+    r"|\.libs/"  # ldd finds those that are needed
 )
-# What Python looks for before it can import anything that is compressed.
+# Files that Python needs before it can unpack and import the others.
 _FIRST = re.compile(
     r"/os\.pyc$|/backend_c\.[^/]*so$"
     r"|/encodings/(__init__|aliases|ascii|latin_1|utf_8)\.pyc$"
@@ -56,10 +59,10 @@ class Member:
     """A file of the packed node.
 
     Attributes:
-        name: its path in the unpacked node.
-        file: what to take its content from.
+        name: path in the unpacked node.
+        file: file that has the content.
         first: whether Python cannot start without it.
-        executable: for the kernel.
+        executable: whether the kernel executes it.
     """
 
     name: str
@@ -69,50 +72,50 @@ class Member:
 
 
 def packages() -> dict[str, str]:
-    """The versions of the packages that a node needs, by name.
+    """Return the versions of the packages that a node needs, by name.
 
     Raises:
-        PackError: one of them is not installed here.
+        PackError: one of them is not installed.
     """
     project = tomllib.loads((PROJECT / "pyproject.toml").read_text())
-    wanted = [(line, False) for line in project["dependency-groups"]["node"]]
-    found: dict[str, str] = {}
-    while wanted:
-        line, conditional = wanted.pop()
-        name = re.match(r"[\w.-]+", line)[0].lower()
-        if name in found:
+    queue = [(line, False) for line in project["dependency-groups"]["node"]]
+    versions: dict[str, str] = {}
+    while queue:
+        requirement, is_conditional = queue.pop()
+        name = re.sub(r"[^\w.-].*", "", requirement).lower()
+        if name in versions:
             continue
         try:
             distribution = importlib.metadata.distribution(name)
         except importlib.metadata.PackageNotFoundError as error:
-            if conditional:
+            if is_conditional:
                 continue
             raise PackError(
                 f"to pack the node, {sys.executable} must have {name!r} itself: "
                 "'pip install --group node' in the clone"
             ) from error
-        found[name] = distribution.version
-        for required in distribution.requires or ():
-            if "extra ==" not in required:
-                wanted.append((required, ";" in required))
-    return found
+        versions[name] = distribution.version
+        for line in distribution.requires or ():
+            if "extra ==" not in line:
+                queue.append((line, ";" in line))
+    return versions
 
 
 def gather(scratch: Path) -> list[Member]:
-    """All files of the packed node.
+    """Return all files of the packed node.
 
     Args:
-        scratch: an empty folder for those that are made here.
+        scratch: an empty folder for the files that this function makes.
 
     Raises:
-        PackError: something is missing, or of a kind that cannot be packed.
+        PackError: a file is missing, or is of a kind that cannot be packed.
     """
     python = Path(sys.executable).resolve()
     members = [
         _compiled(member, scratch) if member.name.endswith(".py") else member
         for member in (*_standard_library(), *_packages(), *_node())
     ]
-    # By any file in that folder, Python knows where its extension modules are.
+    # Python finds the folder of its extension modules by any file in it.
     mark = next((m for m in members if "/lib-dynload/" in m.name), None)
     members = [replace(m, first=m.first or m is mark) for m in members]
     native = [m for m in members if ".so" in PurePosixPath(m.name).suffixes]
@@ -153,11 +156,12 @@ def _packages() -> Iterator[Member]:
             if ".." in path.parts or _NO_PACKAGE_FILES.search(name):
                 continue
             names.add(name)
-            yield _member(f"{_PACKAGES}/{name}", Path(distribution.locate_file(path)))
+            file = Path(str(distribution.locate_file(path)))
+            yield _member(f"{_PACKAGES}/{name}", file)
     if "rasterio/proj_data/proj.db" not in names:
         raise PackError(
-            "to pack the node, rasterio must be PyPI's, which brings GDAL and PROJ and "
-            "their data along: 'pip install --force-reinstall rasterio'"
+            "to pack the node, rasterio must be the package of PyPI, which contains "
+            "GDAL, PROJ and their data: 'pip install --force-reinstall rasterio'"
         )
 
 
@@ -167,13 +171,13 @@ def _node() -> Iterator[Member]:
 
 
 def _compiled(member: Member, scratch: Path) -> Member:
-    """The bytecode of a module, which takes the place of its source."""
+    """Return the member with the bytecode of a module in place of its source."""
     compiled = scratch / f"{member.name}c"
     compiled.parent.mkdir(parents=True, exist_ok=True)
     py_compile.compile(
         str(member.file),
         str(compiled),
-        # What a traceback calls it: the paths of this machine mean nothing elsewhere.
+        # The name in tracebacks: the paths of this machine mean nothing elsewhere.
         dfile=member.name,
         doraise=True,
         invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH,
@@ -182,35 +186,43 @@ def _compiled(member: Member, scratch: Path) -> Member:
 
 
 def _libraries(files: Sequence[Path]) -> dict[str, Path]:
-    """The shared libraries that files are linked with, all of them, by name."""
-    listed = _ldd(files)
-    for name in re.findall(r"^\s+(\S+) => not found", listed, re.MULTILINE):
+    """Return the shared libraries that files are linked with, directly or not, by name.
+
+    Raises:
+        PackError: a library is missing.
+    """
+    output = _ldd(files)
+    for name in re.findall(r"^\s+(\S+) => not found", output, re.MULTILINE):
         raise PackError(f"the shared library {name} is missing on this machine")
-    found = re.findall(r"^\s+(\S+) => (/.+) \(0x", listed, re.MULTILINE)
-    return {name: Path(os.path.normpath(path)) for name, path in found}
+    libraries = re.findall(r"^\s+(\S+) => (/.+) \(0x", output, re.MULTILINE)
+    return {name: Path(os.path.normpath(path)) for name, path in libraries}
 
 
 def _loader(python: Path) -> Path:
-    found = re.search(r"^\s+(/\S+) \(0x", _ldd([python]), re.MULTILINE)
-    if found is None:
+    """Return the dynamic loader of this Python."""
+    match = re.search(r"^\s+(/\S+) \(0x", _ldd([python]), re.MULTILINE)
+    if match is None:
         raise PackError(f"{python} is not linked dynamically: it cannot be packed")
-    return Path(found[1])
+    return Path(match[1])
 
 
 def _ldd(files: Sequence[Path]) -> str:
-    done = subprocess.run(
+    result = subprocess.run(
         ["ldd", *files],
         capture_output=True,
         text=True,
         env=os.environ | {"LC_ALL": "C"},
     )
-    if done.returncode != 0:
-        raise PackError(f"'ldd' failed: {done.stderr.strip()}")
-    return done.stdout
+    if result.returncode != 0:
+        raise PackError(f"'ldd' failed: {result.stderr.strip()}")
+    return result.stdout
 
 
 def _library_name(name: str, file: Path) -> str:
-    """Where a library goes: packages find those of their own beside themselves."""
+    """Return the name of a library's member.
+
+    A package finds its own libraries by their place beside it, so they keep it.
+    """
     for package in {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}:
         if file.is_relative_to(package):
             return f"{_PACKAGES}/{file.relative_to(package)}"

@@ -1,15 +1,15 @@
-/* What a packed node begins with: unpack the rest of this file, run it, clean up.
+/* The launcher of a packed node: unpack the rest of this file, run it, clean up.
  *
  *     node-packed IMAGE BANDS [OPTION...]
  *
- * Linked statically, so that it wants nothing of the machine but a kernel, not even
- * /proc. Behind it in the file stand entries, each a struct entry and its content:
- * the dynamic loader, libc, Python and what Python cannot start without. They are
- * written into a new folder of $TMPDIR, or else of the working directory, which is
- * removed however the node ends. Python, with start.py, unpacks what follows: it
- * finds this file open and read to there.
+ * The launcher is linked statically, so that it needs only a kernel, not even /proc.
+ * In the file, entries follow it, each a struct entry and its content: the dynamic
+ * loader, libc, Python, and the files that Python cannot start without. The launcher
+ * writes them into a new folder in $TMPDIR, or in the working directory if TMPDIR is
+ * not set, and removes that folder however the node ends. Python runs start.py, which
+ * unpacks the compressed part. It inherits this file, open at that position.
  *
- * Exit status: the node's; 69 and 74 as docs/conversion.md tells.
+ * Exit status: the node's, or 69 or 74, which docs/conversion.md explains.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -28,7 +28,7 @@
 
 enum { UNFIT = 69, DISK_FULL = 74 };
 
-/* As pack/archive.py writes them, in the machine's own byte order. */
+/* pack/archive.py writes these, in the machine's own byte order. */
 struct footer { uint64_t first_entry; char magic[8]; };
 struct entry { uint64_t size; uint64_t mode; char name[240]; };
 
@@ -52,7 +52,7 @@ static void give_up(const char *what)
 {
     int full = errno == ENOSPC || errno == EDQUOT;
     fprintf(stderr, "the packed node cannot be started: %s: %s\n", what,
-            errno ? strerror(errno) : "the file is not whole");
+            errno ? strerror(errno) : "the file is incomplete");
     clean_up();
     exit(full ? DISK_FULL : UNFIT);
 }
@@ -127,8 +127,8 @@ static void run(int self, int argc, char **argv)
     snprintf(python, sizeof python, "%s/bin/python3", folder);
     snprintf(start, sizeof start, "%s/start.py", folder);
     snprintf(number, sizeof number, "%d", self);
-    /* What the machine has of its own, in its environment or its ld.so.cache, is
-     * not to be mixed with what was packed. */
+    /* The options keep libraries and modules of the machine, from its environment or
+     * its ld.so.cache, out of the node. */
     char *words[] = {loader, "--inhibit-cache", "--library-path", libraries,
                      python, "-I", "-S", "-B", start, number};
     size_t count = sizeof words / sizeof *words;
@@ -145,7 +145,7 @@ int main(int argc, char **argv)
 {
     struct footer footer;
     struct entry entry;
-    /* Not /proc/self/exe: there may be no /proc. */
+    /* There may be no /proc, so this is not /proc/self/exe. */
     int self = open((const char *)getauxval(AT_EXECFN), O_RDONLY);
     if (self < 0 || lseek(self, -(off_t)sizeof footer, SEEK_END) < 0)
         give_up(argv[0]);

@@ -1,4 +1,7 @@
-"""The node with all that it needs, in one file: see docs/execution-points.md."""
+"""Make the packed node: the node and everything it needs in one file.
+
+See docs/execution-points.md.
+"""
 
 import hashlib
 import json
@@ -19,16 +22,16 @@ Say = Callable[[str], None]
 
 
 def find_or_make(say: Say) -> Path:
-    """The packed node of this Python and this clone, from the user's cache or new.
+    """Return the packed node of this Python and this clone; make it if necessary.
 
-    Its file name ends in the kind of processor that it runs on; the name of its
-    folder differs whenever something of its content does.
+    It is kept in the user's cache. Its file name ends in the type of processor that
+    it runs on. The name of its folder has a digest of its content.
 
     Raises:
-        PackError: something that it takes is missing, or other users can change the
-            one in the cache.
+        PackError: something that packing needs is missing, or other users can change
+            the file in the cache.
     """
-    # First of all, since it says best what is not installed.
+    # This comes first, since its error says most precisely what is not installed.
     digest = _digest()
     _check_cache()
     folder = cache.cache_directory() / f"packed-{digest}"
@@ -46,64 +49,74 @@ def _check_cache(*entries: Path) -> None:
 
 
 def _make(packed: Path) -> None:
-    # Not before _digest(), which says best what is not installed.
+    # This import must not come before _digest(): it fails without zstandard, and
+    # _digest() says more precisely what is not installed.
     from pack import archive
 
     folder = packed.parent
-    # Made beside its place and renamed, so that none is there half.
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix="pack-") as made:
-        new = Path(made, "new")
-        for each in (new, Path(made, "files"), Path(made, "trial")):
-            each.mkdir(mode=0o700)
-        archive.write(new / packed.name, gather(Path(made, "files")), Path(made))
-        _try_out(new / packed.name, Path(made, "trial"))
+    # The folder is made beside its place and then renamed, so that an interrupted
+    # launch leaves nothing that looks complete.
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix="pack-") as scratch:
+        new, files, trial = (Path(scratch, name) for name in ("new", "files", "trial"))
+        for subfolder in (new, files, trial):
+            subfolder.mkdir(mode=0o700)
+        archive.write(new / packed.name, gather(files), Path(scratch))
+        _try_out(new / packed.name, trial)
         try:
             new.rename(folder)
         except OSError:
-            # Another launch made the same one meanwhile.
+            # Another launch made the same one meanwhile: use that one.
             if not packed.exists():
                 raise
 
 
 def _digest() -> str:
-    """What two packed nodes with the same content share."""
+    """Return a digest that is the same for packed nodes with the same content."""
     digest = hashlib.sha256()
-    about = [packages(), sys.version, platform.libc_ver(), platform.machine()]
-    digest.update(json.dumps(about, sort_keys=True).encode())
+    versions = [packages(), sys.version, platform.libc_ver(), platform.machine()]
+    digest.update(json.dumps(versions, sort_keys=True).encode())
     for source in sorted([*PROJECT.glob("node/*.py"), *PROJECT.glob("pack/*.*")]):
         digest.update(source.name.encode() + source.read_bytes())
     return digest.hexdigest()[:16]
 
 
 def _try_out(packed: Path, directory: Path) -> None:
-    """Convert a small image, as on a machine that has nothing."""
+    """Convert a small image with an empty environment, as on a machine without Python.
+
+    Raises:
+        PackError: there is no JPEG afterwards.
+    """
     from PIL import Image
 
     Image.new("RGB", (64, 64)).save(directory / "image.tif")
-    done = subprocess.run(
+    result = subprocess.run(
         [packed, "image.tif", "3", "--allow-no-crs"],
         cwd=directory,
         env={"TMPDIR": str(directory)},
         capture_output=True,
         text=True,
     )
-    if done.returncode != 0 or not (directory / "image.jpg").exists():
+    if result.returncode != 0 or not (directory / "image.jpg").exists():
         raise PackError(
-            "the packed node does not work on this machine itself "
-            f"(status {done.returncode}: {done.stderr.strip()[-500:]})"
+            "the packed node does not work even on this machine "
+            f"(status {result.returncode}: {result.stderr.strip()[-500:]})"
         )
 
 
 def keep(packed: Path, home: Path) -> Path:
-    """A packed node, where the runs of a launch find it when the cache is gone."""
-    kept = home / packed.parent.name / packed.name
-    if kept.exists():
-        return kept
-    kept.parent.mkdir(mode=0o700, exist_ok=True)
+    """Copy a packed node into the launch's folder, and return the copy.
+
+    The runs of the launch use the copy, so that they do not depend on the cache.
+    """
+    copy = home / packed.parent.name / packed.name
+    if copy.exists():
+        return copy
+    copy.parent.mkdir(mode=0o700, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=home) as scratch:
         new = Path(scratch, packed.name)
-        # No second name of the same file: an execution point may reach this folder.
+        # A copy and no hard link: execution points may be able to write to this
+        # folder, and must not change the file in the cache.
         shutil.copyfile(packed, new)
         new.chmod(0o755)
-        new.replace(kept)
-    return kept
+        new.replace(copy)
+    return copy

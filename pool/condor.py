@@ -40,7 +40,7 @@ class Condor:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What a shell needs to reach this pool."""
+        """Return the variables that a shell needs to reach this pool."""
         path = os.environ.get("PATH", os.defpath)
         return {
             "CONDOR_CONFIG": str(self.config),
@@ -50,7 +50,7 @@ class Condor:
 
 
 def configure(condor: Condor) -> None:
-    """Write the configuration, a signing key and a token, once a directory."""
+    """Write the configuration and a token, and a signing key if there is none."""
     for folder in ("log", "spool", "execute", "passwords.d", "tokens.d"):
         (condor.directory / folder).mkdir(mode=0o700, exist_ok=True)
     user = getpass.getuser() if os.geteuid() else "nobody"
@@ -59,8 +59,8 @@ def configure(condor: Condor) -> None:
         undefined=jinja2.StrictUndefined,
         keep_trailing_newline=True,
     )
-    # The job's PATH begins where this interpreter lies, whose python3 imports
-    # all that a node needs; the rest is what every Linux has.
+    # The first folder of the jobs' PATH is the one of this interpreter: its python3
+    # can import all that a node needs. Every Linux has the other folders.
     job_path = f"{Path(sys.executable).parent}:/usr/local/bin:/usr/bin:/bin"
     condor.config.write_text(
         templates.get_template("condor_config").render(
@@ -78,8 +78,8 @@ def configure(condor: Condor) -> None:
     give(condor.directory)
     identity = f"{user}@{_DOMAIN}"
     _condor(condor, "condor_token_create", "-identity", identity, "-token", "owner")
-    # Everyone reads tokens from files of their own: a copy for us, where the
-    # pool's user is another.
+    # HTCondor reads a token only from a file that its reader owns. The pool's user
+    # may be another one, so this user gets a copy.
     tokens = condor.directory / "tokens.d"
     copy = tokens / "client"
     copy.unlink(missing_ok=True)
@@ -88,14 +88,14 @@ def configure(condor: Condor) -> None:
 
 
 def start(condor: Condor, certificates: Path) -> None:
-    """Start the daemons and wait until they take jobs.
+    """Start the daemons and wait until they accept jobs.
 
     Args:
-        certificates: a directory of certificate authorities, as ``openssl
-            rehash`` leaves it, which file transfers trust.
+        certificates: directory of the certificate authorities that file transfers
+            trust, prepared by ``openssl rehash``.
 
     Raises:
-        PoolError: they were not ready in time; the message names the log.
+        PoolError: the daemons were not ready in time; the message names the log.
     """
     master = condor.distribution.sbin / "condor_master"
     environment = _clean_environment(condor)
@@ -112,28 +112,29 @@ def start(condor: Condor, certificates: Path) -> None:
             stop(condor)
             raise PoolError(
                 f"the HTCondor daemons were not ready after {_READY_SECONDS} s: "
-                f"look into {condor.directory / 'log'} (MasterLog first)."
+                f"read the logs in {condor.directory / 'log'}, MasterLog first."
             )
         time.sleep(0.2)
 
 
 def running(condor: Condor) -> bool:
+    """Return whether the pool's ``condor_master`` runs."""
     return process.alive(condor.pidfile, str(condor.pidfile))
 
 
 def stop(condor: Condor) -> None:
-    """Stop the daemons at once, jobs included, and wait until they are gone.
+    """Stop the daemons and their jobs at once, and wait until they have ended.
 
-    A directory can be used by a new pool only when the old one has ended.
+    A new pool can use the directory only after the former one has ended.
 
     Raises:
-        PoolError: they did not end.
+        PoolError: the daemons did not end in time.
     """
     process.stop(condor.pidfile, str(condor.pidfile), signal.SIGQUIT, _STOP_SECONDS)
 
 
 def _ready(condor: Condor) -> bool:
-    """Whether the queue answers and a slot has been advertised."""
+    """Return whether the queue answers and a slot is advertised."""
     addresses = ("collector", "schedd", "startd")
     log = condor.directory / "log"
     if not all((log / f".{name}_address").exists() for name in addresses):
@@ -146,22 +147,27 @@ def _ready(condor: Condor) -> bool:
 
 
 def _condor(condor: Condor, program: str, *arguments: str) -> str:
-    done = subprocess.run(
+    """Run one of HTCondor's programs and return its output."""
+    result = subprocess.run(
         [*command_prefix(), str(condor.distribution.bin / program), *arguments],
         env=_clean_environment(condor),
         capture_output=True,
         text=True,
     )
-    if done.returncode != 0:
-        raise PoolError(f"'{program}' failed: {(done.stderr or done.stdout).strip()}")
-    return done.stdout
+    if result.returncode != 0:
+        output = (result.stderr or result.stdout).strip()
+        raise PoolError(f"'{program}' failed: {output}")
+    return result.stdout
 
 
 def _clean_environment(condor: Condor) -> dict[str, str]:
-    """Nothing of the caller's shell reaches the daemons or their jobs."""
-    kept = ("HOME", "USER", "LOGNAME", "TZ")
+    """Return an environment that has almost nothing of the caller's shell.
+
+    The daemons and their jobs inherit it.
+    """
+    inherited = ("HOME", "USER", "LOGNAME", "TZ")
     return {
         "LANG": "C.UTF-8",
-        **{name: os.environ[name] for name in kept if name in os.environ},
+        **{name: os.environ[name] for name in inherited if name in os.environ},
         **condor.environment,
     }

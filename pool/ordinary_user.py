@@ -1,11 +1,11 @@
-"""HTCondor runs no jobs of root's: how root still runs a personal pool.
+"""Run a personal pool as root, although HTCondor runs no jobs of root.
 
-There are two ways, tried in this order; in both the files of root stay
-readable and writable, so a clone in ``/root`` works:
+There are two ways, tried in this order. With both, the pool can still read and write
+root's files, so that a clone in ``/root`` works:
 
-1. a user namespace in which root appears as ``nobody``;
-2. where namespaces are refused (most containers, a chroot), the user
-   ``nobody`` itself, who keeps root's right to open files as a capability.
+1. A user namespace in which root appears as ``nobody``.
+2. Where namespaces are refused (most containers, a chroot), the user ``nobody``
+   itself, who keeps root's right to open files as a capability.
 """
 
 import os
@@ -31,36 +31,38 @@ def _drop_to_nobody() -> list[str]:
         "--clear-groups",
         f"--inh-caps={capabilities}",
         f"--ambient-caps={capabilities}",
-        # Or access(2), by which HTCondor looks before it opens, knows of none.
+        # HTCondor calls access(2) before it opens a file, and access(2) takes these
+        # capabilities into account only with this setting.
         "--securebits=+no_setuid_fixup",
         "--",
     ]
 
 
 def _works(prefix: list[str]) -> bool:
+    """Return whether a command with this prefix runs, and does not run as root."""
     if shutil.which(prefix[0]) is None:
         return False
-    who = subprocess.run([*prefix, "id", "-u"], capture_output=True, text=True)
-    return who.returncode == 0 and who.stdout.strip() not in ("", "0")
+    result = subprocess.run([*prefix, "id", "-u"], capture_output=True, text=True)
+    return result.returncode == 0 and result.stdout.strip() not in ("", "0")
 
 
 def gives_away() -> bool:
-    """Return whether the pool runs as another user, who is given its files."""
+    """Return whether the pool runs as another user, who must own its files."""
     return command_prefix()[:1] == ["setpriv"]
 
 
 def environment() -> dict[str, str]:
-    """Return what commands need in their environment to trust what the pool writes."""
+    """Return the variables by which commands trust files that the pool writes."""
     if not gives_away():
         return {}
     return {POOL_USER: str(pwd.getpwnam("nobody").pw_uid)}
 
 
 def give(directory: Path) -> None:
-    """Make the pool's user the owner of a directory and of all that is in it.
+    """Make the pool's user the owner of a directory and of everything in it.
 
-    HTCondor reads its secrets from files of its own user alone. In a user
-    namespace root's files are that already.
+    HTCondor reads secrets only from files that its own user owns. In a user
+    namespace, that is already true of root's files.
     """
     if not gives_away():
         return
@@ -71,13 +73,13 @@ def give(directory: Path) -> None:
 
 @cache
 def command_prefix() -> list[str]:
-    """What to write before a command so that it does not run as root.
+    """Return the words to put before a command so that it does not run as root.
 
-    Empty for anyone but root.
+    The list is empty for an ordinary user.
 
     Raises:
-        PoolError: this root can neither make a user namespace nor become
-            another user.
+        PoolError: this root can neither make a user namespace nor become another
+            user.
     """
     if os.geteuid() != 0:
         return []
@@ -85,8 +87,8 @@ def command_prefix() -> list[str]:
         if _works(prefix):
             return prefix
     raise PoolError(
-        "HTCondor runs no jobs of root's, and this root may neither make a user "
-        "namespace nor become another user: run this as an ordinary user, or "
-        "give the container user namespaces (docker run --security-opt "
+        "HTCondor runs no jobs of root, and this root can neither make a user "
+        "namespace nor become another user: run the command as an ordinary user, or "
+        "allow user namespaces in the container (docker run --security-opt "
         "seccomp=unconfined)."
     )

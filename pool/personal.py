@@ -1,4 +1,4 @@
-"""The personal pool as one thing: HTCondor and an S3 server in one directory."""
+"""Start and stop the personal pool: HTCondor and an S3 server in one directory."""
 
 import json
 import os
@@ -24,31 +24,36 @@ _PROGRAMS_FILE = "programs.json"
 
 @dataclass(frozen=True)
 class PersonalPool:
+    """HTCondor and the S3 server beside it."""
+
     condor: Condor
     s3: S3Server
 
     @property
     def running(self) -> bool:
+        """Return whether both run."""
         return condor.running(self.condor) and s3.running(self.s3)
 
 
 def default_directory() -> Path:
+    """Return the directory of the pool of this user."""
     base = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
     return Path(base) / "cog_pipeline" / "pool"
 
 
 def _prepare(directory: Path, say: Say) -> PersonalPool:
-    """The pool of ``directory``, with HTCondor found or fetched for it."""
+    """Make the directory of a pool, and find or fetch an HTCondor for it."""
     make_private(Path(os.path.abspath(directory)))
     _check(directory)
     for folder in (directory / "s3", directory / "condor"):
         folder.mkdir(mode=0o700, exist_ok=True)
     port_file, programs_file = directory / _PORT_FILE, directory / _PROGRAMS_FILE
-    # The port is kept, so that a stopped pool comes back under its old address.
+    # The port is saved, so that a pool that is started again has the same address.
     if not port_file.exists():
         port_file.touch(mode=0o600)
         port_file.write_text(str(s3.free_port()))
-    # And where its HTCondor lies, so that it is stopped by the one it runs.
+    # So is the place of HTCondor, so that the pool is stopped by the same programs
+    # that run it.
     programs = asdict(find_or_fetch(say))
     programs_file.unlink(missing_ok=True)
     programs_file.touch(mode=0o600)
@@ -57,16 +62,19 @@ def _prepare(directory: Path, say: Say) -> PersonalPool:
 
 
 def _check(*paths: Path) -> None:
-    """Refuse what other users can change: it says which programs are run."""
+    """Raise PoolError if other users can change one of the paths.
+
+    The files there decide which programs are run.
+    """
     for fault in chain.from_iterable(map(faults, paths)):
         raise PoolError(fault)
 
 
 def existing_pool(directory: Path) -> PersonalPool:
-    """The pool that was started in ``directory`` before, running or not.
+    """Return the pool that was started in ``directory`` before, running or not.
 
     Raises:
-        PoolError: none was, or other users can change it.
+        PoolError: there is none, or other users can change its files.
     """
     if not (directory / _PROGRAMS_FILE).exists():
         raise PoolError(
@@ -77,7 +85,8 @@ def existing_pool(directory: Path) -> PersonalPool:
         _check(directory / "condor")
     directory = directory.resolve()
     programs = json.loads((directory / _PROGRAMS_FILE).read_text())
-    distribution = Distribution(**{name: Path(at) for name, at in programs.items()})
+    folders = {name: Path(path) for name, path in programs.items()}
+    distribution = Distribution(**folders)
     return PersonalPool(
         condor=Condor(distribution, directory / "condor"),
         s3=S3Server(directory / "s3", int((directory / _PORT_FILE).read_text())),
@@ -85,10 +94,12 @@ def existing_pool(directory: Path) -> PersonalPool:
 
 
 def start(directory: Path, say: Say) -> PersonalPool:
-    """Start what of the pool does not run yet; all of it or nothing.
+    """Start those parts of the pool that do not run yet.
+
+    If one of them does not start, stop the pool.
 
     Raises:
-        PoolError: it cannot be installed or started.
+        PoolError: the pool cannot be installed or started.
     """
     pool = _prepare(directory, say)
     try:
@@ -107,14 +118,14 @@ def start(directory: Path, say: Say) -> PersonalPool:
 
 
 def stop(pool: PersonalPool) -> None:
-    """Stop HTCondor first: its last transfers still find the S3 server."""
+    """Stop the pool, HTCondor first: its last transfers still need the S3 server."""
     condor.stop(pool.condor)
     s3.stop(pool.s3)
 
 
 @contextmanager
 def running_pool(directory: Path, say: Say) -> Iterator[PersonalPool]:
-    """A pool for the length of a ``with`` block, stopped however that ends."""
+    """Start a pool for a ``with`` block, and stop it however the block ends."""
     pool = start(directory, say)
     try:
         yield pool
@@ -123,7 +134,10 @@ def running_pool(directory: Path, say: Say) -> Iterator[PersonalPool]:
 
 
 def shell_lines(pool: PersonalPool) -> str:
-    """What a shell evaluates to reach the pool, and its buckets as ``pool:``."""
+    """Return the lines that a shell evaluates to reach the pool.
+
+    With them, ``rclone`` reaches the pool's buckets as ``pool:``.
+    """
     variables = pool.condor.environment | pool.s3.client_environment
     return "".join(
         f"export {name}={shlex.quote(value)}\n" for name, value in variables.items()

@@ -1,4 +1,4 @@
-"""Start a daemon, find it again by its pid file, stop it."""
+"""Start a daemon, find it again by its PID file, and stop it."""
 
 import contextlib
 import os
@@ -17,7 +17,7 @@ _ENDED = ("Z", "X")
 def start(
     command: list[str], environment: dict[str, str], log: Path, pidfile: Path
 ) -> None:
-    """Start ``command`` in a session of its own, so that Ctrl-C passes it by."""
+    """Start ``command`` in its own session, so that Ctrl-C does not reach it."""
     with log.open("ab") as output:
         child = subprocess.Popen(
             command,
@@ -35,24 +35,25 @@ def start(
 
 
 def alive(pidfile: Path, mark: str) -> bool:
+    """Return whether the daemon of ``pidfile`` runs; see ``stop`` for ``mark``."""
     return _find(pidfile, mark) is not None
 
 
-def stop(pidfile: Path, mark: str, how: signal.Signals, seconds: float) -> None:
-    """Send ``how`` to the daemon of ``pidfile`` and wait for its end.
+def stop(pidfile: Path, mark: str, stop_signal: signal.Signals, seconds: float) -> None:
+    """Send a signal to the daemon of ``pidfile`` and wait until it has ended.
 
     Args:
-        mark: an argument of the daemon's command line, which tells it from
-            another process that has been given its number since.
+        mark: an argument of the daemon's command line, which distinguishes it from
+            a later process with the same PID.
 
     Raises:
-        PoolError: it is still there after ``seconds``.
+        PoolError: the daemon still runs after ``seconds``.
     """
     pid = _find(pidfile, mark)
     if pid is None:
         pidfile.unlink(missing_ok=True)
         return
-    os.kill(pid, how)
+    os.kill(pid, stop_signal)
     deadline = time.monotonic() + seconds
     while _find(pidfile, mark) is not None:
         if time.monotonic() > deadline:
@@ -62,28 +63,32 @@ def stop(pidfile: Path, mark: str, how: signal.Signals, seconds: float) -> None:
 
 
 def _find(pidfile: Path, mark: str) -> int | None:
+    """Return the PID of the daemon, if it runs."""
     if not pidfile.exists():
         return None
     text = pidfile.read_text().strip()
     if not text.isdigit():
         return None
     pid = int(text)
-    # A child of ours stays as a zombie until it is waited for; after a restart
-    # of ours it is somebody else's.
+    # A child of this process stays as a zombie until it is waited for. If another
+    # process started the daemon, it is no child of this one.
     with contextlib.suppress(ChildProcessError):
         os.waitpid(pid, os.WNOHANG)
     return pid if os.fsencode(mark) in _command_line(pid).split(b"\0") else None
 
 
 def _command_line(pid: int) -> bytes:
-    """Empty for a process that has ended, whether or not it was waited for."""
+    """Return the command line of a process, empty if the process has ended.
+
+    A zombie has ended.
+    """
     try:
         for _ in range(_EXEC_ATTEMPTS):
             line = Path(f"/proc/{pid}/cmdline").read_bytes()
             state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
             if line or state in _ENDED:
                 return line
-            # The kernel shows none for a moment after exec.
+            # For a moment after exec, the kernel shows no command line.
             time.sleep(0.01)
     except (FileNotFoundError, ProcessLookupError):
         pass

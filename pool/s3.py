@@ -1,4 +1,4 @@
-"""An S3 server for one machine: ``rclone serve s3`` over TLS."""
+"""Run an S3 server for one machine: ``rclone serve s3`` over TLS."""
 
 import os
 import secrets
@@ -37,11 +37,12 @@ authorityKeyIdentifier = keyid
 
 @dataclass(frozen=True)
 class S3Server:
-    """The server whose buckets, keys and certificates lie in ``directory``.
+    """The server whose buckets, keys and certificates are in ``directory``.
 
     Attributes:
-        port: the TCP port.
-        address: where it listens; loopback, so that others cannot reach it.
+        port: TCP port.
+        address: IP address that it listens on; a loopback address, so that other
+            machines cannot reach it.
     """
 
     directory: Path
@@ -66,17 +67,17 @@ class S3Server:
 
     @property
     def certificates(self) -> Path:
-        """The directory of the certificate authority, for ``X509_CERT_DIR``."""
+        """Return the directory of the certificate authority, for ``X509_CERT_DIR``."""
         return self.directory / "certificates"
 
     @property
     def ca_certs(self) -> Path:
-        """The certificate authority as one file, for ``--ca-certs``."""
+        """Return the file of the certificate authority, for ``--ca-certs``."""
         return self.certificates / "ca.pem"
 
     @property
     def client_environment(self) -> dict[str, str]:
-        """What makes the server known to ``rclone`` as the remote ``pool:``."""
+        """Return the variables by which ``rclone`` has the server as ``pool:``."""
         remote = "RCLONE_CONFIG_POOL"
         return {
             f"{remote}_TYPE": "s3",
@@ -93,13 +94,14 @@ class S3Server:
 
 
 def free_port() -> int:
+    """Return a TCP port that no process listens on."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
 
 
 def configure(server: S3Server, openssl: Path) -> None:
-    """Make the keys and the certificates, once a directory."""
+    """Make the keys and the certificates that the directory does not have yet."""
     server.buckets.mkdir(mode=0o700, exist_ok=True)
     for key, length in ((server.access_key, 10), (server.secret_key, 20)):
         if not key.exists():
@@ -113,19 +115,19 @@ def start(server: S3Server, prefix: Sequence[str] = ()) -> None:
     """Start the server and wait until it answers.
 
     Args:
-        prefix: what to write before the command that runs it.
+        prefix: words to put before the server's command.
 
     Raises:
-        PoolError: it does not answer; the message names the log.
+        PoolError: the server does not answer; the message names the log.
     """
     keys = (server.access_key.read_text(), server.secret_key.read_text())
     log = server.directory / "rclone.log"
-    # The keys go by the environment: a command line can be read by everyone.
+    # The keys are in the environment, since every user can read a command line.
     environment = {
         "HOME": os.environ.get("HOME", "/"),
         "PATH": os.environ.get("PATH", os.defpath),
         "RCLONE_CONFIG": str(server.directory / "rclone.conf"),
-        # Quoted, as rclone reads a list of pairs there, each with a comma in it.
+        # rclone reads a list of pairs here. A pair is quoted, as it has a comma in it.
         "RCLONE_AUTH_KEY": '"' + ",".join(key.strip() for key in keys) + '"',
     }
     process.start(
@@ -146,16 +148,18 @@ def start(server: S3Server, prefix: Sequence[str] = ()) -> None:
         if time.monotonic() > deadline or not running(server):
             stop(server)
             raise PoolError(
-                f"the S3 server did not start at {server.endpoint}: look into {log}."
+                f"the S3 server did not start at {server.endpoint}: read {log}."
             )
         time.sleep(0.1)
 
 
 def running(server: S3Server) -> bool:
+    """Return whether the server's process runs."""
     return process.alive(server.pidfile, str(server.buckets))
 
 
 def stop(server: S3Server) -> None:
+    """Stop the server and wait until it has ended."""
     mark = str(server.buckets)
     process.stop(server.pidfile, mark, signal.SIGTERM, _STOP_SECONDS)
 
@@ -167,6 +171,7 @@ def _answers(server: S3Server) -> bool:
 
 
 def _make_certificates(server: S3Server, openssl: Path) -> None:
+    """Make a certificate authority, and the server's certificate signed by it."""
     work = server.directory / "making-certificates"
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(mode=0o700)
@@ -187,7 +192,7 @@ def _make_certificates(server: S3Server, openssl: Path) -> None:
     certify("server", server.address, "server", *authority)
     for name in ("server.key", "server.pem"):
         (work / name).replace(server.directory / name)
-    # The authority's own key is thrown away: it can never sign anything else.
+    # The authority's key is deleted with the folder: it can sign nothing else.
     server.certificates.mkdir(exist_ok=True)
     (work / "ca.pem").replace(server.ca_certs)
     _openssl(openssl, "rehash", str(server.certificates))
@@ -195,6 +200,6 @@ def _make_certificates(server: S3Server, openssl: Path) -> None:
 
 
 def _openssl(openssl: Path, *arguments: str) -> None:
-    done = subprocess.run([str(openssl), *arguments], capture_output=True, text=True)
-    if done.returncode != 0:
-        raise PoolError(f"openssl {arguments[0]} failed: {done.stderr.strip()}")
+    result = subprocess.run([str(openssl), *arguments], capture_output=True, text=True)
+    if result.returncode != 0:
+        raise PoolError(f"openssl {arguments[0]} failed: {result.stderr.strip()}")

@@ -215,7 +215,7 @@ def test_one_that_is_not_whole_says_so(sandbox: Path, node: Path, begin: int, en
 
     assert done.returncode == 69
     assert result(sandbox)["code"] == "not-unpacked"
-    assert "not whole" in done.stderr
+    assert "incomplete" in done.stderr
     assert files(sandbox) == before | {"result.json"}
 
 
