@@ -150,10 +150,12 @@ class Run:
     @property
     def dag_file(self) -> Path:
         """The DAG that is to be submitted, or was last."""
-        if not self.solo_file.exists():
-            return self.directory / _DAG
+        return self.directory / (self._solo_dag if self.solo_file.exists() else _DAG)
+
+    @property
+    def _solo_dag(self) -> str:
         is_former = self.solo_file.name == _FORMER_SOLO_FILE
-        return self.directory / (_FORMER_DAG_SOLO if is_former else _DAG_SOLO)
+        return _FORMER_DAG_SOLO if is_former else _DAG_SOLO
 
     @property
     def node_log(self) -> Path:
@@ -163,7 +165,7 @@ class Run:
     @property
     def node_logs(self) -> tuple[Path, ...]:
         """Those of both DAGs, in their order; some may not be there."""
-        dags = (_DAG, _FORMER_DAG_SOLO, _DAG_SOLO)
+        dags = (_DAG, self._solo_dag)
         return tuple(self.directory / f"{dag}.nodes.log" for dag in dags)
 
     @property

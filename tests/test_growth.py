@@ -27,7 +27,7 @@ from dag.manifest import parse
 from node import cog, exhaustion, gdal, options, safety, tiff
 from node.errors import UnsupportedRaster, in_short
 from post import csvs, reasons
-from state import text
+from state import text as state_text
 from state.errors import NotAManifest, PipelineError
 from state.journal import Journal
 from state.launch import Launch
@@ -196,9 +196,9 @@ def names(text: str) -> None:
 
 
 READS: dict[str, Read] = {
-    "without_signatures": text.redact_signatures,
-    "printable": text.one_line,
-    "presentable": text.csv_safe,
+    "without_signatures": state_text.redact_signatures,
+    "printable": state_text.one_line,
+    "presentable": state_text.csv_safe,
     "a manifest": manifest,
     "an image's name": lambda text: manifest(f"{text}.tif,1\n"),
     "a number of bands": lambda text: manifest(f"a.tif,{text}\n"),
@@ -226,7 +226,7 @@ def best(read: Read, text: str, times: int = 3) -> float:
     """Return the fewest seconds of CPU time that reading a text took."""
     took = []
     for _ in range(times):
-        text._csv_safe.cache_clear()
+        state_text._csv_safe.cache_clear()
         began = time.process_time()
         read(text)
         took.append(time.process_time() - began)
