@@ -18,6 +18,7 @@ import jinja2
 from condor import queue, quoting
 from dag import submit_options
 from dag.signing import TransferUrls
+from node.errors import Unconvertible, UnfitMachine
 from node.options import NEXT, RESULT, UPLOAD_LIMITS
 from node.parts import Limits
 from state.errors import PipelineError
@@ -28,11 +29,6 @@ from state.project import PROGRAM, PROJECT
 from state.rows import Row, jpeg_key, node_name, sandbox_name
 from state.run import Run
 
-# What bin/generate_cogs.sh exits with for an image that will never convert, so
-# that it is not tried again (sysexits.h: EX_DATAERR).
-UNCONVERTIBLE = 65
-# And for a machine that lacks what nodes need (EX_UNAVAILABLE).
-UNFIT = 69
 # HTCondor then sends a file that all jobs of a DAG want but once to each machine that
 # can share it, and as ever to others. It came by and by, from 25.2 on; this is the
 # version in which it was seen to work.
@@ -256,8 +252,8 @@ def write_dag(
         nodes=nodes,
         node_code=node_code,
         reachable_folders=_reachable_folders(run, launch, node_code),
-        unconvertible=UNCONVERTIBLE,
-        unfit=UNFIT,
+        unconvertible=Unconvertible.exit_status,
+        unfit=UnfitMachine.exit_status,
         sent_once_a_machine=condor_version >= _COMMON_FILES_SINCE,
         try_again=int(Exit.TRY_AGAIN),
         node_attribute=queue.NODE_ATTRIBUTE,

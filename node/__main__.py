@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from node import batch, parts, result
-from node.errors import NodeError, UnfitMachine, Unforeseen, in_short
+from node.errors import InternalError, NodeError, UnfitMachine, in_short
 from node.exhaustion import exhaustion
 from node.options import Options, UsageError, parse
 
@@ -52,9 +52,9 @@ def _failure(error: Exception, directory: Path) -> NodeError:
             f"this machine's {sys.executable} lacks a package ({in_short(error)}): use "
             "--node-environment packed, or machines that have the node's environment"
         )
-    # Not foreseen: the log has where, and the row a reason nevertheless.
+    # The log has the traceback, the row the message.
     traceback.print_exception(error)
-    return Unforeseen(f"{type(error).__name__}: {error}")
+    return InternalError(f"{type(error).__name__}: {error}")
 
 
 def _convert_in_place(image: Path, bands: int, options: Options, began: float) -> None:
@@ -105,16 +105,14 @@ def run() -> None:
         example = "e.g. generate_cogs.sh scene.tif 4, or see --help"
         print(f"generate_cogs.sh: {error}\n{example}", file=sys.stderr)
         sys.exit(_USAGE)
-    if len(conversions) == 1:
-        sys.exit(in_time(*conversions[0]))
     sys.exit(batch.convert_each(conversions, in_time))
 
 
 def in_time(image: Path, bands: int, options: Options) -> int:
-    """Convert an image, and die of SIGALRM when it takes too long.
+    """Convert an image; SIGALRM kills this process when it takes too long.
 
-    Of a signal that nothing here catches, not even code that hangs in a library.
-    Whoever started this process says that it was so.
+    Nothing catches the signal, so that it ends even code that hangs in a library.
+    `batch` reports it.
     """
     signal.alarm(options.time_limit or 0)
     return main(image, bands, options)

@@ -1,7 +1,8 @@
-"""Several images in one job: each is converted in a process of its own.
+"""Run each conversion in a process of its own, and report how it ended.
 
-So what kills one of them, or makes it hang, leaves its neighbours alone. What they
-all import is imported once, before: that takes as long as to convert a small image.
+What kills one conversion, or makes it hang, does not harm the process that reports
+it, nor the other images of a job. If there are several images, what they all import
+is imported once, before: that takes as long as the conversion of a small image.
 """
 
 import os
@@ -11,91 +12,123 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
+from types import FrameType
 
 from node import result
-from node.errors import Unconvertible, UnfitMachine
+from node.errors import NodeError, Unconvertible, UnfitMachine, ended, killed
+from node.exhaustion import exhaustion
 from node.options import Options
 
 Conversion = tuple[Path, int, Options]
+Convert = Callable[[Path, int, Options], int]
 _SCRATCH = "COG_PIPELINE_SCRATCH"
+# linux/prctl.h
+_PR_SET_PDEATHSIG = 1
 
 
-def convert_each(
-    conversions: Sequence[Conversion], convert: Callable[[Path, int, Options], int]
-) -> int:
+def convert_each(conversions: Sequence[Conversion], convert: Convert) -> int:
     """Convert images one after the other; each leaves a result of its own.
 
     Args:
-        convert: one of them; returns an exit status.
+        convert: function that converts one image and returns an exit status.
 
     Returns:
-        The exit status of all: if any failed, rather one that another try may mend.
+        The exit status for all of them. If some failed, the status of a failure that
+        another try may avoid takes precedence.
     """
-    _import_before(max(options.time_limit or 0 for _, _, options in conversions))
+    if len(conversions) > 1:
+        _import_once(max(options.time_limit or 0 for _, _, options in conversions))
     statuses = {
-        _in_a_process(number, conversion, convert)
+        _convert_in_child(number, conversion, convert)
         for number, conversion in enumerate(conversions)
     }
     if UnfitMachine.exit_status in statuses:
-        # Before all else: another machine may do it, at the cost of no try.
+        # This comes first: another machine may do it, and it costs no retry.
         return UnfitMachine.exit_status
-    again = statuses - {0, Unconvertible.exit_status}
-    return min(again) if again else max(statuses)
+    retried = statuses - {0, Unconvertible.exit_status}
+    return min(retried) if retried else max(statuses)
 
 
-def _import_before(seconds: int) -> None:
+def _import_once(seconds: int) -> None:
+    def expire(number: int, frame: FrameType | None) -> None:
+        raise TimeoutError(f"not done within {seconds} s")
+
+    signal.signal(signal.SIGALRM, expire)
     signal.alarm(seconds)
     try:
         import node.convert  # noqa: F401
     except Exception as error:
-        # Each of them says why in its result.
+        # Each conversion writes the reason to its result.
         print(f"importing: {error}", file=sys.stderr)
     signal.alarm(0)
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
 
 
-def _in_a_process(
-    number: int, conversion: Conversion, convert: Callable[[Path, int, Options], int]
-) -> int:
-    # By this name, what it leaves when it is killed is known from what is not its.
-    scratch = f"{os.environ.get(_SCRATCH, '.cog-')}{number}."
+def _convert_in_child(number: int, conversion: Conversion, convert: Convert) -> int:
+    """Convert an image in a child process; return the exit status.
+
+    Writes a result if the child left none.
+    """
+    image, _, options = conversion
+    # The name tells the temporary files of this conversion from those of others.
+    scratch = f"{os.environ.get(_SCRATCH, f'.cog-{os.getpid()}-')}{number}."
     began = time.monotonic()
+    parent = os.getpid()
     child = os.fork()
     if child == 0:
         os.environ[_SCRATCH] = scratch
         status = 1
         try:
-            status = convert(*conversion)
-        except BaseException:
-            traceback.print_exc()
+            _die_with(parent)
+            status = _status(conversion, convert)
         finally:
-            # What its caller would do next is not for it to do.
+            # The child must not go on with what its parent does next.
             os._exit(status)
-    _, ended = os.waitpid(child, 0)
-    status = os.waitstatus_to_exitcode(ended)
-    if status >= 0:
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    if status >= 0 and _is_written(options.result):
         return status
-    image, _, options = conversion
-    for left in image.parent.glob(f"{scratch}*"):
-        shutil.rmtree(left, ignore_errors=True)
-    code, reason, status = _death(-status, time.monotonic() - began)
-    result.write_failure(options.result, code, reason, image, began)
-    return status
+    for path in image.parent.glob(f"{scratch}*"):
+        shutil.rmtree(path, ignore_errors=True)
+    error = killed(-status, time.monotonic() - began) if status < 0 else ended(status)
+    # If the disk is full, even of the log, the exit status must do.
+    with suppress(OSError):
+        result.write_failure(options.result, error.code, str(error), image, began)
+    return error.exit_status
 
 
-def _death(number: int, seconds: float) -> tuple[str, str, int]:
-    """What bin/generate_cogs.sh says of a node of one image that is killed."""
-    if number == signal.SIGALRM:
-        return (
-            "time-limit",
-            f"it was not done after {seconds:.0f} s, its time limit: --time-limit "
-            "sets another",
-            75,
-        )
-    why = (
-        " (signal 9), most often because its machine had too little memory for it: "
-        "ask for more, as in --submit-option 'request_memory = 4096'"
-        if number == signal.SIGKILL
-        else f" by signal {number}"
-    )
-    return "killed", f"it was killed after {seconds:.0f} s{why}", 128 + number
+def _status(conversion: Conversion, convert: Convert) -> int:
+    """Return the exit status of a conversion, even if it cannot report its failure."""
+    try:
+        return convert(*conversion)
+    except BaseException as error:
+        if shortage := _exhaustion(error, conversion[0].parent):
+            return shortage.exit_status
+        traceback.print_exc()
+        return 1
+
+
+def _exhaustion(error: BaseException, directory: Path) -> NodeError | None:
+    try:
+        return exhaustion(error, directory)
+    except OSError:
+        return None
+
+
+def _is_written(file: Path) -> bool:
+    return file.exists() and file.stat().st_size > 0
+
+
+def _die_with(parent: int) -> None:
+    """Have the kernel kill this process when its parent dies.
+
+    Otherwise it would go on to write files that nobody collects or removes.
+    """
+    # A Python without ctypes lacks this protection, nothing else.
+    with suppress(ImportError, OSError, AttributeError):
+        import ctypes
+
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)

@@ -1,4 +1,4 @@
-"""What a machine has run out of, told from the error that followed."""
+"""Tell from an error whether the machine ran out of memory or disk."""
 
 import errno
 import mmap
@@ -14,42 +14,42 @@ from node.errors import NodeError, OutOfDisk, OutOfMemory, in_short
 _MIB = 2**20
 # EFBIG is what a limit on the size of files gives, and an old file system.
 _DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-# GDAL, and libraries without exceptions of their own, tell it in words.
+# GDAL, and libraries without exceptions of their own, say it in words.
 _DISK_WORDS = re.compile("|".join(re.escape(os.strerror(each)) for each in _DISK))
-# Not "out of memory": so libtiff calls a damaged tag that says it is enormous.
+# Without "out of memory": libtiff says that of a damaged tag that claims to be huge.
 _MEMORY_WORDS = re.compile(
     "cannot allocate|not enough memory|allocation error|failed to map segment",
     re.IGNORECASE,
 )
-# What libtiff may want at once to read a tile; it does not say when it gets none.
+# libtiff may need this much at once to read a tile; it does not report its failure.
 _HEADROOM = 256 * _MIB
 
 
 def exhaustion(
     error: BaseException, directory: Path, needed: int | None = None
 ) -> NodeError | None:
-    """The error to raise instead where a machine ran out of memory or of disk.
+    """Return the error to raise instead if the machine ran out of memory or disk.
 
     Args:
-        directory: where files were written.
-        needed: how many bytes may be needed there in all.
+        directory: directory that files were written to.
+        needed: disk space that may be needed there in all, in bytes.
 
     Returns:
-        None where it ran out of neither.
+        The error; None if the machine ran out of neither.
     """
-    # The first cause says it best.
-    for each in reversed(list(_chain(error))):
-        said = in_short(each)
-        if _is_of_memory(each):
-            return OutOfMemory(_memory_sentence(said))
-        if _is_of_disk(each):
+    # The first cause is the clearest.
+    for cause in reversed(list(_chain(error))):
+        message = in_short(cause)
+        if _is_memory_error(cause):
+            return OutOfMemory(_memory_sentence(message))
+        if _is_disk_error(cause):
             return OutOfDisk(
-                f"the disk of its machine is full ({said}; "
+                f"the disk of its machine is full ({message}; "
                 f"{_space(directory, needed)}): ask for more, as in --submit-option "
                 "'request_disk = 20GB'"
             )
-    foreseen = isinstance(error, NodeError) and error.__cause__ is None
-    if not foreseen and not _has_headroom():
+    explained = isinstance(error, NodeError) and error.__cause__ is None
+    if not explained and not _has_headroom():
         return OutOfMemory(_memory_sentence(in_short(error)))
     return None
 
@@ -62,17 +62,17 @@ def _has_headroom() -> bool:
     return True
 
 
-def _memory_sentence(said: str) -> str:
-    taken = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+def _memory_sentence(message: str) -> str:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
     return (
-        f"its machine has too little memory for it ({said}; it had taken {taken} "
+        f"its machine has too little memory for it ({message}; it had taken {peak} "
         "MiB): ask for more, as in --submit-option 'request_memory = 4096'"
     )
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
-    """An error and those that led to it."""
-    seen = set()
+    """Yield an error and the errors that led to it."""
+    seen: set[int] = set()
     following: BaseException | None = error
     while following and id(following) not in seen:
         seen.add(id(following))
@@ -80,17 +80,17 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
         following = following.__cause__ or following.__context__
 
 
-def _is_of_memory(error: BaseException) -> bool:
+def _is_memory_error(error: BaseException) -> bool:
     return (
         isinstance(error, MemoryError)
-        # By its name: the module that has it cannot be imported on every machine.
+        # Compare names: the module cannot be imported on every machine.
         or type(error).__name__ == "CPLE_OutOfMemoryError"
         or getattr(error, "errno", None) == errno.ENOMEM
         or _MEMORY_WORDS.search(str(error)) is not None
     )
 
 
-def _is_of_disk(error: BaseException) -> bool:
+def _is_disk_error(error: BaseException) -> bool:
     number = error.errno if isinstance(error, OSError) else None
     return number in _DISK or _DISK_WORDS.search(str(error)) is not None
 
@@ -98,5 +98,5 @@ def _is_of_disk(error: BaseException) -> bool:
 def _space(directory: Path, needed: int | None) -> str:
     free = shutil.disk_usage(directory).free
     written = sum(file.stat().st_size for file in directory.iterdir())
-    said = f"{written // _MIB} MiB written, {free // _MIB} MiB free"
-    return said if needed is None else f"{said}, up to {needed // _MIB} MiB needed"
+    space = f"{written // _MIB} MiB written, {free // _MIB} MiB free"
+    return space if needed is None else f"{space}, up to {needed // _MIB} MiB needed"

@@ -1,19 +1,15 @@
 """The reason of a failed row, in one sentence a person can act on."""
 
 from condor.eventlog import NodeEnd
-from node.errors import Unconvertible
+from node.errors import EXIT_REASONS, InternalError, Unconvertible
 from state.results import NodeResult
 
-# What a node's exit status says where its machine could not even write a result.
-# The table is docs/conversion.md's.
-EXITED = {
-    71: "its machine had too little memory for it",
-    74: "the disk of its machine was full, without room even for a reason",
-    75: "it was not done within its time limit",
-    137: "it was killed (signal 9), most often for want of memory",
-}
 # What a node says of an image where the reason may be what else its job had to do.
-_MAYBE_NOT_ITS_OWN = {"killed", "out-of-memory", "out-of-disk", "unforeseen"}
+_MAYBE_NOT_ITS_OWN = {
+    *("killed", "out-of-memory", "out-of-disk", InternalError.code),
+    # The former code of an internal error.
+    "unforeseen",
+}
 # What no other try can change.
 _OF_THE_IMAGE = {each.code for each in Unconvertible.__subclasses__()}
 _GIVEN_UP = {
@@ -61,7 +57,7 @@ def failure_reason(
     if result is not None:
         return "not-stored", missing
     if last and last.event == "exited":
-        word = EXITED.get(int(last.reason), f"it ended with status {last.reason}")
+        word = EXIT_REASONS.get(int(last.reason), f"it ended with status {last.reason}")
         return "exited", f"{job} left no result: {word}; its log may have more"
     if last and last.event == "killed":
         return "killed", f"{job} left no result: it was killed by {last.reason}"

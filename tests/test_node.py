@@ -197,7 +197,10 @@ def work_directory(directory: Path) -> Path:
 
 
 def test_the_dag_knows_the_status_that_forbids_another_try():
-    from dag.render import UNCONVERTIBLE
-    from node.errors import Unconvertible
+    from dag import render
+    from node.errors import Unconvertible, UnfitMachine
 
-    assert Unconvertible.exit_status == UNCONVERTIBLE
+    dag = (PROJECT / "templates" / "convert.dag").read_text()
+    assert "UNLESS-EXIT {{ unconvertible }}" in dag
+    assert render.Unconvertible is Unconvertible
+    assert (Unconvertible.exit_status, UnfitMachine.exit_status) == (65, 69)

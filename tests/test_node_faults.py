@@ -15,7 +15,6 @@ from dag.signing import TransferUrls
 from node import errors
 from node.options import parse
 from node.parts import Limits
-from post import reasons
 from state.project import PROJECT
 from state.rows import Row
 from tests import rasters
@@ -84,7 +83,7 @@ def test_a_node_that_dies_without_a_word_leaves_a_reason(tmp_path: Path):
     done = run_node(work, "image.tif", "1", PYTHON=python)
 
     assert done.returncode == 5
-    assert result(work)["code"] == "unforeseen"
+    assert result(work)["code"] == "internal-error"
     assert "status 5" in result(work)["reason"]
 
 
@@ -206,9 +205,13 @@ def test_every_exit_is_documented():
     }
     # Never raised by themselves.
     exits.pop(errors.NodeError.code)
+    # What comes before the node's own code in a packed node cannot import it.
+    for file in ("pack/start.py", "pack/launcher.c"):
+        unfit, full = re.findall(r"\b(69|74)\b", (PROJECT / file).read_text())[-2:]
+        assert {int(unfit), int(full)} == {exits["not-unpacked"], exits["out-of-disk"]}
     assert documented == exits
-    assert documented["image-missing"] == render.UNCONVERTIBLE
-    said_by_status = set(reasons.EXITED) - {128 + 9}
+    assert documented["image-missing"] == errors.Unconvertible.exit_status
+    said_by_status = set(errors.EXIT_REASONS) - {128 + 9}
     assert said_by_status == {documented[code] for code in WITHOUT_RESULT}
 
 

@@ -101,7 +101,7 @@ def test_a_disk_that_fails_leaves_nothing_that_could_be_sent(
     # Where the first part should go nothing can be put.
     (tmp_path / "cog.part0001").mkdir()
     result = convert(tmp_path, Limits(400_000, 100, 300_000), "--copy-valid-cog")
-    assert (result["ok"], result["code"]) == (False, "unforeseen")
+    assert (result["ok"], result["code"]) == (False, "internal-error")
     assert "Is a directory" in result["reason"]
     # Not the image either: it was the COG, and is cut short.
     assert files(tmp_path) == {"cog.part0001", "result.json", "whole"}

@@ -160,6 +160,24 @@ def test_a_row_that_is_killed_leaves_its_neighbours_alone(work: Path):
     assert files(work) == before | made, "no temporary file is left"
 
 
+def test_a_node_that_is_killed_itself_leaves_a_reason_and_no_process(work: Path):
+    """The process that reports how each conversion ended, not a conversion."""
+    write_endless(work / "endless.tif")
+    before = files(work)
+    node = start_node(work, "endless.tif", "1", "--time-limit", "600")
+    wait_for(lambda: bool(list(work.glob(".cog-*-0.*"))))
+    parent, child = descendants(node.pid)
+    os.kill(parent, signal.SIGKILL)
+    _, log = node.communicate(timeout=60)
+
+    assert node.returncode == 137, log
+    result = json.loads((work / "result.json").read_text())
+    assert result["code"] == "killed"
+    assert "signal 9" in result["reason"]
+    wait_for(lambda: not Path(f"/proc/{child}").exists())
+    assert files(work) == before | {"result.json"}, "no temporary file is left"
+
+
 def test_a_row_that_takes_too_long_leaves_its_neighbours_alone(work: Path):
     write_endless(work / "endless.tif")
     done = run_node(work, *arguments("first", "endless", "last", limit=3))

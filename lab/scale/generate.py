@@ -13,8 +13,8 @@ from datetime import UTC, datetime
 from enum import Enum
 from pathlib import Path
 
-from dag.render import UNCONVERTIBLE
 from lab.scale.fill import Entry
+from node.errors import Unconvertible
 from state.rows import node_name
 from state.run import Run
 
@@ -214,6 +214,6 @@ def _events(frame: Frame) -> str:
         when=f"{moment:%Y-%m-%d %H:%M:%S}",
         ended=f"{moment:%Y-%m-%dT%H:%M:%SZ}",
         node=node_name(frame.number),
-        status=UNCONVERTIBLE if frame.fate is Fate.UNREADABLE else 0,
+        status=Unconvertible.exit_status if frame.fate is Fate.UNREADABLE else 0,
         host="<127.0.0.1:33087?addrs=127.0.0.1-33087&alias=access&noUDP&sock=schedd>",
     )
