@@ -13,9 +13,9 @@ from state.project import PROJECT
 from state.results import NodeResult
 from state.rows import solo_rows
 from state.run import Run, load_run
-from tests.conftest import Archive, wait_for
-from tests.test_killed import killed_after
-from tests.test_node import SCRIPT
+from tests.support.archive import Archive, wait_for
+from tests.support.node import SCRIPT
+from tests.support.steps import killed_after
 
 pytestmark = pytest.mark.long
 KEYS = [f"{number}.tif" for number in range(5)]

@@ -14,7 +14,7 @@ from node.errors import CheckFailed
 from node.gdal import warning_log
 from node.options import parse
 from node.source import open_source
-from tests import rasters
+from tests.support import rasters
 
 
 @contextmanager

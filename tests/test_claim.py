@@ -22,9 +22,9 @@ from dag.launch import AlreadyRunning
 from state.launch import Launch
 from state.project import PROJECT
 from state.run import Run, create_run
-from tests import seaweedfs
-from tests.conftest import ALL, Archive
-from tests.faulty_s3 import Fault, FaultyS3
+from tests.support import seaweedfs
+from tests.support.archive import ALL, Archive
+from tests.support.faulty_s3 import Fault, FaultyS3
 
 CLAIMANTS = 6
 

@@ -14,9 +14,9 @@ from condor import queue
 from pool import condor, personal, process, s3
 from pool.distribution import find_or_fetch
 from pool.personal import PersonalPool
-from tests import clock as clocks
-from tests.clock import Clock
-from tests.conftest import Archive, archive_for
+from tests.support import clock as clocks
+from tests.support.archive import Archive, archive_for
+from tests.support.clock import Clock
 
 # S3 grants a clock a quarter of an hour, and refuses what is signed by another.
 AHEAD, BEHIND = "+14m", "-14m"

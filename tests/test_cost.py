@@ -11,7 +11,7 @@ from condor import eventlog
 from ops.cost import cost
 from state.project import PROJECT
 from state.run import Run, load_run
-from tests.conftest import Archive, wait_for
+from tests.support.archive import Archive, wait_for
 
 # Its first try takes two seconds of a machine for nothing.
 NODE = """\

@@ -11,8 +11,8 @@ from pathlib import Path
 from ops.health import State
 from state.exits import Exit
 from state.project import PROJECT
-from tests.conftest import Archive, wait_for, wait_for_words
-from tests.faulty_s3 import Fault, FaultyS3
+from tests.support.archive import Archive, wait_for, wait_for_words
+from tests.support.faulty_s3 import Fault, FaultyS3
 
 REFERENCE = (PROJECT / "docs/reference.md").read_text()
 

@@ -10,7 +10,7 @@ import pytest
 
 from condor import queue
 from state.project import PROJECT
-from tests.conftest import Archive, wait_for
+from tests.support.archive import Archive, wait_for
 
 PAGE = 4096  # bytes
 SIZE = 256 * PAGE

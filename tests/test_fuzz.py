@@ -19,7 +19,14 @@ CODES = {
 @pytest.mark.parametrize("first", range(0, 1000, CASES))
 def test_every_damaged_image_ends_well(first: int, tmp_path: Path):
     done = subprocess.run(
-        [sys.executable, "-m", "tests.fuzz", str(first), str(CASES), str(tmp_path)],
+        [
+            sys.executable,
+            "-m",
+            "tests.support.fuzz",
+            str(first),
+            str(CASES),
+            str(tmp_path),
+        ],
         cwd=PROJECT,
         capture_output=True,
         text=True,

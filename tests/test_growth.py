@@ -33,7 +33,7 @@ from state.journal import Journal
 from state.launch import Launch
 from state.results import NodeResult
 from state.rows import Manifest, Row, jpeg_key, sandbox_name
-from state.run import Run, is_processing, timestamp_of
+from state.run import is_processing, timestamp_of
 
 # Below it, seconds are noise; the next sizes are tried.
 _MEASURABLE = 0.02
@@ -57,11 +57,6 @@ def launch() -> Launch:
     key = Path("/nowhere/key")
     store = S3Endpoint("127.0.0.1:9443", key, key)
     return Launch(Path("/nowhere"), store, "maps", "cogs", rows_per_job=10)
-
-
-def a_run() -> Run:
-    named = dict.fromkeys(Run.__dataclass_fields__, "")
-    return Run(**named | {"directory": Path("/nowhere"), "manifest_key": "x"})
 
 
 def manifest(text: str) -> Manifest | None:

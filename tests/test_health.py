@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from state.project import PROJECT
-from tests.conftest import Archive, wait_for, wait_for_words
-from tests.faulty_s3 import Fault
+from tests.support.archive import Archive, wait_for, wait_for_words
+from tests.support.faulty_s3 import Fault
 
 HOUR = 60 * 60
 # So rarely that no poll of the crondor job comes between.

@@ -12,8 +12,8 @@ import pytest
 import rasterio
 from rasterio.transform import Affine, from_origin
 
-from tests import rasters
-from tests.test_node import files, run_node
+from tests.support import rasters
+from tests.support.node import files, run_node
 
 Make = Callable[[Path, str], object]
 WARPED = ("--reproject", "EPSG:3857")

@@ -38,7 +38,7 @@ from state.rows import (
 )
 from state.run import Run
 from state.text import csv_safe, one_line, redact_signatures
-from tests.conftest import ALL, Archive
+from tests.support.archive import ALL, Archive
 
 # What means something to one of the languages that a key passes through.
 HOSTILE = [

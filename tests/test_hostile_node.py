@@ -11,9 +11,9 @@ import pytest
 from bucket import S3Endpoint
 from pool import personal
 from pool.personal import PersonalPool
-from tests import hostile_node
-from tests.conftest import PATIENCE_SECONDS, Archive, archive_for, wait_for
-from tests.hostile_node import HostileJobs, planted_in
+from tests.support import hostile_node
+from tests.support.archive import PATIENCE_SECONDS, Archive, archive_for, wait_for
+from tests.support.hostile_node import HostileJobs, planted_in
 
 # The names that a hostile starter gives to files on their way to the access point.
 ESCAPES = (

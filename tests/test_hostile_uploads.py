@@ -17,8 +17,8 @@ from dag.manifest import MAX_SIZE, parse
 from state.launch import Launch
 from state.run import Run, create_run
 from state.waiting import MAX_WAIT
-from tests.conftest import ALL, Archive, wait_for
-from tests.faulty_s3 import FaultyS3
+from tests.support.archive import ALL, Archive, wait_for
+from tests.support.faulty_s3 import FaultyS3
 
 BY_HAND = "x-processing-20200101T000000Z.csv"
 

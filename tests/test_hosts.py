@@ -8,8 +8,6 @@ from pathlib import Path
 import pytest
 
 from state.project import PROJECT
-from tests import compare
-from tests.conftest import Archive, new_archive, wait_for
 from tests.hosts import hosts
 from tests.hosts.pool import (
     BY_ITS_NAME,
@@ -21,6 +19,8 @@ from tests.hosts.pool import (
     Software,
     running_pool,
 )
+from tests.support import compare
+from tests.support.archive import Archive, new_archive, wait_for
 
 # Most of it is waiting, for cron's minute and for machines to be given up for lost.
 pytestmark = [pytest.mark.long, pytest.mark.timeout(600)]

@@ -83,3 +83,14 @@ def test_no_module_imports_itself_by_way_of_others():
 def test_every_room_has_its_rule():
     folders = {path.parent.name for path in PROJECT.glob("*/__init__.py")}
     assert folders - {"demo", "lab", "tests"} <= ROOMS
+
+
+def test_no_test_imports_another_test():
+    wrong = [
+        f"{file.name} imports {name}"
+        for folder in ("tests", "lab")
+        for file in (PROJECT / folder).rglob("*.py")
+        for name in imports_of(file)
+        if name.startswith(("tests.test_", "tests.conftest"))
+    ]
+    assert not wrong

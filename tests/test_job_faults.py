@@ -4,16 +4,15 @@ import json
 import re
 import subprocess
 import sys
-from collections import Counter
 
 from rio_cogeo.cogeo import cog_validate
 
 from condor import eventlog, queue
 from pool.personal import PersonalPool
 from state.project import PROJECT
-from tests.conftest import Archive, wait_for
-from tests.faulty_s3 import Fault, FaultyS3
-from tests.processes import kill_machines
+from tests.support.archive import Archive, tries, wait_for
+from tests.support.faulty_s3 import Fault, FaultyS3
+from tests.support.processes import kill_machines
 
 # In place of bin/generate_cogs.sh, which it goes on with, where that is to be.
 NODE = """\
@@ -75,13 +74,6 @@ def test_every_end_is_tried_again_and_then_is_its_rows_reason(archive: Archive):
     counted = tries(archive)
     assert counted.pop("row1") == 2, "the second one was given twice the memory"
     assert set(counted.values()) == {4}, counted
-
-
-def tries(archive: Archive) -> Counter[str]:
-    """How many jobs each node has had."""
-    (log,) = archive.directory.glob("workflow-run-*/convert.dag.nodes.log")
-    named = re.findall(r'DAG(?: Node: |NodeName = ")(row\d+)', log.read_text())
-    return Counter(named)
 
 
 def test_rows_that_were_done_stay_processed_when_the_run_is_removed(archive: Archive):

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from state.journal import Journal
 from state.project import PROJECT
-from tests.conftest import Archive, wait_for
-from tests.faulty_s3 import Fault
+from tests.support.archive import Archive, wait_for
+from tests.support.faulty_s3 import Fault
 
 RARELY = ("--every", "1440")
 

@@ -9,7 +9,7 @@ import rasterio
 from PIL import Image
 
 from node.jpeg import STRIP_ROWS, JpegWriter
-from tests.test_kinds import BITS, convert, filled, plain, with_mask, with_palette
+from tests.support.kinds import BITS, convert, filled, plain, with_mask, with_palette
 
 RAMP = numpy.tile(numpy.arange(700), (600, 1))
 

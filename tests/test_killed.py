@@ -4,11 +4,7 @@ One run for every step of ``poll`` and of ``reconcile``, all at once: a manifest
 a launch each, killed right after that step.
 """
 
-import os
 import re
-import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -16,58 +12,10 @@ from pathlib import Path
 import pytest
 
 from bucket import S3Endpoint
-from state.project import PROJECT
-from tests.conftest import Archive, archive_for, wait_for_words
+from tests.support.archive import Archive, archive_for, wait_for_words
+from tests.support.steps import STEPS_OF_POLL, STEPS_OF_RECONCILE, killed_after
 
 pytestmark = pytest.mark.long
-# In the order in which they come; see tests/killed.py.
-STEPS_OF_POLL = [
-    "mkdir workflow-run-",
-    "file manifest.csv",
-    "file launch.json",
-    "mkdir sandbox",
-    "mkdir results",
-    "mkdir logs",
-    "file run.json",
-    r"put batch-raw.csv.claim",
-    "file claimed.json",
-    "put batch-processing-",
-    "delete batch-raw.csv$",
-    r"delete batch-raw.csv.claim",
-    "file rows.jsonl",
-    "mkdir node-",
-    "file generate_cogs.sh",
-    "file node.zip",
-    "file reconcile.sh",
-    "file convert.dag",
-    "submit",
-    "file submitted.json",
-]
-STEPS_OF_RECONCILE = [
-    "file attempts",
-    "unlink row1.json",
-    "unlink row1.log",
-    "unlink row2.json",
-    "file processed.csv",
-    "file failed.csv",
-    "file outcome.json",
-    "put batch-processed-",
-    "put batch-failed-",
-    "delete batch-processing-",
-    "file done.json",
-]
-
-
-def killed_after(step: str, archive: Archive, *command: str) -> None:
-    """Run a command until right after a step; it has to come to that."""
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.killed", step, *command],
-        cwd=PROJECT,
-        env=os.environ | {"KILLED_NOTES": str(archive.directory / "notes")},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == -signal.SIGKILL, f"{step}: {done.stdout}{done.stderr}"
 
 
 def _with_a_batch(archive: Archive, *options: str) -> None:

@@ -1,6 +1,5 @@
 """Every kind of raster, and what becomes of it: a COG that is the same, or a reason."""
 
-import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -13,29 +12,19 @@ from rasterio.control import GroundControlPoint
 from rasterio.rpc import RPC
 from rasterio.transform import Affine
 
-from tests import compare, rasters
-from tests.test_node import files, run_node
-
-HEIGHT, WIDTH = 600, 700
-CHANCE = numpy.random.default_rng(1)
-Make = Callable[[Path], object]
-
-
-def plain(bands: int = 1, **options) -> Make:
-    return lambda path: rasters.write(path, bands, **options)
-
-
-def filled(values: numpy.ndarray, **options) -> Make:
-    """An image of given values, of shape (bands, rows, columns)."""
-
-    def make(path: Path) -> None:
-        bands, height, width = values.shape
-        dtype = options.pop("dtype", values.dtype.name)
-        rasters.write(path, bands, width, height, dtype, **options)
-        with rasterio.open(path, "r+") as raster:
-            raster.write(values)
-
-    return make
+from tests.support import compare, rasters
+from tests.support.kinds import (
+    BITS,
+    CHANCE,
+    HEIGHT,
+    WIDTH,
+    Make,
+    convert,
+    filled,
+    plain,
+    with_mask,
+    with_palette,
+)
 
 
 def described(change: Callable[[rasterio.io.DatasetWriter], None], **options) -> Make:
@@ -54,44 +43,12 @@ def with_nodata(dtype: str, nodata: float, **options) -> Make:
     return filled(values, nodata=nodata, **options)
 
 
-def with_mask(internal: bool, **options) -> Make:
-    def make(path: Path) -> None:
-        mask = numpy.full((HEIGHT, WIDTH), 255, "u1")
-        mask[:, :350] = 0
-        mask[::7, ::5] = 0
-        rasters.write(path, **options)
-        with (
-            rasterio.Env(GDAL_TIFF_INTERNAL_MASK=internal),
-            rasterio.open(path, "r+") as raster,
-        ):
-            raster.write_mask(mask)
-
-    return make
-
-
 def without_finite_values() -> numpy.ndarray:
     values = CHANCE.random((1, HEIGHT, WIDTH)).astype("f4")
     values[0, :100] = numpy.nan
     values[0, 200:300, :40] = numpy.inf
     values[0, 300:320, :40] = -numpy.inf
     return values
-
-
-def with_palette(path: Path) -> None:
-    classes = CHANCE.integers(0, 9, (1, HEIGHT, WIDTH)).astype("u1")
-    filled(classes, photometric="palette")(path)
-    colours = {
-        value: (value, 255 - value, value * 7 % 256, 255) for value in range(256)
-    }
-    rasters.write(path, 1, photometric="palette")
-    with rasterio.open(path, "w", **_profile(path)) as raster:
-        raster.write_colormap(1, colours)
-        raster.write(classes)
-
-
-def _profile(path: Path) -> dict:
-    with rasterio.open(path) as raster:
-        return raster.profile | {"photometric": "palette"}
 
 
 def with_points(path: Path) -> None:
@@ -165,7 +122,6 @@ DTYPES = [
     *("uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64"),
     *("float32", "float64", "complex64", "complex128", "complex_int16"),
 ]
-BITS = (CHANCE.random((1, HEIGHT, WIDTH)) > 0.5).astype("u1")
 WELL: dict[str, tuple[Make, int]] = {
     **{f"{bands} bands": (plain(bands), bands) for bands in (1, 2, 3, 4, 7, 40)},
     **{dtype: (plain(2, dtype=dtype), 2) for dtype in DTYPES},
@@ -216,29 +172,6 @@ WELL: dict[str, tuple[Make, int]] = {
     "one row": (plain(3, width=1700, height=1), 3),
     "513 x 513": (plain(1, width=513, height=513), 1),
 }
-
-
-def convert(
-    directory: Path, make: Make, bands: int, *options: str
-) -> tuple[int, dict, Path]:
-    """Convert an image beside an untouched copy of it, whose path is returned."""
-    kept = directory.with_name(directory.name + "-kept")
-    kept.mkdir()
-    make(kept / "image.tif")
-    for file in kept.iterdir():
-        shutil.copy(file, directory)
-    before = files(directory)
-    done = run_node(directory, "image.tif", str(bands), *options)
-    result = json.loads((directory / "result.json").read_text())
-    made = {"result.json"} | ({"image.jpg"} if result["ok"] else set())
-    assert files(directory) == before | made
-    assert (done.returncode == 0) == result["ok"]
-    if not result["ok"]:
-        assert done.stderr.strip() == f"image.tif: {result['reason']}"
-        assert (directory / "image.tif").read_bytes() == (
-            kept / "image.tif"
-        ).read_bytes()
-    return done.returncode, result, kept / "image.tif"
 
 
 @pytest.mark.parametrize("kind", WELL)

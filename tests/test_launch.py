@@ -17,7 +17,7 @@ from pool import s3
 from state.launch import Launch, load_launch, save_launch
 from state.project import PROJECT
 from state.run import Run
-from tests.conftest import Archive, wait_for
+from tests.support.archive import Archive, wait_for
 
 
 def assert_refused(done: subprocess.CompletedProcess, *words: str) -> None:

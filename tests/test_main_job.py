@@ -9,9 +9,9 @@ import numpy
 import pytest
 import rasterio
 from PIL import Image
-from rio_cogeo.cogeo import cog_validate
 
-from tests.conftest import ALL, Archive, wait_for
+from tests.support.archive import ALL, Archive, wait_for
+from tests.support.compare import assert_same_image
 
 # A field of a megabyte is one.
 csv.field_size_limit(2**24)
@@ -44,16 +44,6 @@ HOSTILE_NAMES = [
     "f/" * 98 + "deep.tif",
     "x" * 251 + ".tif",
 ]
-
-
-def assert_same_image(cog, source):
-    valid, errors, _ = cog_validate(cog, strict=True, quiet=True)
-    assert valid, errors
-    with rasterio.open(cog) as made, rasterio.open(source) as given:
-        assert made.crs == given.crs
-        assert made.bounds == given.bounds
-        assert made.compression.name == "zstd"
-        numpy.testing.assert_array_equal(made.read(), given.read())
 
 
 def test_good_rows_become_cogs_and_jpegs(archive: Archive):

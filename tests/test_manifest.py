@@ -24,7 +24,7 @@ from state.rows import (
     sandbox_name,
     save_rows,
 )
-from tests.test_growth import a_run
+from tests.support.runs import a_run
 
 
 def keys_and_bands(content: bytes) -> list[tuple[str, int]]:

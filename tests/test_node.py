@@ -1,10 +1,6 @@
 """The node by hand, in a directory that holds the image, with no HTCondor."""
 
 import json
-import os
-import resource
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,33 +8,8 @@ import rasterio
 from PIL import Image
 from rio_cogeo.cogeo import cog_validate
 
-from state.project import PROJECT
-from tests import rasters
-
-SCRIPT = PROJECT / "bin" / "generate_cogs.sh"
-
-
-def run_node(
-    directory: Path, *arguments: str, memory: int | None = None, **environment: str
-):
-    """Run it as HTCondor does; ``memory`` is all that it may reserve, in bytes."""
-
-    def limit() -> None:
-        if memory is not None:
-            resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
-
-    return subprocess.run(
-        [str(SCRIPT), *arguments],
-        cwd=directory,
-        env=os.environ | {"PYTHON": sys.executable} | environment,
-        capture_output=True,
-        text=True,
-        preexec_fn=limit,
-    )
-
-
-def files(directory: Path) -> set[str]:
-    return {path.name for path in directory.iterdir()}
+from tests.support import rasters
+from tests.support.node import files, python_with, run_node, work_directory
 
 
 @pytest.mark.parametrize("bands", [1, 2, 3, 4, 7])
@@ -174,26 +145,6 @@ def test_a_processor_that_is_too_old_is_the_machines_fault(tmp_path: Path):
 
     assert done.returncode == 69
     assert "wants X86_V2" in done.stderr
-
-
-def python_with(directory: Path, module: str, content: str) -> str:
-    """A Python that has all, but one module is another."""
-    shadow = directory / "shadow"
-    shadow.mkdir()
-    (shadow / f"{module}.py").write_text(content)
-    python = directory / "python3"
-    python.write_text(
-        f'#!/bin/sh\nPYTHONPATH="{shadow}:$PYTHONPATH" exec "{sys.executable}" "$@"\n'
-    )
-    python.chmod(0o755)
-    return str(python)
-
-
-def work_directory(directory: Path) -> Path:
-    work = directory / "work"
-    work.mkdir()
-    rasters.write(work / "image.tif", 1)
-    return work
 
 
 def test_the_dag_knows_the_status_that_forbids_another_try():

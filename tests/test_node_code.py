@@ -11,7 +11,7 @@ from bucket import S3Endpoint
 from dag import node_code
 from state.launch import Launch
 from state.project import PROJECT
-from tests import rasters
+from tests.support import rasters
 
 
 @pytest.fixture

@@ -17,8 +17,8 @@ from node.options import parse
 from node.parts import Limits
 from state.project import PROJECT
 from state.rows import Row
-from tests import rasters
-from tests.test_node import SCRIPT, files, python_with, run_node, work_directory
+from tests.support import rasters
+from tests.support.node import SCRIPT, files, python_with, run_node, work_directory
 
 # What cannot be compressed, so that it needs memory and disk for sure.
 LARGE = {"width": 4000, "height": 4000}

@@ -33,9 +33,9 @@ from bucket import (
     StoredObject,
 )
 from s3 import client
-from tests import seaweedfs
-from tests.conftest import ALL, Archive
-from tests.faulty_s3 import Fault, FaultyS3
+from tests.support import seaweedfs
+from tests.support.archive import ALL, Archive
+from tests.support.faulty_s3 import Fault, FaultyS3
 
 pytestmark = pytest.mark.timeout(300)
 

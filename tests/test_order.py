@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from state.project import PROJECT
-from tests.conftest import Archive, wait_for
+from tests.support.archive import Archive, wait_for
 
 # Nodes wait in their machines until the test has both runs in the queue; and take so
 # long that DAGMan always has some waiting there.

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from state import ownership
-from tests.conftest import Archive
+from tests.support.archive import Archive
 
 RARELY = ("--every", "1440")
 A_STRANGER = 12345

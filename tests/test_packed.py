@@ -17,9 +17,9 @@ from condor import queue
 from pack import packed
 from pack.errors import PackError
 from state.project import PROJECT
-from tests import rasters
-from tests.conftest import Archive, wait_for
-from tests.test_node import SCRIPT, files
+from tests.support import rasters
+from tests.support.archive import Archive, wait_for
+from tests.support.node import SCRIPT, files
 
 EMPTY = ["unshare", "--user", "--map-root-user", "--wd=/"]
 

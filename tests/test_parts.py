@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from node.parts import Limits, read_limits
-from tests import rasters
-from tests.test_node import files, run_node
+from tests.support import rasters
+from tests.support.node import files, run_node
 
 
 def convert(folder: Path, limits: Limits, *options: str) -> dict:

@@ -9,7 +9,7 @@ from pathlib import Path
 from pool.distribution import program_of_environment
 from pool.personal import PersonalPool
 from state.project import PROJECT
-from tests.conftest import wait_for
+from tests.support.archive import wait_for
 
 PIPELINE = [sys.executable, str(PROJECT / "cog_pipeline.py")]
 

@@ -10,8 +10,8 @@ from bucket import S3Endpoint
 from pool import personal
 from pool.personal import PersonalPool
 from state.project import PROJECT
-from tests.conftest import Archive, archive_for, wait_for
-from tests.processes import descendants, kill, kill_all
+from tests.support.archive import Archive, archive_for, wait_for
+from tests.support.processes import descendants, kill, kill_all
 
 # Nodes end when the test wants it.
 NODE = """\

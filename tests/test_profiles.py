@@ -11,9 +11,9 @@ import rasterio
 from rasterio.enums import MaskFlags
 
 from node.profiles import DEFAULT, PROFILES
-from tests import compare, rasters
-from tests.test_kinds import convert, files, filled, plain, with_mask, with_palette
-from tests.test_node import run_node
+from tests.support import compare, rasters
+from tests.support.kinds import convert, filled, plain, with_mask, with_palette
+from tests.support.node import files, run_node
 
 COMPRESSIONS = {
     "zstd": "zstd",

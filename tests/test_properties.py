@@ -11,7 +11,7 @@ from rasterio.transform import from_origin
 from node import overviews
 from node.convert import convert
 from node.options import parse
-from tests import compare
+from tests.support import compare
 
 KINDS = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "float32", "float64")
 LOSSLESS = (

@@ -7,7 +7,7 @@ import sys
 
 from condor import queue
 from state.project import PROJECT
-from tests.conftest import Archive, wait_for, wait_for_words
+from tests.support.archive import Archive, wait_for, wait_for_words
 
 
 def test_a_claimed_manifest_is_submitted_by_the_next_poll(archive: Archive):

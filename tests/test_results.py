@@ -17,7 +17,7 @@ from node import result as node_result
 from state import results
 from state.results import NodeResult
 from state.run import Run
-from tests import seaweedfs
+from tests.support import seaweedfs
 
 OK = {
     "ok": True,

@@ -18,8 +18,8 @@ from lab.scale.growth import fit
 from lab.scale.measure import CommandFailed, cost, requests
 from lab.scale.quantities import checks, idle_checks
 from pool.personal import PersonalPool
-from tests.conftest import ALL
-from tests.seaweedfs import SeaweedFS
+from tests.support.archive import ALL
+from tests.support.seaweedfs import SeaweedFS
 
 ROWS = (1_000, 10_000, 100_000, 1_000_000)
 

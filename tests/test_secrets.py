@@ -10,7 +10,7 @@ import pytest
 
 from pool.personal import PersonalPool
 from state.project import PROJECT
-from tests.conftest import Archive, wait_for
+from tests.support.archive import Archive, wait_for
 
 SIGNATURE = b"X-Amz-Signature"
 # What HTCondor makes with modes of its own; nobody else gets into the directory.

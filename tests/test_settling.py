@@ -27,9 +27,9 @@ from state.launch import Launch, save_launch
 from state.project import PROJECT
 from state.rows import Manifest, Row, load_rows, save_rows
 from state.run import Run, create_run
-from tests import seaweedfs
-from tests.conftest import ALL, Archive, archive_for, wait_for
-from tests.faulty_s3 import Fault, FaultyS3
+from tests.support import seaweedfs
+from tests.support.archive import ALL, Archive, archive_for, wait_for
+from tests.support.faulty_s3 import Fault, FaultyS3
 
 KEY = "scenes/with ; sign.tif"
 PARTS = (b"first part " * 1000, b"second part " * 1000, b"last")
@@ -99,7 +99,7 @@ class Begun:
 
     def killed_after(self, step: str) -> None:
         """Reconcile in another process, until right after a step."""
-        command = (sys.executable, "-m", "tests.killed", step, "reconcile")
+        command = (sys.executable, "-m", "tests.support.killed", step, "reconcile")
         done = subprocess.run(
             [*command, str(self.run.directory)],
             cwd=PROJECT,

@@ -18,10 +18,10 @@ from ops.cost import cost
 from state.launch import Launch
 from state.rows import Row, dag_node_of
 from state.run import load_run
-from tests import rasters
-from tests.conftest import Archive, wait_for
-from tests.processes import descendants
-from tests.test_node import SCRIPT, files, python_with, run_node
+from tests.support import rasters
+from tests.support.archive import Archive, wait_for
+from tests.support.node import SCRIPT, files, python_with, run_node
+from tests.support.processes import descendants
 
 
 def row(number: int, key: str, **more) -> Row:

@@ -16,8 +16,8 @@ from pool import s3
 from pool.personal import PersonalPool
 from state.rows import solo_rows
 from state.run import load_run
-from tests.conftest import Archive, archive_for, wait_for
-from tests.faulty_s3 import Fault, FaultyS3
+from tests.support.archive import Archive, archive_for, wait_for
+from tests.support.faulty_s3 import Fault, FaultyS3
 
 pytestmark = pytest.mark.long
 # Else a transfer that fails waits for a quarter of a minute, and then for half.

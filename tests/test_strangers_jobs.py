@@ -11,7 +11,7 @@ import pytest
 
 from pool.ordinary_user import command_prefix
 from pool.personal import PersonalPool
-from tests.conftest import Archive, wait_for
+from tests.support.archive import Archive, wait_for
 
 SUBMIT = """
 import sys, htcondor2

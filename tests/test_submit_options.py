@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from dag.submit_options import check, executable
-from tests.conftest import Archive
+from tests.support.archive import Archive
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pytest
 from bucket import Bucket, BucketError, S3Endpoint
 from pool import s3
 from pool.personal import PersonalPool
-from tests.conftest import Archive
+from tests.support.archive import Archive
 
 
 @pytest.fixture(scope="module")

@@ -8,8 +8,7 @@ import pytest
 from pool.ordinary_user import command_prefix, give
 from pool.personal import PersonalPool
 from state.project import PROJECT
-from tests.conftest import Archive, wait_for
-from tests.test_job_faults import tries
+from tests.support.archive import Archive, tries, wait_for
 
 SECOND = "second.example"
 # Another startd, which says it is another machine.

@@ -9,10 +9,10 @@ from hypothesis import given, strategies
 from dag import multipart
 from state.launch import MAX_PUT
 from state.rows import Row
-from tests import rasters
-from tests.conftest import Archive, wait_for_words
-from tests.faulty_s3 import Fault, FaultyS3
-from tests.test_main_job import assert_same_image
+from tests.support import rasters
+from tests.support.archive import Archive, wait_for_words
+from tests.support.compare import assert_same_image
+from tests.support.faulty_s3 import Fault, FaultyS3
 
 # The COG of a raster of 700 x 600 pixels and 3 bands has some 700 kB.
 LOWERED = ("--max-put", "400000")

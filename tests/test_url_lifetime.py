@@ -18,8 +18,8 @@ from state.journal import Journal
 from state.launch import load_launch
 from state.project import PROJECT
 from state.run import all_runs
-from tests.conftest import Archive, wait_for
-from tests.test_main_job import assert_same_image
+from tests.support.archive import Archive, wait_for
+from tests.support.compare import assert_same_image
 
 # In seconds: a job may begin with URLs that have half of that left.
 SHORT = 30

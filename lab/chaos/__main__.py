@@ -26,8 +26,8 @@ from pool import personal
 from state.project import PROJECT
 from state.rows import load_rows_with_nodes
 from state.run import Run, load_run
-from tests import faulty_s3
-from tests.conftest import TEST_RUNS
+from tests.support import faulty_s3
+from tests.support.archive import TEST_RUNS
 
 # All that waits is to be done so long after the last fault.
 PATIENCE_SECONDS = 900

@@ -15,7 +15,7 @@ import rasterio
 from rio_cogeo.cogeo import cog_validate
 
 from bucket import Bucket, BucketError
-from tests import rasters
+from tests.support import rasters
 
 # More than any object here has, in bytes.
 _MOST = 2**30

@@ -15,10 +15,10 @@ from node.options import NEXT
 from pool import personal, s3
 from pool.personal import PersonalPool
 from state.project import PROJECT
-from tests.faulty_s3 import Fault, FaultyS3
-from tests.hostile_node import HostileJobs, hostile_jobs, planted_in
-from tests.processes import descendants, kill_all, kill_machines
-from tests.test_killed import STEPS_OF_POLL
+from tests.support.faulty_s3 import Fault, FaultyS3
+from tests.support.hostile_node import HostileJobs, hostile_jobs, planted_in
+from tests.support.processes import descendants, kill_all, kill_machines
+from tests.support.steps import STEPS_OF_POLL
 
 # How long to wait for what does not run all the time.
 _PATIENCE_SECONDS = 20
@@ -124,7 +124,7 @@ def _kill_a_poll(target: Target) -> None:
     (file,) = launch.glob("launch-*/launch.json")
     step = random.choice(STEPS_OF_POLL)
     subprocess.run(
-        [sys.executable, "-m", "tests.killed", step, "poll", str(file)],
+        [sys.executable, "-m", "tests.support.killed", step, "poll", str(file)],
         cwd=PROJECT,
         env=os.environ | {"KILLED_NOTES": str(launch / "notes")},
         capture_output=True,

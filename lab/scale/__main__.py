@@ -21,7 +21,7 @@ from lab.scale.quantities import growths, is_defect
 from lab.scale.run import Measured, Wrong
 from pool import personal
 from pool.errors import PoolError
-from tests.seaweedfs import SeaweedFS
+from tests.support.seaweedfs import SeaweedFS
 
 PAGE = run.PROJECT / "docs" / "scale.md"
 CHARTS = {"auto": "scale.svg", "presigned": "scale-presigned.svg"}

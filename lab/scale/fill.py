@@ -16,8 +16,8 @@ from pathlib import Path
 from bucket import S3Endpoint
 from pool.distribution import program_of_environment
 from pool.personal import PersonalPool
-from tests import seaweedfs
-from tests.seaweedfs import SeaweedFS
+from tests.support import seaweedfs
+from tests.support.seaweedfs import SeaweedFS
 
 _AT_ONCE = 200_000
 _CONCURRENTLY = 128

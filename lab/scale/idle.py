@@ -9,7 +9,7 @@ from lab.scale import generate
 from lab.scale.fill import fill
 from lab.scale.measure import Cost
 from lab.scale.run import MANIFESTS, PATTERN, launch, poll_of
-from tests.seaweedfs import SeaweedFS
+from tests.support.seaweedfs import SeaweedFS
 
 _ENDED_MANIFESTS = 10
 _ENDED = "20261120T195942Z"

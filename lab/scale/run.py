@@ -20,7 +20,7 @@ from lab.scale.measure import Cost, cost, most_memory
 from state.launch import Launch, save_launch
 from state.project import PROJECT
 from state.run import Run, all_runs
-from tests.seaweedfs import SeaweedFS
+from tests.support.seaweedfs import SeaweedFS
 
 # The folder of manifests, apart from the images.
 MANIFESTS = "manifests/"

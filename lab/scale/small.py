@@ -16,7 +16,7 @@ from pool import personal
 from pool.personal import PersonalPool
 from state.project import PROJECT
 from state.run import RUN_DIRECTORY_PREFIX, Run, load_run
-from tests import rasters
+from tests.support import rasters
 
 _PATIENCE_SECONDS = 3600
 

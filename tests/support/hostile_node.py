@@ -128,7 +128,7 @@ def hostile_jobs(pool: PersonalPool, folder: Path) -> Iterator[HostileJobs]:
 def hostile_starter(pool: PersonalPool, folder: Path) -> Iterator[Path]:
     """Have a pool's starters follow the orders in a file, whose path is yielded.
 
-    What can be ordered stands in ``tests/hostile_starter.c``.
+    What can be ordered stands in ``tests/support/hostile_starter.c``.
     """
     folder.mkdir()
     library, orders = _compiled(folder), folder / "orders"
@@ -146,7 +146,7 @@ def hostile_starter(pool: PersonalPool, folder: Path) -> Iterator[Path]:
 
 def _compiled(folder: Path) -> Path:
     library = folder / "hostile_starter.so"
-    source = PROJECT / "tests" / "hostile_starter.c"
+    source = PROJECT / "tests" / "support" / "hostile_starter.c"
     compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
     if compiler is None:
         pytest.skip("there is no C compiler to make a hostile starter with")

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy
 import rasterio
 from rasterio.enums import MaskFlags
 from rio_cogeo.cogeo import cog_validate
@@ -64,3 +65,13 @@ def _points(raster: rasterio.DatasetReader) -> tuple:
 
 def _has_mask(raster: rasterio.DatasetReader) -> bool:
     return raster.mask_flag_enums[0] == [MaskFlags.per_dataset]
+
+
+def assert_same_image(cog, source):
+    valid, errors, _ = cog_validate(cog, strict=True, quiet=True)
+    assert valid, errors
+    with rasterio.open(cog) as made, rasterio.open(source) as given:
+        assert made.crs == given.crs
+        assert made.bounds == given.bounds
+        assert made.compression.name == "zstd"
+        numpy.testing.assert_array_equal(made.read(), given.read())

@@ -16,7 +16,7 @@ from rio_cogeo.cogeo import cog_validate
 
 from node.__main__ import main
 from node.options import parse
-from tests import rasters
+from tests.support import rasters
 
 KINDS = {
     "strips": {"bands": 3},

@@ -1,0 +1,1 @@
+"""What tests, the lab and each other need: archives, servers with faults, rasters."""
