@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -38,11 +39,15 @@ def node_environment(
 def node_options(command: Callable) -> Callable:
     """Add the options that a launch passes on to its nodes."""
     for option in reversed(options.NODE_OPTIONS):
-        how = {"multiple": option.multiple, "metavar": option.metavar}
+        how: dict[str, Any] = {
+            "multiple": option.multiple,
+            "metavar": option.metavar,
+        }
         command = click.option(
             option.flag,
             option.name,
             is_flag=option.metavar is None,
+            hidden=option.hidden,
             help=f"For the nodes: {option.help}.",
             **{name: value for name, value in how.items() if value},
         )(command)

@@ -1,17 +1,17 @@
-"""What a node can be told: the options of bin/generate_cogs.sh.
+"""The options of a node, which are those of bin/generate_cogs.sh.
 
-They are one table, since they are said in three places: to the node, to the
+They are one table because they can be given in three places: to the node, to the
 launch, which passes them on, and in columns of a manifest.
 """
 
 import argparse
 import itertools
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from node.parts import Limits, read_limits
 from node.profiles import (
@@ -35,15 +35,15 @@ _CREATION_VALUES = {
     "PREDICTOR": ("YES", "NO", "STANDARD", "1", "2", "3"),
     "WEBP_LOSSLESS": ("YES", "NO"),
 }
-# Said by the DAG alone.
+# Only the DAG gives these two.
 UPLOAD_LIMITS = "--upload-limits"
 RESULT = "--result"
-# Between two images that one job converts.
+# Separates two images that one job converts.
 NEXT = "--next"
 _TIME_LIMIT = "--time-limit"
-# Of what is shown of a word that means nothing; it may be long.
+# A word that is not an option may be long: how much of it a message shows.
 _MAX_QUOTED = 60  # characters
-_MAX_MESSAGE = 1000
+_MAX_MESSAGE = 1000  # characters
 _IMAGE = (".tif", ".tiff", ".TIF", ".TIFF")
 _YES = ("yes", "true", "1", "x")
 _NO = ("no", "false", "0", "")
@@ -51,14 +51,14 @@ _EXAMPLES = """\
 examples:
   generate_cogs.sh scene.tif 4
   generate_cogs.sh scene.tif 3 --profile aerial-rgb --co JPEG_QUALITY=90
-  generate_cogs.sh heights.tif 1 --profile elevation --op overview_resampling=bilinear
+  generate_cogs.sh heights.tif 1 --profile elevation --overview-resampling cubic
 
 profiles:
 """
 
 
 class UsageError(ValueError):
-    """Options that cannot be; the message says which and what could."""
+    """An option is wrong; the message says which one and what to write."""
 
 
 @dataclass(frozen=True)
@@ -66,21 +66,26 @@ class Options:
     """How to convert an image.
 
     Attributes:
-        profile: the name of how to store it.
-        co: creation options that change the profile, by name.
-        op: overview options, likewise.
-        assign_crs, reproject: as an authority's code.
-        jpeg_max_size: of the JPEG's longer side, in pixels.
-        jpeg_quality: as libjpeg counts it, 1 to 95.
-        time_limit: in seconds, after which the node ends itself.
-        upload_limits: None where nothing is to be uploaded. The DAG says it, no
-            person does; result likewise.
-        result: the file that tells what was done.
+        profile: name of the profile, which says how the COG is stored.
+        co: creation options that change the profile, as names and values.
+        overview_level: number of overviews; None to go down to one tile.
+        overview_resampling: method that computes the overviews; None for the one that
+            suits the data.
+        allow_no_crs: whether to convert an image that has no CRS.
+        assign_crs: CRS to use instead of the image's, as an authority's code.
+        reproject: CRS to warp the image to, as an authority's code.
+        copy_valid_cog: whether to leave an image unchanged that is a valid COG.
+        jpeg_max_size: limit on the longer side of the JPEG, in pixels.
+        jpeg_quality: quality of the JPEG as libjpeg counts it, 1 to 95.
+        time_limit: time after which the node ends itself, in seconds.
+        upload_limits: limits on the sizes of the outputs; None if nothing is uploaded.
+        result: file to write the result to.
     """
 
     profile: str = DEFAULT
     co: tuple[tuple[str, str], ...] = ()
-    op: tuple[tuple[str, str], ...] = ()
+    overview_level: int | None = None
+    overview_resampling: str | None = None
     allow_no_crs: bool = False
     assign_crs: str | None = None
     reproject: str | None = None
@@ -93,34 +98,26 @@ class Options:
 
     @cached_property
     def stored_as(self) -> Profile:
+        """The profile with its changes."""
         return PROFILES[self.profile].with_options(dict(self.co))
 
     @property
     def block_size(self) -> int:
-        """Of a tile's side, in pixels."""
+        """Side of a tile, in pixels."""
         return int(dict(self.co).get("BLOCKSIZE", 512))
-
-    @property
-    def overview_level(self) -> int | None:
-        """How many overviews, None for down to one tile."""
-        level = dict(self.op).get("overview_level")
-        return None if level is None else int(level)
-
-    @property
-    def overview_resampling(self) -> str | None:
-        """How to resample them, None for what suits the data."""
-        return dict(self.op).get("overview_resampling")
 
 
 @dataclass(frozen=True)
 class NodeOption:
-    """One of the options, as it is offered.
+    """An option of a node.
 
     Attributes:
-        name: a field of `Options`.
-        parse: from what was written to the field's value; raises ValueError.
-        metavar: what is to be written, None for a flag.
-        multiple: whether it may be said several times.
+        name: name of the option; that of a field of `Options`, except for ``op``.
+        help: description for the help page, without a period.
+        parse: function that makes the field's value from text; raises ValueError.
+        metavar: placeholder for the value in the help page; None for a flag.
+        multiple: whether the option may be given several times.
+        hidden: whether help pages leave it out.
     """
 
     name: str
@@ -128,23 +125,25 @@ class NodeOption:
     parse: Callable[[str], object]
     metavar: str | None = None
     multiple: bool = False
+    hidden: bool = False
 
     @property
     def flag(self) -> str:
+        """The option as it is written on a command line."""
         return "--" + self.name.replace("_", "-")
 
 
-def arguments(said: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
-    """Command line arguments that say options, checked.
+def arguments(values_by_name: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
+    """Return options as command line arguments, after checking their values.
 
     Args:
-        said: by the options' names, what was written for each of them.
+        values_by_name: values given for each option, by the option's name.
 
     Raises:
-        UsageError: there is no such option or value.
+        UsageError: there is no such value.
     """
-    words = []
-    for name, values in said.items():
+    words: list[str] = []
+    for name, values in values_by_name.items():
         option = _BY_NAME[name]
         for value in values:
             try:
@@ -166,16 +165,19 @@ def time_limit(words: Sequence[str]) -> int:
 
 
 def parse(words: Sequence[str]) -> list[tuple[Path, int, Options]]:
-    """Of each image, its name, its number of bands and the options.
+    """Parse a node's command line.
+
+    Returns:
+        The name of each image, its number of bands and its options.
 
     Raises:
-        UsageError: they are no options.
-        SystemExit: the help was asked for and printed.
+        UsageError: the arguments are wrong.
+        SystemExit: the arguments ask for help, which was printed.
     """
     parser = _parser()
     groups = itertools.groupby(words, NEXT.__eq__)
-    of_each = [list(its) for is_next, its in groups if not is_next]
-    return [_parse(parser, its) for its in of_each or [[]]]
+    calls = [list(group) for is_separator, group in groups if not is_separator]
+    return [_parse(parser, call) for call in calls or [[]]]
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -190,13 +192,19 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("image", metavar="IMAGE", help="replaced by its COG")
     parser.add_argument("bands", metavar="BANDS", type=_as_type(_positive))
     for option in NODE_OPTIONS:
-        how = {"action": "append" if option.multiple else "store"}
+        settings: dict[str, Any] = {"action": "store_true"}
         if option.metavar:
-            how |= {"metavar": option.metavar, "type": _as_type(option.parse)}
-        else:
-            how["action"] = "store_true"
+            action = "append" if option.multiple else "store"
+            settings = {
+                "action": _OverviewOption if option.name == "op" else action,
+                "metavar": option.metavar,
+                "type": _as_type(option.parse),
+            }
         parser.add_argument(
-            option.flag, help=option.help, default=argparse.SUPPRESS, **how
+            option.flag,
+            help=argparse.SUPPRESS if option.hidden else option.help,
+            default=argparse.SUPPRESS,
+            **settings,
         )
     for flag, read in ((UPLOAD_LIMITS, read_limits), (RESULT, _file)):
         parser.add_argument(
@@ -208,21 +216,35 @@ def _parser() -> argparse.ArgumentParser:
 def _parse(
     parser: argparse.ArgumentParser, words: Sequence[str]
 ) -> tuple[Path, int, Options]:
-    # The image first and by itself: its name may begin with a dash.
+    # Handle the image separately: its name may begin with a dash.
     if words and (words[0].endswith(_IMAGE) or not words[0].startswith("-")):
         words = [*words[2:], "--", *words[:2]]
-    told = vars(parser.parse_args(words))
-    image, bands = told.pop("image"), told.pop("bands")
-    # A list stands where an option may be said several times.
-    for name, value in told.items():
-        told[name] = tuple(value) if isinstance(value, list) else value
-    return Path(image), bands, Options(**told)
+    values = vars(parser.parse_args(words))
+    image, bands = values.pop("image"), values.pop("bands")
+    # An option that may be given several times has a list.
+    for name, value in values.items():
+        values[name] = tuple(value) if isinstance(value, list) else value
+    return Path(image), bands, Options(**values)
 
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         cut = message[: _MAX_MESSAGE - 1] + "…"
         raise UsageError(message if len(message) <= _MAX_MESSAGE else cut)
+
+
+class _OverviewOption(argparse.Action):
+    """Set the option that ``--op NAME=VALUE`` names."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
+        name, value = values
+        setattr(namespace, name, value)
 
 
 def _as_type(read: Callable[[str], object]) -> Callable[[str], object]:
@@ -236,16 +258,16 @@ def _as_type(read: Callable[[str], object]) -> Callable[[str], object]:
 
 
 def _file(text: str) -> Path:
-    # What bin/generate_cogs.sh can tell from its other words.
+    # bin/generate_cogs.sh recognizes only these names.
     if not re.fullmatch(r"[A-Za-z0-9._-]+", text):
-        raise ValueError(f"{_quoted(text)} is no name of letters, digits and '._-'")
+        raise ValueError(f"{_quoted(text)} may have letters, digits and '._-' only")
     return Path(text)
 
 
 def _profile(text: str) -> str:
     if text not in PROFILES:
         raise ValueError(
-            f"there is no profile {_quoted(text)}: choose of {_list(PROFILES)}"
+            f"there is no profile {_quoted(text)}: choose one of {_list(PROFILES)}"
         )
     return text
 
@@ -254,43 +276,57 @@ def _creation_option(text: str) -> tuple[str, str]:
     name, _, value = text.upper().partition("=")
     if name not in CREATION_OPTIONS:
         raise ValueError(
-            f"{_quoted(text)}: write NAME=VALUE, NAME of {_list(CREATION_OPTIONS)}"
+            f"{_quoted(text)}: write NAME=VALUE, with one of {_list(CREATION_OPTIONS)}"
         )
     values = _CREATION_VALUES.get(name)
     if values and value not in values:
-        raise ValueError(f"{_quoted(text)}: {name} is one of {_list(values)}")
+        raise ValueError(f"{_quoted(text)}: {name} must be one of {_list(values)}")
     if not values and not re.fullmatch(r"\d{1,9}(\.\d{1,9})?", value, re.ASCII):
-        raise ValueError(f"{_quoted(text)}: {name} is a number")
+        raise ValueError(f"{_quoted(text)}: {name} must be a number")
     return name, value
 
 
-def _overview_option(text: str) -> tuple[str, str]:
+def _overview_option(text: str) -> tuple[str, object]:
+    """Parse the former spelling of the two overview options."""
     name, _, value = text.partition("=")
-    if name == "overview_level" and re.fullmatch(r"\d{1,2}", value, re.ASCII):
-        return name, value
-    if name == "overview_resampling" and value in RESAMPLINGS:
-        return name, value
+    if name == "overview_level":
+        return name, _level(value)
+    if name == "overview_resampling":
+        return name, _resampling(value)
     raise ValueError(
-        f"{_quoted(text)}: write overview_level=NUMBER or overview_resampling=METHOD, "
-        f"METHOD of {_list(RESAMPLINGS)}"
+        f"{_quoted(text)}: write overview_level=N or overview_resampling=METHOD"
     )
+
+
+def _level(text: str) -> int:
+    if not re.fullmatch(r"\d{1,2}", text, re.ASCII):
+        raise ValueError(f"{_quoted(text)} is not a number from 0 to 99")
+    return int(text)
+
+
+def _resampling(text: str) -> str:
+    if text not in RESAMPLINGS:
+        raise ValueError(
+            f"there is no method {_quoted(text)}: choose one of {_list(RESAMPLINGS)}"
+        )
+    return text
 
 
 def _crs(text: str) -> str:
     if not re.fullmatch(r"[A-Za-z]{2,16}:\d{1,9}", text, re.ASCII):
-        raise ValueError(f"{_quoted(text)} is no CRS: write e.g. EPSG:32616")
+        raise ValueError(f"{_quoted(text)} is not a CRS: write e.g. EPSG:32616")
     return text.upper()
 
 
 def _positive(text: str) -> int:
     if not re.fullmatch(r"0*[1-9]\d{0,8}", text, re.ASCII):
-        raise ValueError(f"{_quoted(text)} is no number above 0")
+        raise ValueError(f"{_quoted(text)} is not a number above 0")
     return int(text)
 
 
 def _quality(text: str) -> int:
     if _positive(text) > 95:
-        raise ValueError("more than 95 makes it larger and no better")
+        raise ValueError("more than 95 makes the JPEG larger and not better")
     return int(text)
 
 
@@ -304,12 +340,14 @@ def _quoted(text: str) -> str:
     return repr(text if len(text) <= _MAX_QUOTED else text[: _MAX_QUOTED - 1] + "…")
 
 
-def _list(names: object) -> str:
+def _list(names: Iterable[str]) -> str:
     return ", ".join(names)
 
 
 NODE_OPTIONS = (
-    NodeOption("profile", f"how to store it; {DEFAULT} if not said", _profile, "NAME"),
+    NodeOption(
+        "profile", f"how the COG is stored; {DEFAULT} by default", _profile, "NAME"
+    ),
     NodeOption(
         "co",
         "change an option of the profile: " + _list(CREATION_OPTIONS),
@@ -317,23 +355,41 @@ NODE_OPTIONS = (
         "NAME=VALUE",
         multiple=True,
     ),
+    # The former spelling of the next two.
     NodeOption(
         "op",
-        "overview_level=NUMBER of overviews; overview_resampling=METHOD, of "
-        + _list(RESAMPLINGS),
+        "overview_level=N or overview_resampling=METHOD",
         _overview_option,
         "NAME=VALUE",
         multiple=True,
+        hidden=True,
+    ),
+    NodeOption(
+        "overview_level",
+        "number of overviews; by default they go down to one tile",
+        _level,
+        "N",
+    ),
+    NodeOption(
+        "overview_resampling",
+        "how overviews are computed, by default as suits the data: "
+        + _list(RESAMPLINGS),
+        _resampling,
+        "METHOD",
     ),
     NodeOption("allow_no_crs", "convert an image that has no CRS", _yes),
-    NodeOption("assign_crs", "the CRS it is in, whatever it says", _crs, "EPSG:CODE"),
-    NodeOption("reproject", "warp it to another CRS first", _crs, "EPSG:CODE"),
-    NodeOption("copy_valid_cog", "leave an image as it is that is a valid COG", _yes),
-    NodeOption("jpeg_max_size", "of the JPEG's longer side", _positive, "PIXELS"),
-    NodeOption("jpeg_quality", "of the JPEG; 80 if not said", _quality, "1-95"),
+    NodeOption(
+        "assign_crs", "the CRS of the image, whatever it says", _crs, "EPSG:CODE"
+    ),
+    NodeOption("reproject", "warp the image to this CRS first", _crs, "EPSG:CODE"),
+    NodeOption("copy_valid_cog", "leave an image unchanged that is a valid COG", _yes),
+    NodeOption(
+        "jpeg_max_size", "limit on the longer side of the JPEG", _positive, "PIXELS"
+    ),
+    NodeOption("jpeg_quality", "quality of the JPEG; 80 by default", _quality, "1-95"),
     NodeOption(
         "time_limit",
-        "after which a node ends itself, to be tried again; in a run, if not said, "
+        "time after which a node ends itself, to be tried again; by default, in a run, "
         "half an hour and 10 s for each MiB of the image",
         _positive,
         "SECONDS",

@@ -196,6 +196,17 @@ def test_rows_of_earlier_and_of_later_versions_are_read(tmp_path: Path):
     assert second == Row(2, ("b.tif", "1"), "b.tif", 1)
 
 
+def test_overview_options_have_columns_of_their_own():
+    manifest = parse(
+        b"image,bands,overview-level,overview_resampling\n"
+        b"a.tif,1,2,cubic\n"
+        b"b.tif,1,many,\n"
+    )
+    first, second = manifest.rows
+    assert first.options == ("--overview-level", "2", "--overview-resampling", "cubic")
+    assert "--overview-level: 'many' is not a number from 0 to 99" in second.reason
+
+
 def test_without_a_header_no_column_is_an_option():
     (row,) = parse(b"a.tif,1,elevation\n").rows
     assert row.options == ()

@@ -10,6 +10,7 @@ import pytest
 import rasterio
 from rasterio.enums import MaskFlags
 
+from node.options import parse
 from node.profiles import DEFAULT, PROFILES
 from tests.support import compare, rasters
 from tests.support.kinds import convert, filled, plain, with_mask, with_palette
@@ -115,7 +116,7 @@ def test_creation_options_change_a_profile(tmp_path: Path):
 
 @pytest.mark.parametrize("level", ["0", "1", "3"])
 def test_there_are_as_many_overviews_as_asked_for(level: str, tmp_path: Path):
-    options = ("--op", f"overview_level={level}")
+    options = ("--overview-level", str(level))
     assert convert(tmp_path, plain(1), 1, *options)[0] == 0
     with rasterio.open(tmp_path / "image.tif") as raster:
         assert raster.overviews(1) == [2, 4, 8][: int(level)]
@@ -127,7 +128,7 @@ def test_there_are_as_many_overviews_as_asked_for(level: str, tmp_path: Path):
 def test_overviews_are_resampled_as_asked_for(method: str, tmp_path: Path):
     # Of a checkerboard of single pixels every method makes something else.
     board = numpy.indices((1, 1024, 1024)).sum(axis=0).astype("u1") % 2 * 200
-    options = ("--op", f"overview_resampling={method}")
+    options = ("--overview-resampling", method)
     assert convert(tmp_path, filled(board), 1, *options)[0] == 0
     compare.assert_valid(tmp_path / "image.tif")
     with rasterio.open(tmp_path / "image.tif", overview_level=0) as overview:
@@ -281,6 +282,9 @@ def test_the_web_profile_has_the_tiles_of_web_maps(tmp_path: Path):
         ("--co", "TILED=NO"),
         ("--co", "ZLEVEL=$(id)"),
         ("--op", "overview_resampling=best"),
+        ("--op", "overview_level"),
+        ("--overview-resampling", "best"),
+        ("--overview-level", "-1"),
         ("--assign-crs", "somewhere"),
         ("--jpeg-quality", "101"),
         ("--jpeg-max-size", "0"),
@@ -302,6 +306,20 @@ def test_help_tells_every_profile(tmp_path: Path):
     assert "generate_cogs.sh scene.tif 4" in done.stdout
     for profile in PROFILES:
         assert f"  {profile} " in done.stdout
+
+
+def test_the_former_spelling_of_overview_options_works_and_the_last_one_counts():
+    call = ["a.tif", "1", "--overview-level", "2", "--op", "overview_level=3"]
+    ((_, _, options),) = parse([*call, "--op", "overview_resampling=cubic"])
+    assert (options.overview_level, options.overview_resampling) == (3, "cubic")
+    ((_, _, options),) = parse([*call, "--overview-level", "4"])
+    assert options.overview_level == 4
+
+
+def test_the_help_has_the_new_spelling_only(tmp_path: Path):
+    help_page = run_node(tmp_path, "--help").stdout
+    assert "--overview-level N" in help_page
+    assert "--op " not in help_page
 
 
 def test_several_cores_make_the_same_cog(tmp_path: Path):
