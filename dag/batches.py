@@ -1,45 +1,45 @@
-"""Rows whose images one job converts, one after the other."""
+"""Batch rows: one job converts the images of a batch, one after the other."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 from dag import multipart
+from state.keys import jpeg_key, sandbox_name
 from state.launch import Launch
-from state.rows import Row, jpeg_key, sandbox_name
+from state.rows import Row
 
 
 def batch_rows(rows: Iterable[Row], launch: Launch) -> Iterator[Row]:
-    """Let up to ``rows_per_job`` rows that follow each other share a node.
+    """Let up to ``rows_per_job`` consecutive rows share a node.
 
-    All their files lie side by side in the node's sandbox: rows whose files have a
-    name in common do not share one. Nor does a row whose COG may have to be uploaded
-    in parts.
+    All their files are in one sandbox, so rows with a file name in common do not share
+    a node. A row whose COG may need a multipart upload has a node to itself.
     """
-    # With those among them that cannot be converted.
-    together: list[Row] = []
+    # The rows of the batch, and the refused ones between them.
+    batch: list[Row] = []
     names: set[str] = set()
-    room = 0
+    free_places = 0
     for row in rows:
         if row.reason is None:
-            alone = multipart.limits(row, launch.max_put).most_parts > 0
-            its_names = _names_in_sandbox(row)
-            if alone or not room or names & its_names:
-                yield from _grouped(together)
-                together, names, room = [], set(), launch.rows_per_job
-            names |= its_names
-            room = 0 if alone else room - 1
-        together.append(row)
-    yield from _grouped(together)
+            needs_own_node = multipart.may_be_needed(row, launch)
+            row_names = _names_in_sandbox(row)
+            if needs_own_node or not free_places or names & row_names:
+                yield from _with_group(batch)
+                batch, names, free_places = [], set(), launch.rows_per_job
+            names |= row_names
+            free_places = 0 if needs_own_node else free_places - 1
+        batch.append(row)
+    yield from _with_group(batch)
 
 
-def _grouped(rows: list[Row]) -> Iterator[Row]:
-    usable = [row for row in rows if row.reason is None]
-    for row in rows:
-        shares = row.reason is None and len(usable) > 1
-        yield replace(row, group=usable[0].line) if shares else row
+def _with_group(batch: list[Row]) -> Iterator[Row]:
+    convertible = [row for row in batch if row.reason is None]
+    for row in batch:
+        shares = row.reason is None and len(convertible) > 1
+        yield replace(row, group=convertible[0].line) if shares else row
 
 
 def _names_in_sandbox(row: Row) -> set[str]:
     keys = (row.key, jpeg_key(row.key), *row.sidecars)
-    # GDAL takes for an image's what lies beside it, whichever case its name has.
+    # GDAL finds sidecar files whatever the case of their names.
     return {sandbox_name(key).lower() for key in keys}

@@ -7,7 +7,8 @@ from dataclasses import replace
 from bucket import Bucket, StoredObject
 from dag.manifest import TIFF_SUFFIXES
 from node import sidecars
-from state.rows import MAX_NAME, Manifest, Refusal, Row, sandbox_name
+from state.keys import MAX_NAME, key_stem, sandbox_name
+from state.rows import Manifest, Refusal, Row
 
 # What tells of an image and stands beside it: GDAL's names, which follow the whole
 # name of the image, and world files, which follow its stem.
@@ -31,12 +32,8 @@ def sidecar_keys(key: str) -> tuple[str, ...]:
     """Where what tells of an image may stand."""
     return (
         *(key + suffix for suffix in _AFTER_NAME),
-        *(_stem(key) + suffix for suffix in _AFTER_STEM),
+        *(key_stem(key) + suffix for suffix in _AFTER_STEM),
     )
-
-
-def _stem(key: str) -> str:
-    return key[: key.rindex(".")]
 
 
 def look_up(
@@ -53,7 +50,7 @@ def look_up(
     unlikely = {keys[-1] for keys in candidates} - likely
     # Apart, since keys with and without the bucket's name share no prefix.
     for keys in (likely, unlikely):
-        others = {key for key in keys if not _stem(key).startswith(listed_anyway)}
+        others = {key for key in keys if not key_stem(key).startswith(listed_anyway)}
         yield from inputs.find_objects(others, sidecar_keys)
 
 
@@ -135,7 +132,7 @@ def _that_fit(key: str, others: Collection[str]) -> tuple[str, ...]:
 
 def _reserve_outputs(row: Row, taken: dict[str, Row]) -> Row:
     """Fail a row whose outputs would have the names of those of an earlier one."""
-    earlier = taken.setdefault(_stem(row.key), row)
+    earlier = taken.setdefault(key_stem(row.key), row)
     if earlier is row:
         return row
     if earlier.key == row.key:

@@ -17,8 +17,8 @@ from dag import claim
 from dag.manifest import MAX_SIZE, too_large
 from state.disk import no_room_for_a_run
 from state.journal import Journal
+from state.keys import MAX_NAME
 from state.launch import Launch
-from state.rows import MAX_NAME
 from state.run import Run, sibling_key, timestamp_now, timestamp_of
 
 # Of each kind of what a look keeps. Millions would fill the memory, and a poll begins

@@ -12,7 +12,8 @@ from typing import TextIO
 from bucket import LONGEST_KEY
 from node import options
 from state.errors import NotAManifest
-from state.rows import MAX_NAME, Manifest, Refusal, Row, jpeg_key, sandbox_name
+from state.keys import MAX_NAME, jpeg_key, sandbox_name
+from state.rows import Manifest, Refusal, Row
 
 TIFF_SUFFIXES = (".tif", ".tiff")
 # TIFF stores the number of samples of a pixel in 16 bits (TIFF 6.0, tag 277).

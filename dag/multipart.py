@@ -1,9 +1,9 @@
-"""Uploads in parts, for COGs that one PUT cannot take.
+"""Multipart uploads, for COGs that are too large for one PUT.
 
-AWS and Ceph end one PUT at 5 GiB. For each image that could become a larger COG an
-upload in parts is begun when the DAG is written, and its node gets a presigned URL
-for each part that it could need: the shadow cannot sign those. Whether parts come is
-for the node to see. In the end post/uploads.py completes the upload or aborts it.
+AWS and Ceph limit one PUT to 5 GiB. When the DAG is written, a multipart upload is
+started for each image whose COG could be larger. Its node gets a presigned URL for each
+part that it could need, because the shadow cannot sign these. The node decides whether
+it uses them. In the end ``post/multipart.py`` completes the upload or aborts it.
 """
 
 import os
@@ -18,63 +18,71 @@ from state.multipart import Upload, record_line, recorded, reported_if_refused
 from state.rows import Row
 from state.run import Run
 
-# How many times larger than its image a COG can be: an image that lost much as a
-# JPEG, stored without loss, with its overviews.
+# A COG can be this many times larger than its image: an image that is stored as a lossy
+# JPEG becomes a lossless COG with overviews.
 _GROWTH = 16
-# One listing tells of so many parts; S3 takes ten times as many.
-_MOST_PARTS = 1000
-# Each part's URL stands in the DAG file and in the job, so images have no more of
-# them than this unless larger parts would not do.
-_FEW_PARTS = 64
+# One listing returns this many parts; S3 allows ten times as many.
+_MAX_PARTS = 1000
+# The DAG file and the job contain the URL of each part. So images have no more parts
+# than this, unless the parts would be too large.
+_USUAL_MAX_PARTS = 64
 
 
-def limits(row: Row, largest: int) -> Limits:
-    """What a row's node may send back; ``largest`` is that of one PUT, in bytes."""
-    expected = _GROWTH * row.size
-    if expected <= largest:
-        return Limits(largest)
-    # Smaller than they could be: what fails is sent again, and is copied before.
-    part = min(max(largest // 4, -(-expected // _FEW_PARTS)), largest)
-    return Limits(largest, min(-(-expected // part), _MOST_PARTS), part)
+def limits(row: Row, max_put: int) -> Limits:
+    """Return what a row's node may upload.
+
+    Args:
+        max_put: the size of the largest object that one PUT may upload, in bytes.
+    """
+    max_cog = _GROWTH * row.size
+    if max_cog <= max_put:
+        return Limits(max_put)
+    # Smaller parts than possible: a part that fails is sent again, and each part is
+    # copied before it is sent.
+    part_size = min(max(max_put // 4, -(-max_cog // _USUAL_MAX_PARTS)), max_put)
+    return Limits(max_put, min(-(-max_cog // part_size), _MAX_PARTS), part_size)
+
+
+def may_be_needed(row: Row, launch: Launch) -> bool:
+    """Return whether a row's COG may be too large for one PUT."""
+    return limits(row, launch.max_put).most_parts > 0
 
 
 def open_all(
     run: Run, launch: Launch, rows: Sequence[Row], journal: Journal
 ) -> dict[int, Upload]:
-    """Begin an upload for each row that may need one; by the rows' numbers.
+    """Start an upload for each row that may need one; return them by line number.
 
-    Can be repeated after a crash: what was begun is recorded in the run directory,
-    and what the crash kept from being recorded is looked for and aborted.
+    Can be repeated after a crash: uploads that were started are recorded in the run
+    directory, and one that a crash kept from being recorded is found and aborted.
     """
-    large = [row for row in rows if limits(row, launch.max_put).most_parts]
+    large = [row for row in rows if may_be_needed(row, launch)]
     if not large:
         return {}
     outputs = launch.outputs()
-    begun = recorded(run)
-    waiting = [
-        (row.line, launch.output_prefix + row.key)
-        for row in large
-        if row.line not in begun
+    uploads = recorded(run)
+    missing = [
+        (row.line, launch.cog_key(row.key)) for row in large if row.line not in uploads
     ]
-    if run.uploads_file.exists() and waiting:
-        _abort_lost(run, launch, outputs, waiting[0][1], journal)
-    # Without the line that a crash may have cut off.
-    write_atomically(run.uploads_file, "".join(map(record_line, begun.values())))
-    for number, key in waiting:
-        begun[number] = Upload(
-            number, key, outputs.start_multipart_upload(key, "image/tiff")
+    if run.uploads_file.exists() and missing:
+        _abort_unrecorded(run, launch, outputs, missing[0][1], journal)
+    # This drops a line that a crash cut off.
+    write_atomically(run.uploads_file, "".join(map(record_line, uploads.values())))
+    for line, key in missing:
+        uploads[line] = Upload(
+            line, key, outputs.start_multipart_upload(key, "image/tiff")
         )
         with run.uploads_file.open("a") as file:
-            file.write(record_line(begun[number]))
+            file.write(record_line(uploads[line]))
             file.flush()
             os.fsync(file.fileno())
-    return begun
+    return uploads
 
 
 def part_urls(
     outputs: Bucket, upload: Upload, count: int, seconds: int
 ) -> dict[str, str]:
-    """Return where the parts that a node may leave go, by the names of the files."""
+    """Return presigned URLs for the parts that a node may leave, by file name."""
     write_part = outputs.url_to_write_part
     return {
         part_name(number): write_part(upload.key, upload.id, number, seconds)
@@ -82,17 +90,17 @@ def part_urls(
     }
 
 
-def _abort_lost(
+def _abort_unrecorded(
     run: Run, launch: Launch, outputs: Bucket, key: str, journal: Journal
 ) -> None:
-    """Abort an upload that was begun, but not recorded.
+    """Abort an upload that was started, but not recorded.
 
-    Uploads are begun one after the other: only the first row without a record, that
-    of this key, can have one. No other run converts its image at the same time; an
-    upload that is older than the run is somebody else's.
+    Uploads are started one after the other, so only the first row without a record,
+    which has this key, can have one. No other run converts its image at the same time.
+    An upload that is older than the run belongs to somebody else.
     """
     claimed = launch.inputs().stat(run.processing_key).modified
     with reported_if_refused(outputs, key, journal):
-        for found in outputs.open_uploads(key):
-            if found.begun >= claimed:
-                outputs.abort_multipart_upload(key, found.id)
+        for upload in outputs.open_uploads(key):
+            if upload.begun >= claimed:
+                outputs.abort_multipart_upload(key, upload.id)

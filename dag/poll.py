@@ -244,7 +244,7 @@ def _refuse_unfit(row: Row, launch: Launch) -> Row:
     """Fail a row that asks for what the launch does not allow."""
     if row.reason is not None:
         return row
-    length = len((launch.output_prefix + row.key).encode())
+    length = len(launch.cog_key(row.key).encode())
     if length > LONGEST_KEY:
         return row.failed(
             Refusal.NAME_TOO_LONG,

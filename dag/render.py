@@ -1,8 +1,8 @@
-"""Templates and rows in, what HTCondor reads out.
+"""Render the files that HTCondor reads, from templates and rows.
 
-Every value that came from a manifest or a bucket passes a filter that escapes it
-for the language it is written into. What the person who launches says, as paths
-and submit options, is checked at launch and written as it is.
+A filter escapes each value that came from a manifest or a bucket, for the language of
+the file. Paths and submit options of the operator are checked at launch, and written
+unchanged.
 """
 
 import os
@@ -23,32 +23,46 @@ from node.options import NEXT, RESULT, UPLOAD_LIMITS
 from node.parts import Limits
 from state.errors import PipelineError
 from state.exits import Exit
-from state.files import write_atomically
+from state.files import write_atomically, writing
+from state.keys import jpeg_key, sandbox_name
 from state.launch import Launch
 from state.project import PROGRAM, PROJECT
-from state.rows import Row, jpeg_key, node_name, sandbox_name
+from state.rows import Row, result_name
 from state.run import Run
 
-# HTCondor then sends a file that all jobs of a DAG want but once to each machine that
-# can share it, and as ever to others. It came by and by, from 25.2 on; this is the
-# version in which it was seen to work.
+# From this version on, HTCondor sends a shared input file only once to each machine
+# that supports it. The feature was introduced gradually from 25.2 on. It was tested
+# with this version.
 _COMMON_FILES_SINCE = (25, 14, 1)
 _MIB = 2**20
-# HTCondor has 32 bits for a priority, and so a second for each until 2094.
-_FIRST_OF_RUNS = datetime(2026, 1, 1, tzinfo=UTC)
-# The environment that the crondor job and what it starts run in.
+# The largest images were measured to take half of this.
+_MEMORY = 1024  # MiB
+# The node's own files.
+_BASE_DISK = 1024 * 1024  # KiB
+# The image, its COG (a third larger, for the overviews), overviews that wait
+# uncompressed, and the JPEG. Compressed images grow.
+_DISK_PER_MIB = 6 * 1024  # KiB
+# A slow machine takes one second for a MiB that is stored uncompressed, and some images
+# grow tenfold when they are read.
+_BASE_TIME_LIMIT, _TIME_LIMIT_PER_MIB = 1800, 10  # seconds
+# At 10 kB/s, a MiB takes 105 s in each direction. A COG may be larger than its image.
+_BASE_TRANSFER_TIME, _TRANSFER_TIME_PER_MIB = 3600, 250  # seconds
+# HTCondor's priorities have 32 bits, enough for one priority per second until 2094.
+_PRIORITY_ZERO = datetime(2026, 1, 1, tzinfo=UTC)
+# The environment variables that the crondor job keeps, for itself and for its children.
 _KEPT_VARIABLES = ("HOME", "USER", "PATH", "CONDOR_CONFIG", "LANG", "TZ")
 _UNSAFE_IN_PATH = re.compile(r"[,;\"'$\n\\=]")
 
 
 @dataclass(frozen=True)
 class RowTransfer:
-    """What is to be done for one row.
+    """The conversion of one row and its transfers.
 
     Attributes:
-        limits: of what its node may send back.
-        part_urls: where parts of its COG go, by the names of the files; none if it
-            cannot be large.
+        urls: the sources and destinations of its transfers.
+        limits: the sizes that its node may upload.
+        part_urls: the URLs for parts of its COG, by file name; empty if the COG cannot
+            be too large for one PUT.
         urls_expire: when the first of its presigned URLs expires, in seconds since
             1970; None if it has none.
     """
@@ -62,16 +76,16 @@ class RowTransfer:
 
 @dataclass(frozen=True)
 class Node:
-    """What the DAG says of one node.
+    """One node of the DAG.
 
     Attributes:
-        arguments: those of bin/generate_cogs.sh, none of which needs quotes.
-        memory: to request for its first try, in MiB.
-        disk: likewise, in KiB.
-        running_seconds: after which a job of it is taken to hang, transfers
+        arguments: the arguments of bin/generate_cogs.sh, none of which needs quotes.
+        memory: the memory that its first try requests, in MiB.
+        disk: the disk that its first try requests, in KiB.
+        running_seconds: the time after which its job is assumed to hang, transfers
             included.
-        input_urls: of its images and of what is beside them.
-        remaps: where the files go that it leaves.
+        input_urls: the URLs of its images and of their sidecar files.
+        remaps: the destinations of its output files.
         urls_expire: when the first of its presigned URLs expires, in seconds since
             1970; None if it has none.
     """
@@ -86,82 +100,80 @@ class Node:
     urls_expire: int | None
 
 
-def node(
-    name: str, conversions: Iterable[RowTransfer], options: tuple[str, ...]
-) -> Node:
-    """Describe a node; its disk and its time follow from its images' sizes.
+def node(name: str, transfers: Iterable[RowTransfer], options: tuple[str, ...]) -> Node:
+    """Return the node of some rows; the sizes of its images give its disk and time.
 
     Args:
-        options: the launch's, which those of a row come after and so override.
+        options: the launch's options. A row's own options follow and override them.
     """
-    conversions = tuple(conversions)
+    transfers = tuple(transfers)
+    shared = len(transfers) > 1
     arguments: list[str] = []
-    # 10 kB/s are 105 s a MiB, each way; a COG may be larger than its image.
-    running_seconds = 3600
-    for conversion in conversions:
-        words, time_limit = _arguments(conversion, options)
-        if len(conversions) > 1:
-            words += [RESULT, f"{node_name(conversion.row.line)}.json"]
+    running_seconds = _BASE_TRANSFER_TIME
+    for transfer in transfers:
+        words, time_limit = _arguments(transfer, options)
+        if shared:
+            words += [RESULT, result_name(transfer.row.line)]
         arguments += [NEXT, *words] if arguments else words
-        running_seconds += time_limit + 250 * _mebibytes(conversion.row)
+        running_seconds += time_limit
+        running_seconds += _TRANSFER_TIME_PER_MIB * _mebibytes(transfer.row)
+    remaps = (
+        f"{file}={url}"
+        for transfer in transfers
+        for file, url in _remaps(transfer, shared=shared)
+    )
+    expiries = (
+        transfer.urls_expire
+        for transfer in transfers
+        if transfer.urls_expire is not None
+    )
     return Node(
         name=name,
         arguments=" ".join(arguments),
-        # Half of it is what the largest images were seen to take.
-        memory=1024,
-        disk=_disk(conversions),
+        memory=_MEMORY,
+        disk=_disk(transfers),
         running_seconds=running_seconds,
-        input_urls=", ".join(url for each in conversions for url in each.urls.inputs),
-        remaps=";".join(
-            f"{file}={url}"
-            for each in conversions
-            for file, url in _remaps(each, alone=len(conversions) == 1)
-        ),
-        urls_expire=min(
-            (each.urls_expire for each in conversions if each.urls_expire is not None),
-            default=None,
-        ),
+        input_urls=", ".join(url for each in transfers for url in each.urls.inputs),
+        remaps=";".join(remaps),
+        urls_expire=min(expiries, default=None),
     )
 
 
 def _arguments(
-    conversion: RowTransfer, options: tuple[str, ...]
+    transfer: RowTransfer, options: tuple[str, ...]
 ) -> tuple[list[str], int]:
-    """What a node is told of a row; and the row's time limit, in seconds."""
-    row = conversion.row
+    """Return a node's arguments for a row, and the row's time limit in seconds."""
+    row = transfer.row
     words = [*_overridden(options, row.options)]
     if "--time-limit" not in words:
-        # A slow machine takes a second for what is stored uncompressed, and some
-        # images grow tenfold when they are read.
-        words += ["--time-limit", str(1800 + 10 * _mebibytes(row))]
-    # Of several, the last one counts.
+        time_limit = _BASE_TIME_LIMIT + _TIME_LIMIT_PER_MIB * _mebibytes(row)
+        words += ["--time-limit", str(time_limit)]
+    # If there are several, the last one counts.
     time_limit = int(words[len(words) - words[::-1].index("--time-limit")])
-    words += [UPLOAD_LIMITS, str(conversion.limits)]
+    words += [UPLOAD_LIMITS, str(transfer.limits)]
     return [sandbox_name(row.key), str(row.bands), *words], time_limit
 
 
-def _disk(conversions: Iterable[RowTransfer]) -> int:
-    """The disk that a node wants, in KiB."""
-    # The image, its COG (a third more for the overviews), overviews that wait
-    # uncompressed, the JPEG; compressed images grow. A part is cut off as a copy.
-    return 1024 * 1024 + sum(
-        6 * 1024 * _mebibytes(each.row) - (-each.limits.part // 1024)
-        for each in conversions
+def _disk(transfers: Iterable[RowTransfer]) -> int:
+    """Return the disk that a node requests, in KiB."""
+    # A part is a copy of a piece of the COG.
+    return _BASE_DISK + sum(
+        _DISK_PER_MIB * _mebibytes(each.row) - (-each.limits.part // 1024)
+        for each in transfers
     )
 
 
-def _remaps(conversion: RowTransfer, *, alone: bool) -> Iterable[tuple[str, str]]:
-    """What is new in a node's sandbox, by its name, and where it goes."""
-    key = conversion.row.key
-    yield sandbox_name(key), conversion.urls.cog
-    yield sandbox_name(jpeg_key(key)), conversion.urls.jpeg
-    name = node_name(conversion.row.line)
-    if alone:
-        yield "result.json", f"../results/{name}.json"
+def _remaps(transfer: RowTransfer, *, shared: bool) -> Iterable[tuple[str, str]]:
+    """Yield the names of a row's files in the sandbox, and their destinations."""
+    key, line = transfer.row.key, transfer.row.line
+    yield sandbox_name(key), transfer.urls.cog
+    yield sandbox_name(jpeg_key(key)), transfer.urls.jpeg
+    if shared:
+        # Each try has a file of its own: this row may have succeeded in an earlier one.
+        yield result_name(line), f"../results/{result_name(line, quoting.RETRY)}"
     else:
-        # Another file for each try: this row may have succeeded in one before.
-        yield f"{name}.json", f"../results/{name}.{quoting.RETRY}.json"
-    yield from conversion.part_urls.items()
+        yield "result.json", f"../results/{result_name(line)}"
+    yield from transfer.part_urls.items()
 
 
 def _mebibytes(row: Row) -> int:
@@ -169,9 +181,10 @@ def _mebibytes(row: Row) -> int:
 
 
 def _overridden(launched: tuple[str, ...], own: tuple[str, ...]) -> Iterable[str]:
-    """The launch's options and then a row's own.
+    """Return the launch's options and then a row's own.
 
-    What the launch changes of its profile means nothing to another one.
+    The launch's creation options change its own profile. They do not apply to another
+    one.
     """
     dropped = set()
     if "--profile" in own:
@@ -182,17 +195,17 @@ def _overridden(launched: tuple[str, ...], own: tuple[str, ...]) -> Iterable[str
 
 
 def check_paths(paths: Iterable[Path]) -> None:
-    """Raise PipelineError for a path that cannot stand in a submit description."""
+    """Raise PipelineError for a path that cannot be in a submit description."""
     for path in paths:
-        if found := _UNSAFE_IN_PATH.search(str(path)):
+        if unsafe := _UNSAFE_IN_PATH.search(str(path)):
             raise PipelineError(
-                f"HTCondor cannot take the path {str(path)!r}, which holds "
-                f"{found[0]!r}: move it to one without"
+                f"HTCondor cannot use the path {str(path)!r}, which contains "
+                f"{unsafe[0]!r}: rename it"
             )
 
 
 def crondor(launch: Launch) -> str:
-    """The submit description of the crondor job."""
+    """Return the submit description of the crondor job."""
     minute, hour = cron_schedule(launch.every)
     kept = {name: os.environ[name] for name in _KEPT_VARIABLES if name in os.environ}
     return _render(
@@ -207,11 +220,16 @@ def crondor(launch: Launch) -> str:
 
 
 def cron_schedule(every: int) -> tuple[str, str]:
-    """The cron fields, minute and hour, of a period in minutes.
+    """Return the cron fields for minute and hour of a period in minutes.
+
+    >>> cron_schedule(15)
+    ('*/15', '*')
+    >>> cron_schedule(120)
+    ('0', '*/2')
 
     Raises:
-        ValueError: cron cannot say it: neither a divisor of an hour nor whole
-            hours that divide a day.
+        ValueError: cron has no such period: it is neither a divisor of an hour nor
+            whole hours that divide a day.
     """
     if 1 <= every < 60 and 60 % every == 0:
         return f"*/{every}", "*"
@@ -228,10 +246,10 @@ def write_dag(
     condor_version: tuple[int, int, int],
     node_code: Path,
 ) -> None:
-    """Write a run's DAG file and the files it names into the run directory.
+    """Write a run's DAG file and the script of its FINAL node into the run directory.
 
     Args:
-        node_code: the folder of what each job is sent, see ``dag.node_code``.
+        node_code: the folder of the files that each job gets, see ``dag.node_code``.
     """
     wrapper = run.directory / "reconcile.sh"
     write_atomically(
@@ -244,7 +262,6 @@ def write_dag(
         ),
     )
     wrapper.chmod(0o700)
-    scratch = run.dag_file.with_name(f".{run.dag_file.name}")
     template = _environment.get_template("convert.dag")
     stream = template.stream(
         run=run,
@@ -254,33 +271,36 @@ def write_dag(
         reachable_folders=_reachable_folders(run, launch, node_code),
         unconvertible=Unconvertible.exit_status,
         unfit=UnfitMachine.exit_status,
-        sent_once_a_machine=condor_version >= _COMMON_FILES_SINCE,
+        share_packed_node=condor_version >= _COMMON_FILES_SINCE,
+        submit_options=map(submit_options.with_current_names, launch.submit_options),
         try_again=int(Exit.TRY_AGAIN),
         node_attribute=queue.NODE_ATTRIBUTE,
         urls_expire=queue.URLS_EXPIRE,
         priority=_priority(run) if launch.run_order == "fifo" else 0,
     )
     stream.enable_buffering(200)
-    with scratch.open("w", encoding="utf-8") as file:
-        stream.dump(file)
-    scratch.replace(run.dag_file)
+    with writing(run.dag_file) as file:
+        file.writelines(stream)
 
 
 def _reachable_folders(run: Run, launch: Launch, node_code: Path) -> list[Path]:
-    """Return the folders that hold what jobs are sent, and what they send back."""
+    """Return the folders of the files that jobs get, and of those that they return."""
     of_run = (run.sandbox_directory, run.results_directory, run.logs_directory)
     folders = [*of_run, node_code]
     if launch.packed_node:
         folders.append(launch.packed_node.parent)
     image = Path(launch.container_image or "")
     program = submit_options.executable(launch.submit_options)
-    folders += [sent.parent for sent in (image, program) if sent and sent.is_absolute()]
+    folders += [file.parent for file in (image, program) if file and file.is_absolute()]
     return folders
 
 
 def _priority(run: Run) -> int:
-    """The older a run, the higher; of a user's other jobs, which have 0, none waits."""
-    return -int((run.began - _FIRST_OF_RUNS).total_seconds())
+    """Return a priority that is higher for older runs.
+
+    It is below 0, the priority of the user's other jobs, so that none of them waits.
+    """
+    return -int((run.began - _PRIORITY_ZERO).total_seconds())
 
 
 def _render(name: str, **values: object) -> str:

@@ -1,12 +1,13 @@
-"""How a node's transfers are signed, so that its keys stay on the access point.
+"""Sign the transfers of a node so that its keys stay on the access point.
 
-The *shadow*, HTCondor's process for a running job on the access point, signs an
-``s3://`` URL when the transfer begins. That is the rule: the signature lives for
-an hour, and nothing secret stands in the job. A *presigned* ``https://`` URL
-lives for hours and can be read in the job ad; it serves where the shadow cannot.
-Whoever has one can read that image, or write that COG, until it expires: a store
-cannot take it back. So it lives no longer than ``--url-hours``, and jobs that wait
-longer for a machine get new ones (submission.renew_urls).
+The *shadow* is HTCondor's process for a running job on the access point. It signs an
+``s3://`` URL when the transfer begins. This is the usual way: the signature is valid
+for an hour, and the job contains no secret.
+
+A *presigned* ``https://`` URL is valid for hours, and the job ad contains it. It is
+used where the shadow cannot sign. Whoever has it can read that image, or write that
+COG, until it expires, and a store cannot revoke it. So it is valid for ``--url-hours``
+at most, and jobs that wait longer for a machine get new ones (submission.renew_urls).
 """
 
 import re
@@ -15,29 +16,31 @@ from dataclasses import dataclass
 
 from bucket import Bucket
 from state.launch import Launch
-from state.rows import Row, jpeg_key
+from state.rows import Row
 
-# From 25.10 to at least 25.14.1 every job with an output to an s3:// URL is
-# held, "Attempt to write to illegal sandbox path" (HTCONDOR-3499).
+# From 25.10 to at least 25.14.1, HTCondor holds each job with an output to an s3://
+# URL: "Attempt to write to illegal sandbox path" (HTCONDOR-3499).
 _SHADOW_CANNOT_SIGN_SINCE = (25, 10, 0)
-# Characters of a key that mean nothing to a submit description. Some others are
-# known to work, but nobody has to know which.
+# Characters of a key that have no meaning in a submit description. Some others are
+# known to work, but no key needs to rely on that.
 _PLAIN_KEY = re.compile(r"[\w ./+@~:()=&#'-]+")
 SHADOW_REFUSES = (
     "the key has characters that HTCondor cannot sign: rename the image, or "
     "launch with --signing auto"
 )
-# A URL among the files that a job reads, or the places that it writes to.
+# A URL among the input files or the output destinations of a job.
 _URL = re.compile(r"https?://[^\s,;]+")
 _SIGNATURE = "X-Amz-"
 
 
 @dataclass(frozen=True)
 class TransferUrls:
-    """Where a node's transfers come from and go to.
+    """The sources and the destinations of a row's transfers.
 
     Attributes:
-        inputs: the image's, then those of the files beside it.
+        inputs: the URL of the image, then those of its sidecar files.
+        cog: the URL that the COG is uploaded to.
+        jpeg: the URL that the JPEG is uploaded to.
     """
 
     inputs: tuple[str, ...]
@@ -46,59 +49,60 @@ class TransferUrls:
 
 
 def shadow_signs(launch: Launch, condor_version: tuple[int, int, int]) -> bool:
-    """Whether ``--signing auto`` leaves the signing to HTCondor."""
+    """Return whether HTCondor signs the transfers of a launch."""
     if launch.signing != "auto":
         return launch.signing == "shadow"
-    # HTCondor takes a host without a dot for a bucket at AWS, and http for https.
+    # HTCondor takes a host without a dot for a bucket at AWS, and always uses https.
     host = launch.store.endpoint.partition(":")[0]
-    sound = condor_version < _SHADOW_CANNOT_SIGN_SINCE
-    return sound and launch.store.secure and "." in host
+    works = condor_version < _SHADOW_CANNOT_SIGN_SINCE
+    return works and launch.store.secure and "." in host
 
 
 def shadow_can_sign(launch: Launch, row: Row) -> bool:
-    keys = (row.key, launch.output_prefix + row.key, *row.sidecars)
+    """Return whether HTCondor can sign URLs for all keys of a row."""
+    keys = (row.key, launch.cog_key(row.key), *row.sidecars)
     return all(_PLAIN_KEY.fullmatch(key) for key in keys)
 
 
 def shadow_urls(launch: Launch, row: Row) -> TransferUrls:
-    base = f"s3://{launch.store.endpoint}"
-    target = f"{base}/{launch.output_bucket}/{launch.output_prefix}"
+    """Return the URLs of a row's transfers for HTCondor to sign."""
+    store = f"s3://{launch.store.endpoint}"
+    keys = (row.key, *row.sidecars)
     return TransferUrls(
-        inputs=tuple(
-            f"{base}/{launch.input_bucket}/{key}" for key in (row.key, *row.sidecars)
-        ),
-        cog=target + row.key,
-        jpeg=target + jpeg_key(row.key),
+        inputs=tuple(f"{store}/{launch.input_bucket}/{key}" for key in keys),
+        cog=f"{store}/{launch.output_bucket}/{launch.cog_key(row.key)}",
+        jpeg=f"{store}/{launch.output_bucket}/{launch.jpeg_key(row.key)}",
     )
 
 
 def presigned_urls(
-    inputs: Bucket, outputs: Bucket, prefix: str, row: Row, seconds: int
+    inputs: Bucket, outputs: Bucket, launch: Launch, row: Row
 ) -> TransferUrls:
+    """Return presigned URLs for a row's transfers.
+
+    Args:
+        inputs, outputs: the buckets of the launch, which keep their connections.
+    """
+    seconds, keys = launch.url_seconds, (row.key, *row.sidecars)
     return TransferUrls(
-        inputs=tuple(
-            inputs.url_to_read(key, seconds) for key in (row.key, *row.sidecars)
-        ),
-        cog=outputs.url_to_write(prefix + row.key, seconds),
-        jpeg=outputs.url_to_write(prefix + jpeg_key(row.key), seconds),
+        inputs=tuple(inputs.url_to_read(key, seconds) for key in keys),
+        cog=outputs.url_to_write(launch.cog_key(row.key), seconds),
+        jpeg=outputs.url_to_write(launch.jpeg_key(row.key), seconds),
     )
 
 
-def renewed(text: str, fresh: Iterable[str]) -> str:
-    """Return a text with each presigned URL replaced by the fresh one, if any.
+def renewed(text: str, new_urls: Iterable[str]) -> str:
+    """Return the text of a job's attribute with new presigned URLs.
 
-    What a job's attribute holds besides, and its order, stays as it is.
-
-    Args:
-        fresh: new URLs; each takes the place of those that differ in their
-            signature alone.
+    Each new URL replaces the one that differs only in its signature. Everything else,
+    and the order, stays the same.
     """
-    by_object = {_unsigned(url): url for url in fresh}
+    by_object = {_unsigned(url): url for url in new_urls}
     return _URL.sub(lambda url: by_object.get(_unsigned(url[0]), url[0]), text)
 
 
 def _unsigned(url: str) -> str:
-    """Return a URL without its signature and the date and life of that."""
+    """Return a URL without its signature, date and lifetime."""
     base, _, query = url.partition("?")
-    kept = (each for each in query.split("&") if not each.startswith(_SIGNATURE))
+    kept = (part for part in query.split("&") if not part.startswith(_SIGNATURE))
     return f"{base}?{'&'.join(kept)}"

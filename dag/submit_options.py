@@ -1,10 +1,11 @@
 """Lines that the operator adds to the submit description of every node.
 
-An execution point that is not trusted, or an image that takes a decoder over, gets no
-more of the access point than the description says. So options that would open it are
-refused by name.
+An execution point that nobody trusts, or an image that takes over its decoder, can
+reach no more of the access point than the submit description allows. So options that
+would allow more are refused by name.
 """
 
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -12,11 +13,13 @@ _READS_FILES = (
     "it lets jobs read and write files of the access point through HTCondor's shadow"
 )
 _WHERE_FILES_ARRIVE = (
-    "it decides where files of jobs arrive on the access point, which must be where "
-    "nothing is read or run"
+    "it decides where files of jobs arrive on the access point, which must be a folder "
+    "in which nothing is read or run"
 )
-_RUNS_HERE = "jobs must run on execution points, in a sandbox of their own"
-_TELLS = "it sends what your environment holds, keys perhaps, to execution points"
+_RUNS_HERE = "jobs must run on execution points, each in its own sandbox"
+_SENDS_ENVIRONMENT = (
+    "it sends your environment, which may contain keys, to execution points"
+)
 _REFUSED = {
     **dict.fromkeys(
         (
@@ -62,8 +65,20 @@ _REFUSED = {
         ),
         _RUNS_HERE,
     ),
-    **dict.fromkeys(("getenv", "get_env"), _TELLS),
+    **dict.fromkeys(("getenv", "get_env"), _SENDS_ENVIRONMENT),
 }
+
+# The macros of templates/convert.dag had these names before version 0.1. Operators use
+# them in their own lines, and launches of that time have them in their settings.
+_FORMER_MACROS = {
+    "most_holds": "max_holds",
+    "most_idle_seconds": "max_idle_seconds",
+    "most_running_seconds": "max_running_seconds",
+    "most_starts": "max_starts",
+    "most_unfit": "max_unfit",
+    "times_as_much": "retry_factor",
+}
+_FORMER_MACRO = re.compile(rf"\b({'|'.join(_FORMER_MACROS)})\b", re.IGNORECASE)
 
 
 def check(line: str) -> None:
@@ -82,15 +97,26 @@ def check(line: str) -> None:
 
 
 def executable(lines: Iterable[str]) -> Path | None:
-    """Return the program that lines set in place of bin/generate_cogs.sh, if any."""
-    found = None
+    """Return the program that lines set instead of bin/generate_cogs.sh, if any."""
+    program = None
     for line in lines:
         name, _, value = line.partition("=")
         if _bare_name(name) in ("executable", "cmd"):
-            found = Path(value.strip().strip('"'))
-    return found
+            program = Path(value.strip().strip('"'))
+    return program
+
+
+def with_current_names(line: str) -> str:
+    """Return a line with the present names of macros that had others before.
+
+    >>> with_current_names("most_holds = 3")
+    'max_holds = 3'
+    >>> with_current_names("request_disk = 20000 * $(times_as_much)")
+    'request_disk = 20000 * $(retry_factor)'
+    """
+    return _FORMER_MACRO.sub(lambda found: _FORMER_MACROS[found[0].lower()], line)
 
 
 def _bare_name(name: str) -> str:
-    """Return a submit command's or an attribute's name as HTCondor compares it."""
+    """Return the name of a submit command or an attribute as HTCondor compares it."""
     return name.strip().lower().removeprefix("+").removeprefix("my.").strip()

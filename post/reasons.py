@@ -15,10 +15,10 @@ _OF_THE_IMAGE = {each.code for each in Unconvertible.__subclasses__()}
 _GIVEN_UP = {
     "held": "{job} was held until it was given up: {reason}",
     "running": "{job} was given up, since it ran for longer than a node and slow "
-    "transfers take (most_running_seconds): its machine may hang",
-    "often": "{job} was given up after {starts} starts (most_starts, "
-    "most_running_seconds): its machines vanish, hang or give it back",
-    "idle": "{job} was given up, since no machine took it (most_idle_seconds): see "
+    "transfers take (max_running_seconds): its machine may hang",
+    "often": "{job} was given up after {starts} starts (max_starts, "
+    "max_running_seconds): its machines vanish, hang or give it back",
+    "idle": "{job} was given up, since no machine took it (max_idle_seconds): see "
     "'condor_q -better-analyze' for what it asks for",
 }
 

@@ -17,6 +17,7 @@ from state import results
 from state.errors import PipelineError
 from state.files import write_atomically
 from state.journal import Journal
+from state.keys import jpeg_key
 from state.launch import Launch
 from state.multipart import abort_all
 from state.results import NodeResult
@@ -24,7 +25,6 @@ from state.rows import (
     Refusal,
     Row,
     dag_node_of,
-    jpeg_key,
     load_header,
     load_rows,
     load_rows_as_last_tried,
@@ -275,12 +275,12 @@ def _what_is_wrong(
     cogs = []
     for row in load_rows(run):
         if row.reason is None:
-            cog = launch.output_prefix + row.key
+            cog = launch.cog_key(row.key)
             cogs.append(cog)
             result = told.get(row.line)
             made = result.success if result else None
             expected[cog] = (row.line, made.cog) if made else None
-            expected[jpeg_key(cog)] = (row.line, made.jpeg) if made else None
+            expected[launch.jpeg_key(row.key)] = (row.line, made.jpeg) if made else None
     claimed = _claimed(run, launch)
     wrong = {}
     # Of rows whose outputs are new and have the right size, but another MD5.

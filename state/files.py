@@ -1,5 +1,6 @@
 """Files that are whole or not there at all, and that nobody else can change."""
 
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -44,6 +45,19 @@ def _flush(file: IO) -> None:
     os.fsync(file.fileno())
 
 
+def _flush_directory(directory: Path) -> None:
+    """Make a rename in a directory survive a power failure."""
+    opened = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(opened)
+    except OSError as error:
+        # Some file systems cannot flush a directory.
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
+    finally:
+        os.close(opened)
+
+
 @contextmanager
 def _replacing(path: Path) -> Iterator[Path]:
     """Give the path of a file beside ``path``, which takes its place in the end."""
@@ -51,6 +65,7 @@ def _replacing(path: Path) -> Iterator[Path]:
     try:
         yield scratch
         scratch.replace(path)
+        _flush_directory(path.parent)
     except BaseException:
         # On a disk that is full, what cannot be finished only takes room.
         scratch.unlink(missing_ok=True)

@@ -9,6 +9,7 @@ from pathlib import Path
 from bucket import Bucket, S3Endpoint
 from state.errors import PipelineError
 from state.files import check_nobody_else_wrote, write_atomically
+from state.keys import jpeg_key
 
 FILE = "launch.json"
 # Launches and runs of before version 0.1 have their settings under these names.
@@ -130,6 +131,14 @@ class Launch:
         folder, slash, name = literal.rpartition("/")
         # For "raw" others come, and they end in .csv whatever the manifest did.
         return folder + slash + _REPLACED.sub("", name.partition(".")[0])
+
+    def cog_key(self, image: str) -> str:
+        """Return the key of an image's COG in the output bucket."""
+        return self.output_prefix + image
+
+    def jpeg_key(self, image: str) -> str:
+        """Return the key of an image's JPEG in the output bucket."""
+        return jpeg_key(self.cog_key(image))
 
     def inputs(self) -> Bucket:
         return Bucket(self.store, self.input_bucket)

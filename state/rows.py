@@ -5,15 +5,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
-from urllib.parse import quote
 
 from state.files import writing
 from state.run import Run
 from state.text import csv_safe
 
-# What Linux file systems allow for a name; the image has its name in the
-# sandbox percent-encoded, as its URL does.
-MAX_NAME = 255
 _LISTS_OF_A_ROW = {"fields", "options", "sidecars"}
 
 
@@ -86,20 +82,6 @@ class Manifest:
         return tuple(row for row in self.rows if row.reason is None)
 
 
-def jpeg_key(key: str) -> str:
-    """The key of the JPEG beside an image."""
-    return key[: key.rindex(".")] + ".jpg"
-
-
-def sandbox_name(key: str) -> str:
-    """The name that HTCondor gives to an image in a node's sandbox.
-
-    It takes the last part of the URL as it stands there, percent-encoded, so a
-    key of any content arrives as letters, digits, and ``_.-~%``.
-    """
-    return quote(key.rsplit("/", 1)[-1], safe="")
-
-
 def node_name(line: int) -> str:
     """Return the name of a single row's DAG node, which its result file has too."""
     return f"row{line}"
@@ -108,6 +90,21 @@ def node_name(line: int) -> str:
 def dag_node_of(row: Row) -> str:
     """The name of the DAG node that converts a row's image, perhaps with others."""
     return f"rows{row.group}" if row.group else node_name(row.line)
+
+
+def result_name(line: int, attempt: str | None = None) -> str:
+    """Return the name of a row's result file.
+
+    Args:
+        attempt: which try of the node wrote it, where rows share the node.
+    """
+    name = node_name(line)
+    return f"{name}.json" if attempt is None else f"{name}.{attempt}.json"
+
+
+def log_name(node: str) -> str:
+    """Return the name of the file with the output of a node."""
+    return f"{node}.log"
 
 
 def save_rows(run: Run, manifest: Manifest) -> None:

@@ -1,3 +1,3 @@
 #!/bin/sh
-# The POST script of the run's FINAL node; also runs by hand.
+# The POST script of the FINAL node of the run. You can also run it by hand.
 exec {{ [python, script, "reconcile", run.directory] | shell }} "$@"

@@ -30,9 +30,10 @@ from post import csvs, reasons
 from state import text as state_text
 from state.errors import NotAManifest, PipelineError
 from state.journal import Journal
+from state.keys import jpeg_key, sandbox_name
 from state.launch import Launch
 from state.results import NodeResult
-from state.rows import Manifest, Row, jpeg_key, sandbox_name
+from state.rows import Manifest, Row
 from state.run import is_processing, timestamp_of
 
 # Below it, seconds are noise; the next sizes are tried.

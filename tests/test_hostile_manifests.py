@@ -25,15 +25,14 @@ from node import options
 from node.parts import Limits
 from post import csvs
 from state.errors import NotAManifest
+from state.keys import jpeg_key, sandbox_name
 from state.launch import Launch
 from state.project import PROJECT
 from state.rows import (
     Manifest,
     Row,
     dag_node_of,
-    jpeg_key,
     load_manifest,
-    sandbox_name,
     save_rows,
 )
 from state.run import Run
@@ -163,7 +162,7 @@ def _run(directory: Path) -> Run:
 def _urls(launch: Launch, bucket: Bucket, row, plain: bool) -> signing.TransferUrls:
     if plain and signing.shadow_can_sign(launch, row):
         return signing.shadow_urls(launch, row)
-    return signing.presigned_urls(bucket, bucket, launch.output_prefix, row, 3600)
+    return signing.presigned_urls(bucket, bucket, launch, row)
 
 
 def _assert_nothing_is_lost(

@@ -120,7 +120,7 @@ def test_no_name_and_no_link_of_a_hostile_starter_leads_elsewhere(
     )
     upload(archive, "PLANTED-a", "PLANTED-link", "other")
 
-    archive.launch("--submit-option", "most_holds = 0")
+    archive.launch("--submit-option", "max_holds = 0")
     # Four tries, each of which is held.
     processed, failed = archive.outcome("batch-", 2 * PATIENCE_SECONDS)
 
@@ -156,7 +156,7 @@ def test_no_name_of_a_file_keeps_a_run_from_ending(archive: Archive, jobs: Hosti
     upload(archive, "PLANTED-unreadable", "other")
 
     archive.launch(
-        *("--submit-option", "most_holds = 0"), *("--submit-option", "most_starts = 1")
+        *("--submit-option", "max_holds = 0"), *("--submit-option", "max_starts = 1")
     )
     processed, failed = archive.outcome("batch-")
 
@@ -196,8 +196,8 @@ def test_a_hostile_starter_does_not_have_a_job_held_for_ever(
 
     archive.launch(
         *("--submit-option", "hold_backoff_seconds = 1"),
-        *("--submit-option", "most_holds = 1"),
-        *("--submit-option", "most_starts = 1"),
+        *("--submit-option", "max_holds = 1"),
+        *("--submit-option", "max_starts = 1"),
     )
     # Two holds in each of four tries, on a pool that looks every few seconds.
     processed, failed = archive.outcome("batch-", 400)
@@ -232,7 +232,7 @@ def test_a_hostile_starter_does_not_fill_the_access_point(
     orders.write_text("whole\n")
     upload(archive, "PLANTED-large", "other")
 
-    archive.launch("--submit-option", "most_holds = 0")
+    archive.launch("--submit-option", "max_holds = 0")
     # Four tries, each of which is held.
     processed, failed = archive.outcome("batch-", 2 * PATIENCE_SECONDS)
 

@@ -131,7 +131,7 @@ def test_rows_outlive_machines_cut_off_without_power_and_full(workplace: Path):
             archive,
             *("--submit-option", f"executable = {node}"),
             *("--submit-option", "job_lease_duration = 20"),
-            *("--submit-option", "request_disk = 20000 * $(times_as_much)"),
+            *("--submit-option", "request_disk = 20000 * $(retry_factor)"),
         )
         wait_for(lambda: [ran_on(archive, e) for e in pool.execution_points] == [2] * 3)
 

@@ -54,11 +54,11 @@ def test_every_end_is_tried_again_and_then_is_its_rows_reason(archive: Archive):
     archive.launch(
         *misbehaving(archive),
         *("--submit-option", 'hangs = regexp("hang", Args)'),
-        *("--submit-option", "most_running_seconds = ifThenElse($(hangs), 2, 3600)"),
+        *("--submit-option", "max_running_seconds = ifThenElse($(hangs), 2, 3600)"),
         *("--submit-option", 'nobodys = regexp("nobodys", MY.Args)'),
         *("--submit-option", "requirements = !$(nobodys)"),
-        *("--submit-option", "most_idle_seconds = ifThenElse($(nobodys), 1, 3600)"),
-        *("--submit-option", "most_starts = 2"),
+        *("--submit-option", "max_idle_seconds = ifThenElse($(nobodys), 1, 3600)"),
+        *("--submit-option", "max_starts = 2"),
     )
 
     processed, failed = archive.outcome("batch-")
@@ -66,11 +66,11 @@ def test_every_end_is_tried_again_and_then_is_its_rows_reason(archive: Archive):
     assert processed == [["memory.tif", "1"]], failed
     reasons = {name: reason for name, _, reason in failed}
     assert "too little memory" in reasons["killed.tif"]
-    assert "most_running_seconds" in reasons["hang.tif"]
+    assert "max_running_seconds" in reasons["hang.tif"]
     assert "its time limit" in reasons["slow.tif"]
     assert "disk of its machine was full" in reasons["full.tif"]
-    assert re.search(r"after \d starts \(most_starts", reasons["deadly.tif"])
-    assert "no machine took it (most_idle_seconds)" in reasons["nobodys.tif"]
+    assert re.search(r"after \d starts \(max_starts", reasons["deadly.tif"])
+    assert "no machine took it (max_idle_seconds)" in reasons["nobodys.tif"]
     counted = tries(archive)
     assert counted.pop("row1") == 2, "the second one was given twice the memory"
     assert set(counted.values()) == {4}, counted

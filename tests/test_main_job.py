@@ -420,7 +420,7 @@ def test_transfers_that_fail_are_tried_again_and_given_up(archive: Archive):
         *("--submit-option", f"aws_secret_access_key_file = {wrong}"),
         *("--submit-option", f"transfer_input_files = {_unsigned(archive)}"),
         *("--submit-option", "hold_backoff_seconds = 1"),
-        *("--submit-option", "most_holds = 1"),
+        *("--submit-option", "max_holds = 1"),
     )
 
     processed, failed = archive.outcome("batch-")

@@ -14,14 +14,13 @@ from bucket import StoredObject
 from dag.images import resolve
 from dag.manifest import parse
 from state.errors import NotAManifest
+from state.keys import jpeg_key, sandbox_name
 from state.project import PROJECT
 from state.rows import (
     Manifest,
     Refusal,
     Row,
-    jpeg_key,
     load_rows,
-    sandbox_name,
     save_rows,
 )
 from tests.support.runs import a_run

@@ -8,6 +8,7 @@ import rasterio
 from PIL import Image
 from rio_cogeo.cogeo import cog_validate
 
+from state.project import PROJECT
 from tests.support import rasters
 from tests.support.node import files, python_with, run_node, work_directory
 

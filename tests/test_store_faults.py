@@ -139,7 +139,7 @@ def test_a_bucket_that_is_deleted_fails_its_rows(
 ):
     with_images(faulty_archive, 2)
     with faulty_s3_server.suffering(UNREADABLE):
-        faulty_archive.launch(*QUICKLY, "--submit-option", "most_holds = 0")
+        faulty_archive.launch(*QUICKLY, "--submit-option", "max_holds = 0")
         faulty_archive.cogs.destroy()
 
     processed, failed = faulty_archive.outcome("batch-")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from dag.submit_options import check, executable
+from dag.submit_options import check, executable, with_current_names
 from tests.support.archive import Archive
 
 
@@ -32,7 +32,7 @@ def test_what_opens_the_access_point_to_jobs_is_refused_by_name(line: str):
     "line",
     [
         *("request_memory = 4096", "+ProjectName = 'maps'", 'My.Site = "x"'),
-        *("requirements = TARGET.HasSingularity", "most_holds = 3"),
+        *("requirements = TARGET.HasSingularity", "max_holds = 3"),
         *("accounting_group = maps", "use_oauth_services = scitokens"),
         *("executable = /opt/node.sh", "max_transfer_output_mb = 100"),
     ],
@@ -54,6 +54,14 @@ def test_a_program_of_ones_own_is_found():
     assert executable(lines) == Path("/opt/b.sh")
     assert executable(lines[:2]) == Path("/opt/a.sh")
     assert executable(()) is None
+
+
+def test_macros_have_their_present_names():
+    assert with_current_names("periodic_remove = NumHolds > $(most_holds)") == (
+        "periodic_remove = NumHolds > $(max_holds)"
+    )
+    assert with_current_names("Most_Idle_Seconds = 1") == "max_idle_seconds = 1"
+    assert with_current_names("almost_holds = 1") == "almost_holds = 1"
 
 
 def test_a_launch_says_so(archive: Archive):

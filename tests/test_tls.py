@@ -64,7 +64,7 @@ def test_a_nodes_transfers_are_refused(archive: Archive, stranger: s3.S3Server):
     theirs.upload_manifest("batch-raw.csv", [("image.tif", 1)])
     theirs.launch(
         *("--submit-option", "hold_backoff_seconds = 1"),
-        *("--submit-option", "most_holds = 0"),
+        *("--submit-option", "max_holds = 0"),
     )
 
     processed, failed = theirs.outcome("batch-")
