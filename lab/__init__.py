@@ -1,1 +1,1 @@
-"""Programs that measure the pipeline, or try to break it."""
+"""Programs that measure the pipeline or inject faults into it."""

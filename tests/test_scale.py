@@ -12,7 +12,7 @@ import pytest
 
 from bucket import Bucket
 from lab.scale import generate, idle, page, run
-from lab.scale.fill import fill, server_beside
+from lab.scale.fill import fill, server_beside_pool
 from lab.scale.generate import Fate, Frame
 from lab.scale.growth import fit
 from lab.scale.measure import CommandFailed, cost, requests
@@ -26,7 +26,7 @@ ROWS = (1_000, 10_000, 100_000, 1_000_000)
 
 @pytest.fixture(scope="module")
 def server(pool: PersonalPool, tmp_path_factory: pytest.TempPathFactory):
-    with server_beside(pool, tmp_path_factory.mktemp("scale")) as started:
+    with server_beside_pool(pool, tmp_path_factory.mktemp("scale")) as started:
         yield started
 
 
@@ -83,9 +83,9 @@ def test_the_same_archive_is_generated_again(tmp_path: Path):
 def test_each_row_has_the_fate_that_is_expected():
     for rows in (1, 7, 999, 1_000, 2_300):
         fates = [frame.fate for frame in generate.frames(rows)]
-        for fate, count in generate.expected(rows).items():
+        for fate, count in generate.expected_fates(rows).items():
             assert fates.count(fate) == count
-    assert all(generate.expected(1_000).values())
+    assert all(generate.expected_fates(1_000).values())
 
 
 def test_a_manifest_and_its_objects_agree():
@@ -95,7 +95,7 @@ def test_a_manifest_and_its_objects_agree():
         assert (frame.key in uploaded) == (frame.fate is not Fate.NOT_UPLOADED)
         right = made.get(frame.cog.key) == frame.cog and frame.jpeg.key in made
         assert right == (frame.fate is Fate.PROCESSED)
-        assert generate.told(frame)["ok"] == (frame.fate is not Fate.UNREADABLE)
+        assert generate.node_result(frame)["ok"] == (frame.fate is not Fate.UNREADABLE)
 
 
 def test_s3_tells_of_all_that_a_bucket_was_filled_with(
@@ -175,15 +175,15 @@ def test_a_command_that_fails_is_not_measured(server: SeaweedFS, tmp_path: Path)
 
 def test_a_thousand_rows_are_measured(server: SeaweedFS, tmp_path: Path):
     measured = run.measure(server, tmp_path / "run", 1_000)
-    looked = idle.measure(server, tmp_path / "idle", 5_000)
+    idle_costs = idle.measure(server, tmp_path / "idle", 5_000)
 
     assert measured.objects == len([*generate.inputs(1_000), *generate.outputs(1_000)])
     assert measured.poll.requests["PUT"] == 3
     assert measured.dagman > 1
-    assert looked.beside.requests["LIST"] < 5 <= looked.among.requests["LIST"]
-    for check in (*checks(measured), *idle_checks(looked)):
+    assert idle_costs.with_prefix.requests["LIST"] < 5 <= idle_costs.without_prefix.requests["LIST"]
+    for check in (*checks(measured), *idle_checks(idle_costs)):
         assert check.met, check
-    text = page.text([measured], looked, "scale.svg")
+    text = page.text([measured], idle_costs, "scale.svg")
     assert "| poll: seconds |" in text
     assert "not met" not in text
     assert not _jobs_left()

@@ -1,1 +1,1 @@
-"""What a conversion costs, beside other ways to do it: ``make bench``."""
+"""Compare the cost of a conversion with that of other methods: ``make bench``."""

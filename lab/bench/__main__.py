@@ -1,4 +1,4 @@
-"""Measure everything, print it, and write docs/benchmarks.md and its chart."""
+"""Measure all methods, and write docs/benchmarks.md and its chart."""
 
 import argparse
 import platform
@@ -6,24 +6,24 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable
 from pathlib import Path
 
 from rich.console import Console
 from rich.progress import track
 
-# Little is imported here: a process that is started counts as its own the memory
-# that the one which started it had.
+# Little is imported here, since the peak memory of a new process includes the memory
+# of the process that started it.
 from lab.bench.measure import (
-    PROJECT,
     Cost,
-    Way,
+    Method,
     median,
     node,
     once,
     reference,
     rio_cogeo,
 )
+from lab.support.markdown import table
+from state.project import PROJECT
 
 PAGE = PROJECT / "docs" / "benchmarks.md"
 CHART = PROJECT / "docs" / "benchmarks.svg"
@@ -38,12 +38,14 @@ Costs = dict[str, list[Cost]]
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
-    parser.add_argument("--runs", type=int, default=5, help="of which the median is")
+    parser.add_argument(
+        "--runs", type=int, default=5, help="runs of each method; their median counts"
+    )
     runs = parser.parse_args().runs
     if not shutil.which("gdal_translate"):
-        console.print("The reference is missing: apt-get install gdal-bin, first.")
+        console.print("The reference is missing: run 'apt-get install gdal-bin' first.")
         sys.exit(1)
-    # Not the system's temporary directory, which may be in memory.
+    # The system's temporary directory may be in memory, so it is not used.
     with tempfile.TemporaryDirectory(dir=PROJECT, prefix=".bench-") as folder:
         place = Path(folder)
         compared = {bands: _compare(place, SIDE, bands, runs) for bands in (4, 3, 1)}
@@ -56,10 +58,10 @@ def main() -> None:
 
     CHART.write_text(chart.draw(by_side))
     console.print(page, markup=False)
-    console.print(f"Written to {PAGE.relative_to(PROJECT)} and its chart.")
+    console.print(f"Wrote {PAGE.relative_to(PROJECT)} and its chart.")
 
 
-def _ways(bands: int) -> list[Way]:
+def _methods(bands: int) -> list[Method]:
     return [
         node(bands),
         node(bands, "--profile", "lzw", name="cog_pipeline, lzw"),
@@ -70,35 +72,42 @@ def _ways(bands: int) -> list[Way]:
 
 
 def _compare(place: Path, side: int, bands: int, runs: int) -> Costs:
-    """Every way beside the reference, in turn, since the machine's speed drifts."""
+    """Measure the reference and all methods.
+
+    The runs of the methods alternate, since the speed of the machine changes.
+    """
     image = _image(place / "image.tif", side, bands)
-    ways = [reference(bands), *_ways(bands)]
-    costs: Costs = {way.name: [] for way in ways}
+    methods = [reference(bands), *_methods(bands)]
+    costs: Costs = {method.name: [] for method in methods}
     for _ in track(range(runs), f"{side} x {side} x {bands}", console=console):
-        for way in ways:
-            costs[way.name].append(once(way, image, place))
+        for method in methods:
+            costs[method.name].append(once(method, image, place))
     image.unlink()
     return costs
 
 
 def _image(path: Path, side: int, bands: int) -> Path:
-    what = (str(path), str(side), str(bands))
-    subprocess.run([sys.executable, "-m", "lab.bench.images", *what], check=True)
+    """Write an image in a process of its own, which takes its memory with it."""
+    arguments = (str(path), str(side), str(bands))
+    subprocess.run([sys.executable, "-m", "lab.bench.images", *arguments], check=True)
     return path
 
 
 def _compare_side(place: Path, side: int) -> Costs:
     image = _image(place / "image.tif", side, 3)
     costs = {}
-    for way in (reference(3), node(3), rio_cogeo("lzw")):
-        console.print(f"{side} x {side} x 3: {way.name}")
-        costs[way.name] = [once(way, image, place)]
+    for method in (reference(3), node(3), rio_cogeo("lzw")):
+        console.print(f"{side} x {side} x 3: {method.name}")
+        costs[method.name] = [once(method, image, place)]
     image.unlink()
     return costs
 
 
 def _largest(place: Path) -> Cost:
-    """An image of 60,000 by 60,000 by 4, compressed as it would else be 14 GB."""
+    """Measure an image of 60,000 by 60,000 by 4.
+
+    The image is compressed; without compression it would be 14 GB.
+    """
     small = _image(place / "small.tif", SIDE, 4)
     image = place / "image.tif"
     size = ("-outsize", str(MEMORY_SIDE), str(MEMORY_SIDE), "-r", "nearest")
@@ -112,9 +121,9 @@ def _largest(place: Path) -> Cost:
 
 
 def _ratio(costs: Costs, name: str) -> float:
-    """Of CPU seconds to the reference's, run by run, the median."""
+    """Return the median, over the runs, of the CPU time relative to the reference's."""
     pairs = zip(costs[name], costs["reference"], strict=True)
-    ratios = sorted(ours.cpu / theirs.cpu for ours, theirs in pairs)
+    ratios = sorted(cost.cpu / reference.cpu for cost, reference in pairs)
     return ratios[len(ratios) // 2]
 
 
@@ -126,16 +135,18 @@ def _page(
     largest: Cost,
 ) -> str:
     four = compared[4]
-    ours, theirs = four["cog_pipeline"], four["reference"]
-    cog = median(ours, lambda cost: cost.cog) / median(theirs, lambda cost: cost.cog)
-    image = SIDE * SIDE * 4
-    allowed = image / 3 + ours[0].cog
-    scratch = median(ours, lambda cost: cost.scratch) / allowed
-    required = (
+    node_costs = four["cog_pipeline"]
+    cog_bytes = median(node_costs, lambda cost: cost.cog)
+    reference_bytes = median(four["reference"], lambda cost: cost.cog)
+    check_share = median(node_costs, lambda cost: cost.checked / cost.cpu)
+    image_bytes = SIDE * SIDE * 4
+    max_scratch = image_bytes / 3 + node_costs[0].cog
+    scratch = median(node_costs, lambda cost: cost.scratch) / max_scratch
+    goals = (
         ("default profile, whole node, 4 bands", _ratio(four, "cog_pipeline"), 0.25),
-        ("the check's share", median(ours, lambda cost: cost.checked / cost.cpu), 0.15),
+        ("the check's share", check_share, 0.15),
         ("LZW for LZW, 4 bands", _ratio(four, "cog_pipeline, lzw"), 0.5),
-        ("size of the default COG", cog, 0.75),
+        ("size of the default COG", cog_bytes / reference_bytes, 0.75),
         (f"{SMALL}² image, whole node", _ratio(small, "cog_pipeline"), 1.0),
         ("peak memory, 60,000 × 60,000 × 4, of 512 MiB", largest.memory / 512, 1.0),
         ("scratch disk, of output + ⅓ input", scratch, 1.0),
@@ -157,11 +168,16 @@ def _page(
         "",
         "## Goals",
         "",
-        *_table(
+        *table(
             ("", "measured ×", "at most ×", ""),
             (
-                (what, f"{value:.2f}", f"{most:.2f}", "" if value <= most else "missed")
-                for what, value, most in required
+                (
+                    goal,
+                    f"{value:.2f}",
+                    f"{bound:.2f}",
+                    "" if value <= bound else "missed",
+                )
+                for goal, value, bound in goals
             ),
         ),
     ]
@@ -176,8 +192,8 @@ def _page(
         "",
         "![CPU seconds and memory over image size](benchmarks.svg)",
         "",
-        *_table(
-            ("megapixels", "way", "CPU s", "memory, MiB"),
+        *table(
+            ("megapixels", "method", "CPU s", "memory, MiB"),
             (
                 (
                     f"{side * side / 1e6:.0f}",
@@ -200,14 +216,14 @@ def _costs(costs: Costs) -> list[str]:
     rows = (
         (
             name,
-            f"{median(each, lambda cost: cost.cpu):.2f}",
+            f"{median(runs, lambda cost: cost.cpu):.2f}",
             f"{_ratio(costs, name):.2f}",
-            f"{median(each, lambda cost: cost.memory):.0f}",
-            f"{each[0].cog / 1e6:.1f}",
+            f"{median(runs, lambda cost: cost.memory):.0f}",
+            f"{runs[0].cog / 1e6:.1f}",
         )
-        for name, each in costs.items()
+        for name, runs in costs.items()
     )
-    return _table(("way", "CPU s", "× reference", "memory, MiB", "COG, MB"), rows)
+    return table(("method", "CPU s", "× reference", "memory, MiB", "COG, MB"), rows)
 
 
 def _versions() -> list[str]:
@@ -222,7 +238,7 @@ def _versions() -> list[str]:
         capture_output=True,
         text=True,
     )
-    return _table(
+    return table(
         ("", "version"),
         (
             ("reference", gdal.stdout.strip()),
@@ -234,11 +250,6 @@ def _versions() -> list[str]:
             ("machine", f"{platform.machine()}, Linux {platform.release()}"),
         ),
     )
-
-
-def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> list[str]:
-    every = [head, ("---",) * len(head), *rows]
-    return ["| " + " | ".join(row) + " |" for row in every]
 
 
 if __name__ == "__main__":

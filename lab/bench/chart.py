@@ -1,12 +1,10 @@
-"""Two charts side by side, both axes logarithmic, as SVG."""
-
-import io
-
-from matplotlib.figure import Figure
+"""Draw CPU seconds and memory over image size."""
 
 from lab.bench.measure import Cost
+from lab.support import charts
 
-_LOOKS = {
+# Colour and marker of each method.
+_STYLES = {
     "reference": ("#7f7f7f", "s"),
     "cog_pipeline": ("#0b6e4f", "o"),
     "rio-cogeo, lzw, no JPEG": ("#c46200", "^"),
@@ -14,23 +12,20 @@ _LOOKS = {
 
 
 def draw(by_side: dict[int, dict[str, list[Cost]]]) -> str:
-    """CPU seconds and memory over image size, a line for each way."""
-    figure = Figure(figsize=(10, 4.2), layout="constrained")
+    """Return two charts as SVG, with a line for each method.
+
+    Args:
+        by_side: costs of each method, by the side of the image in pixels.
+    """
+    figure = charts.new_figure(width=10)
     cpu, memory = figure.subplots(1, 2)
     megapixels = [side * side / 1e6 for side in by_side]
-    for name, (colour, marker) in _LOOKS.items():
-        costs = [ways[name][0] for ways in by_side.values()]
-        look = {"color": colour, "marker": marker, "label": name}
-        cpu.plot(megapixels, [cost.cpu for cost in costs], **look)
-        memory.plot(megapixels, [cost.memory for cost in costs], **look)
+    for name, (colour, marker) in _STYLES.items():
+        costs = [methods[name][0] for methods in by_side.values()]
+        style = {"color": colour, "marker": marker, "label": name}
+        cpu.plot(megapixels, [cost.cpu for cost in costs], **style)
+        memory.plot(megapixels, [cost.memory for cost in costs], **style)
     for axes, title in ((cpu, "CPU seconds"), (memory, "memory, MiB")):
-        axes.set(xscale="log", yscale="log", xlabel="megapixels, three bands")
-        axes.set_title(title)
-        axes.grid(alpha=0.3)
-        axes.xaxis.set_major_formatter("{x:g}")
-        axes.yaxis.set_major_formatter("{x:g}")
+        charts.style(axes, title, "megapixels, three bands")
     cpu.legend()
-    drawn = io.StringIO()
-    # The same measurements are to make the same file.
-    figure.savefig(drawn, format="svg", metadata={"Date": None})
-    return "\n".join(line.rstrip() for line in drawn.getvalue().splitlines()) + "\n"
+    return charts.to_svg(figure)

@@ -1,4 +1,4 @@
-"""Images to measure with: NASA's Blue Marble and a shaded relief, laid side by side."""
+"""Write images to measure with, from NASA's Blue Marble and a shaded relief."""
 
 import sys
 from importlib.resources import files
@@ -9,15 +9,15 @@ import rasterio
 from PIL import Image
 from rasterio.transform import from_origin
 
-# Both show the whole Earth, of 5400 by 2700 and 10800 by 5400 pixels.
+# Both show the whole Earth. They have 5400 by 2700 and 10800 by 5400 pixels.
 _BLUE_MARBLE, _RELIEF = "bmng.jpg", "shadedrelief.jpg"
 
 
 def write(path: Path, side: int, bands: int) -> Path:
-    """Write a square GeoTIFF of bytes, uncompressed, in strips.
+    """Write a square GeoTIFF of bytes, uncompressed, in strips, and return its path.
 
-    One band is Blue Marble's green, three are its colours, four have the relief
-    behind them, as near infrared would be.
+    One band is the green of Blue Marble. Three bands are its colours. Four bands are
+    its colours and the relief, in the place of near infrared.
     """
     colours = _tiled(_read(_BLUE_MARBLE), side)
     if bands == 1:
@@ -52,12 +52,12 @@ def _read(name: str) -> numpy.ndarray:
 
 
 def _tiled(picture: numpy.ndarray, side: int) -> numpy.ndarray:
-    """A square of it, mirrored at its edges so that none shows."""
+    """Return a square of a picture, which is repeated and mirrored at its edges."""
     height, width = picture.shape[:2]
-    tall = [picture[:: -1 if n % 2 else 1] for n in range(-(-side // height))]
-    column = numpy.concatenate(tall)[:side]
-    wide = [column[:, :: -1 if n % 2 else 1] for n in range(-(-side // width))]
-    return numpy.concatenate(wide, axis=1)[:, :side]
+    rows = [picture[:: -1 if n % 2 else 1] for n in range(-(-side // height))]
+    column = numpy.concatenate(rows)[:side]
+    columns = [column[:, :: -1 if n % 2 else 1] for n in range(-(-side // width))]
+    return numpy.concatenate(columns, axis=1)[:, :side]
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""CPU seconds and memory of whole processes, with all they start."""
+"""Measure CPU time, memory and disk of processes and of all that they start."""
 
 import json
 import os
@@ -19,12 +19,12 @@ _NODE = str(PROJECT / "bin" / "generate_cogs.sh")
 
 
 @dataclass(frozen=True)
-class Way:
-    """One way to make a COG, and maybe a JPEG, of ``image.tif``.
+class Method:
+    """A method to make a COG, and maybe a JPEG, of ``image.tif``.
 
     Attributes:
-        commands: run one after the other, in a folder of their own.
-        cog: the name of the COG they leave.
+        commands: commands that run one after the other in a folder of their own.
+        cog: file name of the COG that they make.
     """
 
     name: str
@@ -34,14 +34,14 @@ class Way:
 
 @dataclass(frozen=True)
 class Cost:
-    """What a way cost once.
+    """The cost of one run of a method.
 
     Attributes:
-        cpu: seconds, of all processes together, user's and system's.
-        memory: MiB, the largest that one of them had resident.
-        cog: bytes of the COG.
-        scratch: bytes, the most that lay in the folder but for the image.
-        checked: of the CPU seconds, those spent on checking what was made.
+        cpu: CPU time of all processes together, user and system, in seconds.
+        memory: largest resident memory of a process, in MiB.
+        cog: size of the COG, in bytes.
+        scratch: largest size of all files in the folder except the image, in bytes.
+        checked: the part of ``cpu`` that the check of the COG took, in seconds.
     """
 
     cpu: float
@@ -51,12 +51,12 @@ class Cost:
     checked: float
 
 
-def reference(bands: int) -> Way:
-    """The script that this project replaces: GDAL's programs, LZW, JPEG 80."""
-    shown = ("-b", "1", "-b", "2", "-b", "3") if bands >= 3 else ("-b", "1")
+def reference(bands: int) -> Method:
+    """Return the commands that this project replaces: GDAL with LZW and JPEG 80."""
+    jpeg_bands = ("-b", "1", "-b", "2", "-b", "3") if bands >= 3 else ("-b", "1")
     cog = ("gdal_translate", "-q", "-of", "COG", "-co", "COMPRESS=LZW")
-    jpeg = ("gdal_translate", "-q", "-of", "JPEG", "-co", "QUALITY=80", *shown)
-    return Way(
+    jpeg = ("gdal_translate", "-q", "-of", "JPEG", "-co", "QUALITY=80", *jpeg_bands)
+    return Method(
         "reference",
         (
             (*cog, "image.tif", "cog.tif"),
@@ -66,66 +66,74 @@ def reference(bands: int) -> Way:
     )
 
 
-def node(bands: int, *options: str, name: str = "cog_pipeline") -> Way:
-    return Way(name, ((_NODE, "image.tif", str(bands), *options),))
+def node(bands: int, *options: str, name: str = "cog_pipeline") -> Method:
+    """Return the command of this project."""
+    return Method(name, ((_NODE, "image.tif", str(bands), *options),))
 
 
-def rio_cogeo(profile: str) -> Way:
-    """rio-cogeo with the profile of that name; it makes no JPEG."""
+def rio_cogeo(profile: str) -> Method:
+    """Return the command of rio-cogeo, which makes no JPEG, with a profile."""
     program = str(Path(sys.executable).with_name("rio"))
     create = (program, "cogeo", "create", "-q", "-p", profile)
-    return Way(
+    return Method(
         f"rio-cogeo, {profile}, no JPEG",
         ((*create, "--overview-resampling", "average", "image.tif", "cog.tif"),),
         "cog.tif",
     )
 
 
-def once(way: Way, image: Path, place: Path) -> Cost:
+def once(method: Method, image: Path, place: Path) -> Cost:
+    """Run a method once on a copy of ``image`` in a new folder in ``place``.
+
+    Raises:
+        subprocess.CalledProcessError: a command failed.
+    """
     with tempfile.TemporaryDirectory(dir=place) as folder:
         shutil.copy(image, Path(folder, "image.tif"))
         environment = os.environ | {"PYTHON": sys.executable}
         environment.pop("OMP_NUM_THREADS", None)
-        most = _Most(Path(folder))
+        disk = _PeakDisk(Path(folder))
         cpu = memory = 0.0
-        with most:
-            for command in way.commands:
-                used = _run(command, folder, environment)
-                cpu += used.ru_utime + used.ru_stime
-                memory = max(memory, used.ru_maxrss / 1024)
+        with disk:
+            for command in method.commands:
+                usage = _run(command, folder, environment)
+                cpu += usage.ru_utime + usage.ru_stime
+                memory = max(memory, usage.ru_maxrss / 1024)
         return Cost(
             cpu,
             memory,
-            Path(folder, way.cog).stat().st_size,
-            most.bytes - image.stat().st_size,
-            _checked(Path(folder, "result.json")),
+            Path(folder, method.cog).stat().st_size,
+            disk.bytes - image.stat().st_size,
+            _check_seconds(Path(folder, "result.json")),
         )
 
 
 def median(costs: Sequence[Cost], of: Callable[[Cost], float]) -> float:
+    """Return the median of one figure of several costs."""
     return statistics.median(of(cost) for cost in costs)
 
 
-def _checked(result: Path) -> float:
+def _check_seconds(result: Path) -> float:
+    """Return the CPU time of the check, which the node's result has."""
     return json.loads(result.read_text())["check_cpu_seconds"] if result.exists() else 0
 
 
 def _run(
-    command: tuple[str, ...], folder: str, environment: dict
+    command: tuple[str, ...], folder: str, environment: dict[str, str]
 ) -> resource.struct_rusage:
-    """Run a command to its end; returns what it and all it started have used."""
+    """Run a command to its end, and return its usage and that of all it started."""
     process = subprocess.Popen(
         command, cwd=folder, env=environment, stdout=subprocess.DEVNULL
     )
-    _, status, used = os.wait4(process.pid, 0)
+    _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         raise subprocess.CalledProcessError(process.returncode, command)
-    return used
+    return usage
 
 
-class _Most:
-    """The most bytes that were in a folder, looked at every tenth of a second."""
+class _PeakDisk:
+    """The largest size of a folder, in bytes, sampled every 0.1 s."""
 
     def __init__(self, folder: Path) -> None:
         self.bytes = 0
@@ -147,7 +155,7 @@ class _Most:
                 try:
                     status = file.stat()
                 except FileNotFoundError:
-                    continue  # it came and went
-                # What is allocated, not how long a file says it is.
+                    continue  # the file was removed meanwhile
+                # The allocated size; the length of a sparse file is larger.
                 total += status.st_blocks * 512
             self.bytes = max(self.bytes, total)

@@ -1,1 +1,1 @@
-"""What many rows and many objects cost on one machine: ``make scale``."""
+"""Measure the cost of many rows and objects on one machine: ``make scale``."""

@@ -1,8 +1,8 @@
 """Fill a bucket of SeaweedFS with a million objects in a minute or two.
 
-By S3 it would take most of an hour. But ``weed shell`` loads what it saved of a
-server's metadata, and a file of that kind is quickly written: each object is there
-with the size, the ETag and the date that it should have, and without content.
+The requests of S3 would take most of an hour. ``weed shell`` can load metadata that
+it has saved, and such a file is quickly written. Each object then has its size, ETag
+and date, but no content.
 """
 
 import subprocess
@@ -19,21 +19,21 @@ from pool.personal import PersonalPool
 from tests.support import seaweedfs
 from tests.support.seaweedfs import SeaweedFS
 
-_AT_ONCE = 200_000
-_CONCURRENTLY = 128
+_BATCH_SIZE = 200_000
+_CONCURRENCY = 128
 _FILE_MODE, _FOLDER_MODE = 0o660, 0o20000000770
 # Protocol buffers' wire types.
 # https://protobuf.dev/programming-guides/encoding/#structure
 _VARINT, _BYTES = 0, 2
 
 
-class NotFilled(Exception):
-    """The server did not take all; the message has what it said."""
+class FillError(Exception):
+    """The server did not load all objects; the message has its output."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """An object to be; ``size`` is in bytes."""
+    """An object to make; ``size`` is in bytes."""
 
     key: str
     size: int
@@ -41,56 +41,57 @@ class Entry:
 
 
 @contextmanager
-def server_beside(pool: PersonalPool, place: Path) -> Iterator[SeaweedFS]:
-    """A server with the keys and certificates of a personal pool's own.
+def server_beside_pool(pool: PersonalPool, place: Path) -> Iterator[SeaweedFS]:
+    """Start a server with the keys and certificates of a personal pool.
 
-    Https, as HTCondor's signing wants it.
+    It uses HTTPS, as HTCondor signs only URLs with https.
     """
     s3, directory = pool.s3, place / "seaweedfs"
     directory.mkdir()
-    like = S3Endpoint(s3.endpoint, s3.access_key, s3.secret_key, ca_certs=s3.ca_certs)
-    with seaweedfs.server(directory, like, s3.directory / "server.pem") as started:
-        yield started
+    store = S3Endpoint(s3.endpoint, s3.access_key, s3.secret_key, ca_certs=s3.ca_certs)
+    with seaweedfs.server(directory, store, s3.directory / "server.pem") as server:
+        yield server
 
 
 def fill(server: SeaweedFS, bucket: str, entries: Iterable[Entry]) -> int:
-    """Put objects without content into a bucket; returns how many.
+    """Put objects without content into a bucket, and return their number.
 
     Raises:
-        NotFilled: it did not take all of them.
+        FillError: the server did not load all of them.
     """
-    moment, filled = int(time.time()), 0
+    now, count = int(time.time()), 0
     entries = iter(entries)
-    file = server.directory / "loaded.meta"
-    while batch := list(islice(entries, _AT_ONCE)):
+    file = server.directory / "objects.meta"
+    while batch := list(islice(entries, _BATCH_SIZE)):
         with file.open("wb") as metadata:
-            metadata.writelines(_entry(bucket, each, moment) for each in batch)
-            # The loader waits for what is under way before it makes a folder, but
-            # not at the end.
-            metadata.write(_folder("/", "loaded", moment))
+            metadata.writelines(_entry(bucket, entry, now) for entry in batch)
+            # Before the loader makes a folder, it waits for the objects before it.
+            # At the end of the file it does not wait, so a folder comes last.
+            metadata.write(_folder("/", "loaded", now))
         _load(server, file, len(batch))
-        filled += len(batch)
+        count += len(batch)
     file.unlink(missing_ok=True)
-    return filled
+    return count
 
 
 def _load(server: SeaweedFS, file: Path, count: int) -> None:
-    done = subprocess.run(
+    result = subprocess.run(
         [
             *(str(program_of_environment("weed")), "shell"),
             f"-master={server.address('master')}",
             f"-filer={server.address('filer')}",
         ],
-        input=f"fs.meta.load -v=false -concurrency={_CONCURRENTLY} {file}\n",
+        input=f"fs.meta.load -v=false -concurrency={_CONCURRENCY} {file}\n",
         env={"HOME": str(server.directory)},
         capture_output=True,
         text=True,
     )
-    if f"total 1 directories, {count} files" not in done.stdout:
-        raise NotFilled(f"weed shell: {(done.stdout + done.stderr)[-2000:]}")
+    if f"total 1 directories, {count} files" not in result.stdout:
+        raise FillError(f"weed shell: {(result.stdout + result.stderr)[-2000:]}")
 
 
 def _entry(bucket: str, entry: Entry, moment: int) -> bytes:
+    """Return the record of an object; ``moment`` is in seconds since 1970."""
     folder, _, name = f"/buckets/{bucket}/{entry.key}".rpartition("/")
     return _record(
         folder,
@@ -116,12 +117,12 @@ def _folder(parent: str, name: str, moment: int) -> bytes:
 
 
 def _record(folder: str, *fields: bytes) -> bytes:
-    """A ``FullEntry`` of SeaweedFS's filer.proto, its length before it.
+    """Return a ``FullEntry`` of SeaweedFS's filer.proto, after its length.
 
     https://github.com/seaweedfs/seaweedfs/blob/master/weed/pb/filer.proto
     """
-    full = _bytes(1, folder.encode()) + _bytes(2, b"".join(fields))
-    return len(full).to_bytes(4, "big") + full
+    full_entry = _bytes(1, folder.encode()) + _bytes(2, b"".join(fields))
+    return len(full_entry).to_bytes(4, "big") + full_entry
 
 
 def _number(field: int, value: int) -> bytes:
@@ -133,10 +134,10 @@ def _bytes(field: int, value: bytes) -> bytes:
 
 
 def _varint(value: int) -> bytes:
-    return bytes(_groups_of_seven(value))
+    return bytes(_groups_of_seven_bits(value))
 
 
-def _groups_of_seven(value: int) -> Iterator[int]:
+def _groups_of_seven_bits(value: int) -> Iterator[int]:
     while value > 0x7F:
         yield value & 0x7F | 0x80
         value >>= 7

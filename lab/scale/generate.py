@@ -1,8 +1,8 @@
-"""A state's archive, generated: the same for the same number of rows.
+"""Generate the archive of a state; the same number of rows gives the same archive.
 
-An image a row, in folders of a thousand. One in ten has a world file beside it, and
-five in a thousand fail, each in another way. What nodes leave is written as they
-would have: it was copied from rows that HTCondor 23.9.6 really converted.
+Each row has one image. The images are in folders of a thousand. One image in ten has
+a world file beside it, and five rows in a thousand fail, each for another reason. The
+files of the nodes are copies of those that HTCondor 23.9.6 left of real conversions.
 """
 
 import hashlib
@@ -12,20 +12,21 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import Enum
 from pathlib import Path
+from typing import Any
 
 from lab.scale.fill import Entry
 from node.errors import Unconvertible
 from state.rows import node_name
 from state.run import Run
 
-_A_FOLDER = 1000
-# The first cluster of the nodes' jobs, and what HTCondor writes of one.
+_ROWS_PER_FOLDER = 1000
+# The cluster of the first node's job, and the events of one job in HTCondor's log.
 _FIRST_CLUSTER = 100
 _EVENTS = Path(__file__).with_name("node_events.txt").read_text()
 
 
 class Fate(Enum):
-    """What becomes of a row; the value is what its reason says, if it fails."""
+    """The outcome of a row; the value is a part of its reason if it fails."""
 
     PROCESSED = ""
     NOT_UPLOADED = "not in the bucket"
@@ -35,8 +36,8 @@ class Fate(Enum):
     OUTPUT_CUT_OFF = "but its node made"
 
 
-# Of the thousand rows of a folder, those that fail.
-_FAILING = {
+# The rows that fail among the thousand of a folder.
+_FAILURES = {
     7: Fate.NOT_UPLOADED,
     107: Fate.IMPOSSIBLE,
     207: Fate.UNREADABLE,
@@ -48,17 +49,17 @@ _WITHOUT_NODE = (Fate.NOT_UPLOADED, Fate.IMPOSSIBLE)
 
 @dataclass(frozen=True)
 class Frame:
-    """One image of the archive; ``number`` is its line in the manifest, from 1."""
+    """One image of the archive; ``number`` is its line in the manifest, from 1 on."""
 
     number: int
 
     @property
     def fate(self) -> Fate:
-        return _FAILING.get(self.number % _A_FOLDER, Fate.PROCESSED)
+        return _FAILURES.get(self.number % _ROWS_PER_FOLDER, Fate.PROCESSED)
 
     @property
     def key(self) -> str:
-        folder = (self.number - 1) // _A_FOLDER
+        folder = (self.number - 1) // _ROWS_PER_FOLDER
         return f"state/county-{folder:04}/frame-{self.number:07}.tif"
 
     @property
@@ -84,79 +85,85 @@ class Frame:
         key = self.key.removesuffix("tif") + "jpg"
         return Entry(key, 1_000_000 + self.number, self._md5("jpeg"))
 
-    def _md5(self, what: str) -> bytes:
-        text = f"{what} {self.number}".encode()
+    def _md5(self, name: str) -> bytes:
+        """Return an invented digest."""
+        text = f"{name} {self.number}".encode()
         return hashlib.md5(text, usedforsecurity=False).digest()
 
 
-def all_rows(rows: int) -> range:
+def row_numbers(rows: int) -> range:
+    """Return the numbers of all rows, from 1 on."""
     return range(1, rows + 1)
 
 
 def frames(rows: int) -> Iterator[Frame]:
-    return map(Frame, all_rows(rows))
+    """Return the images of all rows."""
+    return map(Frame, row_numbers(rows))
 
 
-def expected(rows: int) -> dict[Fate, int]:
-    """How many of so many rows have which fate."""
-    whole, rest = divmod(rows, _A_FOLDER)
-    failing = {
-        fate: whole + (number <= rest) for number, fate in sorted(_FAILING.items())
+def expected_fates(rows: int) -> dict[Fate, int]:
+    """Return the number of rows of each fate."""
+    folders, rest = divmod(rows, _ROWS_PER_FOLDER)
+    failures = {
+        fate: folders + (number <= rest) for number, fate in sorted(_FAILURES.items())
     }
-    return {Fate.PROCESSED: rows - sum(failing.values())} | failing
+    return {Fate.PROCESSED: rows - sum(failures.values())} | failures
 
 
 def write_manifest(path: Path, bucket: str, rows: int) -> None:
+    """Write a manifest of all rows."""
     with path.open("w") as file:
-        file.writelines(f"{bucket}/{each.key},{each.bands}\n" for each in frames(rows))
+        file.writelines(
+            f"{bucket}/{frame.key},{frame.bands}\n" for frame in frames(rows)
+        )
 
 
 def inputs(rows: int) -> Iterator[Entry]:
-    """What lies in the input bucket, but for the manifest."""
-    for each in frames(rows):
-        if each.fate is not Fate.NOT_UPLOADED:
-            yield each.image
-            if world_file := each.world_file:
+    """Yield the objects of the input bucket, except the manifest."""
+    for frame in frames(rows):
+        if frame.fate is not Fate.NOT_UPLOADED:
+            yield frame.image
+            if world_file := frame.world_file:
                 yield world_file
 
 
 def outputs(rows: int) -> Iterator[Entry]:
-    """What the nodes leave in the output bucket."""
-    for each in _converted(rows):
-        if each.fate is Fate.OUTPUT_CUT_OFF:
-            yield Entry(each.cog.key, each.cog.size - 1, each._md5("cut off"))
-        elif each.fate is not Fate.OUTPUT_LOST:
-            yield each.cog
-        if each.fate is not Fate.OUTPUT_LOST:
-            yield each.jpeg
+    """Yield the objects that the nodes leave in the output bucket."""
+    for frame in _converted_frames(rows):
+        if frame.fate is Fate.OUTPUT_CUT_OFF:
+            yield Entry(frame.cog.key, frame.cog.size - 1, frame._md5("cut off"))
+        elif frame.fate is not Fate.OUTPUT_LOST:
+            yield frame.cog
+        if frame.fate is not Fate.OUTPUT_LOST:
+            yield frame.jpeg
 
 
-def _with_nodes(rows: range) -> Iterator[Frame]:
-    return (each for each in map(Frame, rows) if each.fate not in _WITHOUT_NODE)
+def _frames_with_nodes(rows: range) -> Iterator[Frame]:
+    return (frame for frame in map(Frame, rows) if frame.fate not in _WITHOUT_NODE)
 
 
-def _converted(rows: int) -> Iterator[Frame]:
-    nodes = _with_nodes(all_rows(rows))
-    return (each for each in nodes if each.fate is not Fate.UNREADABLE)
+def _converted_frames(rows: int) -> Iterator[Frame]:
+    nodes = _frames_with_nodes(row_numbers(rows))
+    return (frame for frame in nodes if frame.fate is not Fate.UNREADABLE)
 
 
 def end_nodes(run: Run, rows: range) -> None:
-    """Write what the nodes of these rows leave on the access point as they end."""
-    for each in _with_nodes(rows):
-        name = node_name(each.number)
-        result = json.dumps(told(each), indent=2) + "\n"
+    """Write the files that the nodes of some rows leave on the access point."""
+    for frame in _frames_with_nodes(rows):
+        name = node_name(frame.number)
+        result = json.dumps(node_result(frame), indent=2) + "\n"
         (run.results_directory / f"{name}.json").write_text(result)
-        (run.logs_directory / f"{name}.log").write_text(_said(each))
+        (run.logs_directory / f"{name}.log").write_text(_output(frame))
 
 
 def log_nodes(run: Run, rows: int) -> None:
-    """Write what HTCondor tells of the nodes of all rows."""
+    """Write the log that HTCondor would have written of the nodes of all rows."""
     with run.node_log.open("w") as log:
-        log.writelines(map(_events, _with_nodes(all_rows(rows))))
+        log.writelines(map(_events, _frames_with_nodes(row_numbers(rows))))
 
 
-def told(frame: Frame) -> dict:
-    """A node's ``result.json``."""
+def node_result(frame: Frame) -> dict[str, Any]:
+    """Return the content of a node's ``result.json``."""
     name = frame.key.rpartition("/")[2]
     if frame.fate is Fate.UNREADABLE:
         return {
@@ -194,19 +201,19 @@ def told(frame: Frame) -> dict:
     }
 
 
-def _file(entry: Entry) -> dict:
+def _file(entry: Entry) -> dict[str, Any]:
     return {"bytes": entry.size, "md5": entry.md5.hex()}
 
 
-def _said(frame: Frame) -> str:
-    """What its job printed: nothing, unless it failed."""
+def _output(frame: Frame) -> str:
+    """Return what the node's job printed: nothing unless it failed."""
     if frame.fate is not Fate.UNREADABLE:
         return ""
-    return f"{frame.key.rpartition('/')[2]}: {told(frame)['reason']}\n"
+    return f"{frame.key.rpartition('/')[2]}: {node_result(frame)['reason']}\n"
 
 
 def _events(frame: Frame) -> str:
-    """What HTCondor writes of a node's job into the log of all nodes."""
+    """Return the events of a node's job in the log of all nodes."""
     seconds = 1_790_000_000 + frame.number
     moment = datetime.fromtimestamp(seconds, UTC)
     return _EVENTS.format(

@@ -1,14 +1,14 @@
-"""How what was measured grows with the number of rows."""
+"""Estimate how a measured quantity grows with the number of rows."""
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 
 import numpy
 
-# What measurements of the same may differ by, on a machine that others use.
+# Repeated measurements may differ by this share, as others use the machine too.
 NOISE = 0.15
-_FEWEST = 3
+_MIN_MEASUREMENTS = 3
 _EXPONENTS = numpy.linspace(0, 3, 301)
 
 
@@ -17,68 +17,86 @@ class Growth:
     """A curve ``constant + factor × rows^exponent`` through measurements.
 
     Attributes:
-        linearithmic: the largest deviation, as a share of what was measured, from
-            the best ``constant + factor × rows × log rows``.
-        most_rows: of those measured.
+        linearithmic_error: largest deviation from the best curve
+            ``constant + factor × rows × log rows``, as a share of the measurement.
+        min_rows: smallest number of rows that was measured.
+        max_rows: largest number of rows that was measured.
     """
 
     constant: float
     factor: float
     exponent: float
-    linearithmic: float
-    fewest_rows: int
-    most_rows: int
+    linearithmic_error: float
+    min_rows: int
+    max_rows: int
 
     @property
     def is_too_fast(self) -> bool:
-        """Whether it grows faster than rows × log rows, beyond what is noise."""
-        between = math.log(self.most_rows / self.fewest_rows)
-        logs = math.log(self.most_rows) / math.log(self.fewest_rows)
-        allowed = 1 + math.log(logs) / between
-        return self.exponent > allowed and self.linearithmic > NOISE
+        """Return whether it grows faster than rows × log rows, beyond the noise."""
+        log_range = math.log(self.max_rows / self.min_rows)
+        log_ratio = math.log(self.max_rows) / math.log(self.min_rows)
+        max_exponent = 1 + math.log(log_ratio) / log_range
+        return self.exponent > max_exponent and self.linearithmic_error > NOISE
 
 
-def fit(measured: Mapping[int, float]) -> Growth | None:
-    """Fit measurements by their numbers of rows; None of fewer than three.
+@dataclass(frozen=True)
+class _Fit:
+    """A curve ``constant + factor × curve`` through measurements.
 
-    Each counts by its relative deviation: those of few rows are as telling as those
-    of many. Neither constant nor factor is less than nothing.
+    Attributes:
+        max_error: largest relative deviation.
+        squares: sum of the squares of the relative deviations.
     """
-    if len(measured) < _FEWEST:
+
+    constant: float
+    factor: float
+    max_error: float
+    squares: float
+
+
+def fit(values_by_rows: Mapping[int, float]) -> Growth | None:
+    """Fit a curve to measurements by number of rows; return None for less than three.
+
+    Deviations are relative, so that measurements of few rows count as much as those
+    of many. Constant and factor are not negative.
+    """
+    if len(values_by_rows) < _MIN_MEASUREMENTS:
         return None
-    rows = numpy.array(sorted(measured), dtype=float)
-    values = numpy.array([measured[int(each)] for each in rows], dtype=float)
+    rows = numpy.array(sorted(values_by_rows), dtype=float)
+    values = numpy.array([values_by_rows[int(each)] for each in rows], dtype=float)
     fits = [(_fit(rows**exponent, values), exponent) for exponent in _EXPONENTS]
-    (constant, factor, _, _), exponent = min(fits, key=lambda one: one[0][3])
-    *_, linearithmic, _ = _fit(rows * numpy.log(rows), values)
+    best, exponent = min(fits, key=lambda pair: pair[0].squares)
     return Growth(
-        constant,
-        factor,
+        best.constant,
+        best.factor,
         float(exponent),
-        linearithmic,
+        _fit(rows * numpy.log(rows), values).max_error,
         int(rows[0]),
         int(rows[-1]),
     )
 
 
-def _fit(
-    curve: numpy.ndarray, values: numpy.ndarray
-) -> tuple[float, float, float, float]:
-    """Constant and factor of a curve, the largest deviation, their squares' sum."""
-    scaled = curve / curve[-1]
-    best = min(_least_squares(scaled, values), key=lambda one: one[3])
-    return best[0], best[1] / float(curve[-1]), best[2], best[3]
+def _fit(curve: numpy.ndarray, values: numpy.ndarray) -> _Fit:
+    """Return the best fit of a curve."""
+    scale = float(curve[-1])
+    best = min(_fits(curve / scale, values), key=lambda one: one.squares)
+    return replace(best, factor=best.factor / scale)
 
 
-def _least_squares(curve: numpy.ndarray, values: numpy.ndarray):
-    """With both, with the constant alone, with the factor alone."""
+def _fits(curve: numpy.ndarray, values: numpy.ndarray) -> Iterator[_Fit]:
+    """Yield the fits with constant and factor, the constant alone, the factor alone."""
     columns = numpy.stack((numpy.ones_like(curve), curve), axis=1)
     for used in ([0, 1], [0], [1]):
         weighted = columns[:, used] / values[:, None]
-        solved, *_ = numpy.linalg.lstsq(weighted, numpy.ones_like(values), rcond=None)
-        if (solved < 0).any():
+        solution, *_ = numpy.linalg.lstsq(weighted, numpy.ones_like(values), rcond=None)
+        if (solution < 0).any():
             continue
         both = numpy.zeros(2)
-        both[used] = solved
-        off = numpy.abs(columns @ both - values) / values
-        yield float(both[0]), float(both[1]), float(off.max()), float((off**2).sum())
+        both[used] = solution
+        errors = numpy.abs(columns @ both - values) / values
+        yield _Fit(
+            float(both[0]),
+            float(both[1]),
+            float(errors.max()),
+            float((errors**2).sum()),
+        )

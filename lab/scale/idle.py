@@ -1,4 +1,4 @@
-"""A poll that finds nothing to do, in a bucket of very many objects."""
+"""Measure a poll that finds nothing to do, in a bucket with very many objects."""
 
 from dataclasses import dataclass
 from itertools import islice
@@ -8,7 +8,7 @@ from bucket import Bucket
 from lab.scale import generate
 from lab.scale.fill import fill
 from lab.scale.measure import Cost
-from lab.scale.run import MANIFESTS, PATTERN, launch, poll_of
+from lab.scale.run import MANIFESTS, PATTERN, cost_of_poll, new_launch
 from tests.support.seaweedfs import SeaweedFS
 
 _ENDED_MANIFESTS = 10
@@ -16,21 +16,23 @@ _ENDED = "20261120T195942Z"
 
 
 @dataclass(frozen=True)
-class Idle:
-    """What it costs to look, by what the pattern of manifests begins with.
+class IdleCosts:
+    """The costs of a poll, with and without a prefix of the manifests.
 
     Attributes:
-        beside: where the pattern names the folder of the manifests.
-        among: where it begins with ``*``, so that each object could be one.
+        objects: number of objects in the bucket.
+        with_prefix: cost where the pattern begins with the folder of the manifests.
+        without_prefix: cost where the pattern begins with ``*``, so that each object
+            could be a manifest.
     """
 
     objects: int
-    beside: Cost
-    among: Cost
+    with_prefix: Cost
+    without_prefix: Cost
 
 
-def measure(server: SeaweedFS, place: Path, objects: int) -> Idle:
-    """Poll a new bucket of so many objects, and ten manifests that have ended."""
+def measure(server: SeaweedFS, place: Path, objects: int) -> IdleCosts:
+    """Poll a new bucket of so many objects and the CSVs of ten manifests."""
     maps, cogs = (Bucket(server.store, name) for name in ("idle-maps", "idle-cogs"))
     maps.create()
     cogs.create()
@@ -40,10 +42,9 @@ def measure(server: SeaweedFS, place: Path, objects: int) -> Idle:
             maps.write(f"{MANIFESTS}{number:02}-{state}-{_ENDED}.csv", b"frame.tif,4\n")
     place.mkdir()
 
-    def look(name: str, pattern: str) -> Cost:
-        folder = place / name
-        made = launch(server, folder, maps.name, cogs.name, pattern=pattern)
-        return poll_of(made, server)
+    def poll(name: str, pattern: str) -> Cost:
+        launch = new_launch(server, place / name, maps.name, cogs.name, pattern=pattern)
+        return cost_of_poll(launch, server)
 
-    beside = look("beside", PATTERN)
-    return Idle(objects, beside, look("among", "*raw.csv"))
+    with_prefix = poll("with-prefix", PATTERN)
+    return IdleCosts(objects, with_prefix, poll("without-prefix", "*raw.csv"))

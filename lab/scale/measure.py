@@ -1,4 +1,4 @@
-"""Instruments: what a command used, and what the S3 server was asked meanwhile."""
+"""Measure time and memory of a command, and the S3 requests meanwhile."""
 
 import json
 import os
@@ -19,23 +19,24 @@ _COUNTER = re.compile(
     r'^SeaweedFS_s3_request_total\{.*type="(\w+)"\} ([\d.e+]+)$', re.MULTILINE
 )
 _IN_FLIGHT = re.compile(r"^SeaweedFS_s3_in_flight_requests\{.*\} (\S+)$", re.MULTILINE)
-_HIGHEST = re.compile(r"^VmHWM:\s+(\d+) kB$", re.MULTILINE)
+_PEAK_MEMORY = re.compile(r"^VmHWM:\s+(\d+) kB$", re.MULTILINE)
 
 
 class CommandFailed(Exception):
-    """A command that is measured failed; the message has what it said."""
+    """A measured command failed; the message has its output."""
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What a command cost.
+    """The cost of a command.
 
     Attributes:
-        seconds: from its start to its end.
-        cpu: seconds, user's and system's, with those of all it started.
-        memory: MiB, the most that it, or one that it started, had resident.
-        requests: what the S3 server answered meanwhile, to anyone, by operation.
-            GET stands for HEAD and for a bucket's location as well.
+        seconds: time from its start to its end.
+        cpu: CPU time of all its processes, user and system, in seconds.
+        memory: largest resident memory of one of its processes, in MiB.
+        requests: number of requests of all clients that the S3 server answered
+            meanwhile, by operation. GET includes HEAD and requests for a bucket's
+            location.
     """
 
     seconds: float
@@ -51,42 +52,43 @@ def cost(command: list[str], directory: Path, server: SeaweedFS) -> Cost:
         CommandFailed: its exit status was not 0.
     """
     with tempfile.TemporaryDirectory() as scratch:
-        told, output = Path(scratch, "told"), Path(scratch, "output")
-        # What was written before is not to be waited for by the command.
+        usage_file, output = Path(scratch, "usage"), Path(scratch, "output")
+        # Otherwise the command could have to wait for earlier writes.
         os.sync()
         before = requests(server)
         subprocess.run(
-            [sys.executable, "-I", "-S", _USAGE, told, output, *command],
+            [sys.executable, "-I", "-S", _USAGE, usage_file, output, *command],
             cwd=directory,
             env=os.environ,
             check=True,
         )
         answered = requests(server) - before
-        used = json.loads(told.read_text())
-        if used.pop("status"):
-            said = output.read_text(errors="replace")[-4000:]
-            raise CommandFailed(f"{' '.join(command)} failed:\n{said}")
-    return Cost(requests=answered, **used)
+        usage = json.loads(usage_file.read_text())
+        if usage.pop("status"):
+            tail = output.read_text(errors="replace")[-4000:]
+            raise CommandFailed(f"{' '.join(command)} failed:\n{tail}")
+    return Cost(requests=answered, **usage)
 
 
 def requests(server: SeaweedFS) -> Counter[str]:
-    """How many requests the server has answered by S3, by operation."""
-    # Each is counted only after its answer.
+    """Return the number of S3 requests that the server has answered, by operation."""
+    # The server counts a request only after it has answered.
     while any(map(float, _IN_FLIGHT.findall(_metrics(server)))):
         time.sleep(0.01)
-    counted: Counter[str] = Counter()
+    counts: Counter[str] = Counter()
     for operation, count in _COUNTER.findall(_metrics(server)):
-        counted[operation] += int(float(count))
-    return counted
+        counts[operation] += int(float(count))
+    return counts
 
 
 def _metrics(server: SeaweedFS) -> str:
     url = f"http://127.0.0.1:{server.ports['metricsPort']}/metrics"
-    with urllib.request.urlopen(url) as answer:
-        return answer.read().decode()
+    with urllib.request.urlopen(url) as response:
+        return response.read().decode()
 
 
-def most_memory(pid: int) -> float:
-    """The most that a process has had resident so far, in MiB."""
+def peak_memory(pid: int) -> float:
+    """Return the largest resident memory that a process has had so far, in MiB."""
     status = Path(f"/proc/{pid}/status").read_text()
-    return int(_HIGHEST.search(status)[1]) / 1024
+    (kilobytes,) = _PEAK_MEMORY.findall(status)
+    return int(kilobytes) / 1024

@@ -1,12 +1,12 @@
-"""What HTCondor and transfers take of a node beyond its conversion.
+"""Measure what HTCondor and transfers add to a conversion: ``make overhead``.
 
-    python -m scale.overhead [NODES]
+    python -m lab.scale.overhead [NODES]
 
-DAGs of as many nodes run one after the other on the same personal pool: a manifest's,
-of small images, and a bare one of ``/bin/true``, before and after. Compared are the
-time that slots are taken for and the CPU seconds of all processes of the pool; what
-the conversions take is measured by hand and taken off. Once more the manifest's rows
-share jobs.
+DAGs with the same number of nodes run one after the other on one personal pool: a bare
+DAG of ``/bin/true``, the DAG of a manifest of small images, the same with several rows
+per job, and the bare DAG again. The program compares the time for which slots are
+taken, and the CPU time of all processes of the pool. It measures a conversion without
+HTCondor and subtracts its cost.
 """
 
 import os
@@ -25,13 +25,14 @@ import psutil
 
 from condor import queue
 from lab.scale import page as pages, small
+from lab.support.markdown import table
 from pool.personal import PersonalPool
 from state.project import PROJECT
 
-_BY_HAND = 11
-# For the daemons to be done with what has left the queue.
-_CALM_SECONDS = 3
-BOUND = 1.3
+_CONVERSIONS = 11
+# After this time, the daemons have finished their work for jobs that left the queue.
+_SETTLE_SECONDS = 3
+MAX_RATIO = 1.3
 ROWS_PER_JOB = 10
 
 _BARE = """\
@@ -45,12 +46,12 @@ SUBMIT-DESCRIPTION bare {
 
 
 @dataclass(frozen=True)
-class Used:
-    """What a node, or a row, took on the average.
+class Usage:
+    """The average usage of a node or a row.
 
     Attributes:
-        cpu: seconds of CPU time, of all processes.
-        seconds: by the clock.
+        cpu: CPU time of all processes, in seconds.
+        seconds: elapsed time.
     """
 
     cpu: float
@@ -59,149 +60,151 @@ class Used:
 
 @dataclass(frozen=True)
 class Overhead:
-    """What was compared.
+    """The measured usages.
 
     Attributes:
-        bare: a node that does nothing.
-        node: one of ours, its conversion included.
-        shared: a row of ours, where ROWS_PER_JOB share a job.
-        conversion: that alone, by hand.
-        slots: how many nodes run at once.
+        nodes: number of nodes of each DAG.
+        bare: usage of a node that does nothing.
+        node: usage of a node of the manifest, its conversion included.
+        shared: usage of a row where ROWS_PER_JOB rows share a job.
+        conversion: usage of a conversion without HTCondor.
+        slots: number of nodes that run at once.
     """
 
     nodes: int
-    bare: Used
-    node: Used
-    shared: Used
-    conversion: Used
+    bare: Usage
+    node: Usage
+    shared: Usage
+    conversion: Usage
     slots: int
 
     @property
     def ratio(self) -> float:
-        """Of the time that a slot is taken for, beyond the conversion."""
-        beyond = self.node.seconds * self.slots - self.conversion.seconds
-        return beyond / (self.bare.seconds * self.slots)
+        """Return the slot time beyond the conversion, relative to a bare node."""
+        overhead = self.node.seconds * self.slots - self.conversion.seconds
+        return overhead / (self.bare.seconds * self.slots)
 
     @property
     def cpu_ratio(self) -> float:
+        """Return the CPU time beyond the conversion, relative to a bare node."""
         return (self.node.cpu - self.conversion.cpu) / self.bare.cpu
 
 
 def main(nodes: int) -> int:
     page = PROJECT / "docs" / "scale.md"
-    with small.pool() as (pool, place):
-        measured = measure(pool, place, nodes)
-    text = _text(measured)
+    with small.running_pool() as (pool, place):
+        overhead = measure(pool, place, nodes)
+    text = _text(overhead)
     page.write_text(pages.insert(page.read_text(), "overhead", text))
     print(text)
-    return 0 if max(measured.ratio, measured.cpu_ratio) <= BOUND else 1
+    return 0 if max(overhead.ratio, overhead.cpu_ratio) <= MAX_RATIO else 1
 
 
-def _text(measured: Overhead) -> str:
-    def line(what: str, used: Used) -> tuple[str, str, str]:
-        return what, f"{used.cpu:.3f}", f"{used.seconds:.2f}"
+def _text(overhead: Overhead) -> str:
+    def line(name: str, usage: Usage) -> tuple[str, str, str]:
+        return name, f"{usage.cpu:.3f}", f"{usage.seconds:.2f}"
 
-    def against_bound(ratio: float) -> str:
-        met = "met" if ratio <= BOUND else "**not met**"
-        return f"{ratio:.2f}, at most {BOUND}: {met}"
+    def compare(ratio: float) -> str:
+        result = "met" if ratio <= MAX_RATIO else "**not met**"
+        return f"{ratio:.2f}, at most {MAX_RATIO}: {result}"
 
-    lines = pages.table(
+    lines = table(
         (
-            f"{measured.nodes} nodes, {measured.slots} at once",
+            f"{overhead.nodes} nodes, {overhead.slots} at once",
             "CPU s each",
-            "s each, by the clock",
+            "s each, elapsed",
         ),
         (
-            line("of `/bin/true`", measured.bare),
-            line("of a manifest", measured.node),
-            line("a conversion by hand", measured.conversion),
+            line("node of `/bin/true`", overhead.bare),
+            line("node of a manifest", overhead.node),
+            line("conversion without HTCondor", overhead.conversion),
             (
-                "beyond it, times that of `/bin/true`",
-                against_bound(measured.cpu_ratio),
-                against_bound(measured.ratio),
+                "overhead, relative to `/bin/true`",
+                compare(overhead.cpu_ratio),
+                compare(overhead.ratio),
             ),
-            line(f"a row, with `--rows-per-job {ROWS_PER_JOB}`", measured.shared),
+            line(f"row, with `--rows-per-job {ROWS_PER_JOB}`", overhead.shared),
         ),
     )
     return "\n".join([*lines, "", *pages.machine("rclone serve s3")]) + "\n"
 
 
 def measure(pool: PersonalPool, place: Path, nodes: int) -> Overhead:
-    """Run the DAGs, the bare one before and after; the pool has no other jobs."""
-    image = small.image(place)
-    conversion = _median([_by_hand(image, place) for _ in range(_BY_HAND)])
-    before = _bare(pool, place / "before", nodes)
-    node = _manifest(pool, place / "alone", image, nodes, 1)
-    shared = _manifest(pool, place / "shared", image, nodes, ROWS_PER_JOB)
-    after = _bare(pool, place / "after", nodes)
+    """Run all DAGs; the pool must have no other jobs."""
+    image = small.write_image(place)
+    conversion = _median([_convert(image, place) for _ in range(_CONVERSIONS)])
+    before = _run_bare(pool, place / "before", nodes)
+    node = _run_manifest(pool, place / "alone", image, nodes, 1)
+    shared = _run_manifest(pool, place / "shared", image, nodes, ROWS_PER_JOB)
+    after = _run_bare(pool, place / "after", nodes)
     slots = psutil.cpu_count()
     return Overhead(nodes, _median([before, after]), node, shared, conversion, slots)
 
 
-def _median(used: list[Used]) -> Used:
-    return Used(
-        statistics.median(each.cpu for each in used),
-        statistics.median(each.seconds for each in used),
+def _median(usages: list[Usage]) -> Usage:
+    return Usage(
+        statistics.median(usage.cpu for usage in usages),
+        statistics.median(usage.seconds for usage in usages),
     )
 
 
-def _used(pool: PersonalPool, nodes: int, work: Callable[[], None]) -> Used:
-    """What the pool used for some work, and how long that took, by node."""
+def _measure_pool(pool: PersonalPool, nodes: int, wait: Callable[[], None]) -> Usage:
+    """Return the pool's usage per node until ``wait`` returns."""
     cpu, began = _cpu(pool), time.monotonic()
-    work()
+    wait()
     seconds = time.monotonic() - began
-    time.sleep(_CALM_SECONDS)
-    return Used((_cpu(pool) - cpu) / nodes, seconds / nodes)
+    time.sleep(_SETTLE_SECONDS)
+    return Usage((_cpu(pool) - cpu) / nodes, seconds / nodes)
 
 
 def _cpu(pool: PersonalPool) -> float:
-    """CPU seconds of the pool's processes, and of those that have ended."""
+    """Return the CPU seconds of the pool's processes, ended ones included."""
     master = psutil.Process(int(pool.condor.pidfile.read_text()))
-    all_of_it = (master, *master.children(recursive=True))
-    return sum(sum(process.cpu_times()[:4]) for process in all_of_it)
+    processes = (master, *master.children(recursive=True))
+    # User and system time of each process and of its children that have ended.
+    return sum(sum(process.cpu_times()[:4]) for process in processes)
 
 
-def _by_hand(image: Path, place: Path) -> Used:
-    """One conversion, as HTCondor starts it."""
+def _convert(image: Path, place: Path) -> Usage:
+    """Run one conversion with the command that HTCondor starts."""
     script = PROJECT / "bin" / "generate_cogs.sh"
     with tempfile.TemporaryDirectory(dir=place) as sandbox:
         shutil.copy(image, sandbox)
-        before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        began = time.monotonic()
         subprocess.run(
             [str(script), image.name, "1"],
             cwd=sandbox,
             env=os.environ | {"PYTHON": sys.executable},
             check=True,
         )
-        after, seconds = (
-            resource.getrusage(resource.RUSAGE_CHILDREN),
-            time.monotonic() - began,
-        )
+        seconds = time.monotonic() - began
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return Used(cpu, seconds)
+    return Usage(cpu, seconds)
 
 
-def _bare(pool: PersonalPool, place: Path, nodes: int) -> Used:
+def _run_bare(pool: PersonalPool, place: Path, nodes: int) -> Usage:
     place.mkdir()
     jobs = "".join(f"JOB node{number} bare\n" for number in range(nodes))
     file = place / "bare.dag"
     file.write_text(_BARE + jobs)
     queue.submit_dag(file, {"Bare": str(place)}, nodes, nodes)
-    return _used(
+    return _measure_pool(
         pool,
         nodes,
         lambda: small.wait_for(lambda: not queue.find("Bare", str(place))),
     )
 
 
-def _manifest(
+def _run_manifest(
     pool: PersonalPool, place: Path, image: Path, rows: int, rows_per_job: int
-) -> Used:
-    archive = small.archive(pool, place)
-    archive.upload("batch", image, rows)
-    archive.poll_first("--rows-per-job", str(rows_per_job))
-    (run,) = archive.runs()
-    return _used(pool, rows, lambda: small.wait_for(lambda: run.done))
+) -> Usage:
+    archive = small.new_archive(pool, place)
+    small.upload(archive, "batch", image, rows)
+    small.launch(archive, "--rows-per-job", str(rows_per_job))
+    (run,) = small.runs(archive)
+    return _measure_pool(pool, rows, lambda: small.wait_for(lambda: run.done))
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
-"""The measured part of docs/scale.md."""
+"""Write the measured part of docs/scale.md."""
 
 import os
 import platform
 import subprocess
 from collections.abc import Iterable, Sequence
 
-from lab.scale.idle import Idle
+from lab.scale.idle import IdleCosts
 from lab.scale.measure import Cost
 from lab.scale.quantities import (
     QUANTITIES,
@@ -15,7 +15,8 @@ from lab.scale.quantities import (
     idle_checks,
     is_defect,
 )
-from lab.scale.run import Measured
+from lab.scale.run import RunCost
+from lab.support.markdown import table
 from pool.distribution import program_of_environment
 
 _OPERATIONS = {
@@ -28,23 +29,28 @@ _OPERATIONS = {
 _BEGIN, _END = "<!-- {} writes from here -->", "<!-- to here -->"
 
 
-def insert(page: str, mark: str, measured: str) -> str:
-    """A page with what was measured between its two marks."""
+def insert(page: str, mark: str, text: str) -> str:
+    """Return a page with ``text`` between its two marks.
+
+    Raises:
+        ValueError: the page lacks one of the marks.
+    """
     begin = _BEGIN.format(mark)
     before, _, rest = page.partition(begin)
     _, end, after = rest.partition(_END)
     if not end:
         raise ValueError(f"the page lacks a line {begin!r} or, after it, {_END!r}")
-    return f"{before}{begin}\n\n{measured}\n{_END}{after}"
+    return f"{before}{begin}\n\n{text}\n{_END}{after}"
 
 
-def everything(measured: Sequence[Measured], idle: Idle | None) -> list[Check]:
-    found = [check for one in measured for check in checks(one)]
-    return found + (idle_checks(idle) if idle else [])
+def all_checks(costs: Sequence[RunCost], idle: IdleCosts | None) -> list[Check]:
+    """Return the checks of all runs and of the idle polls."""
+    run_checks = [check for cost in costs for check in checks(cost)]
+    return run_checks + (idle_checks(idle) if idle else [])
 
 
-def text(measured: Sequence[Measured], idle: Idle | None, chart: str) -> str:
-    """What was measured, in Markdown; ``chart`` is the name of its file."""
+def text(costs: Sequence[RunCost], idle: IdleCosts | None, chart: str) -> str:
+    """Return the measurements in Markdown; ``chart`` is the name of its file."""
     lines = [
         "### Goals",
         "",
@@ -52,21 +58,21 @@ def text(measured: Sequence[Measured], idle: Idle | None, chart: str) -> str:
             ("", "at", "measured", "at most", ""),
             (
                 (
-                    check.what,
+                    check.name,
                     f"{check.rows:,}",
-                    _figure(check.measured),
-                    _figure(check.allowed),
+                    _figure(check.value),
+                    _figure(check.bound),
                     "met" if check.met else "**not met**",
                 )
-                for check in everything(measured, idle)
+                for check in all_checks(costs, idle)
             ),
         ),
         "",
         "### By the number of rows",
         "",
         *table(
-            ("", *(f"{one.rows:,}" for one in measured), "grows as"),
-            _by_rows(measured),
+            ("", *(f"{cost.rows:,}" for cost in costs), "grows as"),
+            _by_rows(costs),
         ),
         "",
         f"![Seconds, memory and requests over rows]({chart})",
@@ -75,7 +81,10 @@ def text(measured: Sequence[Measured], idle: Idle | None, chart: str) -> str:
         "",
         *table(
             ("", "seconds", "CPU s", "MiB", *_OPERATIONS.values()),
-            ((what, *_of(cost)) for what, cost in _costs(measured, idle).items()),
+            (
+                (name, *_figures(cost))
+                for name, cost in _command_costs(costs, idle).items()
+            ),
         ),
         "",
         *machine(_seaweedfs()),
@@ -83,45 +92,47 @@ def text(measured: Sequence[Measured], idle: Idle | None, chart: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _by_rows(measured: Sequence[Measured]) -> Iterable[tuple[str, ...]]:
-    fits = growths(measured)
+def _by_rows(costs: Sequence[RunCost]) -> Iterable[tuple[str, ...]]:
+    growth_of = growths(costs)
     for quantity in QUANTITIES:
-        values = (_figure(quantity.of(one)) for one in measured)
-        growth = fits.get(quantity)
-        said = f"rows^{growth.exponent:.2f}" if growth else ""
+        values = (_figure(quantity.of(cost)) for cost in costs)
+        growth = growth_of.get(quantity)
+        formula = f"rows^{growth.exponent:.2f}" if growth else ""
         if growth and is_defect(quantity, growth):
-            said += ", **too fast**"
-        yield quantity.name, *values, said
-    yield "files in the run directory", *(str(one.files) for one in measured), ""
-    yield "objects", *(f"{one.objects:,}" for one in measured), ""
-    yield "objects filled in a second", *(_figure(one.filling) for one in measured), ""
+            formula += ", **too fast**"
+        yield quantity.name, *values, formula
+    yield "files in the run directory", *(str(cost.files) for cost in costs), ""
+    yield "objects", *(f"{cost.objects:,}" for cost in costs), ""
+    yield "objects filled in a second", *(_figure(cost.filling) for cost in costs), ""
 
 
-def _costs(measured: Sequence[Measured], idle: Idle | None) -> dict[str, Cost]:
-    found = {}
-    for one in measured:
-        found[f"poll, {one.rows:,} rows"] = one.poll
-        found[f"poll that gathers results, {one.rows:,} rows"] = one.gathering
-        found[f"reconcile, {one.rows:,} rows"] = one.reconcile
+def _command_costs(costs: Sequence[RunCost], idle: IdleCosts | None) -> dict[str, Cost]:
+    commands = {}
+    for cost in costs:
+        commands[f"poll, {cost.rows:,} rows"] = cost.poll
+        commands[f"poll that gathers results, {cost.rows:,} rows"] = cost.gathering
+        commands[f"reconcile, {cost.rows:,} rows"] = cost.reconcile
     if idle:
-        found[f"idle poll, {idle.objects:,} objects, prefix"] = idle.beside
-        found[f"idle poll, {idle.objects:,} objects, no prefix"] = idle.among
-    return found
+        name = f"idle poll, {idle.objects:,} objects"
+        commands[f"{name}, prefix"] = idle.with_prefix
+        commands[f"{name}, no prefix"] = idle.without_prefix
+    return commands
 
 
-def _of(cost: Cost) -> Iterable[str]:
+def _figures(cost: Cost) -> Iterable[str]:
     yield from map(_figure, (cost.seconds, cost.cpu, cost.memory))
     for operation in _OPERATIONS:
         yield str(cost.requests[operation])
 
 
 def _seaweedfs() -> str:
-    weed = [program_of_environment("weed"), "version"]
-    said = subprocess.run(weed, capture_output=True, text=True, check=True).stdout
-    return f"SeaweedFS {said.split()[2]}"
+    command = [str(program_of_environment("weed")), "version"]
+    result = subprocess.run(command, capture_output=True, text=True, check=True)
+    return f"SeaweedFS {result.stdout.split()[2]}"
 
 
 def machine(s3_server: str) -> list[str]:
+    """Return the lines of a table about the machine and its programs."""
     return table(
         ("", ""),
         (
@@ -132,7 +143,7 @@ def machine(s3_server: str) -> list[str]:
                 f"{platform.machine()}, {platform.system()}, "
                 f"{os.cpu_count()} processors, which the S3 server shares",
             ),
-            # Of its own load, the measurement makes 1 to 2.
+            # The measurement itself causes a load of 1 to 2.
             ("load, of 15 minutes", f"{os.getloadavg()[2]:.1f}"),
         ),
     )
@@ -140,8 +151,3 @@ def machine(s3_server: str) -> list[str]:
 
 def _figure(value: float) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
-
-
-def table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> list[str]:
-    every = [head, ("---",) * len(head), *rows]
-    return ["| " + " | ".join(row) + " |" for row in every]

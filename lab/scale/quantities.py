@@ -1,31 +1,33 @@
-"""What is measured of a run, and how much of it is allowed."""
+"""Define the measured quantities of a run, and their upper bounds."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from lab.scale.growth import Growth, fit
-from lab.scale.idle import Idle
-from lab.scale.run import Measured
+from lab.scale.idle import IdleCosts
+from lab.scale.run import RunCost
 
-# A page of a listing tells of so many objects.
-_A_PAGE = 1000
-# Of requests beside those that list all objects once, and of files of a run.
-_A_FEW = 40
+_OBJECTS_PER_PAGE = 1000
+# Upper bound of the requests beside those that list all objects once.
+_MAX_OTHER_REQUESTS = 40
+_MAX_FILES = 40
 
 
 @dataclass(frozen=True)
 class Quantity:
-    """One figure of a step; ``unit`` is what other figures share with it.
+    """A measured quantity of a step of a run.
 
     Attributes:
-        judged: whether its growth is. That of the seconds a clock tells is not: they
-            are those of all that runs on the machine.
+        unit: unit of its value; seconds, memory and requests have a chart each.
+        of: function that returns its value.
+        growth_counts: whether a growth that is too fast is a defect. Elapsed time
+            does not count, since it depends on everything that runs on the machine.
     """
 
     step: str
     unit: str
-    of: Callable[[Measured], float]
-    judged: bool = True
+    of: Callable[[RunCost], float]
+    growth_counts: bool = True
 
     @property
     def name(self) -> str:
@@ -33,20 +35,22 @@ class Quantity:
 
 
 QUANTITIES = (
-    Quantity("poll", "seconds", lambda one: one.poll.seconds, judged=False),
-    Quantity("poll", "CPU seconds", lambda one: one.poll.cpu),
-    Quantity("poll", "memory", lambda one: one.poll.memory),
-    Quantity("poll", "requests", lambda one: one.poll.requests.total()),
-    Quantity("gathering", "CPU seconds", lambda one: one.gathering.cpu),
-    Quantity("gathering", "memory", lambda one: one.gathering.memory),
-    Quantity("reconcile", "seconds", lambda one: one.reconcile.seconds, judged=False),
-    Quantity("reconcile", "CPU seconds", lambda one: one.reconcile.cpu),
-    Quantity("reconcile", "memory", lambda one: one.reconcile.memory),
-    Quantity("reconcile", "requests", lambda one: one.reconcile.requests.total()),
-    Quantity("DAGMan", "memory", lambda one: one.dagman),
-    Quantity("DAGMan", "bytes of the DAG", lambda one: one.dag),
+    Quantity("poll", "seconds", lambda cost: cost.poll.seconds, growth_counts=False),
+    Quantity("poll", "CPU seconds", lambda cost: cost.poll.cpu),
+    Quantity("poll", "memory", lambda cost: cost.poll.memory),
+    Quantity("poll", "requests", lambda cost: cost.poll.requests.total()),
+    Quantity("gathering", "CPU seconds", lambda cost: cost.gathering.cpu),
+    Quantity("gathering", "memory", lambda cost: cost.gathering.memory),
+    Quantity(
+        "reconcile", "seconds", lambda cost: cost.reconcile.seconds, growth_counts=False
+    ),
+    Quantity("reconcile", "CPU seconds", lambda cost: cost.reconcile.cpu),
+    Quantity("reconcile", "memory", lambda cost: cost.reconcile.memory),
+    Quantity("reconcile", "requests", lambda cost: cost.reconcile.requests.total()),
+    Quantity("DAGMan", "memory", lambda cost: cost.dagman),
+    Quantity("DAGMan", "bytes of the DAG", lambda cost: cost.dag),
 )
-# By rows and by quantity, in seconds and MiB.
+# Upper bounds by number of rows and by quantity, in seconds and MiB.
 BOUNDS: Mapping[int, Mapping[str, float]] = {
     100_000: {
         "poll: seconds": 30,
@@ -63,60 +67,67 @@ BOUNDS: Mapping[int, Mapping[str, float]] = {
         "DAGMan: memory": 3000,
     },
 }
-_IDLE_SECONDS = 2
-# What a process of ours takes that holds nothing, and a page of a listing.
-_STREAMED = 128
+_MAX_IDLE_SECONDS = 2
+# Enough, in MiB, for a process that has one page of a listing in memory.
+_MAX_IDLE_MEMORY = 128
 
 
 @dataclass(frozen=True)
 class Check:
-    """Something that must hold; ``rows``, or objects, is what it was measured at."""
+    """A value with an upper bound; ``rows`` is a number of rows or objects."""
 
-    what: str
+    name: str
     rows: int
-    measured: float
-    allowed: float
+    value: float
+    bound: float
 
     @property
     def met(self) -> bool:
-        return self.measured <= self.allowed
+        return self.value <= self.bound
 
 
-def checks(one: Measured) -> list[Check]:
-    """What must hold of a run: seconds and memory where there is a bound."""
-    bounds = BOUNDS.get(one.rows, {})
-    found = [
-        Check(quantity.name, one.rows, quantity.of(one), bounds[quantity.name])
-        for quantity in QUANTITIES
-        if quantity.name in bounds
-    ]
-    pages = -(-one.objects // _A_PAGE)
+def checks(cost: RunCost) -> list[Check]:
+    """Return the checks of a run; time and memory have bounds for some sizes only."""
+    bounds = BOUNDS.get(cost.rows, {})
+    rows, max_requests = cost.rows, _max_requests(cost.objects)
     return [
-        *found,
-        Check("poll and reconcile: requests", one.rows, one.requests, pages + _A_FEW),
-        Check("files in the run directory", one.rows, one.files, _A_FEW),
+        *(
+            Check(quantity.name, rows, quantity.of(cost), bounds[quantity.name])
+            for quantity in QUANTITIES
+            if quantity.name in bounds
+        ),
+        Check("poll and reconcile: requests", rows, cost.requests, max_requests),
+        Check("files in the run directory", rows, cost.files, _MAX_FILES),
     ]
 
 
-def idle_checks(idle: Idle) -> list[Check]:
-    objects, among = idle.objects, idle.among
-    pages = -(-objects // _A_PAGE)
-    seconds, requests = idle.beside.seconds, among.requests.total()
+def idle_checks(idle: IdleCosts) -> list[Check]:
+    """Return the checks of the idle polls."""
+    objects, memory = idle.objects, idle.without_prefix.memory
+    seconds = idle.with_prefix.seconds
+    requests = idle.without_prefix.requests.total()
+    max_requests = _max_requests(objects)
     return [
-        Check("idle poll, prefix: seconds", objects, seconds, _IDLE_SECONDS),
-        Check("idle poll, no prefix: requests", objects, requests, pages + _A_FEW),
-        Check("idle poll, no prefix: memory", objects, among.memory, _STREAMED),
+        Check("idle poll, prefix: seconds", objects, seconds, _MAX_IDLE_SECONDS),
+        Check("idle poll, no prefix: requests", objects, requests, max_requests),
+        Check("idle poll, no prefix: memory", objects, memory, _MAX_IDLE_MEMORY),
     ]
 
 
-def growths(measured: Sequence[Measured]) -> dict[Quantity, Growth]:
-    """How each quantity grows, where it was measured often enough to tell."""
+def _max_requests(objects: int) -> int:
+    pages = -(-objects // _OBJECTS_PER_PAGE)
+    return pages + _MAX_OTHER_REQUESTS
+
+
+def growths(costs: Sequence[RunCost]) -> dict[Quantity, Growth]:
+    """Return the growth of each quantity that was measured often enough."""
     fits = {
-        quantity: fit({one.rows: quantity.of(one) for one in measured})
+        quantity: fit({cost.rows: quantity.of(cost) for cost in costs})
         for quantity in QUANTITIES
     }
     return {quantity: growth for quantity, growth in fits.items() if growth}
 
 
 def is_defect(quantity: Quantity, growth: Growth) -> bool:
-    return quantity.judged and growth.is_too_fast
+    """Return whether a quantity grows too fast, and its growth counts."""
+    return quantity.growth_counts and growth.is_too_fast

@@ -1,63 +1,63 @@
-"""How a large run and a small one that comes later share a pool.
+"""Measure how a large run and a later, small one share a pool: ``make sharing``.
 
-    python -m scale.sharing
-
-On the personal pool, a manifest of small images is followed by one of fewer as soon as
-the first has begun: with all its nodes in the queue, and with few of them, by each
-``--order``.
+On the personal pool, a small manifest follows a large one as soon as the large one's
+first node runs. This is measured with all nodes of a run in the queue, and with few of
+them and each ``--run-order``.
 """
 
 import os
 import sys
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from datetime import datetime
 from pathlib import Path
 
 from lab.scale import page as pages, small
+from lab.support.markdown import table
 from state.project import PROJECT
 from state.run import Run
+from tests.support.archive import Archive
 
 _LARGE, _SMALL = 150, 30
 _FEW = ("--max-idle", "10")
-# DAGMan looks between two of its intervals how many wait.
-_FEW_AN_INTERVAL = {"_CONDOR_DAGMAN_MAX_SUBMITS_PER_INTERVAL": "5"}
-_SETTINGS = {
+# DAGMan counts the idle jobs once per interval, so it must not submit many in one.
+_DAGMAN_SETTINGS = {"_CONDOR_DAGMAN_MAX_SUBMITS_PER_INTERVAL": "5"}
+_OPTIONS: dict[str, tuple[str, ...]] = {
     "`--max-idle 1000` (the default)": (),
     "`--max-idle 10`": _FEW,
-    "`--max-idle 10 --order oldest-first`": (*_FEW, "--order", "oldest-first"),
+    "`--max-idle 10 --run-order fifo`": (*_FEW, "--run-order", "fifo"),
 }
 
 
 @dataclass(frozen=True)
-class Shared:
-    """Seconds from the claim of the second manifest.
+class SharingTimes:
+    """Times in seconds since the small manifest was claimed.
 
     Attributes:
-        first: until its first node ran.
-        small: until its run was done.
-        large: until the run before it was.
+        first_node: start of the first node of the small run.
+        small_end: end of the small run.
+        large_end: end of the large run.
     """
 
-    first: float
-    small: float
-    large: float
+    first_node: float
+    small_end: float
+    large_end: float
 
 
 def main() -> int:
     page = PROJECT / "docs" / "scale.md"
-    os.environ.update(_FEW_AN_INTERVAL)
-    with small.pool() as (pool, place):
-        image = small.image(place)
-        measured = {
-            name: measure(small.archive(pool, place / f"case{n}"), image, options)
-            for n, (name, options) in enumerate(_SETTINGS.items())
+    os.environ.update(_DAGMAN_SETTINGS)
+    with small.running_pool() as (pool, place):
+        image = small.write_image(place)
+        times = {
+            name: measure(small.new_archive(pool, place / f"case{n}"), image, options)
+            for n, (name, options) in enumerate(_OPTIONS.items())
         }
     head = ("", "the small run's first node, s", "its end, s", "the large run's end, s")
-    lines = pages.table(
+    lines = table(
         head,
         (
-            (name, f"{one.first:.0f}", f"{one.small:.0f}", f"{one.large:.0f}")
-            for name, one in measured.items()
+            (name, *(f"{seconds:.0f}" for seconds in astuple(case)))
+            for name, case in times.items()
         ),
     )
     text = "\n".join([*lines, "", *pages.machine("rclone serve s3")]) + "\n"
@@ -66,30 +66,31 @@ def main() -> int:
     return 0
 
 
-def measure(archive: small.Archive, image: Path, options: tuple[str, ...]) -> Shared:
-    archive.upload("large", image, _LARGE)
-    archive.poll_first(*options)
-    (large,) = archive.runs()
-    small.wait_for(lambda: large.node_log.exists() and _began(large))
-    archive.upload("small", image, _SMALL)
-    archive.poll()
-    _, late = archive.runs()
-    small.wait_for(lambda: large.done and late.done)
-    claimed = late.claimed_file.stat().st_mtime
-    return Shared(
-        first=_began(late)[0] - claimed,
-        small=late.done_file.stat().st_mtime - claimed,
-        large=large.done_file.stat().st_mtime - claimed,
+def measure(archive: Archive, image: Path, options: tuple[str, ...]) -> SharingTimes:
+    """Run both manifests, and return the times."""
+    small.upload(archive, "large", image, _LARGE)
+    small.launch(archive, *options)
+    (large_run,) = small.runs(archive)
+    small.wait_for(lambda: large_run.node_log.exists() and _starts(large_run))
+    small.upload(archive, "small", image, _SMALL)
+    small.poll(archive)
+    _, small_run = small.runs(archive)
+    small.wait_for(lambda: large_run.done and small_run.done)
+    claimed = small_run.claimed_file.stat().st_mtime
+    return SharingTimes(
+        first_node=_starts(small_run)[0] - claimed,
+        small_end=small_run.done_file.stat().st_mtime - claimed,
+        large_end=large_run.done_file.stat().st_mtime - claimed,
     )
 
 
-def _began(run: Run) -> list[float]:
-    """When nodes' jobs began to run, in seconds since 1970."""
+def _starts(run: Run) -> list[float]:
+    """Return when the jobs of the nodes began to run, in seconds since 1970."""
     lines = run.node_log.read_text().splitlines()
-    moments = (line.split() for line in lines if "Job executing on host" in line)
+    events = (line.split() for line in lines if "Job executing on host" in line)
     return [
         datetime.fromisoformat(f"{day} {clock}").timestamp()
-        for _, _, day, clock, *_ in moments
+        for _, _, day, clock, *_ in events
     ]
 
 
