@@ -1,4 +1,4 @@
-"""What make scale measures with is right itself."""
+"""The programs of make scale measure correctly."""
 
 import csv
 import hashlib
@@ -18,6 +18,7 @@ from lab.scale.growth import fit
 from lab.scale.measure import CommandFailed, cost, requests
 from lab.scale.quantities import checks, idle_checks
 from pool.personal import PersonalPool
+from state.project import PROJECT
 from tests.support.archive import ALL
 from tests.support.seaweedfs import SeaweedFS
 
@@ -26,16 +27,16 @@ ROWS = (1_000, 10_000, 100_000, 1_000_000)
 
 @pytest.fixture(scope="module")
 def server(pool: PersonalPool, tmp_path_factory: pytest.TempPathFactory):
-    with server_beside_pool(pool, tmp_path_factory.mktemp("scale")) as started:
-        yield started
+    with server_beside_pool(pool, tmp_path_factory.mktemp("scale")) as running:
+        yield running
 
 
 @pytest.fixture
 def bucket(server: SeaweedFS, request: pytest.FixtureRequest) -> Bucket:
     digest = hashlib.sha256(request.node.name.encode()).hexdigest()[:8]
-    made = Bucket(server.store, f"scale-{digest}")
-    made.create()
-    return made
+    new_bucket = Bucket(server.store, f"scale-{digest}")
+    new_bucket.create()
+    return new_bucket
 
 
 @pytest.mark.parametrize("exponent", [0.0, 0.5, 1.0])
@@ -48,9 +49,9 @@ def test_a_power_of_the_rows_is_found(exponent: float):
 
 @pytest.mark.parametrize("noise", [0.9, 1.0, 1.1])
 def test_rows_times_log_rows_is_not_too_fast(noise: float):
-    measured = {rows: 0.5 + 1e-5 * rows * math.log(rows) for rows in ROWS}
+    values = {rows: 0.5 + 1e-5 * rows * math.log(rows) for rows in ROWS}
 
-    growth = fit(measured | {10_000: measured[10_000] * noise})
+    growth = fit(values | {10_000: values[10_000] * noise})
 
     assert not growth.is_too_fast
 
@@ -64,7 +65,7 @@ def test_what_grows_faster_is_too_fast(exponent: float, rows: tuple[int, ...]):
     assert growth.is_too_fast
 
 
-def test_two_measurements_tell_no_growth():
+def test_two_measurements_show_no_growth():
     assert fit({1_000: 1.0, 10_000: 20.0}) is None
 
 
@@ -80,7 +81,7 @@ def test_the_same_archive_is_generated_again(tmp_path: Path):
     assert len({key for key, _ in rows}) == 2_500
 
 
-def test_each_row_has_the_fate_that_is_expected():
+def test_each_row_has_the_expected_fate():
     for rows in (1, 7, 999, 1_000, 2_300):
         fates = [frame.fate for frame in generate.frames(rows)]
         for fate, count in generate.expected_fates(rows).items():
@@ -90,31 +91,29 @@ def test_each_row_has_the_fate_that_is_expected():
 
 def test_a_manifest_and_its_objects_agree():
     uploaded = {entry.key for entry in generate.inputs(1_000)}
-    made = {entry.key: entry for entry in generate.outputs(1_000)}
+    outputs = {entry.key: entry for entry in generate.outputs(1_000)}
     for frame in generate.frames(1_000):
         assert (frame.key in uploaded) == (frame.fate is not Fate.NOT_UPLOADED)
-        right = made.get(frame.cog.key) == frame.cog and frame.jpeg.key in made
-        assert right == (frame.fate is Fate.PROCESSED)
+        is_whole = outputs.get(frame.cog.key) == frame.cog and frame.jpeg.key in outputs
+        assert is_whole == (frame.fate is Fate.PROCESSED)
         assert generate.node_result(frame)["ok"] == (frame.fate is not Fate.UNREADABLE)
 
 
-def test_s3_tells_of_all_that_a_bucket_was_filled_with(
-    server: SeaweedFS, bucket: Bucket
-):
+def test_s3_lists_all_objects_of_a_filled_bucket(server: SeaweedFS, bucket: Bucket):
     entries = {entry.key: entry for entry in generate.inputs(2_500)}
     now = datetime.now(UTC)
 
     assert fill(server, bucket.name, entries.values()) == len(entries)
 
-    listed = list(bucket.list())
-    assert [found.key for found in listed] == sorted(entries)
-    for found in (*listed, bucket.stat(Frame(1).key)):
-        entry = entries[found.key]
-        assert (found.size, found.etag) == (entry.size, entry.md5.hex())
-        assert abs(found.modified - now) < timedelta(minutes=2)
+    objects = list(bucket.list())
+    assert [stored.key for stored in objects] == sorted(entries)
+    for stored in (*objects, bucket.stat(Frame(1).key)):
+        entry = entries[stored.key]
+        assert (stored.size, stored.etag) == (entry.size, entry.md5.hex())
+        assert abs(stored.modified - now) < timedelta(minutes=2)
 
 
-def test_what_is_filled_and_what_s3_wrote_stand_side_by_side(
+def test_a_filled_bucket_keeps_the_objects_that_s3_wrote(
     server: SeaweedFS, bucket: Bucket
 ):
     bucket.write("state/manifest-raw.csv", b"frame.tif,4\n")
@@ -137,35 +136,37 @@ def test_requests_are_counted_exactly(server: SeaweedFS, bucket: Bucket):
     bucket.read("small/1", ALL)
     for number in range(3):
         bucket.remove(f"small/{number}")
-    # 2,307 of the images and world files, and four.
+    # The images, their world files, and four small objects.
     objects = len(list(bucket.list()))
 
     assert objects == 2_100 - 3 + 210 + 4
-    counted = requests(server) - before
-    assert counted == {"PUT": 7, "GET": 7, "DELETE": 3, "LIST": 3}
+    counts = requests(server) - before
+    assert counts == {"PUT": 7, "GET": 7, "DELETE": 3, "LIST": 3}
 
 
-def test_a_command_s_own_memory_and_seconds_are_told(server: SeaweedFS, tmp_path: Path):
-    allocate = "held = bytearray(200 << 20); import time; time.sleep(3)"
-    here = bytearray(400 << 20)
-
-    used = cost(["/usr/bin/env", "python3", "-c", allocate], tmp_path, server)
-
-    assert len(here) >> 20 > used.memory > 200
-    assert used.seconds > 3 > used.cpu > 0
-    assert used.requests.total() == 0
-
-
-def test_what_a_command_leaves_behind_is_told_as_well(
+def test_a_command_s_own_memory_and_seconds_are_measured(
     server: SeaweedFS, tmp_path: Path
 ):
-    used = cost(
-        ["/bin/sh", "-c", "python3 -c 'held = bytearray(200 << 20)' & exit 0"],
+    allocate = "block = bytearray(200 << 20); import time; time.sleep(3)"
+    memory_of_this_process = bytearray(400 << 20)
+
+    usage = cost(["/usr/bin/env", "python3", "-c", allocate], tmp_path, server)
+
+    assert len(memory_of_this_process) >> 20 > usage.memory > 200
+    assert usage.seconds > 3 > usage.cpu > 0
+    assert usage.requests.total() == 0
+
+
+def test_a_process_that_a_command_leaves_behind_is_measured_too(
+    server: SeaweedFS, tmp_path: Path
+):
+    usage = cost(
+        ["/bin/sh", "-c", "python3 -c 'block = bytearray(200 << 20)' & exit 0"],
         tmp_path,
         server,
     )
 
-    assert used.memory > 200
+    assert usage.memory > 200
 
 
 def test_a_command_that_fails_is_not_measured(server: SeaweedFS, tmp_path: Path):
@@ -174,23 +175,24 @@ def test_a_command_that_fails_is_not_measured(server: SeaweedFS, tmp_path: Path)
 
 
 def test_a_thousand_rows_are_measured(server: SeaweedFS, tmp_path: Path):
-    measured = run.measure(server, tmp_path / "run", 1_000)
+    run_cost = run.measure(server, tmp_path / "run", 1_000)
     idle_costs = idle.measure(server, tmp_path / "idle", 5_000)
 
-    assert measured.objects == len([*generate.inputs(1_000), *generate.outputs(1_000)])
-    assert measured.poll.requests["PUT"] == 3
-    assert measured.dagman > 1
-    assert idle_costs.with_prefix.requests["LIST"] < 5 <= idle_costs.without_prefix.requests["LIST"]
-    for check in (*checks(measured), *idle_checks(idle_costs)):
+    assert run_cost.objects == len([*generate.inputs(1_000), *generate.outputs(1_000)])
+    assert run_cost.poll.requests["PUT"] == 3
+    assert run_cost.dagman > 1
+    assert idle_costs.with_prefix.requests["LIST"] < 5
+    assert idle_costs.without_prefix.requests["LIST"] >= 5
+    for check in (*checks(run_cost), *idle_checks(idle_costs)):
         assert check.met, check
-    text = page.text([measured], idle_costs, "scale.svg")
+    text = page.text([run_cost], idle_costs, "scale.svg")
     assert "| poll: seconds |" in text
     assert "not met" not in text
     assert not _jobs_left()
 
 
-def test_what_was_measured_takes_its_place_in_the_page():
-    before = (run.PROJECT / "docs" / "scale.md").read_text()
+def test_measurements_are_inserted_at_their_place_in_the_page():
+    before = (PROJECT / "docs" / "scale.md").read_text()
     for mark in ("SIGNING=auto", "SIGNING=presigned", "overhead"):
         after = page.insert(before, mark, f"new {mark}\n")
         assert f"new {mark}" in after
