@@ -1,20 +1,19 @@
-"""``launch``, and ``poll``, which it has HTCondor do for ever."""
+"""``launch``: check everything, submit the crondor job, and poll once."""
 
-import math
 import sys
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import click
 
 from bucket import LONGEST_URL_HOURS, S3Endpoint
-from cli import options as checked
-from cli.common import Ended, console, in_use, say, warn
+from cli import options as shared
+from cli.common import console, fail, say, use_journal, warn
+from cli.poll import poll_and_report
 from condor import queue
-from condor.queue import crondor_job
+from condor.errors import SchedulerError
 from dag import launch as launching
-from dag.poll import poll as poll_once
 from dag.signing import shadow_signs
 from node import options
 from pack import packed
@@ -22,379 +21,273 @@ from state import ownership
 from state.errors import PipelineError, PollFailed
 from state.exits import Exit
 from state.journal import LOG_NAME, Journal, journal_of
-from state.launch import (
-    FORMER_ORDERS,
-    MAX_PUT,
-    MAX_TIME_LIMIT,
-    RUN_ORDERS,
-    SIGNINGS,
-    URL_HOURS,
-    Launch,
-    load_launch,
-)
+from state.launch import FORMER_ORDERS, RUN_ORDERS, SIGNINGS, URL_HOURS, Launch
 from state.project import PROJECT
 
-DEFAULT_KEYS = Path.home() / ".chtc_s3"
-DEFAULT_ENDPOINT = "s3dev.chtc.wisc.edu"
+# Options and values that had other names before version 0.1. They still work.
+_FORMER_NAMES = {
+    "max-running": "max-jobs",
+    "order": "run-order",
+    "largest-put": "max-put",
+    **FORMER_ORDERS,
+}
 
 
-@click.command()
-@click.option("-a", "--access-key", type=Path, help="File that holds the access key.")
-@click.option("-s", "--secret-key", type=Path, help="File that holds the secret key.")
-@click.option(
-    "-e",
-    "--s3-endpoint",
-    help="HOST[:PORT] of the S3 server.  With none of -a, -s and -e: "
-    f"access.key and secret.key in {DEFAULT_KEYS} and {DEFAULT_ENDPOINT}.",
+@click.command(
+    context_settings={
+        "show_default": True,
+        "token_normalize_func": lambda name: _FORMER_NAMES.get(name, name),
+    }
 )
-@click.option("--input-bucket", required=True, help="Has the images and manifests.")
-@click.option("--output-bucket", required=True, help="Takes the COGs and JPEGs.")
-@click.option("--output-prefix", default="", help="To write before every output's key.")
+@shared.store_options
 @click.option(
-    "--in-place", is_flag=True, help="Let the COGs replace the originals: one bucket."
+    "--input-bucket",
+    required=True,
+    metavar="NAME",
+    help="Bucket with the images and the manifests.",
+)
+@click.option(
+    "--output-bucket",
+    required=True,
+    metavar="NAME",
+    help="Bucket for the COGs and JPEGs.",
+)
+@click.option(
+    "--output-prefix",
+    default=Launch.output_prefix,
+    show_default=False,
+    metavar="PREFIX",
+    help="Prefix for every output key.",
+)
+@click.option(
+    "--in-place",
+    is_flag=True,
+    help="Let the COGs replace the originals, in one bucket.",
 )
 @click.option(
     "-p",
     "--pattern",
-    default="*raw.csv",
-    show_default=True,
-    help="Which objects are manifests; '*' stands for '/' too.",
+    default=Launch.pattern,
+    metavar="PATTERN",
+    help="Which keys are manifests. '*' also matches '/'.",
 )
 @click.option(
     "-m",
     "--max-jobs",
     type=click.IntRange(min=1),
-    default=10_000,
-    show_default=True,
-    help="How many nodes of a run are in the queue at once.",
+    default=Launch.max_jobs,
+    metavar="N",
+    help="Maximum number of jobs of a run in the queue.",
 )
 @click.option(
     "--max-idle",
     type=click.IntRange(min=1),
-    default=1000,
-    show_default=True,
-    help="How many nodes of a run wait in the queue for a machine at once.",
+    default=Launch.max_idle,
+    metavar="N",
+    help="Maximum number of jobs of a run that wait in the queue for a machine.",
 )
 @click.option(
     "--max-runs",
     type=click.IntRange(min=1),
-    default=100,
-    show_default=True,
-    help="How many manifests are worked on at once; the others wait in the bucket.",
+    default=Launch.max_runs,
+    metavar="N",
+    help="Maximum number of manifests in progress. Others wait in the bucket.",
 )
 @click.option(
     "--disk-floor",
     type=click.IntRange(min=0),
-    default=1000,
-    show_default=True,
+    default=Launch.disk_floor // 10**6,
+    callback=shared.megabytes,
     metavar="MB",
-    help="No run begins while less is free where you launch; 0 for no such bound.",
+    help="Start no run while less disk is free where you launch. 0 turns this off.",
 )
 @click.option(
     "--run-order",
     type=click.Choice(RUN_ORDERS),
-    default="fair",
-    show_default=True,
-    help="Which of several runs' nodes go first: each run's in turn, or those of the "
-    "oldest run.",
+    default=Launch.run_order,
+    help="Let several runs share the pool (fair), or finish the oldest run first "
+    "(fifo).",
 )
 @click.option(
     "--rows-per-job",
     type=click.IntRange(min=1, max=1000),
-    default=1,
-    show_default=True,
-    help="How many images one job converts at most, each with a result of its own: "
-    "more than one for images so small that a job takes longer than they do. Where "
-    "that fails as a whole, each is tried in a job of its own.",
+    default=Launch.rows_per_job,
+    metavar="N",
+    help="Maximum number of images that one job converts. Use more than one if the "
+    "images are so small that starting a job takes longer than converting. If such "
+    "a job fails as a whole, each of its images gets a job of its own.",
 )
 @click.option(
     "--every",
     type=int,
-    default=15,
-    show_default=True,
-    callback=checked.period,
+    default=Launch.every,
+    callback=shared.check_period,
     metavar="MINUTES",
-    help="How often to look for manifests.",
+    help="Time between two polls.",
 )
 @click.option(
     "--signing",
     type=click.Choice(SIGNINGS),
-    default="auto",
-    show_default=True,
-    help="Who signs S3 transfers: HTCondor's shadow when they begin, or the poll "
-    "beforehand, for --url-hours.",
+    default=Launch.signing,
+    help="Who signs S3 transfers: HTCondor's shadow when they start (shadow), or the "
+    "poll beforehand, for --url-hours (presigned).",
 )
 @click.option(
     "--url-hours",
     type=click.IntRange(1, LONGEST_URL_HOURS),
-    help="How long a presigned URL can be used; polls renew those of jobs that wait. "
-    f"[default: {URL_HOURS}, or twice --every if that is more]",
+    metavar="HOURS",
+    show_default=f"{URL_HOURS}, or twice --every if that is more",
+    help="How long a presigned URL is valid. Polls renew the URLs of waiting jobs.",
 )
 @click.option(
     "--url-seconds",
     type=click.IntRange(2, 3600 * LONGEST_URL_HOURS),
-    hidden=True,  # for the tests, which cannot wait for hours
+    hidden=True,  # for tests, which cannot wait for hours
 )
 @click.option(
     "--node-environment",
-    default="host",
-    show_default=True,
-    callback=checked.node_environment,
+    default=Launch.node_environment,
+    callback=shared.check_node_environment,
     metavar="host|packed|container:IMAGE",
-    help="Where nodes have Python and their packages from: the machines that they run "
-    "on, one file that is sent to them, or a container, e.g. docker://… or a .sif.",
+    help="Where nodes get Python and their packages: from the machine, from one file "
+    "that is sent to it, or from a container image (docker://… or a .sif file).",
 )
 @click.option(
     "--submit-option",
     "submit_options",
     multiple=True,
-    callback=checked.submit_option,
+    callback=shared.check_submit_options,
     metavar="'NAME = VALUE'",
-    help="A line more for every node's submit description; may be repeated.",
+    help="Extra line for every node's submit description. You can repeat this option.",
 )
 @click.option(
     "--max-time-limit",
     type=click.IntRange(min=1),
-    default=MAX_TIME_LIMIT,
-    show_default=True,
+    default=Launch.max_time_limit,
     metavar="SECONDS",
-    help="The most that a row of a manifest may say as its time_limit.",
+    help="The highest time_limit that a row of a manifest can have.",
 )
 @click.option(
     "--retry-seconds",
     type=click.IntRange(min=1),
-    default=60,
-    hidden=True,  # for the tests, which cannot wait so long
-)
-@click.option(
-    "--ca-certs",
-    type=Path,
-    help="Certificate authorities to trust besides the usual ones.",
-)
-@click.option(
-    "--insecure-http", is_flag=True, help="Speak plain http, for test endpoints."
+    default=Launch.retry_seconds,
+    hidden=True,  # for tests, which cannot wait so long
 )
 @click.option(
     "--max-put",
     type=click.IntRange(min=1),
-    default=MAX_PUT,
-    hidden=True,  # for the tests: no store is known to take less
+    default=Launch.max_put,
+    hidden=True,  # for tests: no store is known to accept less
 )
-@checked.former_name("--order", "run_order", FORMER_ORDERS.get)
-@checked.former_name("--max-running", "max_jobs", int)
-@checked.former_name("--largest-put", "max_put", int)
-@checked.node_options
+@shared.node_options
 def launch(
-    access_key: Path | None,
-    secret_key: Path | None,
-    s3_endpoint: str | None,
-    input_bucket: str,
-    output_bucket: str,
-    output_prefix: str,
+    store: S3Endpoint,
     in_place: bool,
-    pattern: str,
-    max_jobs: int,
-    max_idle: int,
-    max_runs: int,
-    disk_floor: int,
-    run_order: str,
-    rows_per_job: int,
-    every: int,
-    signing: str,
     url_hours: int | None,
     url_seconds: int | None,
-    node_environment: str,
-    submit_options: tuple[str, ...],
-    max_time_limit: int,
-    retry_seconds: int,
-    ca_certs: Path | None,
-    insecure_http: bool,
-    max_put: int,
-    **node_options: str | tuple[str, ...] | bool | None,
+    **settings: Any,
 ) -> None:
-    """Launch the pipeline here: poll at once, and then for ever.
+    """Launch here: poll now, and from then on every few minutes.
 
     \b
-      python3 cog_pipeline.py -a access.key -s secret.key -e s3.example.org \\
-          --input-bucket maps --output-bucket cogs -p "*raw.csv"
+      python3 cog_pipeline.py launch -a access.key -s secret.key \\
+          -e s3.example.org --input-bucket maps --output-bucket cogs \\
+          -p "*raw.csv"
 
-    Run directories are made in the current directory.  'condor_rm' with the job
-    id that is printed ends it.
+    Run directories are created in the current directory. To stop, run 'condor_rm'
+    with the job id that is printed.
     """
-    if input_bucket == output_bucket and not (output_prefix or in_place):
-        raise click.UsageError(
-            "input and output bucket are the same: add --output-prefix to write the "
-            "COGs beside the originals, or --in-place to replace the originals."
-        )
-    if in_place and (output_prefix or input_bucket != output_bucket):
-        raise click.UsageError(
-            "--in-place wants one bucket for both, and no --output-prefix."
-        )
-    if in_place and rows_per_job > 1:
-        raise click.UsageError(
-            "--in-place and --rows-per-job do not go together: what is tried again "
-            "would convert its neighbours' COGs, since the originals are gone."
-        )
-    arguments = checked.as_arguments(node_options)
-    if options.time_limit(arguments) > max_time_limit:
-        raise click.UsageError(
-            f"--time-limit is above --max-time-limit ({max_time_limit} s): raise this "
-            "one as well."
-        )
-    launch = Launch(
-        directory=Path.cwd(),
-        store=_store(access_key, secret_key, s3_endpoint, insecure_http, ca_certs),
-        input_bucket=input_bucket,
-        output_bucket=output_bucket,
-        output_prefix=output_prefix,
-        pattern=pattern,
-        every=every,
-        max_jobs=max_jobs,
-        max_idle=max_idle,
-        max_runs=max_runs,
-        disk_floor=disk_floor * 10**6,
-        run_order=run_order,
-        rows_per_job=rows_per_job,
-        signing=signing,
-        url_seconds=url_seconds or _url_seconds(url_hours, every),
-        node_environment=node_environment,
-        retry_seconds=retry_seconds,
-        submit_options=submit_options,
-        node_options=arguments,
-        max_time_limit=max_time_limit,
-        max_put=max_put,
-    )
+    seconds = url_seconds or shared.url_seconds(url_hours, settings["every"])
+    launch = Launch(Path.cwd(), store, url_seconds=seconds, **settings)
+    _check_combinations(launch, in_place)
     for folder in (PROJECT, Path(sys.prefix)):
         for fault in ownership.faults(folder):
             warn(f"the code that runs as you can be changed: {fault}")
     try:
         with console.status("checking the endpoint, the buckets and HTCondor"):
-            if node_environment == "packed":
-                # Before time is spent on packing.
+            if launch.node_environment == "packed":
+                # Before packing, which takes time.
                 launching.check(launch)
                 launch = _with_packed_node(launch)
             cluster = launching.launch(launch)
-    except KeyboardInterrupt as error:
-        raise Ended(Exit.INTERRUPTED, _stopped(launch)) from error
-    journal = _journal(launch)
+    except KeyboardInterrupt:
+        fail(Exit.INTERRUPTED, _interrupted(launch))
+    journal = use_journal(journal_of(launch.home, say))
     journal.say(
         "launched",
-        f"Launched as job {cluster}: every {every} minutes it looks for "
-        f"{pattern!r} in {input_bucket}. 'condor_rm {cluster}' ends it, and "
-        f"{launch.home.name}/{LOG_NAME} tells what it did.",
+        f"Launched as job {cluster}: it polls bucket {launch.input_bucket} for "
+        f"{launch.pattern!r} every {launch.every} minutes. 'condor_rm {cluster}' "
+        f"ends it, and {launch.home.name}/{LOG_NAME} records what it does.",
         job=cluster,
     )
-    _tell_who_can_read_urls(launch, journal)
+    warn_if_urls_can_be_read(launch, journal)
     try:
-        _look(launch, journal)
+        poll_and_report(launch, journal)
     except PollFailed as error:
-        warn(f"the first look did not go well: {error}")
-    except KeyboardInterrupt as error:
-        sentence = f"stopped the first look by Ctrl-C; job {cluster} goes on looking"
-        raise Ended(Exit.INTERRUPTED, sentence) from error
+        warn(f"the first poll failed: {error}")
+    except KeyboardInterrupt:
+        message = f"stopped the first poll by Ctrl-C; job {cluster} continues to poll"
+        fail(Exit.INTERRUPTED, message)
 
 
-def _tell_who_can_read_urls(launch: Launch, journal: Journal) -> None:
-    if shadow_signs(launch, queue.version()):
+def _check_combinations(launch: Launch, in_place: bool) -> None:
+    """Raise a UsageError for options that do not go together."""
+    one_bucket = launch.input_bucket == launch.output_bucket
+    if one_bucket and not (launch.output_prefix or in_place):
+        raise click.UsageError(
+            "input and output bucket are the same: add --output-prefix to write the "
+            "COGs beside the originals, or --in-place to replace the originals."
+        )
+    if in_place and (launch.output_prefix or not one_bucket):
+        raise click.UsageError(
+            "--in-place needs the same bucket for both, and no --output-prefix."
+        )
+    if in_place and launch.rows_per_job > 1:
+        raise click.UsageError(
+            "--in-place and --rows-per-job do not go together: a second attempt "
+            "would convert COGs of the first one, because the originals are gone."
+        )
+    if options.time_limit(launch.node_options) > launch.max_time_limit:
+        raise click.UsageError(
+            f"--time-limit is above --max-time-limit ({launch.max_time_limit} s): "
+            "raise that limit too."
+        )
+
+
+def warn_if_urls_can_be_read(launch: Launch, journal: Journal) -> None:
+    try:
+        if shadow_signs(launch, queue.version()):
+            return
+    except SchedulerError as error:
+        # The job is in the queue. Polls ask again, and report what fails.
+        warn(f"who signs the transfers is not known yet: {error}")
         return
     hours = launch.url_seconds / 3600
     journal.say(
         "presigned-urls",
-        "All transfers use presigned URLs: whoever may read job ads at this access "
-        "point can read them in the queue and the history, and whoever has one can "
-        f"read that image or overwrite that COG until it expires, {hours:g} hours "
-        "after it was made (--url-hours).",
+        "All transfers use presigned URLs. Whoever can read job ads at this access "
+        "point can read these URLs in the queue and in the history. Whoever has a URL "
+        f"can read that image or overwrite that COG until it expires, {hours:g} hours "
+        "after it was signed (--url-hours).",
         "warning",
     )
 
 
 def _with_packed_node(launch: Launch) -> Launch:
     launch.home.mkdir(mode=0o700, exist_ok=True)
-    kept = packed.keep(packed.find_or_make(say), launch.home)
-    return replace(launch, packed_node=kept)
+    archive = packed.keep(packed.find_or_make(say), launch.home)
+    return replace(launch, packed_node=archive)
 
 
-def _stopped(launch: Launch) -> str:
-    """What to say when Ctrl-C came before it was known whether there is a job."""
+def _interrupted(launch: Launch) -> str:
+    """Return what to say if Ctrl-C came before it was known whether there is a job."""
     try:
-        job = crondor_job(launch)
+        job = queue.crondor_job(launch)
     except PipelineError as error:
-        return f"stopped by Ctrl-C; see 'condor_q' for a job of it, since {error}"
+        return f"stopped by Ctrl-C; look for its job with 'condor_q', because {error}"
     if job is None:
         return "stopped by Ctrl-C: nothing was submitted"
     return (
-        f"stopped by Ctrl-C, but job {job.cluster} is in the queue and looks for "
+        f"stopped by Ctrl-C, but job {job.cluster} is in the queue and polls for "
         f"manifests: 'condor_rm {job.cluster}' ends it"
     )
-
-
-def _store(
-    access_key: Path | None,
-    secret_key: Path | None,
-    endpoint: str | None,
-    insecure_http: bool,
-    ca_certs: Path | None,
-) -> S3Endpoint:
-    given = {"-a": access_key, "-s": secret_key, "-e": endpoint}
-    missing = [option for option, value in given.items() if not value]
-    if 0 < len(missing) < len(given):
-        raise click.UsageError(
-            f"missing: {', '.join(missing)}; name all of -a, -s and -e, or none "
-            f"for {DEFAULT_ENDPOINT}."
-        )
-    if missing:
-        access_key = DEFAULT_KEYS / "access.key"
-        secret_key = DEFAULT_KEYS / "secret.key"
-        endpoint = DEFAULT_ENDPOINT
-    scheme, separator, host = endpoint.rpartition("://")
-    if separator and scheme != ("http" if insecure_http else "https"):
-        raise click.UsageError(
-            f"the endpoint {endpoint!r} does not begin with https://; plain http is "
-            "for test endpoints, with --insecure-http."
-        )
-    return S3Endpoint(
-        # In one form, by which two launches are seen to be the same.
-        endpoint=host.rstrip("/").lower().removesuffix(":443"),
-        access_key=access_key.expanduser().resolve(),
-        secret_key=secret_key.expanduser().resolve(),
-        secure=not insecure_http,
-        ca_certs=ca_certs.expanduser().resolve() if ca_certs else None,
-    )
-
-
-def _url_seconds(hours: int | None, every: int) -> int:
-    # Jobs begin with URLs that have half of their life left: they are to be renewed
-    # before that is over.
-    least = math.ceil(2 * every / 60)
-    if hours is None:
-        hours = max(URL_HOURS, least)
-    elif hours < least:
-        raise click.UsageError(
-            f"--url-hours {hours} and --every {every} do not go together: jobs would "
-            f"wait for new URLs; say --url-hours {least} or more, or look more often."
-        )
-    return 3600 * hours
-
-
-@click.command()
-@click.argument("launch_file", type=click.Path(exists=True, path_type=Path))
-def poll(launch_file: Path) -> None:
-    """Look for manifests once (crondor calls this).
-
-    \b
-      python3 cog_pipeline.py poll launch-maps-1a2b3c4d/launch.json
-    """
-    launch = load_launch(launch_file)
-    for fault in launching.exposed_keys(launch.store):
-        warn(fault)
-    _look(launch, _journal(launch))
-
-
-def _journal(launch: Launch) -> Journal:
-    return in_use(journal_of(launch.home, say))
-
-
-def _look(launch: Launch, journal: Journal) -> None:
-    begun = poll_once(launch, journal)
-    now = datetime.now(UTC).isoformat(timespec="seconds")
-    say(f"{now}: looked into {launch.input_bucket}, runs begun: {len(begun)}")

@@ -1,93 +1,207 @@
-"""Options of a launch that want more than click knows: checked, or passed on."""
+"""Options that several commands take, or that click alone cannot check."""
 
+import math
 from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
 import click
 
-from dag import render, submit_options
+from bucket import S3Endpoint
+from dag import render, submit_options as checks
 from node import options
+from state.launch import URL_HOURS
+
+DEFAULT_KEYS = Path.home() / ".chtc_s3"
+DEFAULT_ENDPOINT = "s3dev.chtc.wisc.edu"
+Command = Callable[..., None]
+_file = click.Path(path_type=Path)
 
 
-def submit_option(
+def store_options(command: Command) -> Command:
+    """Add the options that name the S3 server.
+
+    The command takes their values as ``store``, an S3Endpoint.
+    """
+
+    @click.option(
+        "-a",
+        "--access-key",
+        type=_file,
+        metavar="FILE",
+        help="File with the access key.",
+    )
+    @click.option(
+        "-s",
+        "--secret-key",
+        type=_file,
+        metavar="FILE",
+        help="File with the secret key.",
+    )
+    @click.option(
+        "-e",
+        "--s3-endpoint",
+        metavar="HOST[:PORT]",
+        help="The S3 server. Give all of -a, -s and -e, or none for access.key and "
+        f"secret.key in {DEFAULT_KEYS} and {DEFAULT_ENDPOINT}.",
+    )
+    @click.option(
+        "--ca-certs",
+        type=_file,
+        metavar="FILE",
+        help="Trust these certificate authorities in addition to the usual ones.",
+    )
+    @click.option(
+        "--insecure-http", is_flag=True, help="Use plain http, for test endpoints."
+    )
+    @wraps(command)
+    def with_store(
+        access_key: Path | None,
+        secret_key: Path | None,
+        s3_endpoint: str | None,
+        ca_certs: Path | None,
+        insecure_http: bool,
+        **others: Any,
+    ) -> None:
+        store = _store(access_key, secret_key, s3_endpoint, ca_certs, insecure_http)
+        command(store=store, **others)
+
+    return with_store
+
+
+def _store(
+    access_key: Path | None,
+    secret_key: Path | None,
+    endpoint: str | None,
+    ca_certs: Path | None,
+    insecure_http: bool,
+) -> S3Endpoint:
+    if not (access_key or secret_key or endpoint):
+        access_key = DEFAULT_KEYS / "access.key"
+        secret_key = DEFAULT_KEYS / "secret.key"
+        endpoint = DEFAULT_ENDPOINT
+    if not (access_key and secret_key and endpoint):
+        values = {"-a": access_key, "-s": secret_key, "-e": endpoint}
+        missing = [option for option, value in values.items() if not value]
+        raise click.UsageError(
+            f"missing: {', '.join(missing)}; give all of -a, -s and -e, or none for "
+            f"{DEFAULT_ENDPOINT}."
+        )
+    scheme, separator, host = endpoint.rpartition("://")
+    if separator and scheme != ("http" if insecure_http else "https"):
+        raise click.UsageError(
+            f"the endpoint {endpoint!r} does not begin with https://; plain http is "
+            "for test endpoints, with --insecure-http."
+        )
+    return S3Endpoint(
+        # One spelling, so that two launches on the same server are recognized.
+        endpoint=host.rstrip("/").lower().removesuffix(":443"),
+        access_key=access_key.expanduser().resolve(),
+        secret_key=secret_key.expanduser().resolve(),
+        secure=not insecure_http,
+        ca_certs=ca_certs.expanduser().resolve() if ca_certs else None,
+    )
+
+
+def node_options(command: Command) -> Command:
+    """Add the options that a launch passes on to its nodes.
+
+    The command takes them as ``node_options``, the arguments for
+    bin/generate_cogs.sh.
+    """
+
+    @wraps(command)
+    def with_arguments(**values: Any) -> None:
+        for_nodes = {name: values.pop(name) for name in options.OPTION_NAMES}
+        command(node_options=_arguments(for_nodes), **values)
+
+    for option in reversed(options.NODE_OPTIONS):
+        click.option(
+            option.flag,
+            option.name,
+            is_flag=option.metavar is None,
+            metavar=option.metavar,
+            multiple=option.multiple,
+            hidden=option.hidden,
+            help=f"For the nodes: {option.help}.",
+        )(with_arguments)
+    return with_arguments
+
+
+def _arguments(values: dict[str, Any]) -> tuple[str, ...]:
+    texts: dict[str, list[str]] = {}
+    for name, value in values.items():
+        if value is True:
+            texts[name] = ["yes"]
+        elif value:
+            texts[name] = list(value) if isinstance(value, tuple) else [value]
+    try:
+        return options.arguments(texts)
+    except options.UsageError as error:
+        raise click.UsageError(str(error)) from error
+
+
+def check_submit_options(
     context: click.Context, parameter: click.Parameter, lines: tuple[str, ...]
 ) -> tuple[str, ...]:
     for line in lines:
         try:
-            submit_options.check(line)
+            checks.check(line)
         except ValueError as error:
             raise click.BadParameter(str(error)) from error
     return lines
 
 
-def node_environment(
-    context: click.Context, parameter: click.Parameter, said: str
+def check_node_environment(
+    context: click.Context, parameter: click.Parameter, text: str
 ) -> str:
-    kind, _, image = said.partition(":")
+    kind, _, image = text.partition(":")
     if kind == "container" and image and image.isprintable():
-        # A file of this machine; anything else is for a registry to know.
-        return f"container:{Path(image).resolve()}" if Path(image).exists() else said
-    if said in ("host", "packed"):
-        return said
+        # If it is a file here, jobs need its full path. If not, it is in a registry.
+        return f"container:{Path(image).resolve()}" if Path(image).exists() else text
+    if text in ("host", "packed"):
+        return text
     raise click.BadParameter(
-        f"{said!r} is none of 'host', 'packed' and 'container:' with an image behind, "
-        "as in container:docker://registry.example.org/cog_pipeline:1"
+        f"{text!r} is not 'host', 'packed', or 'container:' and an image, such as "
+        "container:docker://registry.example.org/cog_pipeline:1"
     )
 
 
-def node_options(command: Callable) -> Callable:
-    """Add the options that a launch passes on to its nodes."""
-    for option in reversed(options.NODE_OPTIONS):
-        how: dict[str, Any] = {
-            "multiple": option.multiple,
-            "metavar": option.metavar,
-        }
-        command = click.option(
-            option.flag,
-            option.name,
-            is_flag=option.metavar is None,
-            hidden=option.hidden,
-            help=f"For the nodes: {option.help}.",
-            **{name: value for name, value in how.items() if value},
-        )(command)
-    return command
-
-
-def former_name(flag: str, name: str, convert: Callable) -> Callable:
-    """Add a hidden option: the name that an option had before version 0.1."""
-
-    def set_option(
-        context: click.Context, parameter: click.Parameter, value: str | None
-    ) -> None:
-        if value is not None:
-            context.params[name] = convert(value)
-
-    return click.option(flag, hidden=True, expose_value=False, callback=set_option)
-
-
-def as_arguments(
-    told: dict[str, str | tuple[str, ...] | bool | None],
-) -> tuple[str, ...]:
-    """What was said of the nodes' options, as arguments for them."""
-    said: dict[str, list[str]] = {}
-    for name, value in told.items():
-        if value is True:
-            said[name] = ["yes"]
-        elif value:
-            said[name] = list(value) if isinstance(value, tuple) else [value]
+def check_period(
+    context: click.Context, parameter: click.Parameter, minutes: int
+) -> int:
     try:
-        return options.arguments(said)
-    except options.UsageError as error:
-        raise click.UsageError(str(error)) from error
-
-
-def period(context: click.Context, parameter: click.Parameter, every: int) -> int:
-    try:
-        render.cron_schedule(every)
+        render.cron_schedule(minutes)
     except ValueError as error:
         raise click.BadParameter(
-            f"{error}: name one that divides an hour (1, 2, 5, 10, 15, 20, 30, …) "
+            f"{error}: choose minutes that divide an hour (1, 2, 5, 10, 15, 20, 30, …) "
             "or hours that divide a day (60, 120, 180, …)"
         ) from error
-    return every
+    return minutes
+
+
+def megabytes(context: click.Context, parameter: click.Parameter, number: int) -> int:
+    """Return megabytes as bytes."""
+    return number * 10**6
+
+
+def url_seconds(hours: int | None, every: int) -> int:
+    """Return how many seconds presigned URLs are valid.
+
+    Args:
+        hours: the value of ``--url-hours``, None if it was not given.
+        every: minutes between two polls.
+    """
+    # A job starts with URLs that have at least half of their life left. Polls must
+    # renew them before that half is over.
+    min_hours = math.ceil(2 * every / 60)
+    if hours is None:
+        hours = max(URL_HOURS, min_hours)
+    elif hours < min_hours:
+        raise click.UsageError(
+            f"--url-hours {hours} and --every {every} do not go together: jobs would "
+            f"wait for new URLs. Use --url-hours {min_hours} or more, or poll more "
+            "often."
+        )
+    return 3600 * hours

@@ -18,6 +18,7 @@ NODE_ATTRIBUTE = "CogPipelineNodeOf"
 LAUNCH_ATTRIBUTE = "CogPipeline"
 # When the presigned URLs of a node's job expire, in seconds since 1970.
 URLS_EXPIRE = "CogPipelineUrlsExpire"
+_NO_PLACE_FOR_LOGS = "/tmp"  # noqa: S108, DAGMan's rule
 _IDLE = 1
 _REMOVED = 3
 _COMPLETED = 4
@@ -78,6 +79,16 @@ def check() -> None:
     """Raise SchedulerError unless jobs can be put into the queue."""
     with translate_errors("HTCondor"):
         _schedd().query("false", ["ClusterId"])
+
+
+def dagman_accepts(directory: Path) -> bool:
+    """Return whether DAGMan writes the log of its nodes into a directory.
+
+    If DAGMAN_USE_STRICT is above 0, which is the default, DAGMan exits if the path of
+    this log begins with ``/tmp`` (HTCondor's source, dagman_main.cpp).
+    """
+    strictness = int(htcondor2.param.get("DAGMAN_USE_STRICT", 1))
+    return strictness <= 0 or not str(directory).startswith(_NO_PLACE_FOR_LOGS)
 
 
 def submit(description: str) -> int:

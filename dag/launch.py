@@ -93,6 +93,11 @@ def check(launch: Launch) -> None:
         bucket.check()
     _check_writing(inputs)
     queue.check()
+    if not queue.dagman_accepts(launch.directory):
+        raise PipelineError(
+            f"DAGMan refuses to write its log under /tmp, as in {launch.directory}: "
+            "launch in a directory of another disk, such as your home directory"
+        )
 
 
 def exposed_keys(store: S3Endpoint) -> Iterator[str]:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
-from enum import IntEnum
+from enum import IntEnum, StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from state.run import Run, all_runs
 from state.text import one_line
 from state.waiting import MAX_WAIT, waiting
 
-_PERIODS_WITHOUT_A_LOOK = 3
+_PERIODS_WITHOUT_A_POLL = 3
 _SECONDS_WITHOUT_A_MOVE = 24 * 60 * 60
 _LONG_WAIT = timedelta(days=1)
 # Of what is free to an ordinary user. Shares of the disk would say little: 5 % of
@@ -48,17 +48,33 @@ class State(IntEnum):
 _BY_WEIGHT = (State.OK, State.WARNING, State.UNKNOWN, State.CRITICAL)
 
 
+class Event(StrEnum):
+    """What a finding is about: its name for programs, which stays."""
+
+    NO_POLL = "no-poll"
+    CLOCK = "clock"
+    NO_HTCONDOR = "no-htcondor"
+    NO_CRONDOR_JOB = "no-crondor-job"
+    CRONDOR_JOB_HELD = "crondor-job-held"
+    DAGMAN_HELD = "dagman-held"
+    RUN_STANDS_STILL = "run-stands-still"
+    RUN_WAITS = "run-waits"
+    RUNS_UNREADABLE = "runs-unreadable"
+    OTHERS_CAN_CHANGE = "others-can-change"
+    DISK_FULL = "disk-full"
+    UNREADABLE = "unreadable"
+
+
 @dataclass(frozen=True)
 class Finding:
     """One thing that is not as it should be.
 
     Attributes:
-        event: a name for programs, which stays.
         message: a sentence for people that says what to do.
     """
 
     state: State
-    event: str
+    event: Event
     message: str
 
 
@@ -69,7 +85,7 @@ class Health:
     Attributes:
         name: the bucket and the pattern of its manifests, where they can be read.
         file: its launch.json.
-        last_look: when a poll last succeeded, None when none ever did.
+        last_poll: when a poll last succeeded, None when none ever did.
         runs_alive: how many of its runs have no outcome yet.
         free_bytes: of the disk where it was launched.
     """
@@ -96,10 +112,10 @@ def examine(launch_file: Path) -> Health:
         return _examine(launch_file, load_launch(launch_file))
     except OthersCanChange as error:
         # Polls refuse to go on.
-        finding = Finding(State.CRITICAL, "others-can-change", str(error))
+        finding = Finding(State.CRITICAL, Event.OTHERS_CAN_CHANGE, str(error))
         return Health(str(launch_file), launch_file, (finding,))
     except (PipelineError, OSError) as error:
-        finding = Finding(State.UNKNOWN, "unreadable", str(error))
+        finding = Finding(State.UNKNOWN, Event.UNREADABLE, str(error))
         return Health(str(launch_file), launch_file, (finding,))
 
 
@@ -108,18 +124,18 @@ def _examine(file: Path, launch: Launch) -> Health:
     known, unreadable = all_runs(launch)
     alive = [run for run in known if not run.done]
     findings = (
-        *_looks(launch),
+        *_polls(launch),
         *_queue(launch, alive),
         *_unreadable(unreadable),
         *(finding for run in alive for finding in _run(run)),
         *_disk(launch.directory),
     )
-    looked = _modified(launch.heartbeat_file)
+    polled = _modified(launch.heartbeat_file)
     return Health(
         name=f"{launch.input_bucket} {launch.pattern}",
         file=file,
         findings=findings,
-        last_poll=datetime.fromtimestamp(looked, UTC) if looked else None,
+        last_poll=datetime.fromtimestamp(polled, UTC) if polled else None,
         runs_alive=len(alive),
         free_bytes=room_on(launch.directory).bytes,
     )
@@ -127,11 +143,11 @@ def _examine(file: Path, launch: Launch) -> Health:
 
 def as_json(health: Health) -> dict[str, Any]:
     """The same for programs; sizes in bytes, times in UTC as ISO 8601."""
-    looked = health.last_poll
+    polled = health.last_poll
     return asdict(health) | {
         "file": str(health.file),
         "state": health.state.name,
-        "last_poll": looked and looked.isoformat(timespec="seconds"),
+        "last_poll": polled and polled.isoformat(timespec="seconds"),
         "findings": [asdict(f) | {"state": f.state.name} for f in health.findings],
     }
 
@@ -139,14 +155,14 @@ def as_json(health: Health) -> dict[str, Any]:
 def sentence(health: Health) -> str:
     """A line for a person, and for what shows the first line of a plugin."""
     parts = [one_line(finding.message) for finding in health.findings]
-    if health.runs_alive is not None:
-        looked = "no look yet"
+    if health.runs_alive is not None and health.free_bytes is not None:
+        polled = "no poll yet"
         if health.last_poll:
             age = time.time() - health.last_poll.timestamp()
-            looked = f"last look {_duration(age)} ago"
+            polled = f"last poll {_duration(age)} ago"
         plural = "" if health.runs_alive == 1 else "s"
         parts += [
-            f"{looked}, {health.runs_alive} run{plural} alive, "
+            f"{polled}, {health.runs_alive} run{plural} alive, "
             f"{health.free_bytes / 1e9:.0f} GB free"
         ]
     line = f"{health.state.name} {one_line(health.name)}: {'; '.join(parts)}"
@@ -162,25 +178,25 @@ def _modified(path: Path) -> float:
         return 0
 
 
-def _looks(launch: Launch) -> Iterator[Finding]:
-    # A launch writes its file, and then has three periods for its first look.
+def _polls(launch: Launch) -> Iterator[Finding]:
+    # A launch writes its file, and then has three periods for its first poll.
     since = max(_modified(launch.heartbeat_file), _modified(launch.file))
     age = time.time() - since
-    allowed = _PERIODS_WITHOUT_A_LOOK * launch.every * 60
+    allowed = _PERIODS_WITHOUT_A_POLL * launch.every * 60
     if age > allowed:
         yield Finding(
             State.CRITICAL,
-            "no-look",
-            f"no look has succeeded for {_duration(age)}, though one is due every "
+            Event.NO_POLL,
+            f"no poll has succeeded for {_duration(age)}, though one is due every "
             f"{_duration(launch.every * 60)}: {launch.home}/poll.out and poll.err "
             "say why",
         )
     elif age < -allowed:
         yield Finding(
             State.CRITICAL,
-            "clock",
-            f"the last look was {_duration(-age)} in the future: is this machine's "
-            "clock right? The next look that succeeds mends it",
+            Event.CLOCK,
+            f"the last poll was {_duration(-age)} in the future: is this machine's "
+            "clock right? The next successful poll fixes it",
         )
 
 
@@ -189,7 +205,7 @@ def _unreadable(errors: list[PipelineError]) -> Iterator[Finding]:
         more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
         yield Finding(
             State.WARNING,
-            "runs-unreadable",
+            Event.RUNS_UNREADABLE,
             f"run directories that cannot be read and go no further: {len(errors)}, "
             f"{errors[0]}{more}",
         )
@@ -202,27 +218,27 @@ def _queue(launch: Launch, alive: list[Run]) -> Iterator[Finding]:
             (run, queue.find(queue.RUN_ATTRIBUTE, str(run.directory))) for run in alive
         ]
     except SchedulerError as error:
-        yield Finding(State.CRITICAL, "no-htcondor", str(error))
+        yield Finding(State.CRITICAL, Event.NO_HTCONDOR, str(error))
         return
     if crondor is None:
         yield Finding(
             State.CRITICAL,
-            "no-crondor-job",
-            "the job that looks for manifests is not in the queue: launch again in "
+            Event.NO_CRONDOR_JOB,
+            "the job that polls for manifests is not in the queue: launch again in "
             f"{launch.directory}",
         )
     elif crondor.hold_reason is not None:
         yield Finding(
             State.CRITICAL,
-            "crondor-job-held",
-            f"the job that looks for manifests is held: {crondor.hold_reason}; "
+            Event.CRONDOR_JOB_HELD,
+            f"the job that polls for manifests is held: {crondor.hold_reason}; "
             f"'condor_release {crondor.cluster}' lets it go on",
         )
     for run, job in jobs:
         if job and job.hold_reason is not None:
             yield Finding(
                 State.WARNING,
-                "dagman-held",
+                Event.DAGMAN_HELD,
                 f"the DAGMan of {run.directory.name} is held: {job.hold_reason}; "
                 f"'condor_release {job.cluster}' lets it go on",
             )
@@ -234,7 +250,7 @@ def _run(run: Run) -> list[Finding]:
     except UNREADABLE as error:
         # As after a disk fault. It hides nothing of the other runs.
         sentence = f"a record of {run.directory.name} cannot be read: {error!r}"
-        return [Finding(State.WARNING, "runs-unreadable", sentence)]
+        return [Finding(State.WARNING, Event.RUNS_UNREADABLE, sentence)]
 
 
 def _moves(run: Run) -> Iterator[Finding]:
@@ -245,7 +261,7 @@ def _moves(run: Run) -> Iterator[Finding]:
     if age > _SECONDS_WITHOUT_A_MOVE:
         yield Finding(
             State.WARNING,
-            "run-stands-still",
+            Event.RUN_STANDS_STILL,
             f"{run.directory.name} has not moved for {_duration(age)}: 'condor_q "
             "-dag -nobatch', or else poll.out, shows what it waits for",
         )
@@ -256,7 +272,7 @@ def _waits(run: Run) -> Iterator[Finding]:
     if wait and wait.duration > _LONG_WAIT:
         yield Finding(
             State.WARNING,
-            "run-waits",
+            Event.RUN_WAITS,
             f"{run.directory.name} has waited for {_duration(_seconds(wait.duration))} "
             f"for {wait.key} to end, which has some of its images: if that is of an "
             "access point that is gone, remove it from the bucket; nobody waits for "
@@ -275,7 +291,7 @@ def _disk(directory: Path) -> Iterator[Finding]:
         bad = room.bytes < _LEAST_DISK or few_files
         yield Finding(
             State.CRITICAL if bad else State.WARNING,
-            "disk-full",
+            Event.DISK_FULL,
             f"the disk of {directory} has room for {room} more: remove the "
             "directories of runs that are done (they have a done.json)",
         )

@@ -68,10 +68,10 @@ class Journal:
         try:
             where = took[-1] if took else _temporary(line)
         except OSError as refused:
-            return f"not foreseen: {said}. Its traceback is lost: {refused}"
+            return f"internal error: {said}. Its traceback is lost: {refused}"
         return (
-            f"not foreseen: {said}. The last line of {where} has the traceback; "
-            "please tell the developers"
+            f"internal error: {said}. The last line of {where} has the traceback; "
+            "please report it to the developers"
         )
 
     def note(self, events: Iterable[str]) -> None:

@@ -1,7 +1,9 @@
-"""Where this program lies, and its version."""
+"""Where this program is, and its version."""
 
 from pathlib import Path
 
+# The same as in pyproject.toml; a test compares them.
+VERSION = "0.1.0"
 PROJECT = Path(__file__).resolve().parent.parent
 # The program that people call, and that HTCondor calls for them.
 PROGRAM = PROJECT / "cog_pipeline.py"

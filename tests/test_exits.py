@@ -8,10 +8,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-from ops.health import State
+from ops.health import Event, State
 from state.exits import Exit
 from state.project import PROJECT
 from tests.support.archive import Archive, wait_for, wait_for_words
+from tests.support.command_line import assert_wrong, run
 from tests.support.faulty_s3 import Fault, FaultyS3
 
 REFERENCE = (PROJECT / "docs/reference.md").read_text()
@@ -32,13 +33,12 @@ def test_the_codes_are_those_of_the_reference():
 def test_the_events_of_health_are_those_of_the_reference():
     section = REFERENCE.partition("\n## Health\n")[2].partition("\n## ")[0]
     table = section.partition("| event |")[2]
-    told = {
+    documented_events = {
         event
         for line in re.findall(r"^\| (`.+?) \| \w", table, re.MULTILINE)
         for event in re.findall(r"`([\w-]+)`", line)
     }
-    code = (PROJECT / "ops/health.py").read_text()
-    assert told == set(re.findall(r"State\.\w+[^\"]{1,40}\"([a-z-]+)\",", code))
+    assert documented_events == {event.value for event in Event}
 
 
 def command(*arguments: str) -> list[str]:
@@ -90,7 +90,7 @@ def test_ctrl_c_before_anything_was_submitted(
     assert jobs_of(faulty_archive) == []
 
 
-def test_ctrl_c_during_the_first_look(
+def test_ctrl_c_during_the_first_poll(
     faulty_archive: Archive, faulty_s3_server: FaultyS3
 ):
     faulty_archive.upload_manifest("batch-raw.csv", [("image.tif", 1)])
@@ -98,7 +98,7 @@ def test_ctrl_c_during_the_first_look(
     (job,) = jobs_of(faulty_archive)
     assert done.returncode == Exit.INTERRUPTED
     assert f"Launched as job {job}" in done.stdout
-    assert f"job {job} goes on looking" in done.stderr
+    assert f"job {job} continues to poll" in done.stderr
     assert "Traceback" not in done.stderr
 
     again = interrupted(faulty_archive, faulty_s3_server, "GET", "list-type")
@@ -106,15 +106,17 @@ def test_ctrl_c_during_the_first_look(
     assert f"job {job} is in the queue" in again.stderr
 
 
-def assert_unforeseen(done: subprocess.CompletedProcess, code: int, said: str) -> str:
-    """Returns the traceback, from where it was said to be."""
+def assert_internal_error(
+    done: subprocess.CompletedProcess, code: int, message: str
+) -> str:
+    """Return the traceback, from the file that a message names."""
     assert done.returncode == code, done.stdout + done.stderr
     assert "Traceback" not in done.stdout + done.stderr
-    file = re.search(r"The last line of (/\S+) has the traceback", said)[1]
+    file = re.search(r"The last line of (/\S+) has the traceback", message)[1]
     return json.loads(Path(file).read_text().splitlines()[-1])["traceback"]
 
 
-def test_an_unforeseen_error_of_reconcile(archive: Archive):
+def test_an_internal_error_of_reconcile(archive: Archive):
     archive.upload_raster("image.tif", 1)
     archive.upload_manifest("batch-raw.csv", [("image.tif", 1)])
     archive.launch("--every", "1440", "--submit-option", "requirements = false")
@@ -126,16 +128,16 @@ def test_an_unforeseen_error_of_reconcile(archive: Archive):
     assert "its DAG is in the queue" in refused.stderr
     cluster = json.loads((run / "submitted.json").read_text())["cluster"]
     subprocess.run(["condor_rm", str(cluster)], capture_output=True, check=True)
-    wait_for_words(run / "reconcile.log", "not foreseen")
+    wait_for_words(run / "reconcile.log", "internal error")
     done = subprocess.run(
         [*by_hand, "--final-node-of", "convert.dag"], capture_output=True, text=True
     )
     assert str(run / "log.jsonl") in done.stderr
-    told = assert_unforeseen(done, Exit.INTERNAL_ERROR, done.stderr)
-    assert "JSONDecodeError" in told
+    traceback = assert_internal_error(done, Exit.INTERNAL_ERROR, done.stderr)
+    assert "JSONDecodeError" in traceback
 
 
-def test_an_unforeseen_error_where_there_is_no_log_yet(archive: Archive):
+def test_an_internal_error_where_there_is_no_log_yet(archive: Archive):
     archive.launch("--every", "1440")
     (home,) = archive.directory.glob("launch-*")
     subprocess.run(["condor_rm", *jobs_of(archive)], capture_output=True, check=True)
@@ -144,12 +146,12 @@ def test_an_unforeseen_error_where_there_is_no_log_yet(archive: Archive):
     home.write_text("a file where a directory is to be")
     done = archive.run(TMPDIR=str(archive.directory))
     assert str(archive.directory) in done.stderr
-    assert "FileExistsError" in assert_unforeseen(
+    assert "FileExistsError" in assert_internal_error(
         done, Exit.INTERNAL_ERROR, done.stderr
     )
 
 
-def test_an_unforeseen_error_of_health_is_unknown(archive: Archive):
+def test_an_internal_error_of_health_is_unknown(archive: Archive):
     archive.launch("--every", "1440")
     (file,) = archive.directory.glob("launch-*/launch.json")
     file.write_text(file.read_text().replace("1440", '"never"'))
@@ -161,7 +163,7 @@ def test_an_unforeseen_error_of_health_is_unknown(archive: Archive):
         text=True,
     )
     assert done.stdout.startswith("UNKNOWN")
-    assert "TypeError" in assert_unforeseen(done, State.UNKNOWN, done.stdout)
+    assert "TypeError" in assert_internal_error(done, State.UNKNOWN, done.stdout)
 
 
 def test_ctrl_c_of_a_poll(faulty_archive: Archive, faulty_s3_server: FaultyS3):
@@ -175,27 +177,29 @@ def test_ctrl_c_of_a_poll(faulty_archive: Archive, faulty_s3_server: FaultyS3):
     assert "Traceback" not in done.stderr
 
 
-def test_a_file_that_is_none_of_ours(archive: Archive):
-    other = archive.directory / "other.json"
+def test_a_file_that_is_not_of_a_launch(tmp_path: Path):
+    other = tmp_path / "other.json"
     other.write_text("{}")
-    polled = subprocess.run(command("poll", str(other)), capture_output=True, text=True)
-    assert polled.returncode == Exit.REFUSED
+    polled = run("poll", str(other))
+    assert polled.exit_code == Exit.REFUSED
     assert "name the one in its launch-… directory" in polled.stderr
-    directory = str(archive.directory)
-    ended = subprocess.run(
-        command("reconcile", directory), capture_output=True, text=True
-    )
-    assert ended.returncode == Exit.REFUSED
+    ended = run("reconcile", str(tmp_path))
+    assert ended.exit_code == Exit.REFUSED
     assert "name a directory workflow-run-…" in ended.stderr
-    absent = subprocess.run(command("poll", "absent.json"), capture_output=True)
-    assert absent.returncode == Exit.USAGE
+    assert_wrong(run("poll", str(tmp_path / "absent.json")), "does not exist")
+
+
+def test_a_wrong_command_line_of_health_is_unknown():
+    result = run("health", "--jsn")
+    assert result.exit_code == State.UNKNOWN
+    assert "No such option '--jsn'" in result.stderr
 
 
 def test_a_poll_that_finds_nothing_says_so(archive: Archive):
     archive.launch("--every", "1440")
     done = archive.poll()
     assert done.returncode == Exit.DONE
-    assert f"looked into {archive.maps.name}, runs begun: 0" in done.stdout
+    assert f"polled {archive.maps.name}, runs started: 0" in done.stdout
 
 
 def test_reconcile_that_cannot_write_is_tried_again_for_an_hour(archive: Archive):

@@ -62,7 +62,7 @@ def test_a_launch_that_does_well(archive: Archive):
     archive.launch(*RARELY, "--submit-option", "requirements = false")
 
     assert_found(
-        health(archive), "OK", f"{archive.maps.name} *raw.csv: last look", "1 run alive"
+        health(archive), "OK", f"{archive.maps.name} *raw.csv: last poll", "1 run alive"
     )
     (told,) = json.loads(health(archive, "--json").stdout)
     assert told["state"] == "OK"
@@ -72,28 +72,28 @@ def test_a_launch_that_does_well(archive: Archive):
     assert told["last_poll"].endswith("+00:00")
 
 
-def test_no_look_within_three_periods(archive: Archive):
+def test_no_poll_within_three_periods(archive: Archive):
     archive.launch(*RARELY)
     aged(home(archive) / "heartbeat", 3 * 24 - 1)
     aged(home(archive) / "launch.json", 30 * 24)
-    assert_found(health(archive), "OK", "last look 3 days ago")
+    assert_found(health(archive), "OK", "last poll 3 days ago")
 
     aged(home(archive) / "heartbeat", 3 * 24 + 1)
-    assert_found(health(archive), "CRITICAL", "no look has succeeded for 3 days")
+    assert_found(health(archive), "CRITICAL", "no poll has succeeded for 3 days")
 
     assert archive.poll().returncode == 0
     assert_found(health(archive), "OK")
 
 
-def test_a_launch_that_never_looked_has_three_periods_for_it(archive: Archive):
+def test_a_launch_that_never_polled_has_three_periods_for_it(archive: Archive):
     archive.launch(*RARELY)
     (home(archive) / "heartbeat").unlink()
-    assert_found(health(archive), "OK", "no look yet")
+    assert_found(health(archive), "OK", "no poll yet")
     aged(home(archive) / "launch.json", 3 * 24 + 1)
-    assert_found(health(archive), "CRITICAL", "no look has succeeded")
+    assert_found(health(archive), "CRITICAL", "no poll has succeeded")
 
 
-def test_a_look_that_fails_is_no_look(faulty_archive: Archive, faulty_s3_server):
+def test_a_poll_that_fails_is_no_poll(faulty_archive: Archive, faulty_s3_server):
     faulty_archive.launch(*RARELY)
     beat = (home(faulty_archive) / "heartbeat").read_text()
     faulty_archive.upload_manifest("batch-raw.csv", [("image.tif", 1)])
@@ -105,7 +105,7 @@ def test_a_look_that_fails_is_no_look(faulty_archive: Archive, faulty_s3_server)
     assert (home(faulty_archive) / "heartbeat").read_text() > beat
 
 
-def test_a_clock_that_was_ahead_does_not_hide_that_nobody_looks(archive: Archive):
+def test_a_clock_that_was_ahead_does_not_hide_that_nobody_polls(archive: Archive):
     archive.launch(*RARELY)
     aged(home(archive) / "heartbeat", -365 * 24)
     assert_found(health(archive), "CRITICAL", "in the future")
@@ -190,7 +190,7 @@ def test_htcondor_does_not_answer(archive: Archive):
 
 
 def test_what_cannot_be_told_is_unknown(archive: Archive):
-    assert_found(health(archive), "UNKNOWN", "no launch has been made in")
+    assert_found(health(archive), "UNKNOWN", "there is no launch in")
     broken = archive.directory / "launch.json"
     broken.write_text("{")
     assert_found(health(archive, str(broken)), "UNKNOWN", "launch again")

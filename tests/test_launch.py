@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import classad2
@@ -18,6 +19,7 @@ from state.launch import Launch, load_launch, save_launch
 from state.project import PROJECT
 from state.run import Run
 from tests.support.archive import Archive, wait_for
+from tests.support.command_line import BUCKETS, assert_wrong, run
 
 
 def assert_refused(done: subprocess.CompletedProcess, *words: str) -> None:
@@ -45,20 +47,13 @@ def test_a_second_launch_submits_nothing(archive: Archive):
     assert len(crondor_jobs(archive)) == 2, "another pattern is another pipeline"
 
 
-def test_some_of_the_three_is_not_enough(archive: Archive):
-    command = [sys.executable, str(PROJECT / "cog_pipeline.py")]
-    done = subprocess.run(
-        [*command, "-a", "x", "--input-bucket", "maps", "--output-bucket", "cogs"],
-        capture_output=True,
-        text=True,
-    )
-    assert_refused(done, "missing: -s, -e")
+def test_some_of_the_three_is_not_enough():
+    assert_wrong(run("-a", "x", *BUCKETS), "missing: -s, -e")
 
 
-def test_none_of_the_three_means_the_usual_keys(archive: Archive, tmp_path: Path):
-    command = [sys.executable, str(PROJECT / "cog_pipeline.py")]
+def test_none_of_the_three_means_the_usual_keys(tmp_path: Path):
     done = subprocess.run(
-        [*command, "--input-bucket", "maps", "--output-bucket", "cogs"],
+        [sys.executable, str(PROJECT / "cog_pipeline.py"), *BUCKETS],
         env={"HOME": str(tmp_path)},
         capture_output=True,
         text=True,
@@ -118,10 +113,10 @@ def test_an_unreachable_endpoint(archive: Archive):
     assert crondor_jobs(archive) == []
 
 
-def test_a_certificate_that_nobody_vouches_for(archive: Archive):
-    other = archive.directory / "other.pem"
-    other.write_text("")
-    assert_refused(archive.run("--ca-certs", str(other)))
+def test_a_ca_file_without_certificates(archive: Archive):
+    empty = archive.directory / "empty.pem"
+    empty.write_text("")
+    assert_refused(archive.run("--ca-certs", str(empty)), "certificate")
 
 
 def test_a_bucket_that_is_not_there(archive: Archive):
@@ -135,16 +130,75 @@ def test_htcondor_that_does_not_answer(archive: Archive):
     assert_refused(done, "HTCondor", "condor_q")
 
 
-def test_a_period_that_cron_cannot_say(archive: Archive):
-    assert_refused(archive.run("--every", "7"), "7 minutes")
+def test_a_period_that_cron_cannot_express():
+    assert_wrong(run(*BUCKETS, "--every", "7"), "7 minutes")
 
 
-def test_a_submit_option_that_is_none(archive: Archive):
-    assert_refused(archive.run("--submit-option", "queue 5"), "NAME = VALUE")
+def test_a_submit_option_without_a_value():
+    assert_wrong(run(*BUCKETS, "--submit-option", "queue 5"), "NAME = VALUE")
 
 
-def test_plain_http_only_when_it_is_said(archive: Archive):
-    assert_refused(archive.run("-e", "http://127.0.0.1:1"), "--insecure-http")
+def test_plain_http_needs_an_option():
+    store = ("-a", "x", "-s", "x", "-e", "http://127.0.0.1:1")
+    assert_wrong(run(*BUCKETS, *store), "--insecure-http")
+
+
+@pytest.mark.parametrize("text", ["", "hosts", "container:", "docker://maps"])
+def test_a_node_environment_that_does_not_exist(text: str):
+    assert_wrong(run(*BUCKETS, "--node-environment", text), "container:docker://")
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--output-bucket", "maps"), "--output-prefix"),
+        (("--in-place",), "same bucket"),
+        (("--output-bucket", "maps", "--in-place", "--output-prefix", "x"), "no --out"),
+        (("--output-bucket", "maps", "--in-place", "--rows-per-job", "2"), "originals"),
+        (("--every", "120", "--url-hours", "3"), "--url-hours 4 or more"),
+        (("--time-limit", "86401"), "--max-time-limit (86400 s)"),
+        (("--profile", "mp3"), "mp3"),
+    ],
+)
+def test_options_that_do_not_go_together(options: tuple[str, ...], words: str):
+    store = ("-a", "x", "-s", "x", "-e", "s3.example.org")
+    assert_wrong(run(*BUCKETS, *store, *options), words)
+
+
+def test_a_launch_under_tmp_is_refused_where_dagman_would_fail(archive: Archive):
+    with tempfile.TemporaryDirectory(dir="/tmp") as directory:
+        done = subprocess.run(
+            archive.command(),
+            cwd=directory,
+            env=os.environ | {"_CONDOR_DAGMAN_USE_STRICT": "1"},
+            capture_output=True,
+            text=True,
+        )
+        assert_refused(done, "DAGMan", "under /tmp", directory, "home directory")
+        assert not list(Path(directory).iterdir())
+    assert crondor_jobs(archive) == []
+
+
+def test_a_schedd_that_does_not_answer_after_the_submission_is_a_warning():
+    # The job is in the queue, so the launch must not end with an error.
+    code = (
+        "from pathlib import Path\n"
+        "from cli.launch import warn_if_urls_can_be_read\n"
+        "from state.journal import Journal\n"
+        "from state.launch import Launch\n"
+        "launch = Launch(Path('/nowhere'), None, 'maps', 'cogs')\n"
+        "warn_if_urls_can_be_read(launch, Journal(print))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=PROJECT,
+        env=os.environ | {"CONDOR_CONFIG": "/dev/null"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "who signs the transfers is not known yet: HTCondor" in done.stderr
+    assert done.stdout == ""
 
 
 def test_a_directory_that_htcondor_cannot_take(archive: Archive):
@@ -164,8 +218,7 @@ def test_a_directory_with_a_space_is_fine(archive: Archive):
     assert archive.outcome("batch-") == ([["image.tif", "1"]], [])
 
 
-def test_a_time_limit_above_the_most_that_a_row_may_ask_for(archive: Archive):
-    assert_refused(archive.run("--time-limit", "86401"), "--max-time-limit (86400 s)")
+def test_a_time_limit_above_the_default_maximum(archive: Archive):
     archive.launch("--time-limit", "86401", "--max-time-limit", "86401")
 
 
@@ -181,13 +234,6 @@ def test_settings_of_a_launch_that_knew_no_longest_time_limit(tmp_path: Path):
     del text["max_time_limit"]
     file.write_text(json.dumps(text))
     assert load_launch(file).max_time_limit == 86_400
-
-
-def test_help_shows_every_command_and_an_example():
-    command = [sys.executable, str(PROJECT / "cog_pipeline.py"), "--help"]
-    shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    for word in ("launch", "poll", "reconcile", "pool", "--input-bucket"):
-        assert word in shown
 
 
 @pytest.mark.parametrize("image", ["docker://registry.example.org/node:1", "node.sif"])

@@ -896,7 +896,7 @@ def test_a_poll_ends_with_a_sentence_whatever_the_server_answers(
             done = faulty_archive.poll()
         said = done.stdout + done.stderr
         assert done.returncode == 1, (name, said)
-        assert "not foreseen" not in said, name
+        assert "internal error" not in said, name
         assert "Traceback" not in said, name
         assert "does not speak S3" in said, name
 

@@ -223,7 +223,7 @@ def test_one_unreadable_run_keeps_no_other_waiting(archive: Archive, content: st
     done = archive.poll()
     assert done.returncode == 0, done.stdout + done.stderr
     assert f"{run}/run.json cannot be read" in done.stdout
-    assert "not foreseen" not in done.stdout
+    assert "internal error" not in done.stdout
     processed, failed = archive.outcome("batch-")
     assert not processed
     assert len(failed) == 1

@@ -1,0 +1,32 @@
+"""Commands in this process, which is faster than a Python of their own."""
+
+import os
+
+from click.testing import CliRunner, Result
+
+from cog_pipeline import cli
+
+
+def run(*arguments: str) -> Result:
+    """Run ``cog_pipeline.py`` with arguments; no server and no HTCondor is needed."""
+    umask = os.umask(0o077)
+    try:
+        return CliRunner(env={"COLUMNS": "80"}).invoke(
+            cli, arguments, prog_name="cog_pipeline.py"
+        )
+    finally:
+        # The command sets it for its own process.
+        os.umask(umask)
+
+
+def assert_wrong(result: Result, *words: str) -> None:
+    """Assert that the command line was refused with a sentence that has some words."""
+    assert result.exit_code == 2, result.output
+    message = " ".join(result.stderr.split())
+    for word in words:
+        assert word in message
+    assert "Traceback" not in message
+
+
+# What every launch must name.
+BUCKETS = ("--input-bucket", "maps", "--output-bucket", "cogs")
