@@ -22,7 +22,7 @@ from minio.xml import findall
 
 from s3.answers import (
     VALUE,
-    OpenUpload,
+    MultipartUpload,
     Page,
     StoredObject,
     UploadedPart,
@@ -54,22 +54,22 @@ from s3.errors import (
     PermanentS3Error,
     UploadMissing,
     code_of,
-    explained,
     refusal,
-    understood,
+    translate_errors,
+    translate_odd_answers,
 )
 
 __all__ = [
-    "LONGEST_KEY",
-    "LONGEST_URL_HOURS",
+    "MAX_KEY_BYTES",
+    "MAX_URL_HOURS",
     "BadAnswer",
     "Bucket",
     "BucketError",
     "BucketMissing",
+    "MultipartUpload",
     "ObjectMissing",
     "ObjectTooLarge",
     "ObjectUnreadable",
-    "OpenUpload",
     "PermanentS3Error",
     "S3Endpoint",
     "StoredObject",
@@ -79,10 +79,10 @@ __all__ = [
 
 # The longest life of a presigned URL that Signature Version 4 allows.
 # https://docs.aws.amazon.com/AmazonS3/latest/API/sigv4-query-string-auth.html
-LONGEST_URL_HOURS = 7 * 24
+MAX_URL_HOURS = 7 * 24
 # S3 has no longer keys.
 # https://docs.aws.amazon.com/AmazonS3/latest/userguide/object-keys.html
-LONGEST_KEY = 1024  # bytes
+MAX_KEY_BYTES = 1024  # bytes
 # For a URL that is used at once, by a clock that may be a little wrong.
 _USED_AT_ONCE = 3600  # seconds
 
@@ -98,9 +98,9 @@ _UPLOADED_AT_ONCE = 32 * 2**20  # bytes
 _COPIED_AT_ONCE = 5 * 2**30  # bytes
 # How many objects one answer to a listing tells of, at most.
 _LISTED_AT_ONCE = 1000
-_LONGEST_WAIT = 60  # seconds, whatever a server asks for
+_MAX_WAIT = 60  # seconds, whatever a server asks for
 # S3 may give a page without objects in the middle of a listing, but not for ever.
-_MOST_EMPTY_PAGES = 1000
+_MAX_EMPTY_PAGES = 1000
 # What S3 keeps beside an object's content and its user's metadata.
 _KEPT_HEADERS = (
     "Cache-Control",
@@ -143,7 +143,7 @@ class Bucket:
         self.name = name
         self.endpoint = store.endpoint
         self._secure = store.secure
-        with explained(f"the certificates in {store.ca_certs}"):
+        with translate_errors(f"the certificates in {store.ca_certs}"):
             verifying = ssl.create_default_context(cafile=certifi.where())
             if store.ca_certs:
                 verifying.load_verify_locations(store.ca_certs)
@@ -155,12 +155,12 @@ class Bucket:
                 backoff_factor=0.5,
                 status_forcelist=[500, 502, 503],
                 raise_on_status=False,
-                retry_after_max=_LONGEST_WAIT,
+                retry_after_max=_MAX_WAIT,
             ),
         )
-        with explained(f"the bucket {name} at {store.endpoint}"):
+        with translate_errors(f"the bucket {name} at {store.endpoint}"):
             check_bucket_name(name)
-        with explained(f"the keys of {store.endpoint}"):
+        with translate_errors(f"the keys of {store.endpoint}"):
             self._client = minio.Minio(
                 store.endpoint,
                 access_key=store.access_key.read_text().strip(),
@@ -171,7 +171,7 @@ class Bucket:
 
     def check(self) -> None:
         """Raise BucketError unless the bucket is there."""
-        with self._explained("the bucket {name}"):
+        with self._translate_errors("the bucket {name}"):
             # Listing is what is needed of it; a key may do that and no more.
             self._page("", None)
 
@@ -182,12 +182,12 @@ class Bucket:
         # Hashes of each page's token and first key, since there may be many pages.
         seen: set[int] = set()
         while True:
-            with self._explained("the listing of {name}"):
+            with self._translate_errors("the listing of {name}"):
                 page = self._page(prefix, token)
                 marks = {hash(("token", page.token))} if page.token else set()
                 marks |= {hash(("key", page.mark))} if page.mark else set()
                 empty = 0 if page.mark else empty + 1
-                if empty > _MOST_EMPTY_PAGES or not seen.isdisjoint(marks):
+                if empty > _MAX_EMPTY_PAGES or not seen.isdisjoint(marks):
                     raise OddAnswer("a listing that begins again and again")
                 seen |= marks
             yield from page.objects
@@ -211,7 +211,7 @@ class Bucket:
 
     def stat(self, key: str) -> StoredObject:
         """Look at an object; raises ObjectMissing when there is none."""
-        with self._explained("the object {name}/" + key):
+        with self._translate_errors("the object {name}/" + key):
             headers = self._ask("HEAD", key).headers
             return StoredObject(
                 key, length_of(headers), etag_of(headers), last_modified(headers)
@@ -222,7 +222,7 @@ class Bucket:
 
         Raises ObjectMissing when there is none.
         """
-        with self._explained("the metadata of {name}/" + key):
+        with self._translate_errors("the metadata of {name}/" + key):
             headers = self._ask("HEAD", key).headers
             # A web page has none, which is not to look like an object without.
             etag_of(headers)
@@ -324,7 +324,7 @@ class Bucket:
     @contextmanager
     def _reading(self, key: str, most: int) -> Iterator[tuple[Iterator[bytes], str]]:
         """Begin to read an object; gives its content, part by part, and its ETag."""
-        with self._explained("the object {name}/" + key):
+        with self._translate_errors("the object {name}/" + key):
             answer = self._ask("GET", key, preload_content=False)
             try:
                 if not answer.chunked:
@@ -336,7 +336,7 @@ class Bucket:
                 answer.release_conn()
 
     def write(self, key: str, content: bytes, content_type: str = "text/csv") -> None:
-        with self._explained("writing {name}/" + key), understood():
+        with self._translate_errors("writing {name}/" + key), translate_odd_answers():
             done = self._client.put_object(
                 self.name, key, io.BytesIO(content), len(content), content_type
             )
@@ -352,7 +352,7 @@ class Bucket:
         """
         # By a signed URL, since minio has no word for the condition.
         url = self.url_to_write(key, _USED_AT_ONCE)
-        with self._explained("writing {name}/" + key):
+        with self._translate_errors("writing {name}/" + key):
             answer = self._http.request(
                 "PUT", url, body=content, headers={"If-None-Match": "*"}
             )
@@ -380,7 +380,7 @@ class Bucket:
                 printable ASCII.
         """
         headers = metadata_headers(metadata or {})
-        with self._explained("writing {name}/" + key), understood():
+        with self._translate_errors("writing {name}/" + key), translate_odd_answers():
             done = self._client.fput_object(
                 self.name,
                 key,
@@ -409,7 +409,7 @@ class Bucket:
             Whether it was copied. False when the source is gone or is another object
             now; what was at the target may be gone then as well.
         """
-        with self._explained(f"copying {{name}}/{source} to {target}"):
+        with self._translate_errors(f"copying {{name}}/{source} to {target}"):
             found = self._headers_if_there(source)
             if found is None or not etag or etag_of(found) != etag:
                 return False
@@ -499,27 +499,33 @@ class Bucket:
 
     def remove(self, key: str) -> None:
         """Remove an object; no error when it is gone already."""
-        with self._explained("removing {name}/" + key):
+        with self._translate_errors("removing {name}/" + key):
             self._ask("DELETE", key)
 
     def create(self) -> None:
-        with self._explained("making the bucket {name}"), understood():
+        with (
+            self._translate_errors("making the bucket {name}"),
+            translate_odd_answers(),
+        ):
             self._client.make_bucket(self.name)
 
     def destroy(self) -> None:
         """Remove a bucket, which must be empty."""
-        with self._explained("removing the bucket {name}"), understood():
+        with (
+            self._translate_errors("removing the bucket {name}"),
+            translate_odd_answers(),
+        ):
             self._client.remove_bucket(self.name)
 
     def url_to_read(self, key: str, seconds: int) -> str:
         """Return a URL that reads the object for so long without keys."""
-        with self._explained("signing {name}/" + key), understood():
+        with self._translate_errors("signing {name}/" + key), translate_odd_answers():
             life = timedelta(seconds=seconds)
             return self._client.presigned_get_object(self.name, key, life)
 
     def url_to_write(self, key: str, seconds: int) -> str:
         """Return a URL that writes the object for so long without keys."""
-        with self._explained("signing {name}/" + key), understood():
+        with self._translate_errors("signing {name}/" + key), translate_odd_answers():
             life = timedelta(seconds=seconds)
             return self._client.presigned_put_object(self.name, key, life)
 
@@ -529,7 +535,7 @@ class Bucket:
         Nothing is to be seen of the object, and what is there under its key stays,
         until the upload is completed.
         """
-        with self._explained("beginning to upload {name}/" + key):
+        with self._translate_errors("beginning to upload {name}/" + key):
             return self._begin(key, {"Content-Type": content_type})
 
     def _begin(self, key: str, headers: Mapping[str, str]) -> str:
@@ -541,13 +547,13 @@ class Bucket:
     ) -> str:
         """Return a URL that writes a part, counted from 1, for so long without keys."""
         query = {"partNumber": str(number), "uploadId": upload}
-        with self._explained("signing {name}/" + key), understood():
+        with self._translate_errors("signing {name}/" + key), translate_odd_answers():
             life = timedelta(seconds=seconds)
             return self._client.get_presigned_url(
                 "PUT", self.name, key, life, extra_query_params=query
             )
 
-    def parts(self, key: str, upload: str) -> tuple[UploadedPart, ...]:
+    def list_parts(self, key: str, upload: str) -> tuple[UploadedPart, ...]:
         """The parts that arrived, the first thousand.
 
         Some stores keep, and tell of, parts that were replaced.
@@ -555,7 +561,7 @@ class Bucket:
         Raises UploadMissing when there is no such upload.
         """
         query = {"uploadId": upload, "max-parts": str(_LISTED_AT_ONCE)}
-        with self._explained("the parts of {name}/" + key):
+        with self._translate_errors("the parts of {name}/" + key):
             listed = document_of(self._ask("GET", key, query=query), "ListPartsResult")
             return tuple(
                 UploadedPart(
@@ -575,7 +581,7 @@ class Bucket:
             other parts
         arrived.
         """
-        with self._explained("putting together {name}/" + key):
+        with self._translate_errors("putting together {name}/" + key):
             self._complete(key, upload, etags)
 
     def _complete(self, key: str, upload: str, etags: Sequence[str]) -> None:
@@ -596,12 +602,12 @@ class Bucket:
     def abort_multipart_upload(self, key: str, upload: str) -> None:
         """Remove an upload and its parts; no error when it is gone already."""
         try:
-            with self._explained("removing parts of {name}/" + key):
+            with self._translate_errors("removing parts of {name}/" + key):
                 self._ask("DELETE", key, query={"uploadId": upload})
         except (BucketMissing, UploadMissing):
             pass
 
-    def open_uploads(self, key: str) -> tuple[OpenUpload, ...]:
+    def list_multipart_uploads(self, key: str) -> tuple[MultipartUpload, ...]:
         """The uploads in parts of an object that are not complete."""
         query = {
             "uploads": "",
@@ -610,12 +616,12 @@ class Bucket:
             "encoding-type": "url",
             "max-uploads": str(_LISTED_AT_ONCE),
         }
-        with self._explained("the uploads of {name}/" + key):
+        with self._translate_errors("the uploads of {name}/" + key):
             listed = document_of(
                 self._ask("GET", query=query), "ListMultipartUploadsResult"
             )
             return tuple(
-                OpenUpload(
+                MultipartUpload(
                     text_of(found, "UploadId"), date_of(text_of(found, "Initiated"))
                 )
                 for found in findall(listed, "Upload")
@@ -634,7 +640,7 @@ class Bucket:
         preload_content: bool = True,
     ) -> urllib3.BaseHTTPResponse:
         """Send a signed request; returns the answer of one that was granted."""
-        with understood():
+        with translate_odd_answers():
             answer = self._client._execute(
                 method,
                 self.name,
@@ -654,10 +660,10 @@ class Bucket:
         return answer
 
     @contextmanager
-    def _explained(self, what: str) -> Iterator[None]:
+    def _translate_errors(self, what: str) -> Iterator[None]:
         what = what.replace("{name}", self.name, 1) + f" at {self.endpoint}"
         try:
-            with explained(what):
+            with translate_errors(what):
                 yield
         except BucketError as error:
             # No refusal that stays: a clock that is right is granted the same.
@@ -668,7 +674,7 @@ class Bucket:
     def _how_clock_is_off(self) -> str | None:
         """What is wrong with this machine's clock; None when it is right."""
         url = f"{'https' if self._secure else 'http'}://{self.endpoint}"
-        with explained(f"the clock of {self.endpoint}"):
+        with translate_errors(f"the clock of {self.endpoint}"):
             date = self._http.request("HEAD", url).headers.get("Date", "")
         try:
             theirs = parsedate_to_datetime(date)

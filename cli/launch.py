@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from bucket import LONGEST_URL_HOURS, S3Endpoint
+from bucket import MAX_URL_HOURS, S3Endpoint
 from cli import options as shared
 from cli.common import console, fail, say, use_journal, warn
 from cli.poll import poll_and_report
@@ -134,14 +134,14 @@ _FORMER_NAMES = {
 )
 @click.option(
     "--url-hours",
-    type=click.IntRange(1, LONGEST_URL_HOURS),
+    type=click.IntRange(1, MAX_URL_HOURS),
     metavar="HOURS",
     show_default=f"{URL_HOURS}, or twice --every if that is more",
     help="How long a presigned URL is valid. Polls renew the URLs of waiting jobs.",
 )
 @click.option(
     "--url-seconds",
-    type=click.IntRange(2, 3600 * LONGEST_URL_HOURS),
+    type=click.IntRange(2, 3600 * MAX_URL_HOURS),
     hidden=True,  # for tests, which cannot wait for hours
 )
 @click.option(

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bucket import LONGEST_KEY, Bucket, ObjectMissing, ObjectUnreadable, StoredObject
+from bucket import MAX_KEY_BYTES, Bucket, ObjectMissing, ObjectUnreadable, StoredObject
 from dag import claim
 from dag.manifest import MAX_SIZE, too_large
 from state.disk import no_room_for_a_run
@@ -88,7 +88,7 @@ def _names_can_be_made_of(key: str) -> bool:
     for made in (longest, key + claim.SUFFIX):
         parts = made.encode().split(b"/")
         # Folders on the way are there already.
-        if len(made.encode()) > LONGEST_KEY or len(parts[-1]) > MAX_NAME:
+        if len(made.encode()) > MAX_KEY_BYTES or len(parts[-1]) > MAX_NAME:
             return False
         # On their way to the store, paths lose these.
         if not {b".", b".."}.isdisjoint(parts):

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TextIO
 
-from bucket import LONGEST_KEY
+from bucket import MAX_KEY_BYTES
 from node import options
 from state.errors import NotAManifest
 from state.keys import MAX_NAME, jpeg_key, sandbox_name
@@ -19,7 +19,7 @@ TIFF_SUFFIXES = (".tif", ".tiff")
 # TIFF stores the number of samples of a pixel in 16 bits (TIFF 6.0, tag 277).
 _MAX_BANDS = 65_535
 # Some sidecar files have names that are eight bytes longer: image.tif.aux.xml.
-_MAX_KEY = LONGEST_KEY - 8  # bytes
+_MAX_KEY = MAX_KEY_BYTES - 8  # bytes
 # HTCondor walks the path of a URL, at most 128 levels with the host and the bucket.
 _MAX_FOLDERS = 100
 _BYTE_ORDER_MARKS = {

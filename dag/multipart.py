@@ -101,6 +101,6 @@ def _abort_unrecorded(
     """
     claimed = launch.inputs().stat(run.processing_key).modified
     with reported_if_refused(outputs, key, journal):
-        for upload in outputs.open_uploads(key):
-            if upload.begun >= claimed:
+        for upload in outputs.list_multipart_uploads(key):
+            if upload.started >= claimed:
                 outputs.abort_multipart_upload(key, upload.id)

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
-from bucket import LONGEST_KEY, Bucket, StoredObject
+from bucket import MAX_KEY_BYTES, Bucket, StoredObject
 from condor import queue
 from dag import batches, claim, images, intake, overlap, processing, signing, submission
 from dag.manifest import read
@@ -245,11 +245,11 @@ def _refuse_unfit(row: Row, launch: Launch) -> Row:
     if row.reason is not None:
         return row
     length = len(launch.cog_key(row.key).encode())
-    if length > LONGEST_KEY:
+    if length > MAX_KEY_BYTES:
         return row.failed(
             Refusal.NAME_TOO_LONG,
             f"with the --output-prefix, the key of its COG has {length} bytes, and "
-            f"{LONGEST_KEY} is the maximum: rename the image",
+            f"{MAX_KEY_BYTES} is the maximum: rename the image",
         )
     asked = options.time_limit(row.options)
     if asked > launch.max_time_limit:

@@ -1,7 +1,8 @@
-"""The two CSVs that come in place of a manifest."""
+"""Write the two CSVs that replace a manifest."""
 
 import csv
-from collections.abc import Iterable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
@@ -11,36 +12,52 @@ from state.rows import Row
 Fields = tuple[str, ...]
 
 
-def write(path: Path, header: Fields | None, rows: Iterable[Row]) -> list[int]:
-    """Write rows as they were, failed ones with their reason as third column.
+@contextmanager
+def writing_rows(
+    path: Path, header: Fields | None, *, with_reasons: bool
+) -> Iterator[Callable[[Row], None]]:
+    """Give a function that adds a row to a CSV.
+
+    The CSV becomes ``path`` when the ``with`` block ends without an exception. It is
+    empty if no row was added, so the header is written before the first row.
 
     Args:
-        rows: all failed, or none.
-
-    Returns:
-        Their numbers; the file is empty when there are none.
+        header: the header row of the manifest; None if it has none.
+        with_reasons: whether the rows failed, and have their reason as third field.
     """
-    numbers: list[int] = []
     with writing(path) as file:
-        for row in rows:
-            if header and not numbers:
-                title = None if row.reason is None else "reason"
+        is_empty = True
+
+        def add(row: Row) -> None:
+            nonlocal is_empty
+            if header and is_empty:
+                title = "reason" if with_reasons else None
                 _write(file, _with_reason(header, title, header))
-            numbers.append(row.line)
+            is_empty = False
             _write(file, _with_reason(row.fields, row.reason, header))
-    return numbers
+
+        yield add
 
 
 def _write(file: TextIO, fields: Fields) -> None:
-    # By itself the module leaves a carriage return unquoted.
-    quoting = csv.QUOTE_ALL if "\r" in "".join(fields) else csv.QUOTE_MINIMAL
-    csv.writer(file, lineterminator="\n", quoting=quoting).writerow(fields)
+    # The csv module leaves a carriage return unquoted.
+    has_return = "\r" in "".join(fields)
+    csv.writer(
+        file,
+        lineterminator="\n",
+        quoting=csv.QUOTE_ALL if has_return else csv.QUOTE_MINIMAL,
+    ).writerow(fields)
 
 
 def _with_reason(fields: Fields, reason: str | None, header: Fields | None) -> Fields:
-    """The fields with the reason, if there is one, as the third.
+    """Return the fields with the reason, if there is one, as the third field.
 
-    It replaces an earlier run's, where the header tells that there is one.
+    The reason of an earlier run is replaced, if the header says that there is one.
+
+    >>> _with_reason(("a.tif", "3", "urgent"), "no CRS", None)
+    ('a.tif', '3', 'no CRS', 'urgent')
+    >>> _with_reason(("a.tif",), "no CRS", None)
+    ('a.tif', '', 'no CRS')
     """
     if reason is None:
         return fields

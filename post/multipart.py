@@ -1,4 +1,4 @@
-"""Put COGs together that arrived in parts."""
+"""Complete the multipart uploads of COGs whose parts have arrived."""
 
 from collections.abc import Collection, Mapping
 
@@ -13,91 +13,99 @@ from state.run import Run
 def complete(
     run: Run,
     launch: Launch,
-    told: Mapping[int, NodeResult],
+    results: Mapping[int, NodeResult],
     ended_well: Collection[int],
 ) -> dict[int, str]:
-    """Put together each COG whose parts are all there.
+    """Complete the multipart upload of each COG whose parts have all arrived.
 
-    Can be repeated after a crash at any step, with the same answer.
+    This can be repeated after a crash at any step, with the same outcome.
 
     Args:
-        ended_well: numbers of the rows whose last job ended well.
+        results: the nodes' results, by line number of their row.
+        ended_well: line numbers of the rows whose last job ended well.
 
     Returns:
-        Why rows' COGs could not be put together, by their numbers. That an upload
-        is gone is no such reason: it may have been completed before a crash, and
-        what is in the bucket tells.
+        Why a COG's upload could not be completed, by line number. An upload that is
+        gone is not such a reason: it may have been completed before a crash, and the
+        object in the bucket shows whether it was.
 
     Raises:
         BucketError: try again later.
     """
     outputs = launch.outputs()
-    reasons = {}
-    for number, upload in state_multipart.recorded(run).items():
-        result = told.get(number)
+    faults = {}
+    for line, upload in state_multipart.recorded(run).items():
+        result = results.get(line)
         if result and result.parts:
-            well = number in ended_well
-            if why := _complete(outputs, upload, result.parts, well):
-                reasons[number] = why
-    return reasons
+            fault = _complete(outputs, upload, result.parts, line in ended_well)
+            if fault:
+                faults[line] = fault
+    return faults
 
 
-def what_is_wrong(
-    made: Collection[tuple[int, str]],
-    there: Collection[UploadedPart | None],
+def parts_fault(
+    expected: Collection[tuple[int, str]],
+    uploaded: Collection[UploadedPart | None],
     ended_well: bool,
 ) -> str | None:
-    """Why parts that arrived are not those that a node made; None if they are.
+    """Return why the uploaded parts are not those of a node's COG; None if they are.
 
     Args:
-        made: size in bytes and MD5 of each part that the node made.
-        there: what arrived of each.
-        ended_well: whether the node's last job sent all it had to. Of a node that
-            was tried again, parts of several attempts may be there.
+        expected: size in bytes and MD5 of each part of the COG.
+        uploaded: the part that was uploaded for each of them; None if there is none.
+        ended_well: whether the node's last job sent all its files. If it did not,
+            parts of several tries may have been uploaded.
     """
-    pairs = list(zip(made, there, strict=True))
-    # A store that encrypts gives ETags that are no MD5s, for any of the parts.
-    any_same = any(found and found.etag == md5 for (_, md5), found in pairs)
-    told_by_etag = any_same or not ended_well
-    for number, ((size, md5), found) in enumerate(pairs, start=1):
-        part = f"part {number} of the {len(pairs)} of its COG"
-        if found is None:
-            return f"{part} is not in the output bucket"
-        if found.size != size:
+    pairs = list(zip(expected, uploaded, strict=True))
+    # The ETags of a store that encrypts are not MD5s, for none of the parts.
+    any_same = any(part and part.etag == md5 for (_, md5), part in pairs)
+    etags_are_md5s = any_same or not ended_well
+    for number, ((size, md5), part) in enumerate(pairs, start=1):
+        name = f"part {number} of the {len(pairs)} of its COG"
+        if part is None:
+            return f"{name} is not in the output bucket"
+        if part.size != size:
             return (
-                f"{part} has {found.size} bytes in the output bucket, "
+                f"{name} has {part.size} bytes in the output bucket, "
                 f"but its node made {size}"
             )
-        if told_by_etag and found.etag != md5:
-            return f"{part} in the output bucket is not what its node made"
+        if etags_are_md5s and part.etag != md5:
+            return f"{name} in the output bucket is not what its node made"
     return None
 
 
 def _complete(
     outputs: Bucket,
     upload: Upload,
-    made: Collection[tuple[int, str]],
+    expected: Collection[tuple[int, str]],
     ended_well: bool,
 ) -> str | None:
-    """Put an object together; returns why it cannot be."""
+    """Complete an upload; return why it cannot be completed."""
     try:
-        there = _those_made(made, outputs.parts(upload.key, upload.id))
-        wrong = what_is_wrong(made, there, ended_well)
-        if wrong is None:
-            etags = [part.etag for part in there]
+        listed = outputs.list_parts(upload.key, upload.id)
+        parts = _parts_to_join(expected, listed)
+        fault = parts_fault(expected, parts, ended_well)
+        if fault is None:
+            etags = [part.etag for part in parts if part]
             outputs.complete_multipart_upload(upload.key, upload.id, etags)
     except (BucketMissing, UploadMissing):
         return None
     except PermanentS3Error as error:
-        return f"its COG could not be put together of its parts: {error}"
-    return wrong
+        return f"the multipart upload of its COG could not be completed: {error}"
+    return fault
 
 
-def _those_made(
-    made: Collection[tuple[int, str]], there: Collection[UploadedPart]
+def _parts_to_join(
+    expected: Collection[tuple[int, str]], uploaded: Collection[UploadedPart]
 ) -> list[UploadedPart | None]:
-    """Of each part that a node made, what arrived; rather what is the same."""
-    best: dict[int, UploadedPart] = {part.number: part for part in there}
-    md5s = dict(enumerate((md5 for _, md5 in made), start=1))
-    best |= {part.number: part for part in there if md5s.get(part.number) == part.etag}
+    """Return the uploaded part for each part of a COG; None where none arrived.
+
+    Some stores list several parts of one number. One whose ETag is the MD5 of the
+    node's part is preferred.
+    """
+    best: dict[int, UploadedPart] = {part.number: part for part in uploaded}
+    md5s = dict(enumerate((md5 for _, md5 in expected), start=1))
+    best |= {
+        part.number: part for part in uploaded if md5s.get(part.number) == part.etag
+    }
     return [best.get(number) for number in md5s]

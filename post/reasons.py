@@ -1,90 +1,122 @@
-"""The reason of a failed row, in one sentence a person can act on."""
+"""Say why a row failed: a code for programs, and one sentence that people can act on.
+
+The codes are stable; docs/reference.md lists them.
+"""
 
 from condor.eventlog import NodeEnd
 from node.errors import EXIT_REASONS, InternalError, Unconvertible
 from state.results import NodeResult
 
-# What a node says of an image where the reason may be what else its job had to do.
-_MAYBE_NOT_ITS_OWN = {
+# Codes of a result that another row of the same job may have caused.
+_MAYBE_COLLATERAL = {
     *("killed", "out-of-memory", "out-of-disk", InternalError.code),
     # The former code of an internal error.
     "unforeseen",
 }
-# What no other try can change.
-_OF_THE_IMAGE = {each.code for each in Unconvertible.__subclasses__()}
-_GIVEN_UP = {
-    "held": "{job} was held until it was given up: {reason}",
-    "running": "{job} was given up, since it ran for longer than a node and slow "
-    "transfers take (max_running_seconds): its machine may hang",
-    "often": "{job} was given up after {starts} starts (max_starts, "
-    "max_running_seconds): its machines vanish, hang or give it back",
-    "idle": "{job} was given up, since no machine took it (max_idle_seconds): see "
-    "'condor_q -better-analyze' for what it asks for",
+# Codes of a result that no other try can change.
+_CAUSED_BY_IMAGE = {error.code for error in Unconvertible.__subclasses__()}
+_GIVEN_UP = "given-up"
+# By how a job was stopped from outside: code and sentence.
+_STOPS = {
+    "held": ("held", "{job} was held: {reason}"),
+    "removed": ("removed", "{job} was removed from the queue: {reason}"),
+    "given up": (_GIVEN_UP, "{job} was given up"),
+    "given up, held": (
+        _GIVEN_UP,
+        "{job} was held until it was given up: {reason}",
+    ),
+    "given up, running": (
+        _GIVEN_UP,
+        "{job} was given up because it ran for longer than a node and slow transfers "
+        "take (max_running_seconds): its machine may hang",
+    ),
+    "given up, often": (
+        _GIVEN_UP,
+        "{job} was given up after {starts} starts (max_starts, "
+        "max_running_seconds): its machines vanish, hang or give it back",
+    ),
+    "given up, idle": (
+        _GIVEN_UP,
+        "{job} was given up because no machine took it (max_idle_seconds): see "
+        "'condor_q -better-analyze' for what it asks for",
+    ),
 }
+# An execution point can forge events, so that a status may be any text.
+_EXIT_SENTENCES = {str(status): text for status, text in EXIT_REASONS.items()}
 
 
 def failure_reason(
     result: NodeResult | None,
-    last: NodeEnd | None,
+    end: NodeEnd | None,
     missing: str,
     removal: str | None,
     *,
     shared: bool = False,
 ) -> tuple[str, str]:
-    """Why a row was not processed: a code for programs, and a sentence.
+    """Return why a row was not processed: a code for programs, and a sentence.
 
     Args:
-        result: what its node told, in its last try that told anything.
-        last: what HTCondor last said of it.
-        missing: what keeps it from being processed.
-        removal: why the whole run was removed from the queue, if it was.
-        shared: whether other rows had the same node, which may be the reason.
+        result: the result of the node's last try that left one.
+        end: how the node's last job stands or ended; None if it ended well, or if
+            there was none.
+        missing: what is wrong with the row's outputs in the output bucket.
+        removal: why the whole run was removed from the queue; None if it was not.
+        shared: whether other rows had the same node, and may be the reason.
     """
     job = "the job that it shared with other rows" if shared else "its job"
-    told = result.reason if result and not result.ok else ""
-    before = f"; an earlier try: {told}" if told else ""
-    if last and last.event == "given up":
-        sentence = _GIVEN_UP["often" if _begun_often(last) else last.before]
-        how = sentence.format(job=job, reason=last.reason, starts=last.starts)
-        return "given-up", how + before
-    if last and last.event == "held":
-        return "held", f"{job} was held: {last.reason}{before}"
-    if last and last.event == "removed":
-        how = f"{job} was removed from the queue: {removal or last.reason}"
-        return "removed", how + before
-    if told and (last or not removal):
-        return result.code, told
+    own_reason = result.reason if result and not result.ok else ""
+    if end and (stop := _STOPS.get(_stop_of(end))):
+        code, sentence = stop
+        why = removal if code == "removed" and removal else end.reason
+        sentence = sentence.format(job=job, reason=why, starts=end.starts)
+        return code, sentence + (
+            f"; an earlier try: {own_reason}" if own_reason else ""
+        )
+    if result and own_reason and (end or not removal):
+        return result.code, own_reason
     if result is not None:
         return "not-stored", missing
-    if last and last.event == "exited":
-        word = EXIT_REASONS.get(int(last.reason), f"it ended with status {last.reason}")
-        return "exited", f"{job} left no result: {word}; its log may have more"
-    if last and last.event == "killed":
-        return "killed", f"{job} left no result: it was killed by {last.reason}"
+    if end and end.event == "exited":
+        status = _EXIT_SENTENCES.get(end.reason, f"it ended with status {end.reason}")
+        return "exited", f"{job} left no result: {status}; its log may have more"
+    if end and end.event == "killed":
+        return "killed", f"{job} left no result: it was killed by {end.reason}"
     if removal:
-        how = f"the run was removed from the queue before this row's turn: {removal}"
-        return "removed", how + before
+        return (
+            "removed",
+            f"the run was removed from the queue before this row's turn: {removal}",
+        )
     return "not-converted", "the run ended before this row was converted"
 
 
-def may_be_collateral(result: NodeResult | None, last: NodeEnd | None) -> bool:
-    """Whether a row may have failed for another one that shared its node.
+def _stop_of(end: NodeEnd) -> str:
+    """Return how a job was stopped from outside, as a key of ``_STOPS``."""
+    if end.event != "given up":
+        return end.event
+    detail = "often" if _started_often(end) else end.before
+    stop = f"given up, {detail}"
+    # An execution point can forge events, so any event may come before the removal.
+    return stop if stop in _STOPS else end.event
 
-    That is so where their job failed as a whole, and it has no reason of its own.
-    Not where somebody removed the job, or no machine took it: whoever is alone would
-    fare no better.
+
+def may_be_collateral(result: NodeResult | None, end: NodeEnd | None) -> bool:
+    """Return whether a row may have failed because of another row of its node.
+
+    It may if the job failed as a whole and the row has no reason of its own. It may
+    not if somebody removed the job or no machine took it, because a job for this row
+    alone would not do better.
     """
-    if last is None or last.event not in ("given up", "killed", "exited"):
+    if end is None or end.event not in ("given up", "killed", "exited"):
         return False
-    if last.before == "idle" and not _begun_often(last):
+    if end.before == "idle" and not _started_often(end):
         return False
     if result is None or result.ok:
         return True
-    of_last_try = result.attempt in (None, last.attempt)
-    its_own = of_last_try and result.code not in _MAYBE_NOT_ITS_OWN
-    return not its_own and result.code not in _OF_THE_IMAGE
+    of_last_try = result.attempt in (None, end.attempt)
+    is_own = of_last_try and result.code not in _MAYBE_COLLATERAL
+    return not is_own and result.code not in _CAUSED_BY_IMAGE
 
 
-def _begun_often(last: NodeEnd) -> bool:
-    """Whether a job that was given up was so for its many starts."""
-    return last.starts > 1 and last.before != "held"
+def _started_often(end: NodeEnd) -> bool:
+    """Return whether a job that was given up was so because of its many starts."""
+    return end.starts > 1 and end.before != "held"

@@ -51,11 +51,11 @@ class UploadedPart:
 
 
 @dataclass(frozen=True)
-class OpenUpload:
-    """An upload in parts that is not complete."""
+class MultipartUpload:
+    """A multipart upload that is neither completed nor aborted."""
 
     id: str
-    begun: datetime
+    started: datetime
 
 
 @dataclass(frozen=True)

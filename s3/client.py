@@ -18,7 +18,7 @@ from s3.errors import OddAnswer, Overlong
 OK = 200
 # A page of a thousand of the longest keys has less than 4 MiB. Parsed, an answer can
 # take some thirty times its size.
-LARGEST_ANSWER = 8 * 2**20  # bytes
+MAX_ANSWER = 8 * 2**20  # bytes
 # An answer that is no object's content takes seconds, and minutes where an object is
 # put together of many parts.
 _ANSWER_SECONDS = 600
@@ -68,8 +68,8 @@ def _whole(answer: urllib3.BaseHTTPResponse) -> urllib3.BaseHTTPResponse:
         with _in_time(answer.shutdown):
             for part in answer.stream():
                 content += part
-                if len(content) > LARGEST_ANSWER:
-                    raise OddAnswer(f"more than {LARGEST_ANSWER >> 20} MiB")
+                if len(content) > MAX_ANSWER:
+                    raise OddAnswer(f"more than {MAX_ANSWER >> 20} MiB")
     except DecodeError as error:
         raise OddAnswer("what is not encoded as it says") from error
     finally:

@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 from minio.error import MinioException, S3Error
 from urllib3.exceptions import DecodeError, HTTPError
 
-_LONGEST_MESSAGE = 300
+_MAX_MESSAGE = 300
 _CODE = re.compile(r"\w{1,100}", re.ASCII)
 CODE_IN_XML = re.compile(r"<Code>(\w+)</Code>")
 _MEANING = {
@@ -84,7 +84,7 @@ _KINDS = {
 
 
 @contextmanager
-def explained(what: str) -> Iterator[None]:
+def translate_errors(what: str) -> Iterator[None]:
     """Raise BucketError for what goes wrong in a ``with`` block.
 
     Args:
@@ -114,7 +114,7 @@ def explained(what: str) -> Iterator[None]:
 
 
 @contextmanager
-def understood() -> Iterator[None]:
+def translate_odd_answers() -> Iterator[None]:
     """Translate what minio raises when it reads an answer that is not S3's."""
     try:
         yield
@@ -150,4 +150,4 @@ def code_of(error: Exception) -> str | None:
 
 def _short(value: object) -> str:
     text = str(value)
-    return text if len(text) <= _LONGEST_MESSAGE else text[:_LONGEST_MESSAGE] + "…"
+    return text if len(text) <= _MAX_MESSAGE else text[:_MAX_MESSAGE] + "…"

@@ -70,7 +70,7 @@ def test_rows_whose_job_fails_as_a_whole_are_tried_apart(archive: Archive):
     assert (told.rows_begun, told.jobs, told.retries) == (5, 8 + 1 + 4, 6)
     events = [json.loads(line) for line in (run.directory / "log.jsonl").open()]
     assert [each["event"] for each in events] == [
-        *("submitted", "rows-apart", "submitted", "ended")
+        *("submitted", "rows-solo", "submitted", "ended")
     ]
 
 

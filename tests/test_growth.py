@@ -112,7 +112,9 @@ def rendered(text: str) -> None:
 def written_as_csv(text: str) -> None:
     row = Row(1, (text, text)).failed("x", text)
     with tempfile.TemporaryDirectory() as folder:
-        csvs.write(Path(folder, "failed.csv"), ("image", "bands"), [row])
+        file, header = Path(folder, "failed.csv"), ("image", "bands")
+        with csvs.writing_rows(file, header, with_reasons=True) as add:
+            add(row)
 
 
 def reason(text: str) -> None:

@@ -89,11 +89,11 @@ CALLS: dict[str, Callable[[Bucket, Path], object]] = {
     "start_multipart_upload": lambda bucket, _: bucket.start_multipart_upload(
         "new", "image/tiff"
     ),
-    "parts": lambda bucket, _: bucket.parts("new", "upload"),
+    "parts": lambda bucket, _: bucket.list_parts("new", "upload"),
     "complete_multipart_upload": lambda bucket, _: bucket.complete_multipart_upload(
         "new", "upload", "a"
     ),
-    "open_uploads": lambda bucket, _: bucket.open_uploads("new"),
+    "list_multipart_uploads": lambda bucket, _: bucket.list_multipart_uploads("new"),
     "remove": lambda bucket, _: bucket.remove("object"),
     "abort_multipart_upload": lambda bucket, _: bucket.abort_multipart_upload(
         "object", "upload"
@@ -285,7 +285,7 @@ def test_parts_that_lack_what_s3_tells_are_a_bad_answer(
     upload = odd.start_multipart_upload("parts", "image/tiff")
     url = odd.url_to_write_part("parts", upload, 1, 60)
     assert odd._http.request("PUT", url, body=b"part").status == 200
-    (part,) = odd.parts("parts", upload)
+    (part,) = odd.list_parts("parts", upload)
     assert part.size == 4
     # Of the elements that a part has, one is empty.
     emptied = re.compile(pattern.encode())
@@ -296,7 +296,7 @@ def test_parts_that_lack_what_s3_tells_are_a_bad_answer(
         ),
     )
     with faulty_s3_server.suffering(fault), pytest.raises(BadAnswer):
-        odd.parts("parts", upload)
+        odd.list_parts("parts", upload)
 
 
 def test_an_upload_without_an_id_is_a_bad_answer(
@@ -368,7 +368,7 @@ def test_a_listing_without_end_ends(
     tokens: str,
     empty: bool,
 ):
-    monkeypatch.setattr(buckets, "_MOST_EMPTY_PAGES", 20)
+    monkeypatch.setattr(buckets, "_MAX_EMPTY_PAGES", 20)
     odd.check()
     faulty_s3_server.requests.clear()
     names = {
@@ -464,7 +464,7 @@ def test_an_answer_without_end_ends(
     for call in ("list", "write", "complete_multipart_upload", "remove"):
         with (
             faulty_s3_server.suffering(fault),
-            little_memory(8 * client.LARGEST_ANSWER),
+            little_memory(8 * client.MAX_ANSWER),
             pytest.raises(BadAnswer, match="more than 8 MiB"),
         ):
             CALLS[call](odd, tmp_path)
@@ -474,7 +474,7 @@ def test_an_answer_of_tiny_elements_takes_little_memory(
     odd: Bucket, faulty_s3_server: FaultyS3
 ):
     odd.check()
-    many = (client.LARGEST_ANSWER - 100) // 4
+    many = (client.MAX_ANSWER - 100) // 4
     body = b"<ListBucketResult>" + b"<a/>" * many + b"</ListBucketResult>"
     fault = Fault(status=200, body=body)
     with (
@@ -565,7 +565,7 @@ def test_a_server_that_asks_for_patience_is_not_waited_for_long(
     faulty_s3_server: FaultyS3,
     monkeypatch: pytest.MonkeyPatch,
 ):
-    monkeypatch.setattr(buckets, "_LONGEST_WAIT", 1)
+    monkeypatch.setattr(buckets, "_MAX_WAIT", 1)
     odd = reached_by(faulty_s3_server, bucket, store)
     fault = Fault(status=503, headers={"Retry-After": "1000000"}, times=1)
     with faulty_s3_server.suffering(fault):
@@ -793,7 +793,7 @@ def test_a_copy_in_parts_that_fails_leaves_no_parts(
     monkeypatch.setattr(buckets, "_COPIED_AT_ONCE", 2)
     with pytest.raises(BadAnswer):
         bucket.copy("object", "target", bucket.stat("object").etag)
-    assert bucket.open_uploads("target") == ()
+    assert bucket.list_multipart_uploads("target") == ()
     assert not bucket.exists("target")
 
 

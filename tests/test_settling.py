@@ -19,7 +19,7 @@ from bucket import Bucket, BucketError, S3Endpoint, UploadedPart
 from condor import queue
 from dag import multipart
 from dag.manifest import parse
-from post.multipart import what_is_wrong
+from post.multipart import parts_fault
 from post.reconcile import NodesStillThere, reconcile
 from state import multipart as state_multipart
 from state.journal import Journal
@@ -148,7 +148,7 @@ def test_parts_are_put_together(begun: Begun):
     begun.tell()
     assert begun.reason() is None
     assert begun.cogs.read(KEY, ALL) == b"".join(PARTS)
-    assert begun.cogs.open_uploads(KEY) == ()
+    assert begun.cogs.list_multipart_uploads(KEY) == ()
 
 
 @pytest.mark.parametrize(
@@ -170,7 +170,7 @@ def test_parts_of_another_attempt_are_no_success(
     begun.tell()
     assert said in begun.reason()
     assert begun.cogs.read(KEY, ALL) == old
-    assert begun.cogs.open_uploads(KEY) == ()
+    assert begun.cogs.list_multipart_uploads(KEY) == ()
 
 
 @pytest.mark.parametrize("result", [None, '{"ok": false, "reason": "broken"}', "{"])
@@ -179,7 +179,7 @@ def test_a_node_that_failed_leaves_no_parts_behind(begun: Begun, result: str | N
     if result is not None:
         (begun.run.results_directory / "row1.json").write_text(result)
     assert begun.reason() is not None
-    assert begun.cogs.open_uploads(KEY) == ()
+    assert begun.cogs.list_multipart_uploads(KEY) == ()
     assert not begun.cogs.exists(KEY)
 
 
@@ -192,7 +192,7 @@ def test_a_cog_that_was_sent_whole_leaves_no_upload_behind(begun: Begun):
     del told["cog"]["parts"]
     result.write_text(json.dumps(told))
     assert begun.reason() is None
-    assert begun.cogs.open_uploads(KEY) == ()
+    assert begun.cogs.list_multipart_uploads(KEY) == ()
 
 
 @pytest.mark.parametrize(
@@ -217,7 +217,7 @@ def test_reconcile_killed_after(begun: Begun, good: bool, step: str):
     assert (again is None) == good
     assert good or "part 3 of the 3" in again
     assert not good or begun.cogs.read(KEY, ALL) == b"".join(PARTS)
-    assert begun.cogs.open_uploads(KEY) == ()
+    assert begun.cogs.list_multipart_uploads(KEY) == ()
 
 
 def test_parts_that_were_replaced_are_left_out(
@@ -239,7 +239,7 @@ def test_parts_that_were_replaced_are_left_out(
                     begun.tell(parts)
                 assert begun.reason() is None
                 assert begun.cogs.read(KEY, ALL) == b"".join(second)
-                assert begun.cogs.open_uploads(KEY) == ()
+                assert begun.cogs.list_multipart_uploads(KEY) == ()
 
 
 def test_an_output_bucket_that_was_deleted_fails_the_row(begun: Begun):
@@ -292,7 +292,7 @@ def test_a_store_that_puts_nothing_together_fails_the_row(
     begun.tell()
     with faulty_s3_server.suffering(Fault(method, "uploadId", status=403)):
         assert said in begun.reason()
-    assert begun.cogs.open_uploads(KEY) == ()
+    assert begun.cogs.list_multipart_uploads(KEY) == ()
 
 
 def test_an_upload_that_was_not_recorded_is_removed(
@@ -306,17 +306,17 @@ def test_an_upload_that_was_not_recorded_is_removed(
     refused = pytest.raises(BucketError, match="beginning to upload")
     with faulty_s3_server.suffering(fault), refused:
         begun.open()
-    assert len(archive.cogs.open_uploads(KEY)) == 2
+    assert len(archive.cogs.list_multipart_uploads(KEY)) == 2
     beside = f"{KEY}f"
     archive.cogs.start_multipart_upload(beside, "image/tiff")
 
     begun.open()
 
-    left = {upload.id for upload in archive.cogs.open_uploads(KEY)}
+    left = {upload.id for upload in archive.cogs.list_multipart_uploads(KEY)}
     assert left == {older, begun.upload}
-    assert archive.cogs.open_uploads(beside)
+    assert archive.cogs.list_multipart_uploads(beside)
     begun.open()
-    assert {upload.id for upload in archive.cogs.open_uploads(KEY)} == left
+    assert {upload.id for upload in archive.cogs.list_multipart_uploads(KEY)} == left
     assert begun.said == []
 
 
@@ -326,7 +326,7 @@ def test_a_record_that_was_cut_off_is_none(begun: Begun):
     file.write_text(file.read_text()[:-2])
     begun.open()
     assert begun.upload != lost
-    (left,) = begun.cogs.open_uploads(KEY)
+    (left,) = begun.cogs.list_multipart_uploads(KEY)
     assert left.id == begun.upload
 
 
@@ -420,5 +420,5 @@ def test_parts_are_known_by_their_etags_or_by_a_job_that_ended_well(
             zip(MADE, etags, strict=True), start=1
         )
     ]
-    said = what_is_wrong(MADE, there, ended_well)
+    said = parts_fault(MADE, there, ended_well)
     assert said is None if wrong is None else wrong in said

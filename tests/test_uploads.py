@@ -104,4 +104,4 @@ def _upload_one_that_grows(archive: Archive, key: str) -> None:
 
 
 def _left(archive: Archive, *keys: str) -> list[str]:
-    return [key for key in keys if archive.cogs.open_uploads(key)]
+    return [key for key in keys if archive.cogs.list_multipart_uploads(key)]
