@@ -58,15 +58,22 @@ class NodeEnd:
 
 @dataclass(frozen=True, slots=True)
 class Execution:
-    """What a node's job did on one machine.
+    """The time of a node's job on one machine.
 
     Attributes:
-        succeeded: whether it ended there, and with status 0.
-        slot_seconds: for which the machine was taken.
-        bytes_moved: between it and the access point, S3 apart.
+        node: name of the DAG node, empty if the log does not have it.
+        cluster: number of the job.
+        began: start, in seconds since 1970.
+        ended: end, in seconds since 1970.
+        succeeded: whether the job ended there with status 0.
+        slot_seconds: time for which the machine was taken, in seconds.
+        bytes_moved: bytes between the machine and the access point, without S3.
     """
 
     node: str
+    cluster: int
+    began: float
+    ended: float
     succeeded: bool
     slot_seconds: float
     bytes_moved: int
@@ -108,21 +115,22 @@ def node_ends(log: Path) -> dict[str, NodeEnd]:
 
 
 def executions(log: Path) -> Iterator[Execution]:
-    """What DAGMan's log of the nodes says of the machines that their jobs had.
+    """Yield the executions of the nodes' jobs from DAGMan's log of the nodes.
 
-    A job that was never begun there, as since its input did not arrive, is not told.
+    A job that never began on a machine, for instance because its input did not
+    arrive, has none there.
     """
     kind = htcondor2.JobEventType
     ends = (kind.JOB_TERMINATED, *_BACK_IN_QUEUE, kind.JOB_HELD, kind.JOB_ABORTED)
     dag_node_of: dict[int, str] = {}
-    began: dict[int, int] = {}
+    start_of: dict[int, float] = {}
     for event in _events(log):
         if node := _submitted_node(event):
             dag_node_of.setdefault(event.cluster, node)
         elif event.type == kind.EXECUTE:
-            began[event.cluster] = event.time
-        elif event.type in ends and event.cluster in began:
-            seconds = event.time - began.pop(event.cluster)
+            start_of[event.cluster] = event.time
+        elif event.type in ends and event.cluster in start_of:
+            began = start_of.pop(event.cluster)
             ended_well = event.type == kind.JOB_TERMINATED and (
                 event.facts.get("ReturnValue") == 0
             )
@@ -131,8 +139,11 @@ def executions(log: Path) -> Iterator[Execution]:
             )
             yield Execution(
                 dag_node_of.get(event.cluster, ""),
+                event.cluster,
+                began,
+                event.time,
                 ended_well,
-                _amount(event, "TimeSlotBusyUsage", seconds),
+                _amount(event, "TimeSlotBusyUsage", event.time - began),
                 sent + received,
             )
 

@@ -1,1 +1,1 @@
-"""make chaos: random faults against the real parts; then the promise, row by row."""
+"""Inject random faults into a pool and an S3 server: ``make chaos``."""

@@ -1,10 +1,10 @@
-"""Upload manifests for a while, throw faults meanwhile, and check the promise."""
+"""Upload manifests, inject faults meanwhile, and check the promise for each row."""
 
 import argparse
 import os
 import random
-import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -12,6 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 
@@ -20,33 +21,50 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from bucket import Bucket, S3Endpoint
-from lab.chaos.archive import People, Verdict, judge
-from lab.chaos.faults import FAULTS, NothingToHit, Target, came_through
+from condor import eventlog
+from lab.chaos.archive import Uploaders, Verdict, check_promise
+from lab.chaos.faults import FAULTS, NoTarget, Target, hostile_node_breaches
 from pool import personal
+from pool.personal import PersonalPool
 from state.project import PROJECT
 from state.rows import load_rows_with_nodes
 from state.run import Run, load_run
 from tests.support import faulty_s3
 from tests.support.archive import TEST_RUNS
+from tests.support.faulty_s3 import FaultyS3
 
-# All that waits is to be done so long after the last fault.
+# After the last fault, all manifests must be done within this time.
 PATIENCE_SECONDS = 900
-# Patterns that differ, so that two launches share one queue and one bucket; and in one
-# of them, several rows share a job.
+# The patterns differ, so that two launches share one queue and one bucket. In the
+# second launch, several rows share a job.
 LAUNCHES = (("-p", "b*raw.csv"), ("-p", "*raw.csv", "--rows-per-job", "3"))
 PIPELINE = [sys.executable, str(PROJECT / "cog_pipeline.py")]
-
-# Of HTCondor's event log: its head, and the events that end an execution
-# (evicted, terminated, shadow exception, aborted, held, reconnection failed).
-_EVENT = re.compile(r"(\d{3}) \((\d+)\.\d+\.\d+\) (\S+ \S+) ")
-_NODE = re.compile(r"DAG(?: Node: |NodeName = \")(\w+)")
-_EXECUTING = "001"
-_ENDS = ("004", "005", "007", "009", "012", "024")
 
 console = Console(highlight=False)
 
 
+@dataclass(frozen=True)
+class Span:
+    """The time in which a job had an image, in seconds since 1970."""
+
+    job: str
+    began: float
+    ended: float
+
+    def overlaps(self, other: "Span") -> bool:
+        """Return whether another job had the image at the same time."""
+        return (
+            self.job != other.job
+            and self.began < other.ended
+            and other.began < self.ended
+        )
+
+
 def main() -> int:
+    # A shell makes a background process ignore Ctrl-C, and so would all processes
+    # that it starts.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
     arguments = argparse.ArgumentParser(prog="chaos", description=__doc__)
     arguments.add_argument("--minutes", type=float, default=20)
     arguments.add_argument("--seed", type=int, default=random.randrange(10**6))
@@ -61,38 +79,40 @@ def main() -> int:
             faulty_s3.in_front_of(pool.s3) as proxy,
         ):
             os.environ.update(pool.condor.environment)
-            people, target = _open(place, pool, proxy)
-            thrown = _rage(people, target, options.minutes * 60)
-            _settle(people, target)
-            verdict = judge(people)
-            broken = [
-                *verdict.broken,
-                *(f"by two nodes at once: {t}" for t in _converted_at_once(target)),
-                *came_through(target),
+            uploaders, target = _set_up(place, pool, proxy)
+            fault_counts = _inject_faults(uploaders, target, options.minutes * 60)
+            _settle(uploaders, target)
+            verdict = check_promise(uploaders)
+            breaches = [
+                *verdict.breaches,
+                *(f"two nodes at once had {pair}" for pair in _overlaps(target)),
+                *hostile_node_breaches(target),
             ]
-            apart = sum(1 for run in _runs(target) if run.solo_file.exists())
+            solo_runs = sum(1 for run in _runs(target) if run.solo_file.exists())
     except KeyboardInterrupt:
         console.print("Stopped.")
         shutil.rmtree(place, ignore_errors=True)
         return 130
-    _report(people, thrown, verdict, broken, apart)
-    if broken:
-        console.print(f"What is left of it lies in {place}.", soft_wrap=True)
+    _report(uploaders, fault_counts, verdict, breaches, solo_runs)
+    if breaches:
+        console.print(f"All files are kept in {place}.", soft_wrap=True)
         return 1
     shutil.rmtree(place)
     return 0
 
 
-def _open(place: Path, pool, proxy) -> tuple[People, Target]:
-    """The archive's buckets, and two launches that look for the same manifests."""
+def _set_up(
+    place: Path, pool: PersonalPool, proxy: FaultyS3
+) -> tuple[Uploaders, Target]:
+    """Make the archive's buckets, and two launches that process the same manifests."""
     keys = pool.s3
     direct = S3Endpoint(
         keys.endpoint, keys.access_key, keys.secret_key, ca_certs=keys.ca_certs
     )
-    people = People(Bucket(direct, "maps"), Bucket(direct, "cogs"), place)
-    people.maps.create()
-    people.cogs.create()
-    launches = []
+    uploaders = Uploaders(Bucket(direct, "maps"), Bucket(direct, "cogs"), place)
+    uploaders.maps.create()
+    uploaders.cogs.create()
+    launches: list[Path] = []
     for options in LAUNCHES:
         launch = place / f"launch-{len(launches)}"
         launch.mkdir()
@@ -109,47 +129,49 @@ def _open(place: Path, pool, proxy) -> tuple[People, Target]:
             cwd=launch,
             check=True,
         )
-    return people, Target(pool, proxy, tuple(launches))
+    return uploaders, Target(pool, proxy, tuple(launches))
 
 
-def _rage(people: People, target: Target, seconds: float) -> Counter[str]:
-    """Upload and throw faults for so long; returns which were thrown how often."""
+def _inject_faults(
+    uploaders: Uploaders, target: Target, seconds: float
+) -> Counter[str]:
+    """Upload and inject faults for so long; return the number of each fault."""
     end = time.monotonic() + seconds
-    thrown: Counter[str] = Counter()
+    counts: Counter[str] = Counter()
     with ThreadPoolExecutor(2) as threads, _progress() as progress:
-        others = [
-            threads.submit(_upload_until, people, end),
+        tasks = [
+            threads.submit(_upload_until, uploaders, end),
             threads.submit(_poll_until, target, end),
         ]
-        task = progress.add_task("chaos", total=seconds, what="")
+        bar = progress.add_task("chaos", total=seconds, fault="")
         while time.monotonic() < end:
-            # Each of them once before any of them often.
-            fewest = min(thrown[name] for name in FAULTS)
-            name = random.choice([n for n in FAULTS if thrown[n] <= fewest + 1])
+            # No fault comes much more often than another.
+            min_count = min(counts[name] for name in FAULTS)
+            name = random.choice([n for n in FAULTS if counts[n] <= min_count + 1])
             left = end - time.monotonic()
-            progress.update(task, completed=seconds - left, what=name)
+            progress.update(bar, completed=seconds - left, fault=name)
             try:
                 FAULTS[name](target)
-            except NothingToHit:
+            except NoTarget:
                 time.sleep(0.5)
                 continue
-            thrown[name] += 1
+            counts[name] += 1
             time.sleep(random.uniform(0, 4))
-        for other in others:
-            other.result()
-    return thrown
+        for task in tasks:
+            task.result()
+    return counts
 
 
-def _upload_until(people: People, end: float) -> None:
+def _upload_until(uploaders: Uploaders, end: float) -> None:
     while time.monotonic() < end:
-        people.upload_something()
+        uploaders.upload_manifest()
         if random.random() < 0.4:
-            people.plant_something()
+            uploaders.upload_hostile_object()
         time.sleep(random.uniform(2, 25))
 
 
 def _poll_until(target: Target, end: float) -> None:
-    """Besides those of crondor, so that runs begin sooner and meet more faults."""
+    """Poll more often than crondor does, so that runs start sooner and meet faults."""
     while time.monotonic() < end:
         _poll(random.choice(target.launches))
         time.sleep(random.uniform(0, 10))
@@ -160,31 +182,30 @@ def _poll(launch: Path) -> None:
     subprocess.run([*PIPELINE, "poll", str(file)], capture_output=True, timeout=600)
 
 
-def _settle(people: People, target: Target) -> None:
-    """Without faults: wait until every manifest has been replaced by its CSVs."""
+def _settle(uploaders: Uploaders, target: Target) -> None:
+    """Wait without faults until CSVs have replaced every manifest."""
     personal.start(target.pool.condor.directory.parent, lambda _: None)
     deadline = time.monotonic() + PATIENCE_SECONDS
-    with console.status("no more faults: waiting for what is left") as status:
-        while (left := people.waiting()) and time.monotonic() < deadline:
-            status.update(f"no more faults: {len(left)} manifests are left")
+    with console.status("no more faults: waiting for the manifests") as status:
+        while (keys := uploaders.open_manifests()) and time.monotonic() < deadline:
+            status.update(f"no more faults: {len(keys)} manifests are left")
             for launch in target.launches:
                 _poll(launch)
             time.sleep(2)
 
 
-def _converted_at_once(target: Target) -> list[str]:
-    """The images that two nodes had at once, by what HTCondor's logs tell."""
-    spans: dict[str, list[tuple[str, str, str]]] = {}
+def _overlaps(target: Target) -> list[str]:
+    """Return the images that two nodes had at once, according to HTCondor's logs."""
+    spans_of: dict[str, list[Span]] = {}
     for run in _runs(target):
         for image, span in _spans(run):
-            spans.setdefault(image, []).append(span)
-    twice = []
-    for image, found in spans.items():
-        for one, other in combinations(found, 2):
-            same_job = one[2] == other[2]
-            if not same_job and one[0] < other[1] and other[0] < one[1]:
-                twice.append(f"{image}: {one} and {other}")
-    return twice
+            spans_of.setdefault(image, []).append(span)
+    return [
+        f"{image}: {one} and {other}"
+        for image, spans in spans_of.items()
+        for one, other in combinations(spans, 2)
+        if one.overlaps(other)
+    ]
 
 
 def _runs(target: Target) -> Iterator[Run]:
@@ -193,8 +214,8 @@ def _runs(target: Target) -> Iterator[Run]:
             yield load_run(file.parent)
 
 
-def _spans(run: Run) -> Iterator[tuple[str, tuple[str, str, str]]]:
-    """From when to when which job of a run had which image, to the second."""
+def _spans(run: Run) -> Iterator[tuple[str, Span]]:
+    """Yield each image of a run with the time in which a job had it."""
     logs = [log for log in run.node_logs if log.exists()]
     if not logs:
         return
@@ -202,47 +223,36 @@ def _spans(run: Run) -> Iterator[tuple[str, tuple[str, str, str]]]:
     for row, names in load_rows_with_nodes(run):
         for name in names:
             images.setdefault(name, []).append(row.key)
-    dag_node_of: dict[str, str] = {}
-    begun: dict[str, str] = {}
-    told = "".join(log.read_text(errors="replace") for log in logs)
-    for event in told.split("\n...\n"):
-        head = _EVENT.match(event.lstrip())
-        if head is None:
-            continue
-        kind, cluster, moment = head.groups()
-        if named := _NODE.search(event):
-            dag_node_of[cluster] = named[1]
-        if kind == _EXECUTING:
-            begun[cluster] = moment
-        elif kind in _ENDS and cluster in begun:
-            span = (begun.pop(cluster), moment, f"{run.directory.name}, job {cluster}")
-            for image in images[dag_node_of[cluster]]:
-                yield image, span
+    for log in logs:
+        for execution in eventlog.executions(log):
+            job = f"{run.directory.name}, job {execution.cluster}"
+            for image in images[execution.node]:
+                yield image, Span(job, execution.began, execution.ended)
 
 
 def _report(
-    people: People,
-    thrown: Counter[str],
+    uploaders: Uploaders,
+    fault_counts: Counter[str],
     verdict: Verdict,
-    broken: list[str],
-    apart: int,
+    breaches: list[str],
+    solo_runs: int,
 ) -> None:
-    table = Table("fault", "thrown", title="Faults")
+    table = Table("fault", "times", title="Faults")
     for name in FAULTS:
-        table.add_row(name, str(thrown[name]))
+        table.add_row(name, str(fault_counts[name]))
     console.print(table)
-    manifests = len(people.uploads)
     console.print(
-        f"{manifests} manifests with {verdict.rows} rows: {verdict.processed} "
-        f"processed, {verdict.failed} failed, {len(verdict.excused)} of these for a "
-        "fault rather than for their image. In "
-        f"{apart} runs, rows were tried again apart from those they shared a job with."
+        f"{len(uploaders.uploads)} manifests with {verdict.rows} rows: "
+        f"{verdict.processed} processed, {verdict.failed} failed. "
+        f"{len(verdict.excused_reasons)} of the failed rows failed because of a fault, "
+        f"not because of their image. {solo_runs} runs tried rows that had shared a "
+        "job again, each in a job of its own."
     )
-    for reason, count in Counter(verdict.excused).most_common(10):
+    for reason, count in Counter(verdict.excused_reasons).most_common(10):
         console.print(f"  {count} × {reason}", markup=False)
-    for breach in broken:
+    for breach in breaches:
         console.print(f"BROKEN: {breach}", markup=False, style="red")
-    if not broken:
+    if not breaches:
         console.print("The promise was kept for every row.", style="green")
 
 
@@ -251,7 +261,7 @@ def _progress() -> Progress:
         TextColumn("{task.description}"),
         BarColumn(),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[what]}"),
+        TextColumn("{task.fields[fault]}"),
         console=console,
     )
 

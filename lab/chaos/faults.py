@@ -1,4 +1,4 @@
-"""What can go wrong: each fault is thrown at a pool, a store or a run, and ends."""
+"""The faults: each one harms a pool, an S3 server or a run for a while, then ends."""
 
 import os
 import random
@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,16 +20,17 @@ from tests.support.hostile_node import HostileJobs, hostile_jobs, planted_in
 from tests.support.processes import descendants, kill_all, kill_machines
 from tests.support.steps import STEPS_OF_POLL
 
-# How long to wait for what does not run all the time.
+# How long to wait for a process that does not run all the time.
 _PATIENCE_SECONDS = 20
 
 
 @dataclass(frozen=True)
 class Target:
-    """What faults are thrown at.
+    """The target of the faults.
 
     Attributes:
-        launches: the directories that the pipeline was launched in.
+        proxy: proxy in front of the pool's S3 server.
+        launches: directories in which the pipeline was launched.
     """
 
     pool: PersonalPool
@@ -37,46 +38,49 @@ class Target:
     launches: tuple[Path, ...]
 
 
-class NothingToHit(Exception):
-    """The fault wants something that is not there just now."""
+class NoTarget(Exception):
+    """There is nothing at the moment that the fault could harm."""
 
 
-def _some_seconds() -> float:
+def _random_seconds() -> float:
     return random.uniform(3, 20)
 
 
-def _suffer(*faults: Fault) -> Callable[[Target], None]:
-    def throw(target: Target) -> None:
-        with target.proxy.suffering(*faults):
-            time.sleep(_some_seconds())
+def _s3_faults(*faults: Fault) -> Callable[[Target], None]:
+    """Return a function that makes S3 requests fail for a while."""
 
-    return throw
+    def inject(target: Target) -> None:
+        with target.proxy.suffering(*faults):
+            time.sleep(_random_seconds())
+
+    return inject
 
 
 def _kill(words: str) -> Callable[[Target], None]:
-    """Kill a process of the pool, once there is one that has these words."""
+    """Return a function that kills a process with these words in its command line."""
 
-    def throw(target: Target) -> None:
+    def inject(target: Target) -> None:
         pid = _wait_for_process(target, words)
-        # Not always at its beginning.
+        # Otherwise the process would always be killed at its start.
         time.sleep(random.uniform(0, 0.5))
         kill_all([pid])
 
-    return throw
+    return inject
 
 
 def _wait_for_process(target: Target, words: str) -> int:
     deadline = time.monotonic() + _PATIENCE_SECONDS
     while time.monotonic() < deadline:
-        if found := _running(target, words):
-            return random.choice(found)
+        if pids := _processes(target, words):
+            return random.choice(pids)
         time.sleep(0.1)
-    raise NothingToHit
+    raise NoTarget
 
 
-def _running(target: Target, words: str) -> list[int]:
-    running = descendants(_master(target.pool)).items()
-    return [pid for pid, command in running if words in command]
+def _processes(target: Target, words: str) -> list[int]:
+    """Return the PIDs of the pool's processes with words in their command line."""
+    commands = descendants(_master(target.pool)).items()
+    return [pid for pid, command in commands if words in command]
 
 
 def _machines_vanish(target: Target) -> None:
@@ -84,17 +88,21 @@ def _machines_vanish(target: Target) -> None:
     kill_machines(target.pool)
 
 
-def _no_shared_job_survives(target: Target) -> None:
-    """Long enough for all tries of some: then each of their rows gets its own job."""
+def _kill_shared_jobs(target: Target) -> None:
+    """Kill each job with several rows for 30 s.
+
+    In this time, some of the jobs use up all their attempts. Then each of their rows
+    gets a job of its own.
+    """
     _wait_for_process(target, NEXT)
     end = time.monotonic() + 30
     while time.monotonic() < end:
-        kill_all(_running(target, NEXT))
+        kill_all(_processes(target, NEXT))
         time.sleep(0.2)
 
 
 def _power_cut(target: Target) -> None:
-    """All of HTCondor at once, and back."""
+    """Kill all of HTCondor at once, and start it again."""
     master = _master(target.pool)
     kill_all([master, *descendants(master)])
     time.sleep(random.uniform(0, 5))
@@ -108,14 +116,15 @@ def _store_restarts(target: Target) -> None:
 
 
 def _remove_a_dag(target: Target) -> None:
-    listed = subprocess.run(
+    result = subprocess.run(
         ["condor_q", "-constraint", "CogPipelineRun =!= undefined", "-af", "ClusterId"],
         capture_output=True,
         text=True,
     )
-    if not listed.stdout.split():
-        raise NothingToHit
-    cluster = random.choice(listed.stdout.split())
+    clusters = result.stdout.split()
+    if not clusters:
+        raise NoTarget
+    cluster = random.choice(clusters)
     subprocess.run(["condor_rm", cluster], capture_output=True)
 
 
@@ -132,14 +141,14 @@ def _kill_a_poll(target: Target) -> None:
     )
 
 
-def _stop_for_a_while(target: Target) -> None:
-    """A poll or reconcile that hangs, as on a file server that does not answer."""
-    with _stopped(_wait_for_process(target, "cog_pipeline.py")):
-        time.sleep(_some_seconds())
+def _suspend_for_a_while(target: Target) -> None:
+    """Make a poll or reconcile hang, as on a file server that does not answer."""
+    with _suspended(_wait_for_process(target, "cog_pipeline.py")):
+        time.sleep(_random_seconds())
 
 
 @contextmanager
-def _stopped(pid: int):
+def _suspended(pid: int) -> Iterator[None]:
     os.kill(pid, signal.SIGSTOP)
     try:
         yield
@@ -148,21 +157,21 @@ def _stopped(pid: int):
 
 
 def _hostile_node(target: Target) -> None:
-    """Jobs that leave files for the access point to run or to read."""
+    """Run jobs that leave files for the access point to run or to read."""
     with hostile_jobs(target.pool, _folder_of_hostile_jobs(target)) as hostile:
         before = hostile.count
         deadline = time.monotonic() + _PATIENCE_SECONDS
         while hostile.count == before:
             if time.monotonic() > deadline:
-                raise NothingToHit
+                raise NoTarget
             time.sleep(0.1)
-        time.sleep(_some_seconds())
+        time.sleep(_random_seconds())
 
 
-def came_through(target: Target) -> list[str]:
-    """What hostile nodes have achieved: nothing, it should be."""
-    planted = [path for launch in target.launches for path in planted_in(launch)]
-    breaches = [f"a hostile node's file lies in {path}" for path in planted]
+def hostile_node_breaches(target: Target) -> list[str]:
+    """Return a sentence for each success of a hostile node; there should be none."""
+    files = [path for launch in target.launches for path in planted_in(launch)]
+    breaches = [f"a hostile node's file is in {path}" for path in files]
     if HostileJobs(_folder_of_hostile_jobs(target)).proof.exists():
         breaches.append("a hostile node's file was run")
     return breaches
@@ -177,22 +186,22 @@ def _master(pool: PersonalPool) -> int:
 
 
 FAULTS: dict[str, Callable[[Target], None]] = {
-    "S3: 500 and 503 now and then": _suffer(
+    "S3: 500 and 503 now and then": _s3_faults(
         Fault(status=500, probability=0.2), Fault(status=503, probability=0.2)
     ),
-    "S3: down": _suffer(Fault(cut_after=0)),
-    "S3: 10 kB/s": _suffer(Fault(bytes_per_second=10_000)),
-    "S3: connections dropped in a body": _suffer(
+    "S3: down": _s3_faults(Fault(cut_after=0)),
+    "S3: 10 kB/s": _s3_faults(Fault(bytes_per_second=10_000)),
+    "S3: connections dropped in a body": _s3_faults(
         Fault(cut_after=5000, probability=0.4)
     ),
-    "S3: done, and the answer lost": _suffer(
+    "S3: request done, response lost": _s3_faults(
         Fault("PUT|DELETE", answer_lost=True, probability=0.5)
     ),
-    "S3: keys refused": _suffer(Fault(status=403)),
+    "S3: keys refused": _s3_faults(Fault(status=403)),
     "S3: the server stopped and started": _store_restarts,
     "a node killed": _kill("from node.__main__ import run"),
     "the machines vanish": _machines_vanish,
-    "jobs that rows share killed": _no_shared_job_survives,
+    "jobs with several rows killed": _kill_shared_jobs,
     "a starter killed": _kill("condor_starter"),
     "a shadow killed": _kill("condor_shadow"),
     "the startd killed": _kill("condor_startd"),
@@ -204,6 +213,6 @@ FAULTS: dict[str, Callable[[Target], None]] = {
     "a poll killed after a step": _kill_a_poll,
     "a poll killed": _kill("cog_pipeline.py poll"),
     "a reconcile killed": _kill("cog_pipeline.py reconcile"),
-    "a poll or reconcile hangs": _stop_for_a_while,
+    "a poll or reconcile hangs": _suspend_for_a_while,
     "a hostile node": _hostile_node,
 }
