@@ -17,7 +17,7 @@ from cog_pipeline import cli
 from condor import queue
 from state.launch import FORMER_ORDERS, RUN_ORDERS, Launch
 from state.project import PROJECT, VERSION
-from tests.support.command_line import BUCKETS, assert_wrong, run
+from tests.support.command_line import BUCKETS, assert_wrong, invoke
 
 REFERENCE = (PROJECT / "docs" / "reference.md").read_text()
 CONTEXT = click.Context(cli)
@@ -40,7 +40,7 @@ def test_each_module_of_cli_is_a_command_or_shared():
 
 
 def test_the_help_shows_every_visible_command_in_a_section():
-    shown = run("--help").stdout
+    shown = invoke("--help").stdout
     for name, command in COMMANDS.items():
         line = f"\n  {name} "
         assert (line in shown) != command.hidden
@@ -54,7 +54,7 @@ def test_the_help_shows_every_visible_command_in_a_section():
 
 @pytest.mark.parametrize("words", [name for name, _ in all_commands()])
 def test_every_command_has_a_help_of_whole_sentences(words: str):
-    result = run(*words.split(), "--help")
+    result = invoke(*words.split(), "--help")
     assert result.exit_code == 0
     assert f"Usage: cog_pipeline.py {words} " in result.stdout
     command = dict(all_commands())[words]
@@ -90,28 +90,34 @@ def test_every_command_and_its_options_are_in_the_reference(words: str):
 def test_a_mistyped_command_is_no_launch(typed: list[str], meant: str):
     word = next(word for word in reversed(typed) if not word.startswith("-"))
     message = f"No such command '{word}'. Did you mean '{meant}'?"
-    assert_wrong(run(*typed), message)
+    assert_wrong(invoke(*typed), message)
 
 
 def test_a_word_like_no_command_gets_no_suggestion():
-    result = run("xyzzy", *BUCKETS)
+    result = invoke("xyzzy", *BUCKETS)
     assert_wrong(result, "No such command 'xyzzy'.")
     assert "Did you mean" not in result.stderr
 
 
 def test_a_hidden_command_is_not_suggested():
-    assert "reconcile" not in run("reconcil").stderr
+    assert "reconcile" not in invoke("reconcil").stderr
+
+
+def test_the_sections_are_the_groups_of_the_reference():
+    table = REFERENCE.partition("| group |")[2].partition("\n\n")[0]
+    groups = [group.casefold() for group in re.findall(r"^\| (\w.+?) \|", table, re.M)]
+    assert groups == [section.casefold() for section in cli.sections]
 
 
 def test_without_a_command_it_is_a_launch():
     for arguments in ((), ("-a", "x"), ("--output-bucket", "cogs")):
-        assert_wrong(run(*arguments), "cog_pipeline.py launch --help")
+        assert_wrong(invoke(*arguments), "cog_pipeline.py launch --help")
 
 
 def test_the_version_is_that_of_the_project():
     project = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]
     assert project["version"] == VERSION
-    assert run("--version").stdout == f"cog_pipeline {VERSION}\n"
+    assert invoke("--version").stdout == f"cog_pipeline {VERSION}\n"
 
 
 def test_a_poll_imports_no_other_command():
@@ -150,13 +156,13 @@ def test_former_names_of_options_still_work(launched):
         assert launched(f"--run-order={former}")["run_order"] == name
     for name in RUN_ORDERS:
         assert launched("--order", name)["run_order"] == name
-    shown = run("launch", "--help").stdout
+    shown = invoke("launch", "--help").stdout
     for word in ("--max-running", "--order", "--largest-put", "--max-put", "shared"):
         assert word not in shown
 
 
 def test_a_value_that_no_run_order_has():
-    assert_wrong(run(*BUCKETS, "--order", "random"), "'random' is not one of")
+    assert_wrong(invoke(*BUCKETS, "--order", "random"), "'random' is not one of")
 
 
 def test_other_commands_can_take_the_options_of_the_store(tmp_path: Path):

@@ -12,7 +12,7 @@ from ops.health import Event, State
 from state.exits import Exit
 from state.project import PROJECT
 from tests.support.archive import Archive, wait_for, wait_for_words
-from tests.support.command_line import assert_wrong, run
+from tests.support.command_line import assert_wrong, invoke
 from tests.support.faulty_s3 import Fault, FaultyS3
 
 REFERENCE = (PROJECT / "docs/reference.md").read_text()
@@ -180,17 +180,17 @@ def test_ctrl_c_of_a_poll(faulty_archive: Archive, faulty_s3_server: FaultyS3):
 def test_a_file_that_is_not_of_a_launch(tmp_path: Path):
     other = tmp_path / "other.json"
     other.write_text("{}")
-    polled = run("poll", str(other))
+    polled = invoke("poll", str(other))
     assert polled.exit_code == Exit.REFUSED
     assert "name the one in its launch-… directory" in polled.stderr
-    ended = run("reconcile", str(tmp_path))
+    ended = invoke("reconcile", str(tmp_path))
     assert ended.exit_code == Exit.REFUSED
     assert "name a directory workflow-run-…" in ended.stderr
-    assert_wrong(run("poll", str(tmp_path / "absent.json")), "does not exist")
+    assert_wrong(invoke("poll", str(tmp_path / "absent.json")), "does not exist")
 
 
 def test_a_wrong_command_line_of_health_is_unknown():
-    result = run("health", "--jsn")
+    result = invoke("health", "--jsn")
     assert result.exit_code == State.UNKNOWN
     assert "No such option '--jsn'" in result.stderr
 

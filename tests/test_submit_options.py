@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from dag.submit_options import check, executable, with_current_names
-from tests.support.command_line import BUCKETS, assert_wrong, run
+from tests.support.command_line import BUCKETS, assert_wrong, invoke
 
 
 @pytest.mark.parametrize(
@@ -65,5 +65,5 @@ def test_macros_have_their_present_names():
 
 
 def test_a_launch_refuses_such_a_line():
-    result = run(*BUCKETS, "--submit-option", "My.WantIOProxy = true")
+    result = invoke(*BUCKETS, "--submit-option", "My.WantIOProxy = true")
     assert_wrong(result, "My.WantIOProxy is refused: it lets jobs read")

@@ -7,7 +7,7 @@ from click.testing import CliRunner, Result
 from cog_pipeline import cli
 
 
-def run(*arguments: str) -> Result:
+def invoke(*arguments: str) -> Result:
     """Run ``cog_pipeline.py`` with arguments; no server and no HTCondor is needed."""
     umask = os.umask(0o077)
     try:
