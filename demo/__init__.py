@@ -1,1 +1,1 @@
-"""The main job on this machine, from nothing to two CSVs: ``make demo``."""
+"""Run the main job on this machine, from nothing to two CSVs: ``make demo``."""

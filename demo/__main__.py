@@ -1,4 +1,4 @@
-"""Run the main job on this machine and show what a person would see of it."""
+"""Run the main job on this machine, and show each step of it."""
 
 import csv
 import io
@@ -34,12 +34,12 @@ from pool.personal import PersonalPool
 from state.project import PROJECT
 from state.run import load_run
 
-# More than any object here has, in bytes.
-_MOST = 2**30
+# No object here is larger, in bytes.
+_MAX_BYTES = 2**30
 
 OUTPUT = PROJECT / "demo-output"
 MANIFEST = "demo-raw.csv"
-# A run of ten small images takes seconds; after this something is wrong.
+# A run of ten small images takes much less time, unless something is wrong.
 PATIENCE_SECONDS = 180
 THUMBNAIL = (280, 200)
 
@@ -52,17 +52,17 @@ def main() -> int:
     if OUTPUT.exists():
         shutil.rmtree(OUTPUT)
     OUTPUT.mkdir()
-    # Its logs are of no use to anyone once it has stopped.
+    # After the pool has stopped, nobody needs its logs.
     with (
         tempfile.TemporaryDirectory(dir=OUTPUT, prefix=".pool-") as directory,
-        _pool(Path(directory)) as pool,
+        _running_pool(Path(directory)) as pool,
     ):
-        _say_step("A personal HTCondor pool and an S3 server run on this machine.")
+        _print_step("A personal HTCondor pool and an S3 server run on this machine.")
         return _run(pool)
 
 
 @contextmanager
-def _pool(directory: Path) -> Iterator[PersonalPool]:
+def _running_pool(directory: Path) -> Iterator[PersonalPool]:
     with console.status("starting") as status:
         pool = personal.start(directory, status.update)
     try:
@@ -83,24 +83,25 @@ def _run(pool: PersonalPool) -> int:
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(rows)
     maps.write(MANIFEST, text.getvalue().encode())
-    _say_step(f"Uploaded {len(scenes.SCENES)} scenes and {MANIFEST} to bucket maps:")
+    _print_step(f"Uploaded {len(scenes.SCENES)} scenes and {MANIFEST} to bucket maps:")
     console.print(text.getvalue(), style="dim")
 
     _launch(pool)
     if not _watch():
         console.print(
-            f"The run did not end within {PATIENCE_SECONDS} s: look into "
-            f"{_shown(OUTPUT)}/workflow-run-*/convert.dag.dagman.out",
+            f"The run did not end within {PATIENCE_SECONDS} s: read "
+            f"{os.path.relpath(OUTPUT)}/workflow-run-*/convert.dag.dagman.out",
             soft_wrap=True,
         )
         return 1
     _show_csvs(maps)
-    valid = _show_outputs(cogs)
-    _name_files()
-    return 0 if valid else 1
+    all_are_valid = _show_outputs(cogs)
+    _list_files()
+    return 0 if all_are_valid else 1
 
 
 def _upload_images(maps: Bucket) -> list[tuple[str, int]]:
+    """Upload the scenes and a file that is no raster; return the manifest's rows."""
     rows = []
     with console.status("cutting scenes out of Blue Marble and a shaded relief"):
         for scene in scenes.SCENES:
@@ -123,9 +124,9 @@ def _launch(pool: PersonalPool) -> None:
         *("--ca-certs", str(s3.ca_certs), "--every", "1"),
         *("--input-bucket", "maps", "--output-bucket", "cogs", "-p", "*raw.csv"),
     ]
-    _say_step("Launching, as on an access point:")
-    shown = shlex.join(["python3", "cog_pipeline.py", *options])
-    console.print(shown.replace(str(s3.directory), "…"), style="dim", soft_wrap=True)
+    _print_step("Launching, as on an access point:")
+    command = shlex.join(["python3", "cog_pipeline.py", *options])
+    console.print(command.replace(str(s3.directory), "…"), style="dim", soft_wrap=True)
     subprocess.run(
         [sys.executable, str(PROJECT / "cog_pipeline.py"), *options],
         cwd=OUTPUT,
@@ -135,7 +136,8 @@ def _launch(pool: PersonalPool) -> None:
 
 def _watch() -> bool:
     """Show a bar until both CSVs are there; return False if they do not come."""
-    # Not earlier: HTCondor's bindings read CONDOR_CONFIG when they are imported.
+    # The import is here since HTCondor's bindings read CONDOR_CONFIG as they are
+    # imported.
     from condor import queue
 
     deadline = time.monotonic() + PATIENCE_SECONDS
@@ -148,24 +150,25 @@ def _watch() -> bool:
     ) as bars:
         bar = bars.add_task("converting", total=None)
         while time.monotonic() < deadline:
-            begun = next(OUTPUT.glob("workflow-run-*/run.json"), None)
-            run = load_run(begun.parent) if begun else None
+            run_file = next(OUTPUT.glob("workflow-run-*/run.json"), None)
+            run = load_run(run_file.parent) if run_file else None
             if run and run.done:
                 bars.update(bar, completed=bars.tasks[0].total or 1)
                 return True
             if run and run.cluster and (progress := queue.progress(run.cluster)):
-                ended = progress.done + progress.failed
-                bars.update(bar, total=progress.total or None, completed=ended)
+                completed = progress.done + progress.failed
+                bars.update(bar, total=progress.total or None, completed=completed)
             time.sleep(0.5)
     return False
 
 
 def _show_csvs(maps: Bucket) -> None:
-    for found in list(maps.list("demo-")):
-        state = found.key.split("-")[1]
-        content = maps.read(found.key, _MOST).decode()
+    """Fetch both CSVs and print them as tables."""
+    for stored in list(maps.list("demo-")):
+        state = stored.key.split("-")[1]
+        content = maps.read(stored.key, _MAX_BYTES).decode()
         (OUTPUT / f"{state}.csv").write_text(content)
-        table = Table("image", "bands", title=found.key, title_justify="left")
+        table = Table("image", "bands", title=stored.key, title_justify="left")
         if state == "failed":
             table.add_column("reason")
         for row in csv.reader(io.StringIO(content)):
@@ -174,28 +177,32 @@ def _show_csvs(maps: Bucket) -> None:
 
 
 def _show_outputs(cogs: Bucket) -> bool:
-    """Fetch what was made, validate it and lay the JPEGs out on one sheet."""
+    """Fetch COGs and JPEGs, validate the COGs, and put the JPEGs on one sheet.
+
+    Returns:
+        Whether all COGs are valid.
+    """
     target = OUTPUT / "cogs"
     target.mkdir()
     thumbnails = []
-    all_valid = True
-    for found in list(cogs.list()):
-        file = target / Path(found.key).name
-        file.write_bytes(cogs.read(found.key, _MOST))
+    all_are_valid = True
+    for stored in list(cogs.list()):
+        file = target / Path(stored.key).name
+        file.write_bytes(cogs.read(stored.key, _MAX_BYTES))
         if file.suffix == ".tif":
-            valid, errors, _ = cog_validate(file, strict=True, quiet=True)
-            if not valid:
-                all_valid = False
+            is_valid, errors, _ = cog_validate(file, strict=True, quiet=True)
+            if not is_valid:
+                all_are_valid = False
                 console.print(f"{file.name} is no valid COG: {errors}", style="red")
         else:
             thumbnails.append(file)
-    _contact_sheet(thumbnails, OUTPUT / "contact-sheet.jpg")
-    if all_valid:
-        _say_step("rio-cogeo finds every COG valid.")
-    return all_valid
+    _draw_contact_sheet(thumbnails, OUTPUT / "contact-sheet.jpg")
+    if all_are_valid:
+        _print_step("rio-cogeo reports every COG as valid.")
+    return all_are_valid
 
 
-def _contact_sheet(images: list[Path], sheet: Path) -> None:
+def _draw_contact_sheet(images: list[Path], sheet: Path) -> None:
     columns = 4
     width, height = THUMBNAIL
     label, gap = 22, 8
@@ -211,38 +218,34 @@ def _contact_sheet(images: list[Path], sheet: Path) -> None:
         left = gap + column * (width + gap)
         top = gap + row * (height + label + gap)
         with Image.open(path) as image:
-            fitted = ImageOps.pad(image.convert("RGB"), THUMBNAIL, color="#eee")
-        canvas.paste(fitted, (left, top))
+            thumbnail = ImageOps.pad(image.convert("RGB"), THUMBNAIL, color="#eee")
+        canvas.paste(thumbnail, (left, top))
         draw.text((left, top + height + 3), path.stem, fill="black", font_size=14)
     canvas.save(sheet, quality=90)
 
 
-def _name_files() -> None:
+def _list_files() -> None:
     files = {
-        "contact-sheet.jpg": "all JPEGs on one sheet: look at this first",
-        "cogs/": "the COGs and JPEGs, as they are in the output bucket",
-        "processed.csv, failed.csv": "what became of each row",
+        "contact-sheet.jpg": "all JPEGs on one sheet; open this first",
+        "cogs/": "the COGs and JPEGs of the output bucket",
+        "processed.csv, failed.csv": "the outcome of each row",
         "workflow-run-…/": "the run: its DAG, results.jsonl, logs of failed nodes",
     }
     table = Table.grid(padding=(0, 2))
-    for name, what in files.items():
-        table.add_row(f"{_shown(OUTPUT)}/{name}", what, style=None)
-    _say_step("To look at:")
+    for name, description in files.items():
+        table.add_row(f"{os.path.relpath(OUTPUT)}/{name}", description, style=None)
+    _print_step("Files:")
     console.print(table)
 
 
-def _shown(path: Path) -> str:
-    return os.path.relpath(path)
-
-
-def _say_step(sentence: str) -> None:
+def _print_step(sentence: str) -> None:
     console.print(sentence, style="bold")
 
 
 def _interrupt(number: int, frame: object) -> None:
-    # Once: make passes Ctrl-C on, and a second must not stop the cleaning up.
-    for further in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(further, signal.SIG_IGN)
+    # make passes Ctrl-C on as well. This second signal must not stop the cleaning up.
+    for each in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(each, signal.SIG_IGN)
     raise KeyboardInterrupt
 
 
@@ -250,7 +253,7 @@ if __name__ == "__main__":
     try:
         sys.exit(main())
     except KeyboardInterrupt:
-        console.print("Interrupted; the pool was stopped and nothing runs on.")
+        console.print("Interrupted. The pool is stopped.")
         sys.exit(130)
     except PoolError as error:
         console.print(str(error), style="red", soft_wrap=True)

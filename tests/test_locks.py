@@ -1,4 +1,4 @@
-"""What is installed is what was locked: versions and hashes, without network."""
+"""Only locked versions with their hashes are installed."""
 
 import hashlib
 import os
@@ -55,15 +55,15 @@ def read(lock: Path) -> Iterator[Locked]:
             )
 
 
-def wanted_by(group: str) -> Iterator[Requirement]:
+def requirements_of(group: str) -> Iterator[Requirement]:
     for line in GROUPS[group]:
         if isinstance(line, dict):
-            yield from wanted_by(line["include-group"])
+            yield from requirements_of(line["include-group"])
         else:
             yield Requirement(line)
 
 
-def holds(requirement: Requirement, python: str, processor: str) -> bool:
+def applies(requirement: Requirement, python: str, processor: str) -> bool:
     machine = default_environment() | {
         "python_version": python,
         "python_full_version": f"{python}.0",
@@ -72,31 +72,34 @@ def holds(requirement: Requirement, python: str, processor: str) -> bool:
     return requirement.marker is None or requirement.marker.evaluate(machine)
 
 
-def test_whatever_make_and_the_images_install_is_locked():
+def test_every_environment_of_make_and_of_the_images_is_locked():
     makefile = (PROJECT / "Makefile").read_text()
-    installed = set(re.findall(r"\.venv/ready-(\w+)", makefile))
-    assert {"demo", "test", "bench", "scale"} <= installed
-    assert LOCKS.keys() == installed | {"conda", "node"}
-    (written,) = re.findall(r"for group in ([\w ]+);", makefile)
-    assert LOCKS.keys() == {*written.split(), "node"}
+    environments = set(re.findall(r"\.venv/ready-(\w+)", makefile))
+    assert {"demo", "test", "bench", "scale"} <= environments
+    assert LOCKS.keys() == environments | {"conda", "node"}
+    (groups,) = re.findall(r"for group in ([\w ]+);", makefile)
+    assert LOCKS.keys() == {*groups.split(), "node"}
 
 
 @pytest.mark.parametrize("processor", PROCESSORS)
 @pytest.mark.parametrize("python", PYTHONS)
 @pytest.mark.parametrize("group", sorted(LOCKS))
-def test_a_lock_has_what_pyproject_wants(group: str, python: str, processor: str):
-    locked = [
-        each
-        for each in read(LOCKS[group])
-        if holds(each.requirement, python, processor)
+def test_a_lock_has_every_requirement_of_pyproject(
+    group: str, python: str, processor: str
+):
+    packages = [
+        package
+        for package in read(LOCKS[group])
+        if applies(package.requirement, python, processor)
     ]
-    versions = {each.name: each.version for each in locked}
-    assert len(versions) == len(locked), "a package has two versions"
-    for wanted in wanted_by(group):
-        if holds(wanted, python, processor):
-            found = versions.get(canonicalize_name(wanted.name))
-            assert found, f"{wanted.name} is not in the lock: run 'make locks'"
-            assert wanted.specifier.contains(found), f"{wanted}: run 'make locks'"
+    versions = {package.name: package.version for package in packages}
+    assert len(versions) == len(packages), "a package has two versions"
+    for requirement in requirements_of(group):
+        if applies(requirement, python, processor):
+            version = versions.get(canonicalize_name(requirement.name))
+            assert version, f"{requirement.name} is not in the lock: run 'make locks'"
+            is_met = requirement.specifier.contains(version)
+            assert is_met, f"{requirement}: run 'make locks'"
 
 
 @pytest.mark.parametrize("group", sorted(LOCKS))
@@ -113,18 +116,18 @@ def test_each_package_of_a_lock_has_hashes_and_no_address(group: str):
 
 
 def test_all_locks_agree_on_a_version():
-    """Of two groups in one environment, the second would replace the first's."""
-    found: dict[tuple[str, str], str] = {}
+    """Two groups may be installed in one environment, which has one version."""
+    versions: dict[tuple[str, str], str] = {}
     for lock in LOCKS.values():
-        for each in read(lock):
-            key = each.name, str(each.requirement.marker)
-            version = found.setdefault(key, each.version)
-            assert each.version == version, f"{each.name}: run 'make locks'"
+        for package in read(lock):
+            key = package.name, str(package.requirement.marker)
+            version = versions.setdefault(key, package.version)
+            assert package.version == version, f"{package.name}: run 'make locks'"
 
 
 @pytest.fixture
 def trial(tmp_path: Path) -> Path:
-    """A project of one package, a wheel beside it."""
+    """Make a project that needs one package, which lies beside it as a wheel."""
     project = tmp_path / "project"
     for folder in ("pool", "locks"):
         (project / folder).mkdir(parents=True)
@@ -134,7 +137,7 @@ def trial(tmp_path: Path) -> Path:
 
 
 def lock(project: Path) -> None:
-    """Lock the wheel as it is now."""
+    """Write a lock with the hash of the present wheel."""
     content = (project / WHEEL).read_bytes()
     digest = hashlib.sha256(content).hexdigest()
     line = f"trial==1.0 --hash=sha256:{digest}\n"
@@ -142,21 +145,21 @@ def lock(project: Path) -> None:
 
 
 def write_wheel(folder: Path, code: str) -> None:
-    about = "trial-1.0.dist-info"
+    metadata = "trial-1.0.dist-info"
     files = {
         "trial.py": code,
-        f"{about}/METADATA": "Metadata-Version: 2.1\nName: trial\nVersion: 1.0\n",
-        f"{about}/WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\n"
+        f"{metadata}/METADATA": "Metadata-Version: 2.1\nName: trial\nVersion: 1.0\n",
+        f"{metadata}/WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\n"
         "Tag: py3-none-any\n",
     }
-    files[f"{about}/RECORD"] = "".join(f"{name},,\n" for name in files)
+    files[f"{metadata}/RECORD"] = "".join(f"{name},,\n" for name in files)
     with zipfile.ZipFile(folder / WHEEL, "w") as wheel:
         for name, content in files.items():
             wheel.writestr(name, content)
 
 
 def make_environment(project: Path) -> subprocess.CompletedProcess:
-    """As make does it, of what lies in the project's folder alone."""
+    """Run the script that make runs, with only the packages of the folder."""
     settings = {
         "PIP_CONFIG_FILE": os.devnull,
         "PIP_NO_INDEX": "1",
@@ -171,25 +174,25 @@ def make_environment(project: Path) -> subprocess.CompletedProcess:
 
 
 def test_a_package_is_installed_only_as_it_was_locked(trial: Path):
-    def installed() -> bool:
-        made = list(trial.glob(".venv/lib/*/site-packages/trial.py"))
-        assert (trial / ".venv" / "ready-trial").exists() == bool(made)
-        return bool(made)
+    def is_installed() -> bool:
+        modules = list(trial.glob(".venv/lib/*/site-packages/trial.py"))
+        assert (trial / ".venv" / "ready-trial").exists() == bool(modules)
+        return bool(modules)
 
     lock(trial)
     write_wheel(trial, "print('something else')\n")
-    done = make_environment(trial)
-    assert done.returncode != 0
-    assert "DO NOT MATCH THE HASHES" in done.stderr
-    assert not installed()
+    result = make_environment(trial)
+    assert result.returncode != 0
+    assert "DO NOT MATCH THE HASHES" in result.stderr
+    assert not is_installed()
 
     (trial / "locks" / "trial.txt").write_text("trial==1.0\n")
-    done = make_environment(trial)
-    assert done.returncode != 0
-    assert "Hashes are required" in done.stderr
-    assert not installed()
+    result = make_environment(trial)
+    assert result.returncode != 0
+    assert "Hashes are required" in result.stderr
+    assert not is_installed()
 
     lock(trial)
-    done = make_environment(trial)
-    assert done.returncode == 0, done.stderr
-    assert installed()
+    result = make_environment(trial)
+    assert result.returncode == 0, result.stderr
+    assert is_installed()

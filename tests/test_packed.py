@@ -1,4 +1,4 @@
-"""The packed node: one file that wants nothing of a machine but its kernel."""
+"""The packed node is one file that needs nothing of a machine but its kernel."""
 
 import importlib.util
 import json
@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 import rasterio
@@ -32,7 +33,7 @@ def node() -> Path:
 
 @pytest.fixture
 def sandbox(tmp_path: Path, node: Path) -> Path:
-    """A directory as HTCondor makes one for a job."""
+    """Return a directory like the one that HTCondor makes for a job."""
     directory = tmp_path / "sandbox"
     directory.mkdir()
     rasters.write(directory / "image.tif", 3)
@@ -42,7 +43,7 @@ def sandbox(tmp_path: Path, node: Path) -> Path:
 
 
 def run_in(sandbox: Path, *arguments: str) -> subprocess.CompletedProcess:
-    """Run the node as HTCondor does, with a PATH that has no Python."""
+    """Run the node as HTCondor does, with a PATH without Python."""
     return subprocess.run(
         ["./generate_cogs.sh", "image.tif", "3", *arguments],
         cwd=sandbox,
@@ -53,16 +54,16 @@ def run_in(sandbox: Path, *arguments: str) -> subprocess.CompletedProcess:
 
 
 def programs_without_python(directory: Path, **others: str) -> str:
-    """A folder with what ``generate_cogs.sh`` wants of a machine.
+    """Return a folder with the programs that ``generate_cogs.sh`` needs.
 
     Args:
-        others: shell scripts to have in place of some.
+        others: shell scripts that replace some of the programs.
     """
     folder = directory.parent / "bin"
     folder.mkdir(exist_ok=True)
     for name in ("chmod", "cp", "date", "dirname", "mkdir", "rm", "uname"):
         (folder / name).unlink(missing_ok=True)
-        (folder / name).symlink_to(shutil.which(name))
+        (folder / name).symlink_to(shutil.which(name) or name)
     for name, script in others.items():
         (folder / name).unlink(missing_ok=True)
         (folder / name).write_text(f"#!/bin/sh\n{script}\n")
@@ -70,7 +71,7 @@ def programs_without_python(directory: Path, **others: str) -> str:
     return str(folder)
 
 
-def result(directory: Path) -> dict:
+def result(directory: Path) -> dict[str, Any]:
     return json.loads((directory / "result.json").read_text())
 
 
@@ -78,9 +79,8 @@ def test_it_converts_in_an_empty_chroot_with_nothing_but_a_kernel(
     tmp_path: Path, node: Path
 ):
     if subprocess.run([*EMPTY, "true"], capture_output=True).returncode:
-        pytest.skip("nobody may make a namespace here, nor change the root directory")
-    given = rasters.write(tmp_path / "image.tif", 3)
-    with rasterio.open(given) as source:
+        pytest.skip("this user can make no namespace or not change its root directory")
+    with rasterio.open(rasters.write(tmp_path / "image.tif", 3)) as source:
         pixels = source.read()
     shutil.copy(node, tmp_path / "node-packed")
 
@@ -93,15 +93,15 @@ def test_it_converts_in_an_empty_chroot_with_nothing_but_a_kernel(
 
     assert done.returncode == 0, done.stderr
     assert result(tmp_path)["ok"]
-    # What it unpacked is gone.
+    # The folder that it unpacked itself into is gone.
     assert files(tmp_path) == {"image.tif", "image.jpg", "result.json", "node-packed"}
     assert cog_validate(tmp_path / "image.tif", strict=True, quiet=True)[0]
-    with rasterio.open(tmp_path / "image.tif") as made:
-        assert made.crs.to_epsg() == 32616
-        assert (made.read() == pixels).all()
+    with rasterio.open(tmp_path / "image.tif") as cog:
+        assert cog.crs.to_epsg() == 32616
+        assert (cog.read() == pixels).all()
 
 
-def test_the_wrapper_takes_it_where_there_is_no_python(sandbox: Path, node: Path):
+def test_the_wrapper_uses_it_where_there_is_no_python(sandbox: Path, node: Path):
     before = files(sandbox)
 
     done = run_in(sandbox)
@@ -110,13 +110,13 @@ def test_the_wrapper_takes_it_where_there_is_no_python(sandbox: Path, node: Path
     assert files(sandbox) == before | {"image.jpg", "result.json"}
 
 
-def test_a_profile_that_wants_projs_data_works(sandbox: Path):
+def test_a_reprojection_which_needs_the_data_of_proj_works(sandbox: Path):
     done = run_in(sandbox, "--reproject", "EPSG:3857", "--profile", "deflate")
     assert done.returncode == 0, done.stderr
     assert result(sandbox)["crs"] == "EPSG:3857"
 
 
-def test_one_that_is_shared_with_other_jobs_is_left_as_it_is(sandbox: Path, node: Path):
+def test_a_shared_packed_node_is_not_changed(sandbox: Path, node: Path):
     (sandbox / node.name).chmod(0o444)
     before = files(sandbox)
 
@@ -127,7 +127,7 @@ def test_one_that_is_shared_with_other_jobs_is_left_as_it_is(sandbox: Path, node
     assert (sandbox / node.name).stat().st_mode & 0o777 == 0o444
 
 
-def test_a_reason_comes_from_it_as_from_any_node(sandbox: Path):
+def test_it_gives_a_reason_like_every_node(sandbox: Path):
     (sandbox / "image.tif").write_text("no image")
     before = files(sandbox)
 
@@ -139,12 +139,12 @@ def test_a_reason_comes_from_it_as_from_any_node(sandbox: Path):
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGALRM, signal.SIGTERM])
-def test_nothing_is_left_of_one_that_is_killed(sandbox: Path, number: int):
+def test_a_killed_packed_node_leaves_nothing(sandbox: Path, number: int):
     before = files(sandbox)
-    # So many pixels, none of them written, that it is at work for long.
-    how = {"driver": "GTiff", "dtype": "uint8", "tiled": True, "sparse_ok": "TRUE"}
+    # This sparse image has so many pixels that the conversion takes long.
+    profile = {"driver": "GTiff", "dtype": "uint8", "tiled": True, "sparse_ok": "TRUE"}
     side = {"width": 60_000, "height": 60_000}
-    with rasterio.open(sandbox / "image.tif", "w", count=1, **how, **side):
+    with rasterio.open(sandbox / "image.tif", "w", count=1, **profile, **side):
         pass
     node = subprocess.Popen(
         ["./generate_cogs.sh", "image.tif", "1", "--allow-no-crs"],
@@ -167,19 +167,19 @@ def test_nothing_is_left_of_one_that_is_killed(sandbox: Path, number: int):
 
 
 def pythons_of(sandbox: Path) -> list[int]:
-    """The processes of the Python that was unpacked in a sandbox, imports done."""
-    found = []
+    """Return the PIDs of the unpacked Python in a sandbox that has done its imports."""
+    pids = []
     for process in Path("/proc").iterdir():
         try:
             maps = (process / "maps").read_text() if process.name.isdigit() else ""
         except (FileNotFoundError, ProcessLookupError, PermissionError):
             continue
         if f"{sandbox}/" in maps and "libgdal" in maps:
-            found.append(int(process.name))
-    return found
+            pids.append(int(process.name))
+    return pids
 
 
-def test_a_machine_of_another_kind_says_so(sandbox: Path):
+def test_a_machine_of_another_processor_type_is_named(sandbox: Path):
     path = programs_without_python(sandbox, uname="echo sparc64")
     done = subprocess.run(
         ["./generate_cogs.sh", "image.tif", "3"],
@@ -194,10 +194,10 @@ def test_a_machine_of_another_kind_says_so(sandbox: Path):
     assert platform.machine() in result(sandbox)["reason"]
 
 
-def test_a_kernel_that_is_too_old_is_said(sandbox: Path, node: Path):
-    # What the loader does on such a kernel.
-    fails = "#!/bin/sh\necho 'FATAL: kernel too old' >&2\nexit 127\n"
-    (sandbox / node.name).write_text(fails)
+def test_a_kernel_that_is_too_old_is_named(sandbox: Path, node: Path):
+    # The loader does this on such a kernel.
+    loader = "#!/bin/sh\necho 'FATAL: kernel too old' >&2\nexit 127\n"
+    (sandbox / node.name).write_text(loader)
     done = run_in(sandbox)
     assert done.returncode == 69
     assert result(sandbox)["code"] == "wrong-machine"
@@ -205,11 +205,13 @@ def test_a_kernel_that_is_too_old_is_said(sandbox: Path, node: Path):
 
 
 @pytest.mark.parametrize(("begin", "end"), [(5, 0), (5, 16), (20, 16)])
-def test_one_that_is_not_whole_says_so(sandbox: Path, node: Path, begin: int, end: int):
-    """Of which there are so many MiB of the beginning and bytes of the end."""
-    whole = (sandbox / node.name).read_bytes()
-    kept = whole[: begin * 2**20] + whole[len(whole) - end :]
-    (sandbox / node.name).write_bytes(kept)
+def test_an_incomplete_packed_node_says_so(
+    sandbox: Path, node: Path, begin: int, end: int
+):
+    """Only ``begin`` MiB of the beginning and ``end`` bytes of the end are there."""
+    content = (sandbox / node.name).read_bytes()
+    parts = content[: begin * 2**20] + content[len(content) - end :]
+    (sandbox / node.name).write_bytes(parts)
     before = files(sandbox)
 
     done = run_in(sandbox)
@@ -220,7 +222,9 @@ def test_one_that_is_not_whole_says_so(sandbox: Path, node: Path, begin: int, en
     assert files(sandbox) == before | {"result.json"}
 
 
-def test_one_that_was_damaged_on_its_way_is_not_run(sandbox: Path, node: Path):
+def test_a_packed_node_that_was_damaged_on_its_way_is_not_run(
+    sandbox: Path, node: Path
+):
     with (sandbox / node.name).open("r+b") as file:
         file.seek(-1_000_000, os.SEEK_END)
         file.write(b"\0" * 1000)
@@ -242,7 +246,7 @@ def test_a_disk_without_room_for_it_says_so(tmp_path: Path, node: Path):
     )
     unshare = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c"]
     if subprocess.run([*unshare, f"mount -t tmpfs small {disk}"]).returncode:
-        pytest.skip("nobody may mount a small disk here")
+        pytest.skip("this user cannot mount a small disk")
 
     done = subprocess.run([*unshare, script], capture_output=True, text=True)
 
@@ -256,7 +260,7 @@ def test_a_launch_sends_it_to_machines_without_python(archive: Archive):
     archive.upload_raster("scenes/b.tif", 1)
     rows = [("scenes/a.tif", 3), ("scenes/b.tif", 1), ("scenes/c.tif", 1)]
     archive.upload_manifest("batch-raw.csv", rows)
-    # In place of what HTCondor starts: the same, with a PATH of its own.
+    # The same script as always, with a PATH of its own.
     path = programs_without_python(archive.directory / "sandbox")
     first, *rest = SCRIPT.read_text().splitlines(keepends=True)
     executable = archive.directory / "without-python.sh"
@@ -270,22 +274,22 @@ def test_a_launch_sends_it_to_machines_without_python(archive: Archive):
     processed, failed = archive.outcome("batch-")
     assert processed == [["scenes/a.tif", "3"], ["scenes/b.tif", "1"]], failed
     assert [row[0] for row in failed] == ["scenes/c.tif"]
-    kept = json.loads(archive.launch_file().read_text())["packed_node"]
-    assert Path(kept).is_relative_to(archive.directory)
+    copy = json.loads(archive.launch_file().read_text())["packed_node"]
+    assert Path(copy).is_relative_to(archive.directory)
     (dag,) = archive.directory.glob("workflow-run-*/convert.dag")
-    once = queue.version() >= (25, 14, 1)
-    assert ("CommonInputFiles" in dag.read_text()) == once
-    made = archive.fetch(archive.cogs, "scenes/a.tif")
-    assert cog_validate(made, strict=True, quiet=True)[0]
+    sends_inputs_once = queue.version() >= (25, 14, 1)
+    assert ("CommonInputFiles" in dag.read_text()) == sends_inputs_once
+    cog = archive.fetch(archive.cogs, "scenes/a.tif")
+    assert cog_validate(cog, strict=True, quiet=True)[0]
 
 
 @pytest.mark.parametrize("text", ["", "conda", "container:", "packed:x", "container"])
-def test_a_node_environment_that_does_not_exist(text: str):
+def test_an_unknown_node_environment_is_refused(text: str):
     refused = invoke(*BUCKETS, "--node-environment", text)
     assert_wrong(refused, "is not 'host', 'packed', or 'container:' and an image")
 
 
-def test_what_the_node_does_not_import_is_not_packed():
+def test_only_packages_that_the_node_imports_are_packed():
     project = (PROJECT / "pyproject.toml").read_text()
     from pack.gather import packages
 
@@ -298,9 +302,9 @@ def test_what_the_node_does_not_import_is_not_packed():
 def test_without_a_compiler_packing_says_where_to_get_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    """One of this PATH, which has no static libc, or none at all."""
+    """The PATH has a compiler without a static libc, or no compiler."""
     if importlib.util.find_spec("ziglang"):
-        pytest.skip("ziglang is installed: there is always a compiler")
+        pytest.skip("ziglang is installed, so there is always a compiler")
     from pack import archive
 
     compiler = tmp_path / "cc"

@@ -1,4 +1,4 @@
-"""The personal pool, as someone who wants to try things uses it."""
+"""The personal pool starts, stops and keeps its secrets, as a user sees it."""
 
 import os
 import re
@@ -26,38 +26,38 @@ def test_it_starts_answers_and_stops(workplace: Path):
     directory = workplace / "another pool"
     assert "pool start" in run_pool("status", directory).stderr
     try:
-        started = run_pool("start", directory)
-        assert started.returncode == 0, started.stderr
-        assert "--ca-certs" in started.stdout
+        start = run_pool("start", directory)
+        assert start.returncode == 0, start.stderr
+        assert "--ca-certs" in start.stdout
         assert run_pool("status", directory).returncode == 0
         shell = run_pool("env", directory).stdout
-        seen = subprocess.run(
+        status = subprocess.run(
             ["sh", "-c", f"{shell} condor_status -af Name"],
             env={"PATH": "/usr/bin:/bin", "HOME": os.environ["HOME"]},
             capture_output=True,
             text=True,
         )
-        assert "slot" in seen.stdout, seen.stderr
+        assert "slot" in status.stdout, status.stderr
         rclone = program_of_environment("rclone")
-        listed = subprocess.run(
+        listing = subprocess.run(
             ["sh", "-c", f"{shell} {rclone} mkdir pool:maps; {rclone} lsf pool:"],
             capture_output=True,
             text=True,
         )
-        assert listed.stdout == "maps/\n", listed.stderr
+        assert listing.stdout == "maps/\n", listing.stderr
     finally:
-        stopped = run_pool("stop", directory)
-    assert stopped.returncode == 0, stopped.stderr
+        stop = run_pool("stop", directory)
+    assert stop.returncode == 0, stop.stderr
     assert run_pool("status", directory).returncode == 1
 
 
-def test_stopped_with_a_job_running_nothing_of_it_is_left(workplace: Path):
+def test_a_stop_ends_running_jobs_and_all_their_processes(workplace: Path):
     directory = workplace / "busy pool"
     try:
         assert run_pool("start", directory).returncode == 0
         shell = run_pool("env", directory).stdout
         job = directory / "sleep.sub"
-        # It ignores what it is asked kindly, and has a child of its own.
+        # The job ignores signals that ask it to end, and has a child process.
         job.write_text(
             "executable = /bin/sh\narguments = \"-c 'trap : TERM INT QUIT; "
             "while :; do sleep 987654 & wait; done'\"\n"
@@ -69,85 +69,85 @@ def test_stopped_with_a_job_running_nothing_of_it_is_left(workplace: Path):
             capture_output=True,
             check=True,
         )
-        wait_for(lambda: _processes_that_name("sleep 987654") != [])
+        wait_for(lambda: _processes_with("sleep 987654") != [])
         ports = {(directory / "s3-port").read_text()}
         for file in (directory / "condor" / "log").glob(".*_address"):
-            ports.add(re.search(r":(\d+)", file.read_text())[1])
-        assert all(_listening(int(port)) for port in ports)
+            ports.add(re.findall(r":(\d+)", file.read_text())[0])
+        assert all(_listening_addresses(int(port)) for port in ports)
     finally:
-        stopped = run_pool("stop", directory)
-    assert stopped.returncode == 0, stopped.stderr
-    assert not any(_listening(int(port)) for port in ports)
-    assert _processes_that_name(str(directory)) == []
-    assert _processes_that_name("sleep 987654") == []
+        stop = run_pool("stop", directory)
+    assert stop.returncode == 0, stop.stderr
+    assert not any(_listening_addresses(int(port)) for port in ports)
+    assert _processes_with(str(directory)) == []
+    assert _processes_with("sleep 987654") == []
 
 
-def _processes_that_name(words: str) -> list[str]:
-    """Command lines, and working directories, in which these words stand."""
-    found = []
+def _processes_with(words: str) -> list[str]:
+    """Return processes with these words in command line or working directory."""
+    descriptions = []
     for process in Path("/proc").glob("[0-9]*"):
         try:
             command = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode()
-            said = f"{command}in {(process / 'cwd').readlink()}"
+            description = f"{command}in {(process / 'cwd').readlink()}"
         except (FileNotFoundError, ProcessLookupError, PermissionError):
             continue
-        if words in said and int(process.name) != os.getpid():
-            found.append(said)
-    return found
+        if words in description and int(process.name) != os.getpid():
+            descriptions.append(description)
+    return descriptions
 
 
-def test_it_listens_on_loopback_alone(pool: PersonalPool):
+def test_it_listens_only_on_loopback(pool: PersonalPool):
     addresses = [
         file.read_text().split()[0]
         for file in (pool.condor.directory / "log").glob(".*_address")
     ]
     assert len(addresses) >= 4
     assert all(address.startswith("<127.0.0.1:") for address in addresses)
-    assert _listening(pool.s3.port) == {"0100007F"}
+    assert _listening_addresses(pool.s3.port) == {"0100007F"}
 
 
-def _listening(port: int) -> set[str]:
-    """The addresses, as the kernel writes them, where someone takes this port."""
-    found = set()
+def _listening_addresses(port: int) -> set[str]:
+    """Return the addresses that listen on a port, in the kernel's format."""
+    addresses = set()
     for table in ("tcp", "tcp6"):
         for line in Path("/proc/net", table).read_text().splitlines()[1:]:
             local, state = line.split()[1], line.split()[3]
             address, local_port = local.split(":")
             if state == "0A" and int(local_port, 16) == port:
-                found.add(address)
-    return found
+                addresses.add(address)
+    return addresses
 
 
 def test_keys_and_tokens_are_private(pool: PersonalPool):
     condor = pool.condor.directory
-    private = [
+    secrets = [
         *(condor / "tokens.d").iterdir(),
         *(condor / "passwords.d").iterdir(),
         pool.s3.access_key,
         pool.s3.secret_key,
         pool.s3.directory / "server.key",
     ]
-    assert len(private) == 6
-    for path in private:
+    assert len(secrets) == 6
+    for path in secrets:
         assert path.stat().st_mode & 0o077 == 0, path
 
 
-def test_the_s3_keys_stand_in_no_command_line(pool: PersonalPool):
+def test_no_command_line_has_the_s3_keys(pool: PersonalPool):
     pid = pool.s3.pidfile.read_text()
     secret = pool.s3.secret_key.read_bytes().strip()
     assert secret not in Path(f"/proc/{pid}/cmdline").read_bytes()
 
 
 def test_scitokens_workaround_runs(pool: PersonalPool, workplace: Path):
-    done = subprocess.run(
+    submit = subprocess.run(
         ["condor_submit", str(PROJECT / "scitokens_workaround.sub")],
         cwd=workplace,
         capture_output=True,
         text=True,
     )
-    assert done.returncode == 0, done.stderr
-    waited = subprocess.run(
+    assert submit.returncode == 0, submit.stderr
+    wait = subprocess.run(
         ["condor_wait", "-wait", "60", "scitokens_workaround.log"], cwd=workplace
     )
-    assert waited.returncode == 0
+    assert wait.returncode == 0
     assert "return value 0" in (workplace / "scitokens_workaround.log").read_text()

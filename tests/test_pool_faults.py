@@ -1,4 +1,4 @@
-"""HTCondor's daemons killed in the middle of a run, and started again."""
+"""A run survives when HTCondor's daemons are killed and started again."""
 
 import uuid
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ from state.project import PROJECT
 from tests.support.archive import Archive, archive_for, wait_for
 from tests.support.processes import descendants, kill, kill_all
 
-# Nodes end when the test wants it.
+# With this program, nodes wait until the test creates the file "go".
 NODE = """\
 #!/bin/sh
 case $1 in
@@ -43,12 +43,12 @@ def archive(
     yield from archive_for(store, workplace, request.node.name)
 
 
-# Until a machine that vanished is given up for lost.
+# HTCondor gives up a machine that vanished after this time.
 SHORT_LEASE = ("--submit-option", "job_lease_duration = 20")
 
 
 def begin(archive: Archive, *options: str) -> None:
-    """Start a run of which one row is done and two are under way."""
+    """Start a run, and wait until one row is done and the nodes of two others run."""
     node = archive.directory / "node.sh"
     script = PROJECT / "bin" / "generate_cogs.sh"
     node.write_text(NODE.format(directory=archive.directory, script=script))
@@ -64,7 +64,7 @@ def begin(archive: Archive, *options: str) -> None:
 
 
 def end(archive: Archive) -> None:
-    """Let the nodes go on, and see that all rows are processed."""
+    """Let the nodes continue, and check that all rows are processed."""
     (archive.directory / "go").touch()
     processed, failed = archive.outcome("batch-")
     assert failed == []
@@ -86,7 +86,7 @@ def test_a_run_outlives_its_execution_point(archive: Archive, mortal: PersonalPo
 def test_a_run_outlives_the_whole_pool(archive: Archive, mortal: PersonalPool):
     begin(archive, *SHORT_LEASE)
     master = int(mortal.condor.pidfile.read_text())
-    # The master first, or it starts the others again; some end with it.
+    # The master is first, since it would start the others again. Some end with it.
     kill_all([master, *descendants(master)])
 
     personal.start(mortal.condor.directory.parent, print)
