@@ -1,4 +1,4 @@
-"""What one launch fixed for good: the buckets, the pattern, how to run."""
+"""The settings of a launch, which stay the same until the next launch."""
 
 import hashlib
 import json
@@ -12,7 +12,7 @@ from state.files import check_nobody_else_wrote, write_atomically
 from state.keys import jpeg_key
 
 FILE = "launch.json"
-# Launches and runs of before version 0.1 have their settings under these names.
+# Launches and runs from before version 0.1 have their settings under these names.
 _FORMER_FILE = "pipeline.json"
 _FORMER_HOME = "pipeline"
 _FORMER_FIELDS = {
@@ -26,7 +26,7 @@ RUN_ORDERS = ("fair", "fifo")
 URL_HOURS = 24
 # One PUT ends at 5 GiB on AWS and Ceph.
 MAX_PUT = 4 * 2**30
-# What reading a record that is none of ours can raise.
+# Exceptions from reading a record that this program did not write.
 UNREADABLE = (
     *(OSError, ValueError, LookupError, TypeError, AttributeError),
     RecursionError,
@@ -41,29 +41,31 @@ class Launch:
     """One launch of the pipeline.
 
     Attributes:
-        directory: where it was launched; its run directories are made there.
-        input_bucket: where manifests and images are put.
-        output_bucket: where COGs and JPEGs go.
-        output_prefix: what is written before every key in the output bucket.
-        pattern: which keys of the input bucket are manifests, as a shell pattern.
-        every: minutes between two polls.
-        max_running: how many nodes of a run are in the queue at once.
-        max_idle: how many of them may wait for a machine there.
-        max_runs: how many runs may be alive at once.
-        disk_floor: how many bytes must be free where it was launched for a run to
-            begin; 0 for no such bound.
-        run_order: which of several runs' nodes go first, one of RUN_ORDERS.
-        rows_per_job: how many rows at most share a node.
+        directory: directory of the launch, in which its run directories are created.
+        store: the S3 server and the key files.
+        input_bucket: bucket with the manifests and the images.
+        output_bucket: bucket for the COGs and JPEGs.
+        output_prefix: prefix for every key in the output bucket.
+        pattern: shell pattern for the keys of manifests in the input bucket.
+        every: time between two polls, in minutes.
+        max_jobs: maximum number of jobs of a run in the queue.
+        max_idle: maximum number of jobs of a run that wait in the queue for a machine.
+        max_runs: maximum number of runs in progress.
+        disk_floor: free disk in ``directory`` below which no run starts, in bytes; 0
+            for no limit.
+        run_order: which run's nodes start first, one of RUN_ORDERS.
+        rows_per_job: maximum number of rows that share a job.
         signing: who signs transfers, one of SIGNINGS.
-        url_seconds: how long a presigned URL can be used.
-        node_environment: where nodes have what they need from: ``host``, ``packed``
-            or ``container:`` and an image.
-        packed_node: what ``packed`` sends them, made once a launch.
-        retry_seconds: how long a reconcile that failed waits for its next attempt.
-        submit_options: lines that end every node's submit description.
-        node_options: options of bin/generate_cogs.sh for every node.
-        max_time_limit: the most that a row may ask for as its time limit, in seconds.
-        largest_put: of a COG that is uploaded at once and not in parts, in bytes.
+        url_seconds: validity of a presigned URL, in seconds.
+        retry_seconds: time between two attempts to reconcile a run, in seconds.
+        node_environment: where nodes get Python and their packages: ``host``,
+            ``packed``, or ``container:`` and an image.
+        packed_node: the file that is sent to nodes if ``node_environment`` is
+            ``packed``; None otherwise.
+        submit_options: lines at the end of every node's submit description.
+        node_options: arguments of bin/generate_cogs.sh for every node.
+        max_time_limit: the highest time limit that a row can have, in seconds.
+        max_put: size above which a COG is uploaded by a multipart upload, in bytes.
     """
 
     directory: Path
@@ -91,45 +93,46 @@ class Launch:
 
     @property
     def container_image(self) -> str | None:
-        """The image that nodes run in, if any."""
+        """The container image of the nodes, None if they run in no container."""
         kind, _, image = self.node_environment.partition(":")
         return image if kind == "container" else None
 
     @property
     def identity(self) -> str:
-        """What two launches that would take each other's manifests share."""
+        """The same for two launches that would process each other's manifests."""
         return f"{self.store.endpoint}/{self.input_bucket}/{self.pattern}"
 
     @property
     def names(self) -> tuple[str, str]:
-        """The name of the launch, and the one that earlier versions give it."""
+        """The name of the launch, and its name in earlier versions."""
         digest = hashlib.sha256(self.identity.encode()).hexdigest()[:8]
         name = f"{self.input_bucket}-{digest}"
         return f"launch-{name}", f"{_FORMER_HOME}-{name}"
 
     @property
     def home(self) -> Path:
-        """The folder of the launch's own files, crondor's log among them."""
+        """The folder with the files of the launch, such as the log of crondor."""
         name, former_name = self.names
         former = self.directory / former_name
         return former if former.is_dir() else self.directory / name
 
     @property
     def file(self) -> Path:
-        """The settings of the launch."""
+        """The file with these settings."""
         return settings_file(self.home)
 
     @property
     def heartbeat_file(self) -> Path:
-        """When a poll last succeeded."""
+        """A file whose modification time is that of the last successful poll."""
         return self.home / "heartbeat"
 
     @property
     def literal_prefix(self) -> str:
-        """What the keys of all manifests begin with, and of what is made of them."""
+        """The prefix of the keys of all manifests and of the CSVs made from them."""
         literal = re.split(r"[*?\[]", self.pattern, maxsplit=1)[0]
         folder, slash, name = literal.rpartition("/")
-        # For "raw" others come, and they end in .csv whatever the manifest did.
+        # "raw" is replaced by "processing" and others, and those keys end in .csv,
+        # whatever the key of the manifest ends in.
         return folder + slash + _REPLACED.sub("", name.partition(".")[0])
 
     def cog_key(self, image: str) -> str:
