@@ -1,21 +1,22 @@
-# make demo      set everything up and run the main job on this machine
-# make test      set everything up and run all tests, on three pools side by side,
-#                because they spend most of their time waiting
+# make demo      install everything, and run the main job on this machine
+# make test      install everything, and run all tests on three pools at the same time,
+#                since most tests mostly wait
 # make test-fast run only the tests that need no pool
-# make lint      check the style, the types, the shell scripts and the spelling
-# make bench     measure what a conversion costs compared with GDAL's programs (Debian's
-#                gdal-bin) and write docs/benchmarks.md; make bench RUNS=1 is quicker
+# make lint      check style, types, shell scripts and spelling
+# make bench     compare the cost of a conversion with that of GDAL's programs (package
+#                gdal-bin of Debian), and write docs/benchmarks.md; make bench RUNS=1
+#                is faster
 # make chaos     upload manifests to a pool of its own and inject faults for 20 minutes,
-#                then check what is promised of every row; make chaos MINUTES=3
-# make scale     run ever larger manifests without conversions, on an S3 server with
-#                millions of objects, and write docs/scale.md; make scale ROWS=1000000;
-#                SIGNING=presigned for pools in which HTCondor cannot sign
-# make overhead  measure what HTCondor adds to a node's conversion
+#                then check the promise for every row; make chaos MINUTES=3
+# make scale     run manifests of increasing size without conversions, on an S3 server
+#                with millions of objects, and write docs/scale.md; make scale
+#                ROWS=1000000; SIGNING=presigned for pools where HTCondor cannot sign
+# make overhead  measure what HTCondor adds to the cost of a conversion
 # make sharing   measure how two runs share a pool
-# make locks     write the lock files, after a change of pyproject.toml;
-#                make locks UPGRADE=--upgrade takes the newest versions allowed there
-# make setup     set everything up for the demo and the tests
-# make clean     remove what these commands made in this folder
+# make locks     write the lock files after a change of pyproject.toml;
+#                make locks UPGRADE=--upgrade updates to the newest versions allowed
+# make setup     install everything that the demo and the tests need
+# make clean     remove the files that these commands made in this folder
 
 PYTHON ?= python3
 export PYTHON
@@ -64,8 +65,9 @@ setup: .venv/ready-demo .venv/ready-test
 .venv/ready-%: locks/%.txt
 	@sh pool/make_environment.sh $*
 
-# Use only wheels: to build a package, pip fetches its build tools without any hash.
-# Use few versions: if possible, all Pythons get the version that the tests have used.
+# Only wheels are used, since pip downloads the tools to build a package without
+# checking their hashes. With "fewest", all Pythons get the same version if possible, so
+# that it is the one that the tests use.
 LOCK = .venv/bin/uv pip compile --quiet --no-config --universal --python-version 3.11 \
 	--generate-hashes --only-binary :all: --emit-build-options --no-emit-index-url \
 	--fork-strategy fewest --custom-compile-command 'make locks' $(UPGRADE) pyproject.toml
@@ -74,7 +76,7 @@ locks: .venv/ready-lock
 	@for group in bench conda demo lock scale test; do \
 	    $(LOCK) --group $$group --output-file locks/$$group.txt || exit 1; \
 	done
-	@# The images are built from their folder and cannot read files outside it.
+	@# An image is built from its folder, and the build cannot read other files.
 	@$(LOCK) --group node --output-file container/requirements.txt
 
 clean:
