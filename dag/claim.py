@@ -28,6 +28,7 @@ from bucket import (
 from dag import processing, proof
 from state.files import write_atomically
 from state.launch import Launch
+from state.records import from_record
 from state.run import Run
 from state.text import one_line
 
@@ -192,8 +193,8 @@ def _held(inputs: Bucket, manifest_key: str) -> Held | None:
 
 def _read(content: bytes) -> Claim | None:
     try:
-        found = Claim(**json.loads(content))
-    except (ValueError, TypeError, RecursionError):
+        found = from_record(Claim, json.loads(content))
+    except (ValueError, TypeError, AttributeError, RecursionError):
         return None
     return (
         found if all(isinstance(each, str) for each in vars(found).values()) else None
@@ -249,4 +250,5 @@ def _claim_of(run: Run, launch: Launch) -> Claim:
 
 
 def _text(made: Claim) -> str:
+    # An access point of before version 0.1 refuses a claim with other fields.
     return json.dumps(asdict(made)) + "\n"

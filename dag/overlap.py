@@ -1,8 +1,6 @@
 """No image is converted by two nodes at once, though it stands in two manifests."""
 
-import json
 from collections.abc import Iterable
-from dataclasses import asdict
 from datetime import UTC, datetime
 
 from bucket import Bucket, StoredObject
@@ -12,6 +10,7 @@ from dag.manifest import parse
 from state.errors import NotAManifest
 from state.files import write_atomically
 from state.launch import Launch
+from state.records import as_json
 from state.rows import Manifest
 from state.run import Run
 from state.waiting import MAX_WAIT, Waiting, waiting
@@ -53,7 +52,7 @@ def run_to_wait_for(
         if not images.isdisjoint(_images(inputs, launch, other)):
             since = before.since if before else datetime.now(UTC).isoformat()
             now = Waiting(other.key, other.etag, since)
-            write_atomically(run.waiting_file, json.dumps(asdict(now)) + "\n")
+            write_atomically(run.waiting_file, as_json(now))
             return now
     return None
 

@@ -1,7 +1,6 @@
 """Render a run's DAG and put it into HTCondor's queue."""
 
 import itertools
-import json
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -13,6 +12,7 @@ from state.files import write_atomically
 from state.journal import Journal
 from state.launch import Launch
 from state.multipart import Upload, recorded
+from state.records import as_json
 from state.rows import Manifest, Row, dag_node_of, load_rows_as_last_tried, solo_rows
 from state.run import Run, make_folders_of_nodes
 
@@ -43,7 +43,7 @@ def submit(run: Run, launch: Launch, rows: Sequence[Row], journal: Journal) -> i
         launch.max_idle,
     )
     submitted = {"dag": run.dag_file.name, "cluster": cluster}
-    write_atomically(run.submitted_file, json.dumps(submitted) + "\n")
+    write_atomically(run.submitted_file, as_json(submitted))
     return cluster
 
 

@@ -4,7 +4,7 @@ import json
 import stat
 import subprocess
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 from condor import queue
 from post import csvs
@@ -15,6 +15,7 @@ from state.files import write_atomically
 from state.journal import Journal
 from state.launch import Launch
 from state.multipart import abort_all
+from state.records import as_json, from_record
 from state.rows import load_header, load_rows, load_rows_with_nodes, log_name
 from state.run import Run, locked
 
@@ -99,7 +100,7 @@ def reconcile(
             _publish(run, launch, outcome, journal)
             _tidy(run, outcome)
             counts = {"processed": outcome.processed, "failed": outcome.failed}
-            write_atomically(run.done_file, json.dumps(counts) + "\n")
+            write_atomically(run.done_file, as_json(counts))
     journal.say(
         "ended",
         f"{run.manifest_key}: {outcome.processed} rows processed, "
@@ -112,7 +113,7 @@ def reconcile(
 
 def _load_outcome(run: Run) -> Outcome:
     saved = json.loads(run.outcome_file.read_text())
-    return Outcome(saved["processed"], tuple(saved["failed_rows"]))
+    return from_record(Outcome, saved, failed_rows=tuple(saved["failed_rows"]))
 
 
 def _decide(run: Run, launch: Launch, journal: Journal) -> bool:
@@ -146,7 +147,7 @@ def _decide(run: Run, launch: Launch, journal: Journal) -> bool:
             rows=len(retry.lines),
         )
         return False
-    write_atomically(run.outcome_file, json.dumps(asdict(outcome)) + "\n")
+    write_atomically(run.outcome_file, as_json(outcome))
     return True
 
 
@@ -200,7 +201,7 @@ def _log_line(journal: Journal, outcome: RowOutcome) -> str:
         "row-failed",
         outcome.row.reason or "",
         "warning",
-        row=outcome.row.line,
+        line=outcome.row.line,
         attempt=outcome.attempt,
         code=outcome.code,
     )

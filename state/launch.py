@@ -3,13 +3,15 @@
 import hashlib
 import json
 import re
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from bucket import Bucket, S3Endpoint
 from state.errors import PipelineError
 from state.files import check_nobody_else_wrote, write_atomically
 from state.keys import jpeg_key
+from state.records import as_json, from_record
 
 FILE = "launch.json"
 # Launches and runs from before version 0.1 have their settings under these names.
@@ -170,8 +172,7 @@ def settings_files(directory: Path) -> list[Path]:
 
 
 def save_launch(launch: Launch, path: Path) -> None:
-    text = json.dumps(asdict(launch), indent=2, default=str)
-    write_atomically(path, text + "\n")
+    write_atomically(path, as_json(launch, indent=2))
 
 
 def load_launch(path: Path) -> Launch:
@@ -191,7 +192,7 @@ def load_launch(path: Path) -> Launch:
         ) from error
 
 
-def _launch(saved: dict) -> Launch:
+def _launch(saved: dict[str, Any]) -> Launch:
     store = saved.pop("store")
     for name in ("access_key", "secret_key", "ca_certs"):
         store[name] = Path(store[name]) if store[name] else None
@@ -200,15 +201,13 @@ def _launch(saved: dict) -> Launch:
         if former in saved:
             saved[name] = saved.pop(former)
     order = saved.get("run_order", "fair")
-    known = {field.name for field in fields(Launch)}
-    return Launch(
-        **{name: value for name, value in saved.items() if name in known}
-        | {
-            "directory": Path(saved["directory"]),
-            "store": S3Endpoint(**store),
-            "run_order": FORMER_ORDERS.get(order, order),
-            "packed_node": Path(packed) if packed else None,
-            "submit_options": tuple(saved["submit_options"]),
-            "node_options": tuple(saved.get("node_options", ())),
-        }
+    return from_record(
+        Launch,
+        saved,
+        directory=Path(saved["directory"]),
+        store=from_record(S3Endpoint, store),
+        run_order=FORMER_ORDERS.get(order, order),
+        packed_node=Path(packed) if packed else None,
+        submit_options=tuple(saved["submit_options"]),
+        node_options=tuple(saved.get("node_options", ())),
     )

@@ -3,39 +3,50 @@
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from typing import Any
 
 from bucket import Bucket, PermanentS3Error
 from state.journal import Journal
 from state.launch import Launch
+from state.records import as_json, from_record
 from state.run import Run
 
 
 @dataclass(frozen=True)
 class Upload:
-    """The upload in parts of one row's COG.
+    """The multipart upload of one row's COG.
 
     Attributes:
-        row: its number.
-        key: of the COG.
+        line: line number of the row.
+        key: key of the COG.
+        id: the upload ID that the store gave.
     """
 
-    row: int
+    line: int
     key: str
     id: str
 
 
 def recorded(run: Run) -> dict[int, Upload]:
-    """The uploads that a run began, by their rows' numbers."""
+    """Return the uploads that a run started, by line number of their row."""
     if not run.uploads_file.exists():
         return {}
-    lines = run.uploads_file.read_text().splitlines(keepends=True)
-    begun = [Upload(**json.loads(line)) for line in lines if line.endswith("\n")]
-    return {upload.row: upload for upload in begun}
+    # A crash may have cut off the last line.
+    records = run.uploads_file.read_text().splitlines(keepends=True)
+    uploads = [_upload(json.loads(text)) for text in records if text.endswith("\n")]
+    return {upload.line: upload for upload in uploads}
+
+
+def _upload(saved: dict[str, Any]) -> Upload:
+    if "row" in saved:
+        # The name of the field before version 0.1.
+        saved["line"] = saved.pop("row")
+    return from_record(Upload, saved)
 
 
 def abort_all(run: Run, launch: Launch, journal: Journal) -> None:
-    """Abort the uploads that a run began; those that are complete stay so."""
+    """Abort the uploads that a run started; completed ones stay complete."""
     outputs = launch.outputs()
     for upload in recorded(run).values():
         with reported_if_refused(outputs, upload.key, journal):
@@ -43,12 +54,13 @@ def abort_all(run: Run, launch: Launch, journal: Journal) -> None:
 
 
 def record_line(upload: Upload) -> str:
-    return json.dumps(asdict(upload)) + "\n"
+    """Return the line of ``uploads.jsonl`` that records an upload."""
+    return as_json(upload)
 
 
 @contextmanager
 def reported_if_refused(outputs: Bucket, key: str, journal: Journal) -> Iterator[None]:
-    """Let a store that will never remove parts not keep a run from going on."""
+    """Report it if the store refuses for good to remove parts; the run continues."""
     try:
         yield
     except PermanentS3Error as error:

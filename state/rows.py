@@ -7,6 +7,7 @@ from enum import StrEnum
 from typing import Any
 
 from state.files import writing
+from state.records import as_json
 from state.run import Run
 from state.text import csv_safe
 
@@ -78,7 +79,7 @@ class Manifest:
 
     @property
     def convertible(self) -> tuple[Row, ...]:
-        """The rows that can be worked on."""
+        """The rows that can be converted."""
         return tuple(row for row in self.rows if row.reason is None)
 
 
@@ -88,7 +89,7 @@ def node_name(line: int) -> str:
 
 
 def dag_node_of(row: Row) -> str:
-    """The name of the DAG node that converts a row's image, perhaps with others."""
+    """Return the name of the DAG node that converts a row, maybe with other rows."""
     return f"rows{row.group}" if row.group else node_name(row.line)
 
 
@@ -108,25 +109,29 @@ def log_name(node: str) -> str:
 
 
 def save_rows(run: Run, manifest: Manifest) -> None:
+    """Write the rows of a run, one a line, after a line with the header row."""
     with writing(run.rows_file) as file:
-        file.write(json.dumps(manifest.header) + "\n")
+        file.write(as_json({"header": manifest.header}))
         file.writelines(_line(row) for row in manifest.rows)
 
 
 def _line(row: Row) -> str:
-    """A row as JSON, without what it does not say."""
-    told = ((name, getattr(row, name)) for name in Row.__slots__)
-    return json.dumps({name: fact for name, fact in told if fact}) + "\n"
+    """Return a row as JSON, without its empty fields."""
+    values = ((name, getattr(row, name)) for name in Row.__slots__)
+    return json.dumps({name: value for name, value in values if value}) + "\n"
 
 
 def load_header(run: Run) -> tuple[str, ...] | None:
+    """Return the header row of a run's manifest; None if it has none."""
     with run.rows_file.open() as file:
-        header = json.loads(next(file))
+        first = json.loads(next(file))
+    # Before version 0.1, the line was the header row itself.
+    header = first["header"] if isinstance(first, dict) else first
     return None if header is None else tuple(header)
 
 
 def load_rows(run: Run) -> Iterator[Row]:
-    """The rows one by one: there may be a million."""
+    """Yield the rows of a run, one at a time: there may be a million."""
     with run.rows_file.open() as file:
         next(file)
         for line in file:
@@ -147,29 +152,29 @@ def _row(saved: dict[str, Any]) -> Row:
 
 
 def solo_rows(run: Run) -> frozenset[int]:
-    """The numbers of the rows that no longer share a node."""
+    """Return the line numbers of the rows that no longer share a node."""
     if not run.solo_file.exists():
         return frozenset()
     return frozenset(json.loads(run.solo_file.read_text()))
 
 
 def load_rows_as_last_tried(run: Run) -> Iterator[Row]:
-    """The rows one by one, those apart without the group that they were in."""
-    apart = solo_rows(run)
+    """Yield the rows one at a time; those that are retried alone have no group."""
+    solo = solo_rows(run)
     for row in load_rows(run):
-        yield replace(row, group=0) if row.line in apart else row
+        yield replace(row, group=0) if row.line in solo else row
 
 
 def load_rows_with_nodes(run: Run) -> Iterator[tuple[Row, list[str]]]:
-    """The rows one by one, and the names of the nodes that each of them has had."""
-    apart = solo_rows(run)
+    """Yield the rows one at a time, each with the names of the nodes it has had."""
+    solo = solo_rows(run)
     for row in load_rows(run):
         names = [dag_node_of(row)] if row.reason is None else []
-        if row.line in apart:
+        if row.line in solo:
             names.append(node_name(row.line))
         yield row, names
 
 
 def load_manifest(run: Run) -> Manifest:
-    """All of them."""
+    """Return the manifest of a run with all its rows."""
     return Manifest(tuple(load_rows(run)), load_header(run))

@@ -37,7 +37,7 @@ import secrets
 import shutil
 from collections.abc import Container, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -45,6 +45,7 @@ from bucket import StoredObject
 from state.errors import PipelineError
 from state.files import check_nobody_else_wrote, write_atomically
 from state.launch import UNREADABLE, Launch, load_launch, save_launch, settings_file
+from state.records import as_json, from_record
 
 RUN_DIRECTORY_PREFIX = "workflow-run-"
 _RUN_FILE = "run.json"
@@ -318,8 +319,7 @@ def create_run(
             downloaded.replace(run.manifest_file)
         save_launch(launch, run.launch_file)
         make_folders_of_nodes(run)
-        saved = json.dumps(asdict(run), indent=2, default=str)
-        write_atomically(run.directory / _RUN_FILE, saved + "\n")
+        write_atomically(run.directory / _RUN_FILE, as_json(run, indent=2))
     except OSError:
         # A disk that is full: the next poll begins anew, and wants room for it.
         shutil.rmtree(run.directory)
@@ -359,11 +359,7 @@ def load_run(directory: Path) -> Run:
     file = directory / _RUN_FILE
     try:
         saved = json.loads(file.read_text())
-        known = {field.name for field in fields(Run)}
-        return Run(
-            **{name: value for name, value in saved.items() if name in known}
-            | {"directory": Path(saved["directory"])}
-        )
+        return from_record(Run, saved, directory=Path(saved["directory"]))
     except UNREADABLE as error:
         raise PipelineError(
             f"{file} cannot be read ({type(error).__name__}: {error}): name a "

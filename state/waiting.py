@@ -4,6 +4,7 @@ import json
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
+from state.records import from_record
 from state.run import Run
 
 # An access point that is gone for good ends no run.
@@ -33,4 +34,4 @@ def waiting(run: Run) -> Waiting | None:
     """Return why a run waits; None if it does not."""
     if not run.waiting_file.exists():
         return None
-    return Waiting(**json.loads(run.waiting_file.read_text()))
+    return from_record(Waiting, json.loads(run.waiting_file.read_text()))

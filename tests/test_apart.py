@@ -12,43 +12,22 @@ from post.reasons import may_be_collateral
 from state.project import PROJECT
 from state.results import NodeResult
 from state.rows import solo_rows
-from state.run import Run, load_run
+from state.run import Run
 from tests.support.archive import Archive, wait_for
-from tests.support.node import SCRIPT
+from tests.support.shared_jobs import (
+    DIES_IF_SHARED,
+    KEYS,
+    assert_all_were_processed,
+    launch_with_nodes,
+)
 from tests.support.steps import killed_after
 
 pytestmark = pytest.mark.long
-KEYS = [f"{number}.tif" for number in range(5)]
-# Of the five rows, four share jobs; none of these jobs can tell anything.
-DIES_IF_SHARED = f'case "$*" in *--next*) kill -9 $$ ;; esac\nexec {SCRIPT} "$@"\n'
-
-
-def launch_with_nodes(archive: Archive, script: str, keys: list[str] = KEYS) -> Run:
-    """Have a run of these images whose nodes are a script; returns it."""
-    node = archive.directory / "node.sh"
-    node.write_text("#!/bin/sh\n" + script)
-    for key in keys:
-        archive.upload_raster(key, 1, width=64, height=64)
-    archive.upload_manifest("batch-raw.csv", [(key, 1) for key in keys])
-    archive.launch_to_poll_by_hand(
-        *("--rows-per-job", "2"),
-        *("--submit-option", f"executable = {node}"),
-    )
-    (run,) = archive.directory.glob("workflow-run-*")
-    return load_run(run)
 
 
 def ended(run: Run) -> bool:
     log = run.dagman_job_log
     return log.exists() and "Job terminated" in log.read_text()
-
-
-def assert_all_were_processed(archive: Archive, run: Run) -> None:
-    assert archive.outcome("batch-") == ([[key, "1"] for key in KEYS], [])
-    # Two nodes of two rows, each tried four times, and the one of the fifth row.
-    counts = [log.read_text().count("Job submitted from") for log in run.node_logs]
-    final = 1
-    assert counts == [2 * 4 + 1 + final, 4 + final]
 
 
 def test_rows_whose_job_fails_as_a_whole_are_tried_apart(archive: Archive):

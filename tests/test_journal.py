@@ -73,7 +73,7 @@ def test_rows_that_fail_are_told_with_their_attempts(archive: Archive):
     (run,) = archive.directory.glob("workflow-run-*")
     told = events(run / "log.jsonl")
     failed = [line for line in told if line["event"] == "row-failed"]
-    assert [line["row"] for line in failed] == [1, 2]
+    assert [line["line"] for line in failed] == [1, 2]
     assert failed[0]["code"] == "not-found"
     assert "attempt" not in failed[0]
     assert failed[1]["attempt"] == 4
@@ -144,7 +144,7 @@ def test_many_failed_rows_do_not_fill_the_log(archive: Archive):
     assert archive.poll().returncode == 0
     (run,) = archive.directory.glob("workflow-run-*")
     told = events(run / "log.jsonl")
-    failed = [line["row"] for line in told if line["event"] == "row-failed"]
+    failed = [line["line"] for line in told if line["event"] == "row-failed"]
     assert failed == list(range(1, 5001))
     (more,) = [line for line in told if line["event"] == "more-rows-failed"]
     assert more["rows"] == 1000

@@ -50,7 +50,7 @@ def test_large_cogs_arrive_in_parts_and_whole(archive: Archive):
     told = [json.loads(line) for line in told]
     in_parts = [result["image"] for result in told if "parts" in result.get("cog", {})]
     assert in_parts == ["a.tif", "with%20%3B%20sign.tif"]
-    begun = [json.loads(line)["row"] for line in (run / "uploads.jsonl").open()]
+    begun = [json.loads(line)["line"] for line in (run / "uploads.jsonl").open()]
     assert begun == [2, 3, 5], "neither of the small images cost a request"
     assert _left(archive, *large, "wrong.tif") == []
 
