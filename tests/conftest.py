@@ -25,9 +25,30 @@ from tests.support.faulty_s3 import FaultyS3
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+# Fixtures that start HTCondor; the session's pool is what others are made of.
+_POOLS = {"pool", "mortal", "mistaken", "hostile_pool", "stopped_pool"}
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Function]) -> None:
+    for item in items:
+        if _POOLS & set(item.fixturenames):
+            item.add_marker("pool")
+        if _shares_a_fixture(item):
+            # One worker runs them all, so that the fixture is made once.
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
     # A long file that comes last has the other workers wait for its one.
     items.sort(key=lambda item: item.get_closest_marker("long") is None)
+
+
+def _shares_a_fixture(item: pytest.Function) -> bool:
+    """Return whether a test has a fixture that its module makes once."""
+    definitions = item._fixtureinfo.name2fixturedefs
+    return any(
+        fixture.scope != "function" and fixture.baseid.endswith(".py")
+        for name in item.fixturenames
+        for fixture in definitions.get(name, ())
+    )
 
 
 @pytest.fixture(scope="session")

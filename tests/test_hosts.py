@@ -23,7 +23,7 @@ from tests.support import compare
 from tests.support.archive import Archive, new_archive, wait_for
 
 # Most of it is waiting, for cron's minute and for machines to be given up for lost.
-pytestmark = [pytest.mark.long, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.long, pytest.mark.pool, pytest.mark.timeout(600)]
 # Ways of nodes to their Python: what the launch is told, and whether nodes then run
 # on a machine that has none.
 HOST = (("--submit-option", "requirements = HasNodePython"), False)

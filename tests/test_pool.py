@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from pool.distribution import program_of_environment
 from pool.personal import PersonalPool
 from state.project import PROJECT
@@ -22,6 +24,7 @@ def run_pool(command: str, directory: Path) -> subprocess.CompletedProcess:
     )
 
 
+@pytest.mark.pool
 def test_it_starts_answers_and_stops(workplace: Path):
     directory = workplace / "another pool"
     assert "pool start" in run_pool("status", directory).stderr
