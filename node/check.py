@@ -1,8 +1,9 @@
-"""Whether a COG is one, and whether it is the source's."""
+"""Check that a file is a valid COG, and that it is the COG of its source."""
 
 import itertools
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy
@@ -18,16 +19,46 @@ from node.gdal import READ_ERRORS
 from node.levels import Checksums, Plan
 from node.source import Source
 
-# Tiles that GDAL reads and that are compared pixel by pixel.
+# Number of tiles that GDAL reads and that are compared pixel by pixel.
 _SAMPLES = 9
+# GDAL's rule: a smaller image needs no overviews.
+_MAX_WITHOUT_OVERVIEWS = 512  # pixels
+_MAX_VALUE = 150  # characters of a value in a message
+
+
+@dataclass(frozen=True)
+class _Image:
+    """What the rules of the layout need to know of one directory of a TIFF.
+
+    Attributes:
+        index: index of the directory in the file, from 0.
+        size: width and height, in pixels.
+        kind: the directory's subfile type, a set of bits.
+        position: position of the directory in the file, in bytes.
+        tiled: whether the pixels are stored in tiles.
+        first_tile: position of the first tile in the file, in bytes; 0 if no tile is
+            stored.
+        end: position behind the last tile, in bytes.
+    """
+
+    index: int
+    size: tuple[int, int]
+    kind: int
+    position: int
+    tiled: bool
+    first_tile: int
+    end: int
+
+
+_Rule = Callable[[Sequence[_Image]], Iterator[str]]
 
 
 def layout_faults(path: Path, want_overviews: bool = True) -> list[str]:
-    """What keeps a TIFF from being a COG that is valid in the strictest sense.
+    """Return what keeps a TIFF from being a COG that is valid in the strictest sense.
 
-    The rules are those of GDAL's validate_cloud_optimized_geotiff: tiled, with
-    overviews, every directory before all pixels, the largest image first and the
-    smallest overview's pixels first.
+    The rules are those of GDAL's validate_cloud_optimized_geotiff: the image is tiled
+    and has overviews, all directories come before all pixels, the largest image's
+    directory comes first, and the smallest overview's pixels come first.
     """
     try:
         with path.open("rb") as file:
@@ -35,44 +66,86 @@ def layout_faults(path: Path, want_overviews: bool = True) -> list[str]:
             length = file.seek(0, 2)
     except (tiff.NotATiff, OSError) as error:
         return [str(error)]
-    directories = range(len(structure.directories))
-    if not directories:
+    directories = [_image(structure, n) for n in range(len(structure.directories))]
+    if all(image.kind & tiff.MASK for image in directories):
         return ["no image"]
-    faults = []
-    data, images = [], []
-    for index in directories:
-        offsets = structure.numbers(index, tiff.TILE_OFFSETS)
-        ends = offsets + structure.numbers(index, tiff.TILE_BYTE_COUNTS)
-        kind = structure.number(index, tiff.SUBFILE_TYPE)
-        if not offsets.size:
-            faults.append(f"image {index} is not tiled")
-            continue
-        if int(ends.max()) > length:
-            faults.append(f"tiles of image {index} lie behind the file's end")
-        there = offsets[offsets > 0]
-        data.append(int(there.min()) if there.size else 0)
-        if not kind & tiff.MASK:
-            size = (
-                structure.number(index, tiff.IMAGE_WIDTH),
-                structure.number(index, tiff.IMAGE_LENGTH),
-            )
-            images.append((size, data[-1], kind))
-    if faults:
+    # The other rules need the tiles.
+    if faults := [*_untiled(directories), *_truncated(directories, length)]:
         return faults
-    if list(structure.positions) != sorted(structure.positions):
-        faults.append("its directories are not in order")
-    if structure.positions[-1] > min(offset for offset in data if offset):
-        faults.append("a directory stands behind pixels")
-    if images[0][2] != 0 or any(not kind & tiff.REDUCED for *_, kind in images[1:]):
-        faults.append("an image that is no overview stands behind the first one")
-    for (larger, behind, _), (smaller, before, _) in itertools.pairwise(images):
-        if smaller >= larger:
-            faults.append("an overview is not smaller than the one before")
-        if 0 < behind < before:
-            faults.append("an overview's pixels stand behind those of a larger one")
-    if want_overviews and max(images[0][0]) > 512 and len(images) == 1:
+    faults = [fault for rule in _LAYOUT_RULES for fault in rule(directories)]
+    images = _images(directories)
+    large = max(images[0].size) > _MAX_WITHOUT_OVERVIEWS
+    if want_overviews and large and len(images) == 1:
         faults.append("it has no overviews")
     return faults
+
+
+def _image(structure: tiff.Structure, index: int) -> _Image:
+    offsets = structure.numbers(index, tiff.TILE_OFFSETS)
+    stored = offsets[offsets > 0]
+    ends = offsets + structure.numbers(index, tiff.TILE_BYTE_COUNTS)
+    return _Image(
+        index=index,
+        size=(
+            structure.number(index, tiff.IMAGE_WIDTH),
+            structure.number(index, tiff.IMAGE_LENGTH),
+        ),
+        kind=structure.number(index, tiff.SUBFILE_TYPE),
+        position=structure.positions[index],
+        tiled=offsets.size > 0,
+        first_tile=int(stored.min()) if stored.size else 0,
+        end=int(ends.max()) if ends.size else 0,
+    )
+
+
+def _images(directories: Sequence[_Image]) -> list[_Image]:
+    """Return the image and its overviews, without the masks."""
+    return [image for image in directories if not image.kind & tiff.MASK]
+
+
+def _untiled(directories: Sequence[_Image]) -> Iterator[str]:
+    for image in directories:
+        if not image.tiled:
+            yield f"image {image.index} is not tiled"
+
+
+def _truncated(directories: Sequence[_Image], length: int) -> Iterator[str]:
+    for image in directories:
+        if image.end > length:
+            yield f"tiles of image {image.index} lie behind the file's end"
+
+
+def _directories_in_order(directories: Sequence[_Image]) -> Iterator[str]:
+    if any(a.position > b.position for a, b in itertools.pairwise(directories)):
+        yield "its directories are not in order"
+
+
+def _directories_before_pixels(directories: Sequence[_Image]) -> Iterator[str]:
+    tiles = [image.first_tile for image in directories if image.first_tile]
+    if tiles and directories[-1].position > min(tiles):
+        yield "a directory stands behind pixels"
+
+
+def _image_before_overviews(directories: Sequence[_Image]) -> Iterator[str]:
+    image, *overviews = _images(directories)
+    if image.kind != 0 or any(not each.kind & tiff.REDUCED for each in overviews):
+        yield "an image that is no overview stands behind the first one"
+
+
+def _overviews_by_size(directories: Sequence[_Image]) -> Iterator[str]:
+    for larger, smaller in itertools.pairwise(_images(directories)):
+        if smaller.size >= larger.size:
+            yield "an overview is not smaller than the one before"
+        if 0 < larger.first_tile < smaller.first_tile:
+            yield "an overview's pixels stand behind those of a larger one"
+
+
+_LAYOUT_RULES: tuple[_Rule, ...] = (
+    _directories_in_order,
+    _directories_before_pixels,
+    _image_before_overviews,
+    _overviews_by_size,
+)
 
 
 def check(
@@ -80,17 +153,17 @@ def check(
 ) -> list[str]:
     """Compare a COG with its source.
 
-    A lossless one's pixels are compared all. Where the compression is known,
-    each tile is decompressed and its checksum compared with that of what was
-    compressed, which costs half of what it costs to have GDAL read it; GDAL
-    then reads some windows, which must be the image's. What GDAL has compressed
-    or warped, it reads whole. A lossy one's pixels are compared in some windows.
+    If the profile is lossless, all pixels are compared. If this module knows the
+    compression, it decompresses each tile and compares the checksum with that of what
+    was compressed, which costs half as much as reading the COG with GDAL; then GDAL
+    reads some windows, which must equal the image's. What GDAL compressed or warped,
+    GDAL reads whole. If the profile is lossy, some windows are compared.
 
     Returns:
-        What else of the source the COG has not, a sentence each.
+        One sentence for each tag of the source that the COG lacks.
 
     Raises:
-        CheckFailed: it is not the source's COG.
+        CheckFailed: the file is not the source's COG.
     """
     want_overviews = plan.options.overview_level != 0
     if faults := layout_faults(path, want_overviews):
@@ -99,10 +172,11 @@ def check(
     max_mean_error = plan.options.stored_as.max_mean_error
     try:
         with rasterio.open(path, driver="GTiff", sharing=False) as raster:
-            for name, ours, theirs in _descriptions(source, raster):
-                if ours != theirs:
+            for name, expected, actual in _descriptions(source, raster):
+                if expected != actual:
                     raise CheckFailed(
-                        f"its COG has another {name}: {_cut(theirs)}, not {_cut(ours)}"
+                        f"its COG has another {name}: {_cut(actual)}, not "
+                        f"{_cut(expected)}"
                     )
             if checksums.pixels is not None:
                 _compare_pixels(raster, plan, checksums.pixels)
@@ -117,53 +191,55 @@ def check(
         raise CheckFailed(f"its COG cannot be read: {in_short(error)}") from error
 
 
-def _descriptions(source: Source, raster: rasterio.DatasetReader) -> Iterator[tuple]:
-    image, pixels = source.dataset, source.pixels
+def _descriptions(
+    source: Source, raster: rasterio.DatasetReader
+) -> Iterator[tuple[str, object, object]]:
+    """Yield names of properties, with the expected and the actual value of each."""
+    dataset, pixels = source.dataset, source.pixels
     yield "size", (source.width, source.height), (raster.width, raster.height)
     yield "number of bands", source.bands, raster.count
-    yield "data type", source.dataset.dtypes, raster.dtypes
+    yield "data type", dataset.dtypes, raster.dtypes
     same_crs = (source.crs or None) == (raster.crs or None)
     yield "CRS", *(("", "") if same_crs else (source.crs, raster.crs))
-    if source.warped or not image.gcps[0]:
+    if source.warped or not dataset.gcps[0]:
         same = _same_transform(pixels.transform, raster.transform)
         yield "transform", *(("", "") if same else (pixels.transform, raster.transform))
-    yield (
-        "nodata",
-        [str(each) for each in image.nodatavals],
-        [str(each) for each in raster.nodatavals],
-    )
-    yield "colour interpretation", image.colorinterp, raster.colorinterp
-    for name, tag in (("band descriptions", "descriptions"), ("units", "units")):
+    # As text, in which NaN equals NaN.
+    yield "nodata", [*map(str, dataset.nodatavals)], [*map(str, raster.nodatavals)]
+    yield "colour interpretation", dataset.colorinterp, raster.colorinterp
+    for name, attribute in (("band descriptions", "descriptions"), ("units", "units")):
         try:
-            ours = getattr(image, tag)
+            expected = getattr(dataset, attribute)
         except UnicodeDecodeError:
-            continue  # Latin-1, which the COG has as UTF-8
-        yield name, ours, getattr(raster, tag)
-    yield "scales", image.scales, raster.scales
-    yield "offsets", image.offsets, raster.offsets
+            continue  # The image has Latin-1, the COG has UTF-8.
+        yield name, expected, getattr(raster, attribute)
+    yield "scales", dataset.scales, raster.scales
+    yield "offsets", dataset.offsets, raster.offsets
     has_mask = raster.mask_flag_enums[0] == [MaskFlags.per_dataset]
     yield "mask", source.has_mask, has_mask
     if source.palette is not None:
-        ours, theirs = image.colormap(1), raster.colormap(1)
-        # A TIFF's has an entry for every value, an image's may end earlier.
-        yield "colour table", ours, {value: theirs.get(value) for value in ours}
+        expected, actual = dataset.colormap(1), raster.colormap(1)
+        # A TIFF has an entry for every value, other images may have fewer.
+        yield "colour table", expected, {value: actual.get(value) for value in expected}
     if not source.warped:
-        yield "number of ground control points", len(image.gcps[0]), len(raster.gcps[0])
-        yield "RPCs", bool(image.rpcs), bool(raster.rpcs)
+        counts = len(dataset.gcps[0]), len(raster.gcps[0])
+        yield "number of ground control points", *counts
+        yield "RPCs", bool(dataset.rpcs), bool(raster.rpcs)
 
 
-def _same_transform(ours: Affine, theirs: Affine) -> bool:
-    """Whether they differ by less than a millionth of a pixel's size."""
-    size = max(abs(each) for each in (ours.a, ours.b, ours.d, ours.e))
+def _same_transform(expected: Affine, actual: Affine) -> bool:
+    """Return whether transforms differ by less than a millionth of a pixel's size."""
+    size = max(abs(term) for term in (expected.a, expected.b, expected.d, expected.e))
     return all(
-        abs(a - b) <= 1e-6 * size or a == b for a, b in zip(ours, theirs, strict=True)
+        abs(a - b) <= 1e-6 * size or a == b
+        for a, b in zip(expected, actual, strict=True)
     )
 
 
-def _compare_tiles(path: Path, codec: Codec, checksums: tuple[int, ...]) -> None:
+def _compare_tiles(path: Path, codec: Codec, checksums: tuple[int | None, ...]) -> None:
     with path.open("rb") as file:
-        found = tiff.tiles(tiff.read(file), file)
-        for number, (tile, checksum) in enumerate(zip(found, checksums, strict=True)):
+        tiles = tiff.tiles(tiff.read(file), file)
+        for number, (tile, checksum) in enumerate(zip(tiles, checksums, strict=True)):
             try:
                 same = zlib.crc32(codec.decompress(tile)) == checksum
             except codec.error:
@@ -173,13 +249,13 @@ def _compare_tiles(path: Path, codec: Codec, checksums: tuple[int, ...]) -> None
 
 
 def _compare_pixels(raster: rasterio.DatasetReader, plan: Plan, checksum: int) -> None:
-    found = 0
+    actual = 0
     for window in plan.windows(0):
         shape = (window.height, window.width, raster.count)
         pixels = numpy.empty(shape, plan.source.dtype)
         raster.read(window=window, out=pixels.transpose(2, 0, 1))
-        found = zlib.crc32(pixels, found)
-    if found != checksum:
+        actual = zlib.crc32(pixels.data, actual)
+    if actual != checksum:
         raise CheckFailed("its COG has other pixels than the image")
 
 
@@ -189,31 +265,38 @@ def _compare_samples(
     source, tile = plan.source, plan.options.block_size
     for window in _samples(source.width, source.height, tile):
         shape = (window.height, window.width, source.bands)
-        ours, theirs = (numpy.empty(shape, source.dtype) for _ in range(2))
-        mask = source.read(window, ours)
-        raster.read(window=window, out=theirs.transpose(2, 0, 1))
+        expected, actual = (numpy.empty(shape, source.dtype) for _ in range(2))
+        mask = source.read(window, expected)
+        raster.read(window=window, out=actual.transpose(2, 0, 1))
         if mask is not None and not source.warped:
-            theirs_seen = raster.dataset_mask(window=window) > 0
-            if (theirs_seen != mask).any():
+            actual_mask = raster.dataset_mask(window=window) > 0
+            if (actual_mask != mask).any():
                 raise CheckFailed("its COG has another mask than the image")
         if max_mean_error == 0:
-            if ours.tobytes() != theirs.tobytes():
+            if expected.tobytes() != actual.tobytes():
                 raise CheckFailed("its COG has other pixels than the image")
             continue
-        valid = source.valid(ours, mask)
-        difference = numpy.abs(ours.astype("f8") - theirs)
-        if valid is not None:
-            difference = difference[numpy.broadcast_to(valid, shape)]
-        finite = difference[numpy.isfinite(difference)]
-        if finite.size and (mean := float(finite.mean())) > max_mean_error:
+        mean = _mean_error(expected, actual, source.valid(expected, mask))
+        if mean > max_mean_error:
             raise CheckFailed(
                 f"its COG's pixels differ from the image's by {mean:.3g} in the "
-                f"mean, and {max_mean_error:g} is what the profile may lose"
+                f"mean, and the profile may lose {max_mean_error:g}"
             )
 
 
+def _mean_error(
+    expected: numpy.ndarray, actual: numpy.ndarray, valid: numpy.ndarray | None
+) -> float:
+    """Return the mean difference of the samples that are data; 0.0 if none are."""
+    error = numpy.abs(expected.astype("f8") - actual)
+    if valid is not None:
+        error = error[numpy.broadcast_to(valid, expected.shape)]
+    finite = error[numpy.isfinite(error)]
+    return float(finite.mean()) if finite.size else 0.0
+
+
 def _samples(width: int, height: int, tile: int) -> Iterator[Window]:
-    """Tiles all over the image, the first and the last among them."""
+    """Yield tiles spread over the image, the first and the last among them."""
     columns, rows = -(-width // tile), -(-height // tile)
     count = min(_SAMPLES, columns * rows)
     chosen = {round(n * (columns * rows - 1) / max(1, count - 1)) for n in range(count)}
@@ -223,8 +306,8 @@ def _samples(width: int, height: int, tile: int) -> Iterator[Window]:
 
 
 def _cut(value: object) -> str:
-    said = " ".join(str(value).split())
-    return said if len(said) < 150 else f"{said[:150]}…"
+    text = " ".join(str(value).split())
+    return text if len(text) < _MAX_VALUE else f"{text[:_MAX_VALUE]}…"
 
 
 def _read_smallest_overview(path: Path, count: int) -> None:
@@ -233,17 +316,18 @@ def _read_smallest_overview(path: Path, count: int) -> None:
 
 
 def _tags_not_kept(source: Source, raster: rasterio.DatasetReader) -> list[str]:
+    """Return a sentence for each of the source's tags that the COG lacks."""
     lost = []
     for band in range(source.bands + 1):
-        where = f"band {band}'s" if band else "the image's"
-        spaces = [None, *source.dataset.tag_namespaces(band)]
-        for space in spaces:
-            if space in cog.OWN_NAMESPACES:
+        owner = f"band {band}'s" if band else "the image's"
+        for namespace in (None, *source.dataset.tag_namespaces(band)):
+            if namespace in cog.OWN_NAMESPACES:
                 continue
-            ours, theirs = source.dataset.tags(band, space), raster.tags(band, space)
+            expected = source.dataset.tags(band, namespace)
+            actual = raster.tags(band, namespace)
             lost += [
-                f"{where} tag {name[:60]} is not kept"
-                for name, value in ours.items()
-                if theirs.get(name) != value and name != "AREA_OR_POINT"
+                f"{owner} tag {name[:60]} is not kept"
+                for name, value in expected.items()
+                if actual.get(name) != value and name != "AREA_OR_POINT"
             ]
     return lost

@@ -1,8 +1,8 @@
-"""The COG's directories, as GDAL would write them for the same image.
+"""Make a COG's directories as GDAL would write them for the same image.
 
-GDAL is left to say what every tag of the image has to be, coordinate reference
-system, metadata, colour table and all: it writes a GeoTIFF of one pixel that has
-everything but the size and the pixels of the image.
+GDAL decides the value of every tag, such as the coordinate reference system, metadata
+and colour table: it writes a GeoTIFF of one pixel that has everything of the image
+except its size and its pixels.
 """
 
 import re
@@ -17,12 +17,12 @@ from node import tiff
 from node.errors import UnsupportedRaster
 from node.source import Source
 
-# What a VRT tells of a source's pixels, which the one of one pixel has not.
+# Elements of a VRT that describe the source's pixels: remove them for one pixel.
 _PIXELS = {
     *("SimpleSource", "ComplexSource", "AveragedSource", "KernelFilteredSource"),
     *("MaskBand", "Overview", "OverviewList", "Histograms"),
 }
-# Namespaces that GDAL makes itself: how an image is stored, what it offers.
+# Namespaces of tags that GDAL makes itself, from how an image is stored.
 OWN_NAMESPACES = {
     *("IMAGE_STRUCTURE", "DERIVED_SUBDATASETS", "SUBDATASETS", "RPC"),
     *("COLOR_PROFILE", "GEOLOCATION", "OVERVIEWS", "TIFF", "IMD"),
@@ -30,10 +30,10 @@ OWN_NAMESPACES = {
 
 
 def creation_options(source: Source, options: Mapping[str, str]) -> dict[str, str]:
-    """Creation options that the GTiff driver takes, for this image's pixels.
+    """Return creation options for the GTiff driver, resolved for an image's pixels.
 
     Raises:
-        UnsupportedRaster: the compression cannot hold them.
+        UnsupportedRaster: the compression cannot hold the pixels.
     """
     _check_compression(source, options["COMPRESS"])
     resolved = dict(options)
@@ -42,7 +42,7 @@ def creation_options(source: Source, options: Mapping[str, str]) -> dict[str, st
     predictor = resolved.pop("PREDICTOR", "NO")
     kind = source.dtype.kind
     if predictor in ("YES", "STANDARD"):
-        # Neighbours in a palette have nothing in common.
+        # Neighbouring indices of a palette have nothing in common.
         if source.palette is not None or kind not in "iuf":
             predictor = "NO"
         elif kind == "f":
@@ -59,20 +59,20 @@ def creation_options(source: Source, options: Mapping[str, str]) -> dict[str, st
 
 
 def _check_compression(source: Source, compression: str) -> None:
-    kind, bands = source.dtype, source.bands
-    takes = {
-        "JPEG": ("8-bit images of 1 or 3 bands", kind == "u1" and bands in (1, 3)),
-        "WEBP": ("8-bit images of 3 or 4 bands", kind == "u1" and bands in (3, 4)),
+    dtype, bands = source.dtype, source.bands
+    requirement, met = {
+        "JPEG": ("8-bit images of 1 or 3 bands", dtype == "u1" and bands in (1, 3)),
+        "WEBP": ("8-bit images of 3 or 4 bands", dtype == "u1" and bands in (3, 4)),
         "LERC": (
             "integers of up to 32 bits and floating point",
-            kind.kind == "f" or (kind.kind in "iu" and kind.itemsize <= 4),
+            dtype.kind == "f" or (dtype.kind in "iu" and dtype.itemsize <= 4),
         ),
-    }.get(compression.partition("_")[0])
-    if takes and source.palette is not None and compression in ("JPEG", "WEBP"):
-        takes = ("true colours, and this image has a colour table", False)
-    if takes and not takes[1]:
+    }.get(compression.partition("_")[0], ("", True))
+    if source.palette is not None and compression in ("JPEG", "WEBP"):
+        requirement, met = "true colours, and this image has a colour table", False
+    if not met:
         raise UnsupportedRaster(
-            f"{compression} takes {takes[0]}; this one is {source.data_type} with "
+            f"{compression} takes {requirement}; this one is {source.data_type} with "
             f"{bands} bands: choose another --profile"
         )
 
@@ -80,7 +80,13 @@ def _check_compression(source: Source, compression: str) -> None:
 def directory(
     source: Source, options: Mapping[str, str], tile: int, scratch: Path
 ) -> tiff.Directory:
-    """The image's directory, but for its size and its tiles."""
+    """Return the image's directory, without its size and its tiles.
+
+    Args:
+        options: creation options that `creation_options` returned.
+        tile: side of a tile, in pixels.
+        scratch: directory for temporary files.
+    """
     description, pixel = scratch / "pixel.vrt", scratch / "pixel.tif"
     rasterio.shutil.copy(source.dataset, description, driver="VRT")
     description.write_bytes(_of_one_pixel(description.read_bytes(), source))
@@ -101,7 +107,7 @@ def directory(
 
 
 def _add_namespaces(image: rasterio.DatasetReader, pixel: Path) -> None:
-    """Copy the tags in namespaces, of which a VRT has only those it knows."""
+    """Copy the tags in namespaces: a VRT has only those that it knows."""
     tags = [
         (band, namespace, image.tags(band, namespace))
         for band in range(image.count + 1)
@@ -115,30 +121,30 @@ def _add_namespaces(image: rasterio.DatasetReader, pixel: Path) -> None:
 
 
 def _of_one_pixel(description: bytes, source: Source) -> bytes:
-    # Tags of old images are often in Latin-1, which GDAL passes on as it is.
+    # Old images often have tags in Latin-1, which GDAL passes on unchanged.
     text = re.sub(
         "[\udc80-\udcff]",
-        lambda found: chr(ord(found[0]) - 0xDC00),
+        lambda match: chr(ord(match[0]) - 0xDC00),
         description.decode("utf-8", "surrogateescape"),
     )
     try:
-        # GDAL wrote it: it has no entities that could grow.
+        # GDAL wrote it, so it has no entities that could expand.
         root = ElementTree.fromstring(text)  # noqa: S314
     except ElementTree.ParseError as error:
         raise UnsupportedRaster(
-            f"its tags hold what is no text ({error}): rewrite it without them"
+            f"its tags have bytes that are not text ({error}): rewrite it without them"
         ) from error
     root.set("rasterXSize", "1")
     root.set("rasterYSize", "1")
     for parent in [root, *root.findall("VRTRasterBand")]:
         for child in list(parent):
-            # How the image is stored says nothing of how the COG is.
+            # The COG is not stored as the image is.
             structure = child.get("domain") == "IMAGE_STRUCTURE"
-            # GDAL shows white before black as a colour table that is not there.
-            made_up = child.tag == "ColorTable" and source.min_is_white
-            # It names other files, which the COG's readers would look for.
-            elsewhere = child.get("domain") == "GEOLOCATION"
-            if child.tag in _PIXELS or structure or made_up or elsewhere:
+            # GDAL presents a min-is-white image with a colour table that it lacks.
+            artificial = child.tag == "ColorTable" and source.min_is_white
+            # Geolocation names other files, which readers of the COG would look for.
+            geolocation = child.get("domain") == "GEOLOCATION"
+            if child.tag in _PIXELS or structure or artificial or geolocation:
                 parent.remove(child)
     if source.warped:
         for child in list(root):

@@ -1,4 +1,4 @@
-"""Tiles as they are stored in a TIFF: predicted and compressed."""
+"""Encode pixels as the tiles of a TIFF: apply a predictor, then compress."""
 
 import io
 import threading
@@ -19,23 +19,27 @@ class Tile:
     """A tile as it is stored.
 
     Attributes:
-        crc32: of what was compressed, None where that is not known.
+        data: the compressed tile.
+        crc32: CRC-32 of what was compressed; None if that is not known.
     """
 
     data: bytes
     crc32: int | None = None
 
 
-# Rows of pixels, no more of them than a tile has, to that row's tiles.
+# A function that makes a row of tiles from at most as many rows of pixels as a tile
+# has.
 Encode = Callable[[numpy.ndarray], Iterator[Tile]]
 
 
 @dataclass(frozen=True)
 class Codec:
-    """A compression of which we know both ways.
+    """A compression that this module can apply and reverse.
 
     Attributes:
-        error: what decompressing raises of bytes that are damaged.
+        compress: function that compresses the bytes of an array.
+        decompress: function that reverses ``compress``.
+        error: exception that ``decompress`` raises if the bytes are damaged.
     """
 
     compress: Callable[[numpy.ndarray], bytes]
@@ -46,16 +50,17 @@ class Codec:
 def encoder(
     options: Mapping[str, str], data_type: str, tile: int, apply: Apply
 ) -> Encode:
-    """How to make tiles of pixels of shape (rows, columns, bands).
+    """Return a function that makes tiles of pixels of shape (rows, columns, bands).
 
-    What is used most has code of its own here, which is faster: GDAL and libtiff
-    copy every tile several times, and ISA-L deflates three times as fast as what
-    they use. Everything else GDAL does, into a file in memory from which the
-    tiles are taken.
+    The compressions that are used most have their own code here, which is faster: GDAL
+    and libtiff copy every tile several times, and ISA-L deflates three times as fast
+    as the library that they use. GDAL does the others, into a file in memory from
+    which the tiles are taken.
 
     Args:
-        options: of the GTiff driver, PREDICTOR resolved to a number.
-        data_type: as rasterio names it.
+        options: creation options of the GTiff driver, with PREDICTOR as a number.
+        data_type: data type as rasterio names it.
+        tile: side of a tile, in pixels.
         apply: ``map``, or that of an executor with threads.
     """
     known = codec(options, data_type)
@@ -65,7 +70,7 @@ def encoder(
 
     def encode_one(pixels: numpy.ndarray) -> Tile:
         predicted = predict(pixels)
-        return Tile(known.compress(predicted), zlib.crc32(predicted))
+        return Tile(known.compress(predicted), zlib.crc32(predicted.data))
 
     def encode(pixels: numpy.ndarray) -> Iterator[Tile]:
         columns = range(0, pixels.shape[1], tile)
@@ -77,30 +82,30 @@ def encoder(
 
 
 def encode_mask(mask: numpy.ndarray, tile: int) -> Iterator[Tile]:
-    """A mask's tiles: a bit a pixel, deflated (`tiff.mask_directory`)."""
+    """Yield a mask's tiles: one bit a pixel, deflated (see `tiff.mask_directory`)."""
     for x in range(0, mask.shape[1], tile):
         part = mask[:, x : x + tile]
         whole = numpy.zeros((tile, tile), bool)
         whole[: part.shape[0], : part.shape[1]] = part
-        yield Tile(zlib.compress(numpy.packbits(whole, axis=1), 6))
+        yield Tile(zlib.compress(numpy.packbits(whole, axis=1).data, 6))
 
 
 def codec(options: Mapping[str, str], data_type: str) -> Codec | None:
-    """The compression, None where it is left to GDAL."""
+    """Return the codec for creation options; None if GDAL compresses."""
     if data_type.startswith("complex_int"):
-        return None  # numpy has no such type
+        return None  # numpy has no such type.
     kind = options["COMPRESS"]
     if kind == "ZSTD":
         import zstandard
 
         level = int(options.get("ZSTD_LEVEL", "9"))
-        # A compressor is for one thread.
-        own = threading.local()
+        # Threads cannot share a compressor.
+        local = threading.local()
 
         def compress(tile: numpy.ndarray) -> bytes:
-            if not hasattr(own, "compressor"):
-                own.compressor = zstandard.ZstdCompressor(level=level)
-            return own.compressor.compress(tile)
+            if not hasattr(local, "compressor"):
+                local.compressor = zstandard.ZstdCompressor(level=level)
+            return local.compressor.compress(tile)
 
         decompress = zstandard.ZstdDecompressor().decompress
         return Codec(compress, decompress, zstandard.ZstdError)
@@ -110,7 +115,7 @@ def codec(options: Mapping[str, str], data_type: str) -> Codec | None:
         return Codec(
             lambda tile: isal_zlib.compress(tile, 1),
             isal_zlib.decompress,
-            isal_zlib.error,
+            isal_zlib.error,  # type: ignore[arg-type]  # its stub says it is an instance
         )
     return None
 
@@ -119,7 +124,7 @@ def _padded(pixels: numpy.ndarray, tile: int) -> numpy.ndarray:
     rows, columns = pixels.shape[:2]
     if (rows, columns) == (tile, tile):
         return pixels
-    # The last pixels again: they compress to nearly nothing.
+    # Repeat the last pixels: they compress to nearly nothing.
     missing = ((0, tile - rows), (0, tile - columns), (0, 0))
     return numpy.pad(pixels, missing, mode="edge")
 
@@ -129,7 +134,7 @@ def _unpredicted(pixels: numpy.ndarray) -> numpy.ndarray:
 
 
 def _differences(pixels: numpy.ndarray) -> numpy.ndarray:
-    """TIFF 6.0, section 14: each sample less the one of the pixel before."""
+    """Apply predictor 2: subtract the pixel before (TIFF 6.0, section 14)."""
     samples = pixels.view(f"u{pixels.dtype.itemsize}")
     differences = numpy.empty(samples.shape, samples.dtype)
     differences[:, 0] = samples[:, 0]
@@ -138,7 +143,10 @@ def _differences(pixels: numpy.ndarray) -> numpy.ndarray:
 
 
 def _float_differences(pixels: numpy.ndarray) -> numpy.ndarray:
-    """Adobe's TIFF Technical Note 3: a row's most significant bytes first."""
+    """Apply predictor 3: a row's most significant bytes first, then differences.
+
+    The source is Adobe's TIFF Technical Note 3.
+    """
     rows, columns, bands = pixels.shape
     size = pixels.dtype.itemsize
     big_endian = pixels.astype(pixels.dtype.newbyteorder(">"), order="C")

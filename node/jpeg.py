@@ -1,8 +1,8 @@
 """Write a JPEG strip by strip, in memory for one strip.
 
-libjpeg wants a whole image. But between restart markers a scan is independent of
-what was before (ITU-T T.81, section E.1.4), so the scans of JPEGs of the strips,
-with a marker between them, are the scan of the whole.
+libjpeg needs a whole image. But a scan after a restart marker does not depend on what
+came before (ITU-T T.81, section E.1.4). So the scans of the strips' JPEGs, with a
+marker between them, are the scan of the whole image.
 """
 
 import io
@@ -12,17 +12,20 @@ from typing import BinaryIO
 import numpy
 from PIL import Image
 
-# Restart markers count to eight, one for each row of blocks, of 16 pixels at
-# most: after so many pixels the next strip may begin with the first one again.
+# There is one restart marker for each row of blocks, of 16 pixels at most, and markers
+# count from 0 to 7: after this many rows the next strip may begin with marker 0.
 STRIP_ROWS = 8 * 16
 _START_OF_FRAME, _START_OF_SCAN, _LAST_RESTART = 0xC0, 0xDA, 0xD7
 
 
 class JpegWriter:
-    """A baseline JPEG of one or three bands.
+    """Write a baseline JPEG of one or three bands.
 
     Args:
-        quality: as libjpeg counts it, 1 to 95.
+        file: file to write to.
+        width: width of the image, in pixels.
+        height: height of the image, in pixels.
+        quality: quality as libjpeg counts it, 1 to 95.
     """
 
     def __init__(self, file: BinaryIO, width: int, height: int, quality: int) -> None:
@@ -35,13 +38,13 @@ class JpegWriter:
         """Write the next rows.
 
         Args:
-            strip: 8-bit, of shape (rows, width) or (rows, width, 3 or 4), where
-                of four bands the last is left out. The rows of each strip but
-                the last are a multiple of ``STRIP_ROWS``.
+            strip: 8-bit array of shape (rows, width) or (rows, width, 3 or 4); a
+                fourth band is ignored. The number of rows is a multiple of
+                ``STRIP_ROWS``, except in the last strip.
         """
         rows, width = strip.shape[:2]
         if strip.ndim == 3 and strip.shape[2] == 4:
-            # Pillow's own form of an image: nothing is copied.
+            # This is Pillow's own form of an image, so nothing is copied.
             image = Image.frombuffer("RGBX", (width, rows), strip, "raw", "RGBX", 0, 1)
         else:
             image = Image.fromarray(strip)
@@ -59,7 +62,7 @@ class JpegWriter:
 
 
 def _split(encoded: memoryview, height: int) -> tuple[bytes, memoryview]:
-    """A JPEG's head, saying another height, and its scan without the end."""
+    """Return a JPEG's head with another height, and its scan without the end marker."""
     head = bytearray(encoded[:2])
     position = 2
     while True:

@@ -1,8 +1,8 @@
-"""One pass over an image, from which everything that is made of it is fed.
+"""Make the tiles of all levels and the JPEG in one pass over an image.
 
-Each strip is read once; while it is in memory its tiles are compressed, it is
-halved for the overview above it, and shown in the JPEG. Then each overview is
-gone over in the same way.
+Each strip is read once. While it is in memory, its tiles are compressed, it is halved
+for the overview above, and it is added to the JPEG. Then the same is done for each
+overview.
 """
 
 import itertools
@@ -12,7 +12,7 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import BinaryIO, Protocol
 
 import numpy
 import rasterio
@@ -27,25 +27,27 @@ from node.source import Source
 from node.spool import TileSpool
 
 _MIB = 1024 * 1024
-# Of pixels at a time: a whole row of tiles if it is no more than this, else some
-# tiles of it, or one.
-_MAX_ROW_BYTES, _MAX_STRIP_BYTES = 128 * _MIB, 64 * _MIB  # bytes
-# Even, so that no two pixels that make one are parted.
+# A strip is a whole row of tiles if that has no more bytes than this, otherwise as many
+# tiles of it as fit, at least one.
+_MAX_ROW_BYTES, _MAX_STRIP_BYTES = 128 * _MIB, 64 * _MIB
+# This is even, so that two rows that make one stay together.
 _HALVED_ROWS = 64
-# Overviews larger than this wait on disk.
+# Larger overviews are kept on disk.
 _MAX_IN_MEMORY = 128 * _MIB  # bytes
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What is to be made of an image.
+    """What to make of an image.
 
     Attributes:
-        sizes: widths and heights of the image, its overviews and, where the
-            JPEG is smaller, what lies between.
-        written: how many of them are in the COG.
-        jpeg_level: which of them is the JPEG.
-        scratch: a folder for temporary files.
+        source: the image.
+        options: how to convert it.
+        sizes: widths and heights of the image, its overviews and, if the JPEG is
+            smaller, of the levels between, in pixels.
+        written: number of levels that are in the COG.
+        jpeg_level: index of the level that becomes the JPEG.
+        scratch: directory for temporary files.
     """
 
     source: Source
@@ -56,7 +58,7 @@ class Plan:
     scratch: Path
 
     def windows(self, level: int) -> Iterator[Window]:
-        """A row of tiles at a time, or as much of one as memory is for."""
+        """Yield windows: rows of tiles, or parts of rows that are too large."""
         width, height = self.sizes[level]
         tile = self.options.block_size
         pixel = self.source.bands * self.source.dtype.itemsize
@@ -75,12 +77,13 @@ class Plan:
 
 @dataclass(frozen=True)
 class Strip:
-    """What a window shows.
+    """The pixels of a window.
 
     Attributes:
-        pixels: of shape (rows, columns, bands); gone when the next strip is read.
-        mask: of shape (rows, columns), None where there is none.
-        valid: which samples are data, as `Source.valid` tells it.
+        window: where the pixels are in their level.
+        pixels: array of shape (rows, columns, bands); the next strip overwrites it.
+        mask: array of shape (rows, columns); None if there is no mask.
+        valid: which samples are data, as `Source.valid` returns it.
     """
 
     window: Window
@@ -89,7 +92,7 @@ class Strip:
     valid: numpy.ndarray | None
 
     def pieces(self, rows: int) -> Iterator["Strip"]:
-        """Some rows at a time: what is made of pixels may be larger than they."""
+        """Yield strips of fewer rows: results may be larger than the pixels."""
         window = self.window
         for row in range(0, window.height, rows):
             taken = slice(row, row + rows)
@@ -104,30 +107,75 @@ class Strip:
 
 @dataclass(frozen=True)
 class Checksums:
-    """By which the COG can be compared with the image.
+    """Checksums that show whether the COG has the image's pixels.
 
     Attributes:
-        pixels: CRC-32 of all pixels, window by window, or None where it was
-            enough to have the next one.
-        tiles: of each tile as it was before it was compressed.
+        pixels: CRC-32 of all pixels, window by window; None if those of the tiles
+            suffice.
+        tiles: CRC-32 of each tile before compression; None where it is not known.
     """
 
     pixels: int | None
-    tiles: tuple[int, ...]
+    tiles: tuple[int | None, ...]
 
 
 class _Consumer(Protocol):
     def add(self, strip: Strip) -> None: ...
 
 
+@dataclass(frozen=True)
+class _Outputs:
+    """What the pass over an image makes.
+
+    Attributes:
+        plan: the plan for the image.
+        encode_tiles: function that compresses a row of tiles.
+        picture: how the JPEG shows the image.
+        jpeg_file: file for the JPEG.
+        checksum: checksum of the image's pixels; None if it is not needed.
+        tiles: tiles of each level, the image first; filled by `consumers`.
+    """
+
+    plan: Plan
+    encode_tiles: encode.Encode
+    picture: Picture
+    jpeg_file: BinaryIO
+    checksum: "_Checksum | None"
+    tiles: list["_Tiles"] = field(default_factory=list)
+
+    def consumers(self, level: int) -> list[_Consumer]:
+        """Return what takes the strips of a level."""
+        plan = self.plan
+        consumers: list[_Consumer] = []
+        if level < plan.written:
+            spool = TileSpool(plan.scratch, f"tiles-{level}")
+            self.tiles.append(_Tiles(spool, self.encode_tiles, plan.options.block_size))
+            consumers.append(self.tiles[-1])
+        if level == 0 and self.checksum:
+            consumers.append(self.checksum)
+        if level == plan.jpeg_level:
+            width, height = plan.sizes[level]
+            quality = plan.options.jpeg_quality
+            writer = JpegWriter(self.jpeg_file, width, height, quality)
+            consumers.append(_JpegConsumer(writer, self.picture, width))
+        return consumers
+
+
 def make(
     plan: Plan,
     encode_tiles: encode.Encode,
-    shown: Picture,
+    picture: Picture,
     jpeg: Path,
     whole_checksum: bool,
 ) -> tuple[list[TileSpool], Checksums]:
     """Write the JPEG, and make the tiles of the COG.
+
+    Args:
+        encode_tiles: function that compresses a row of tiles.
+        picture: how the JPEG shows the image.
+        jpeg: file to write the JPEG to.
+        whole_checksum: whether to compute the checksum of all pixels instead of those
+            of the tiles.
 
     Returns:
         The tiles of each level, and the checksums of the image.
@@ -135,49 +183,39 @@ def make(
     Raises:
         DamagedImage: the image cannot be read.
     """
-    pixels = _Checksum()
-    tiles: list[_Tiles] = []
-    canvas: Canvas | None = None
+    checksum = _Checksum() if whole_checksum else None
     levels = max(plan.written, plan.jpeg_level + 1)
+    canvas: Canvas | None = None
     with jpeg.open("wb") as jpeg_file:
+        outputs = _Outputs(plan, encode_tiles, picture, jpeg_file, checksum)
         for level in range(levels):
-            consumers: list[_Consumer] = []
-            if level < plan.written:
-                spool = TileSpool(plan.scratch, f"tiles-{level}")
-                tiles.append(_Tiles(spool, encode_tiles, plan.options.block_size))
-                consumers.append(tiles[-1])
-            if level == 0 and whole_checksum:
-                consumers.append(pixels)
-            if level == plan.jpeg_level:
-                writer = JpegWriter(
-                    jpeg_file, *plan.sizes[level], plan.options.jpeg_quality
-                )
-                consumers.append(_JpegConsumer(writer, shown, plan.sizes[level][0]))
-            following, halving = None, None
+            consumers = outputs.consumers(level)
+            overview, halving = None, None
             if level + 1 < levels:
-                following = Canvas(*plan.sizes[level + 1], plan.source, plan.scratch)
-                halving = _halving(plan, following)
+                overview = Canvas(*plan.sizes[level + 1], plan.source, plan.scratch)
+                halving = _halving(plan, overview)
             if halving:
                 consumers.append(halving)
             for strip in _strips(plan, level, canvas):
                 for consumer in consumers:
                     consumer.add(strip)
-            if following and not halving:
-                _resample(plan, level + 1, following)
-            canvas = following
+            if overview and not halving:
+                _resample(plan, level + 1, overview)
+            canvas = overview
+    tiles = outputs.tiles
     checksums = Checksums(
-        pixels.crc32 if whole_checksum else None,
-        tuple(tiles[0].checksums) if tiles and not whole_checksum else (),
+        checksum.crc32 if checksum else None,
+        tuple(tiles[0].checksums) if tiles and not checksum else (),
     )
-    return [each.spool for each in tiles], checksums
+    return [level_tiles.spool for level_tiles in tiles], checksums
 
 
 class Canvas:
-    """The pixels of an overview, in memory or, when large, on disk.
+    """The pixels of an overview, in memory or, if it is large, on disk.
 
     Attributes:
-        pixels: of shape (height, width, bands).
-        mask: of shape (height, width), None where there is none.
+        pixels: array of shape (height, width, bands).
+        mask: array of shape (height, width); None if there is no mask.
     """
 
     def __init__(
@@ -190,11 +228,11 @@ class Canvas:
         if size > _MAX_IN_MEMORY:
             path = directory / "overview"
             with path.open("w+b") as file:
-                # Not a file with holes: a disk that is full is to be an error here,
-                # not a signal when a page is written.
+                # Allocate the file now: a full disk is an error here. In a file with
+                # holes it would be a signal when a page is written.
                 os.posix_fallocate(file.fileno(), 0, size)
                 self._map = mmap.mmap(file.fileno(), size)
-            # It goes when the map does.
+            # The kernel removes the file when the map is gone.
             path.unlink()
             self.pixels = numpy.frombuffer(self._map, kind).reshape(shape)
         else:
@@ -202,7 +240,7 @@ class Canvas:
         self.mask = numpy.empty((height, width), bool) if source.has_mask else None
 
     def release_pages(self) -> None:
-        """Let go of memory whose content also stands on disk."""
+        """Release memory whose content is also on disk."""
         if self._map:
             self._map.madvise(mmap.MADV_DONTNEED)
 
@@ -232,7 +270,7 @@ class _Checksum:
         self.crc32 = 0
 
     def add(self, strip: Strip) -> None:
-        self.crc32 = zlib.crc32(strip.pixels, self.crc32)
+        self.crc32 = zlib.crc32(strip.pixels.data, self.crc32)
 
 
 @dataclass(frozen=True)
@@ -252,30 +290,30 @@ class _Tiles:
 
 
 class _JpegConsumer:
-    """The JPEG, of parts that are put together to whole rows."""
+    """Join strips to whole rows, and write them to the JPEG."""
 
-    def __init__(self, writer: JpegWriter, shown: Picture, width: int) -> None:
+    def __init__(self, writer: JpegWriter, picture: Picture, width: int) -> None:
         self._writer = writer
-        self._shown = shown
+        self._picture = picture
         self._width = width
-        self._strips: list[numpy.ndarray] = []
+        self._pending: list[numpy.ndarray] = []
 
     def add(self, strip: Strip) -> None:
         window = strip.window
         if window.width == self._width:
             for piece in strip.pieces(STRIP_ROWS):
-                self._writer.add(self._shown.show(piece.pixels, piece.valid))
+                self._writer.add(self._picture.show(piece.pixels, piece.valid))
             return
-        seen = [
-            self._shown.show(piece.pixels, piece.valid)
+        pieces = [
+            self._picture.show(piece.pixels, piece.valid)
             for piece in strip.pieces(STRIP_ROWS)
         ]
-        self._strips.append(numpy.concatenate(seen))
+        self._pending.append(numpy.concatenate(pieces))
         if window.col_off + window.width == self._width:
             for row in range(0, window.height, STRIP_ROWS):
-                rows = [strip[row : row + STRIP_ROWS] for strip in self._strips]
+                rows = [block[row : row + STRIP_ROWS] for block in self._pending]
                 self._writer.add(numpy.hstack(rows))
-            self._strips.clear()
+            self._pending.clear()
 
 
 @dataclass(frozen=True)
@@ -290,16 +328,16 @@ class _Halving:
             rows, columns = halved.shape[:2]
             area = slice(row, row + rows), slice(column, column + columns)
             self.canvas.pixels[area] = halved
-            if piece.mask is not None:
+            if piece.mask is not None and self.canvas.mask is not None:
                 self.canvas.mask[area] = overviews.any_valid(piece.mask)
         self.canvas.release_pages()
 
 
 def _halving(plan: Plan, canvas: Canvas) -> _Halving | None:
-    """The way to halve that suits the data or was asked for, None if it is GDAL's."""
+    """Return how to halve for an overview; None if GDAL has to resample it."""
     source = plan.source
-    suits = "nearest" if source.categorical else "average"
-    resampling = plan.options.overview_resampling or suits
+    default = "nearest" if source.categorical else "average"
+    resampling = plan.options.overview_resampling or default
     if resampling == "nearest":
         return _Halving(canvas, lambda strip: overviews.nearest(strip.pixels))
     if resampling == "average" and source.dtype.kind != "c":
@@ -311,19 +349,19 @@ def _halving(plan: Plan, canvas: Canvas) -> _Halving | None:
 
 
 def _resample(plan: Plan, level: int, canvas: Canvas) -> None:
-    """Fill an overview from the image itself, as GDAL resamples it."""
+    """Have GDAL resample the image itself for an overview."""
     source = plan.source
     width, height = plan.sizes[level]
     across, down = source.width / width, source.height / height
     resampling = Resampling[plan.options.overview_resampling]
-    # Not from overviews that the image may have: those are somebody else's.
+    # Ignore overviews that the image may have: another program made them.
     with rasterio.open(
         source.dataset.name, driver="GTiff", OVERVIEW_LEVEL="NONE"
-    ) as image:
-        raster = source.pixels if source.warped else image
+    ) as dataset:
+        raster = source.pixels if source.warped else dataset
         for window in plan.windows(level):
-            area = window.toslices()
-            strip = Window(
+            target = window.toslices()
+            area = Window(
                 window.col_off * across,
                 window.row_off * down,
                 window.width * across,
@@ -333,13 +371,13 @@ def _resample(plan: Plan, level: int, canvas: Canvas) -> None:
             bands = list(range(1, source.bands + 1))
             read = raster.read(
                 bands,
-                window=strip,
+                window=area,
                 out_shape=(source.bands, *shape),
                 resampling=resampling,
             )
-            canvas.pixels[area] = read.transpose(1, 2, 0)
+            canvas.pixels[target] = read.transpose(1, 2, 0)
             if canvas.mask is not None:
-                canvas.mask[area] = (
-                    raster.dataset_mask(window=strip, out_shape=shape) > 0
+                canvas.mask[target] = (
+                    raster.dataset_mask(window=area, out_shape=shape) > 0
                 )
             canvas.release_pages()

@@ -1,30 +1,39 @@
-"""Halve an image for its overviews, so that what is not data never bleeds in."""
+"""Halve an image for its overviews, so that "no data" never mixes with data."""
+
+import functools
+import operator
+from collections.abc import Iterable
 
 import numpy
 from PIL import Image
 
-# How Pillow sees pixels of so many 8-bit samples.
+# Pillow's mode for pixels with this number of 8-bit samples.
 _PILLOW_MODES = {1: "L", 3: "RGB", 4: "RGBX"}
 
 
 def sizes(
     width: int, height: int, tile: int, count: int | None
 ) -> list[tuple[int, int]]:
-    """Widths and heights of an image and its overviews.
+    """Return widths and heights of an image and its overviews, in pixels.
 
     Args:
-        count: of overviews; None for down to one tile.
+        tile: side of a tile, in pixels.
+        count: number of overviews; None to go down to one tile.
+
+    >>> sizes(1300, 600, 512, None)
+    [(1300, 600), (650, 300), (325, 150)]
     """
-    found = [(width, height)]
-    while len(found) <= count if count is not None else max(found[-1]) > tile:
-        if found[-1] == (1, 1):
+    levels = [(width, height)]
+    while len(levels) <= count if count is not None else max(levels[-1]) > tile:
+        width, height = levels[-1]
+        if (width, height) == (1, 1):
             break
-        found.append(tuple(-(-side // 2) for side in found[-1]))
-    return found
+        levels.append((-(-width // 2), -(-height // 2)))
+    return levels
 
 
 def nearest(pixels: numpy.ndarray) -> numpy.ndarray:
-    """Every other pixel of every other row."""
+    """Return every other pixel of every other row."""
     return pixels[::2, ::2]
 
 
@@ -33,17 +42,17 @@ def average(
     valid: numpy.ndarray | None = None,
     nodata: tuple[float | None, ...] = (),
 ) -> numpy.ndarray:
-    """The mean of each two by two pixels, of those of them that are data.
+    """Return the mean of each two by two pixels, without those that are not data.
 
     Args:
-        pixels: of shape (rows, columns, bands).
-        valid: which samples are data, of the same shape or with one band for
-            all; None for all.
-        nodata: each band's value for a mean of no data; a mean of data never
-            has it.
+        pixels: array of shape (rows, columns, bands).
+        valid: which samples are data, of the same shape or with one band for all;
+            None if all are.
+        nodata: value of each band for a mean of no data. A mean of data never has
+            this value.
 
     Returns:
-        Of shape (rows / 2, columns / 2, bands), rounded up.
+        Array of shape (rows / 2, columns / 2, bands), rounded up.
     """
     if pixels.dtype.kind == "f":
         finite = numpy.isfinite(pixels)
@@ -56,20 +65,21 @@ def average(
         means = _average_bytes(pixels, mode)
     else:
         means = _average_of_all(pixels)
-    return _keep_apart(means, nodata) if any_of(nodata) else means
+    return _avoid_nodata(means, nodata) if any_of(nodata) else means
 
 
 def any_of(nodata: tuple[float | None, ...]) -> bool:
+    """Return whether a band has a value that means "no data"."""
     return any(value is not None for value in nodata)
 
 
 def any_valid(mask: numpy.ndarray) -> numpy.ndarray:
-    """The mask of the halved image: of shape (rows, columns), 0 is no data."""
+    """Return the halved mask, of shape (rows, columns): valid if any of four is."""
     return numpy.maximum.reduce(_quarters(mask[:, :, None]))[:, :, 0]
 
 
 def _quarters(pixels: numpy.ndarray) -> tuple[numpy.ndarray, ...]:
-    """The four pixels of each two by two; at an odd edge some stand twice."""
+    """Return the four pixels of each two by two; an odd edge is repeated."""
     rows, columns = pixels.shape[:2]
     if rows % 2 or columns % 2:
         odd = ((0, rows % 2), (0, columns % 2), (0, 0))
@@ -79,7 +89,7 @@ def _quarters(pixels: numpy.ndarray) -> tuple[numpy.ndarray, ...]:
 
 def _average_bytes(pixels: numpy.ndarray, mode: str) -> numpy.ndarray:
     rows, columns, bands = pixels.shape
-    # With one or four samples the array is Pillow's own form of an image.
+    # With one or four samples, the array is Pillow's own form of an image.
     image = Image.frombuffer(
         mode, (columns, rows), numpy.ascontiguousarray(pixels), "raw", mode, 0, 1
     )
@@ -91,10 +101,14 @@ def _average_of_all(pixels: numpy.ndarray) -> numpy.ndarray:
     quarters = _quarters(pixels)
     kind = pixels.dtype
     if kind.kind == "f":
-        # A quarter of each first: their sum may be more than the type holds.
-        return sum(quarter * kind.type(0.25) for quarter in quarters)
-    total = sum(quarter.astype(_wide(kind)) for quarter in quarters)
+        # Divide first: the sum may be more than the type holds.
+        return _sum(quarter * kind.type(0.25) for quarter in quarters)
+    total = _sum(quarter.astype(_wide(kind)) for quarter in quarters)
     return numpy.floor_divide(total + 2, 4).astype(kind)
+
+
+def _sum(arrays: Iterable[numpy.ndarray]) -> numpy.ndarray:
+    return functools.reduce(operator.add, arrays)
 
 
 def _average_of_valid(
@@ -103,9 +117,9 @@ def _average_of_valid(
     kind = pixels.dtype
     quarters = _quarters(pixels)
     data = _quarters(valid)
-    count = sum(is_data.astype("i1") for is_data in data)
+    count = _sum(is_data.astype("i1") for is_data in data)
     share = numpy.maximum(count, 1)
-    total = sum(
+    total = _sum(
         numpy.where(is_data, quarter, 0).astype(_wide(kind))
         for is_data, quarter in zip(data, quarters, strict=True)
     )
@@ -113,10 +127,10 @@ def _average_of_valid(
         means = (total / share).astype(kind)
     else:
         means = numpy.floor_divide(total + share // 2, share).astype(kind)
-    means = _keep_apart(means, nodata)
-    nothing = numpy.broadcast_to(count == 0, means.shape)
+    means = _avoid_nodata(means, nodata)
+    no_data = numpy.broadcast_to(count == 0, means.shape)
     for band, value in enumerate(nodata or (None,) * means.shape[2]):
-        empty = nothing[:, :, band]
+        empty = no_data[:, :, band]
         if value is None or not can_hold(kind, value):
             means[:, :, band][empty] = quarters[0][:, :, band][empty]
         else:
@@ -125,7 +139,7 @@ def _average_of_valid(
 
 
 def _wide(kind: numpy.dtype) -> numpy.dtype:
-    """A type that holds a sum of four."""
+    """Return a type that holds a sum of four values."""
     if kind.itemsize == 8:
         return numpy.dtype(numpy.longdouble)
     if kind.kind == "f":
@@ -133,10 +147,10 @@ def _wide(kind: numpy.dtype) -> numpy.dtype:
     return numpy.dtype("i4" if kind.itemsize <= 2 else "i8")
 
 
-def _keep_apart(
+def _avoid_nodata(
     means: numpy.ndarray, nodata: tuple[float | None, ...]
 ) -> numpy.ndarray:
-    """Move what became nodata by averaging to the value beside it."""
+    """Replace means that equal nodata by the next value."""
     kind = means.dtype
     for band, value in enumerate(nodata):
         if value is None or value != value or not can_hold(kind, value):
@@ -146,15 +160,15 @@ def _keep_apart(
             if kind.kind == "f":
                 beside = numpy.nextafter(kind.type(value), kind.type(0 if value else 1))
             else:
-                most = numpy.iinfo(kind).max
-                beside = kind.type(value - 1 if value == most else value + 1)
+                highest = numpy.iinfo(kind).max
+                beside = kind.type(value - 1 if value == highest else value + 1)
             means = means if means.flags.writeable else means.copy()
             means[:, :, band][same] = beside
     return means
 
 
 def can_hold(kind: numpy.dtype, value: float) -> bool:
-    """Whether a value is one that a type has."""
+    """Return whether a type can represent a value."""
     if kind.kind not in "iu":
         return True
     limits = numpy.iinfo(kind)

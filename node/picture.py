@@ -1,4 +1,4 @@
-"""How pixels look: what the JPEG shows of an image."""
+"""Turn an image's pixels into what the JPEG shows."""
 
 from dataclasses import dataclass
 
@@ -10,7 +10,7 @@ from node.source import Source
 _WHITE = 255
 _SHOWN_PERCENT = (2, 98)
 _SAMPLED_ROWS = 64
-# libjpeg's own limit; the format's is 35 pixels more.
+# This is libjpeg's limit, in pixels; the format allows 35 more.
 MAX_JPEG_SIDE = 65_500
 
 
@@ -19,9 +19,10 @@ class Picture:
     """How an image is shown.
 
     Attributes:
-        bands: the indices of the shown ones, one or three.
-        limits: for each of them what is shown as black and as white; none
-            where the values are shown as they are.
+        source: the image.
+        bands: indices of the shown bands, one or three.
+        limits: for each of them, the values that are shown as black and as white;
+            empty if the values are shown unchanged.
     """
 
     source: Source
@@ -29,15 +30,15 @@ class Picture:
     limits: tuple[tuple[float, float], ...]
 
     def show(self, pixels: numpy.ndarray, valid: numpy.ndarray | None) -> numpy.ndarray:
-        """Pixels as one sees them, white where there is no data.
+        """Return pixels as they are shown, white where there is no data.
 
         Args:
-            pixels: of shape (rows, columns, bands).
-            valid: as `Source.valid` tells it.
+            pixels: array of shape (rows, columns, bands).
+            valid: which samples are data, as `Source.valid` returns it.
 
         Returns:
-            8-bit, of shape (rows, columns), (rows, columns, 3) or, where the
-            fourth band is not to be looked at, (rows, columns, 4).
+            8-bit array of shape (rows, columns), (rows, columns, 3) or, with a fourth
+            band to ignore, (rows, columns, 4).
         """
         source = self.source
         if source.palette is not None:
@@ -47,9 +48,9 @@ class Picture:
             alpha = None
             if source.alpha is not None:
                 alpha = pixels[:, :, source.alpha]
-            as_it_is = not self.limits and not source.min_is_white
+            unchanged = not self.limits and not source.min_is_white
             if (
-                as_it_is
+                unchanged
                 and pixels.shape[2] in (3, 4)
                 and alpha is None
                 and valid is None
@@ -59,9 +60,9 @@ class Picture:
             shown = self._stretched(shown) if self.limits else shown
             shown = 255 - shown if source.min_is_white else shown
         if valid is not None and source.alpha is None:
-            # Of a colour one band may well have the value that means no data.
-            seen = valid if valid.shape[2] == 1 else valid[:, :, list(self.bands)]
-            shown = numpy.where(seen.any(axis=2, keepdims=True), shown, _WHITE)
+            # One band of a colour may have the value that means no data.
+            is_data = valid if valid.shape[2] == 1 else valid[:, :, list(self.bands)]
+            shown = numpy.where(is_data.any(axis=2, keepdims=True), shown, _WHITE)
         if alpha is not None:
             shown = _on_white(shown, alpha)
         shown = numpy.ascontiguousarray(shown, "u1")
@@ -73,17 +74,21 @@ class Picture:
         for band, limits in enumerate(self.limits):
             values = pixels[:, :, band]
             if kind.kind in "iu" and kind.itemsize <= 2:
-                # There are few values: look each pixel's up.
+                # There are few values: use a table.
                 index = f"u{kind.itemsize}"
-                every = numpy.arange(256**kind.itemsize).astype(index).view(kind)
-                shown[:, :, band] = _between(every, *limits)[values.view(index)]
+                table = numpy.arange(256**kind.itemsize).astype(index).view(kind)
+                shown[:, :, band] = _between(table, *limits)[values.view(index)]
             else:
                 shown[:, :, band] = _between(values, *limits)
         return shown
 
 
 def picture(source: Source) -> Picture:
-    """Bands 1 to 3, or the one; 8 bits as they are, others stretched."""
+    """Return how to show an image.
+
+    Bands 1 to 3 are shown, or the first. 8-bit values are shown unchanged, others
+    stretched between percentiles of sampled rows.
+    """
     bands = (0, 1, 2) if source.bands >= 3 else (0,)
     if source.dtype == numpy.uint8 or source.palette is not None:
         return Picture(source, bands, ())
@@ -93,19 +98,19 @@ def picture(source: Source) -> Picture:
         pixels = numpy.empty((1, source.width, source.bands), source.dtype)
         mask = source.read(Window(0, row, source.width, 1), pixels)
         valid = source.valid(pixels, mask)
-        for band, found in zip(bands, values, strict=True):
+        for band, samples in zip(bands, values, strict=True):
             sample = _real(pixels[0, :, band])
             data = numpy.isfinite(sample)
             if valid is not None:
                 data &= valid[0, :, band if valid.shape[2] > 1 else 0]
-            found.append(sample[data].astype("f8"))
+            samples.append(sample[data].astype("f8"))
     return Picture(
-        source, bands, tuple(_limits(numpy.concatenate(found)) for found in values)
+        source, bands, tuple(_limits(numpy.concatenate(samples)) for samples in values)
     )
 
 
 def _between(values: numpy.ndarray, black: float, white: float) -> numpy.ndarray:
-    """Values as 8 bits, from black to white."""
+    """Return values as 8 bits, from black to white."""
     with numpy.errstate(invalid="ignore", over="ignore"):
         scaled = (_real(values).astype("f8") - black) * (255 / (white - black))
     scaled = numpy.nan_to_num(scaled, nan=_WHITE, posinf=_WHITE, neginf=0)
@@ -116,8 +121,8 @@ def _limits(values: numpy.ndarray) -> tuple[float, float]:
     if not values.size:
         return 0.0, 1.0
     black, white = numpy.percentile(values, _SHOWN_PERCENT).tolist()
-    # One value alone is shown as a grey. Halves, since a span of all that a
-    # double can hold is more than one can.
+    # A single value is shown as grey. Halves are used because the span of all values
+    # that a double can hold is more than a double can hold.
     span = white / 2 - black / 2
     if not span > 0 or not numpy.isfinite(white - black):
         margin = max(1.0, abs(black) * 1e-6)
@@ -134,10 +139,11 @@ def _as_index(values: numpy.ndarray) -> numpy.ndarray:
 
 
 def _on_white(shown: numpy.ndarray, alpha: numpy.ndarray) -> numpy.ndarray:
+    """Return colours blended with white by their alpha."""
     if alpha.dtype.kind == "f":
         opaque = numpy.clip(alpha, 0, 1) * 255
     elif alpha.dtype.itemsize > 1:
-        # 16-bit alpha is full at 65535; some only know none and all.
+        # 16-bit alpha is opaque at 65535; some images use 0 and any other value.
         opaque = (alpha > 0) * 255
     else:
         opaque = alpha

@@ -1,4 +1,4 @@
-"""Compressed tiles that wait on disk for their place in the file."""
+"""Keep compressed tiles on disk until their place in the COG is known."""
 
 import os
 import struct
@@ -7,19 +7,23 @@ from typing import BinaryIO
 
 import numpy
 
-# A file of tiles is removed as soon as it was copied, so that no more than this is
-# there twice.
-_SEGMENT = 64 * 1024 * 1024
+# A file of tiles is removed as soon as it is copied, so that no more than this is on
+# disk twice.
+_SEGMENT = 64 * 1024 * 1024  # bytes
 
 
 class TileSpool:
-    """Tiles in the order in which they were added.
+    """Hold tiles in the order in which they are added.
 
-    Each stands between its size and its last four bytes once more, as in the file
-    that it is for.
+    Each tile is stored as in the COG: after its size and before a copy of its last four
+    bytes.
 
     Args:
-        directory: for the files, which begin with ``name``.
+        directory: directory for the files.
+        name: beginning of the files' names.
+
+    Attributes:
+        length: size of all tiles as they are stored, in bytes.
     """
 
     def __init__(self, directory: Path, name: str) -> None:
@@ -31,42 +35,47 @@ class TileSpool:
 
     @property
     def sizes(self) -> numpy.ndarray:
-        """Of the tiles, in bytes."""
+        """Sizes of the tiles, in bytes."""
         return numpy.array(self._sizes, "u8")
 
     @property
     def offsets(self) -> numpy.ndarray:
-        """Of the tiles, in bytes from the first one's leader."""
+        """Offsets of the tiles from the beginning of the spool, in bytes."""
         ends = numpy.cumsum(self.sizes + numpy.uint64(8))
         return ends - self.sizes - numpy.uint64(4)
 
     def add(self, *tiles: bytes) -> None:
+        """Append tiles."""
         for tile in tiles:
-            if self._open is None or self._open.tell() > _SEGMENT:
-                self._next_segment()
-            self._open.write(struct.pack("<I", len(tile)))
-            self._open.write(tile)
-            self._open.write(tile[-4:])
+            file = self._open
+            if file is None or file.tell() > _SEGMENT:
+                file = self._next_segment()
+            file.write(struct.pack("<I", len(tile)))
+            file.write(tile)
+            file.write(tile[-4:])
             self._sizes.append(len(tile))
             self.length += len(tile) + 8
 
     def pour_into(self, file: BinaryIO) -> None:
-        """Write all tiles to a file and remove them here."""
+        """Append all tiles to a file and remove them here."""
         if self._open:
             self._open.close()
         file.flush()
         for segment in self._segments:
             with open(segment, "rb") as source:  # noqa: PTH123
-                left = os.fstat(source.fileno()).st_size
-                while left:
-                    # Within the kernel: the bytes need not come by here.
-                    left -= os.sendfile(file.fileno(), source.fileno(), None, left)
+                remaining = os.fstat(source.fileno()).st_size
+                while remaining:
+                    # The kernel copies the bytes, so that this process need not.
+                    remaining -= os.sendfile(
+                        file.fileno(), source.fileno(), None, remaining
+                    )
             os.remove(segment)  # noqa: PTH107
         file.seek(0, os.SEEK_END)
 
-    def _next_segment(self) -> None:
+    def _next_segment(self) -> BinaryIO:
         if self._open:
             self._open.close()
         name = f"{self._stem}-{len(self._segments)}"
         self._segments.append(name)
         self._open = open(name, "wb", buffering=1024 * 1024)  # noqa: PTH123, SIM115
+        return self._open

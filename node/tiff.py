@@ -1,16 +1,16 @@
-"""The structure of a TIFF file: directories in, a file laid out as a COG out.
+"""Read the directories of TIFF files, and write files with the layout of a COG.
 
-TIFF 6.0 (Adobe, 1992) and BigTIFF; the layout is that of GDAL's COG driver
-(https://gdal.org/drivers/raster/cog.html, "Header ghost area"): all directories
-first, then the tiles of the smallest overview, …, then those of the image, each
-with its size before and its last four bytes again after it.
+The formats are TIFF 6.0 (Adobe, 1992) and BigTIFF. The layout is that of GDAL's COG
+driver (https://gdal.org/drivers/raster/cog.html, "Header ghost area"): all directories
+come first, then the tiles of the smallest overview, …, then those of the image. Each
+tile has its size before it and a copy of its last four bytes after it.
 """
 
 import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Literal
 
 import numpy
 
@@ -24,10 +24,10 @@ TILE_WIDTH, TILE_LENGTH, TILE_OFFSETS, TILE_BYTE_COUNTS = 322, 323, 324, 325
 _STRIP_OFFSETS, _ROWS_PER_STRIP, _STRIP_BYTE_COUNTS = 273, 278, 279
 REDUCED, MASK = 1, 4
 
-# What a directory of an overview keeps of the image's: how pixels are stored
-# (bits, compression, photometric, samples, planes, predictor, colour table, tile
-# size, extra samples, sample format, JPEG tables, YCbCr, black and white), nodata
-# and LERC's parameters. The rest tells of the whole file.
+# Tags of the image that an overview's directory has too: how pixels are stored (bits,
+# compression, photometric, samples, planes, predictor, colour table, tile size, extra
+# samples, sample format, JPEG tables, YCbCr, black and white), nodata and LERC's
+# parameters. The other tags describe the whole file.
 _KEPT_BY_OVERVIEWS = {
     *(258, 259, 262, 277, 284, 317, 320, 322, 323, 338, 339, 347),
     *(529, 530, 531, 532, 42113, 50674),
@@ -38,12 +38,12 @@ _SIZES = {
     **{10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8},
 }
 _UNSIGNED = {1: "u1", 3: "u2", 4: "u4", 13: "u4", 16: "u8", 18: "u8"}
-# No real file comes near; a hostile one would have us read for ever. libtiff itself
-# opens no directory of more entries.
+# Real files stay far below these limits; a hostile file would never end. libtiff opens
+# no directory with more entries.
 _MAX_DIRECTORIES = 10_000
 _MAX_ENTRIES = 4096
 _MAX_TOTAL_ENTRIES = 200_000
-# A classic TIFF's offsets are 32 bits.
+# The offsets of a classic TIFF have 32 bits.
 _CLASSIC_END = 2**32 - 1
 
 _GHOST = (
@@ -57,15 +57,15 @@ _GHOST_MASK = b"MASK_INTERLEAVED_WITH_IMAGERY=YES\n"
 
 
 class NotATiff(ValueError):
-    """The bytes are no TIFF, or an incomplete one."""
+    """The bytes are not a TIFF, or an incomplete one."""
 
 
 class TooMany(NotATiff):
-    """It has more directories, or entries in them, than are read."""
+    """The file has more directories, or entries in them, than this module reads."""
 
 
 class TooLarge(ValueError):
-    """Offsets of 32 bits do not reach the end of the file."""
+    """Offsets of 32 bits cannot reach the end of the file."""
 
 
 @dataclass(frozen=True)
@@ -82,19 +82,20 @@ Directory = dict[int, Field]
 
 @dataclass(frozen=True)
 class Structure:
-    """The directories of a file and where each of them stands.
+    """The directories of a file.
 
     Attributes:
-        order: "<" or ">", the byte order.
-        positions: of the directories, in bytes from the file's beginning.
+        order: byte order, "<" or ">".
+        directories: the directories, in their order in the file.
+        positions: positions of the directories, in bytes from the file's beginning.
     """
 
-    order: str
+    order: Literal["<", ">"]
     directories: tuple[Directory, ...]
     positions: tuple[int, ...]
 
     def numbers(self, directory: int, tag: int) -> numpy.ndarray:
-        """A field's unsigned integers, none where there is no such field."""
+        """Return a field's unsigned integers; none if there is no such field."""
         field = self.directories[directory].get(tag)
         if field is None or field.type not in _UNSIGNED:
             return numpy.empty(0, "u8")
@@ -102,17 +103,22 @@ class Structure:
         return numpy.frombuffer(field.value, kind)
 
     def number(self, directory: int, tag: int, default: int = 0) -> int:
+        """Return a field's first unsigned integer, or a default."""
         numbers = self.numbers(directory, tag)
         return int(numbers[0]) if numbers.size else default
 
 
 @dataclass(frozen=True)
 class Level:
-    """An image, or an overview of it, to be written with its mask.
+    """An image, or an overview of it, to write with its mask.
 
     Attributes:
-        mask: the directory of its mask, None where it has none.
-        tiles: row by row; where there is a mask, after each tile the mask's.
+        width: width in pixels.
+        height: height in pixels.
+        directory: directory, without the size and the tiles.
+        mask: directory of the mask; None if there is none.
+        tiles: tiles row by row; if there is a mask, each tile is followed by the
+            mask's.
     """
 
     width: int
@@ -126,7 +132,7 @@ def read(file: BinaryIO) -> Structure:
     """Read all directories of a TIFF or BigTIFF.
 
     Raises:
-        NotATiff: it is none.
+        NotATiff: the file is not a TIFF.
     """
     directories, positions = [], []
     for position, entries in _directories_in(file):
@@ -142,13 +148,13 @@ def read(file: BinaryIO) -> Structure:
 
 
 def bytes_of_values(file: BinaryIO) -> int:
-    """How many bytes the values of its directories would take.
+    """Return how many bytes the values of a file's directories would take.
 
-    Those that do not end within the file are not counted: nothing reads them.
+    Values that do not end within the file are not counted: nothing reads them.
 
     Raises:
-        NotATiff: it is none.
-        TooMany: it has more directories than are read.
+        NotATiff: the file is not a TIFF.
+        TooMany: the file has more directories than this module reads.
     """
     length, total = file.seek(0, 2), 0
     try:
@@ -167,12 +173,15 @@ def bytes_of_values(file: BinaryIO) -> int:
 
 
 def beginnings(file: BinaryIO, tag: int, max_bytes: int) -> Iterator[bytes]:
-    """Yield the first so many bytes of what each directory has for a tag.
+    """Yield the first bytes of the value that each directory has for a tag.
 
-    Those that do not end within the file are left out: nothing reads them.
+    Values that do not end within the file are left out: nothing reads them.
+
+    Args:
+        max_bytes: number of bytes of a value to yield at most.
 
     Raises:
-        NotATiff: it is none, or one that ends early.
+        NotATiff: the file is not a TIFF, or ends early.
     """
     length = file.seek(0, 2)
     for _, entries in _directories_in(file):
@@ -184,7 +193,13 @@ def beginnings(file: BinaryIO, tag: int, max_bytes: int) -> Iterator[bytes]:
 
 @dataclass(frozen=True)
 class _Entry:
-    """Of a directory; its value, or ``where`` it stands and its size in bytes."""
+    """An entry of a directory.
+
+    Attributes:
+        size: size of the value, in bytes.
+        value: the value, if it is in the entry itself.
+        where: position of the value in the file, in bytes; 0 if it is in the entry.
+    """
 
     tag: int
     type: int
@@ -194,10 +209,11 @@ class _Entry:
     where: int = 0
 
 
-def _header(file: BinaryIO) -> tuple[str, int]:
-    """The byte order, and the version: 42 or, of a BigTIFF, 43."""
+def _header(file: BinaryIO) -> tuple[Literal["<", ">"], int]:
+    """Return the byte order, and the version: 42 or, for a BigTIFF, 43."""
     head = _exactly(file, 0, 8)
-    order = {b"II": "<", b"MM": ">"}.get(head[:2])
+    orders: dict[bytes, Literal["<", ">"]] = {b"II": "<", b"MM": ">"}
+    order = orders.get(head[:2])
     if order is None:
         raise NotATiff("no TIFF header")
     (version,) = struct.unpack(order + "H", head[2:4])
@@ -218,14 +234,14 @@ def _directories_in(file: BinaryIO) -> Iterator[tuple[int, list[_Entry]]]:
     total_entries = 0
     while position:
         if position in seen:
-            raise NotATiff("its directories go round in a circle")
+            raise NotATiff("its directories form a circle")
         if len(seen) == _MAX_DIRECTORIES or total_entries > _MAX_TOTAL_ENTRIES:
             raise TooMany(f"it has more than {len(seen)} directories")
         seen.add(position)
         length = struct.calcsize("=" + counts)
         (count,) = struct.unpack(order + counts, _exactly(file, position, length))
         if count > _MAX_ENTRIES:
-            raise NotATiff(f"a directory of it has {count} entries")
+            raise NotATiff(f"one of its directories has {count} entries")
         total_entries += count
         body = _exactly(file, position + length, count * entry + inline)
         entries = []
@@ -243,7 +259,7 @@ def _directories_in(file: BinaryIO) -> Iterator[tuple[int, list[_Entry]]]:
 
 
 def overview_directory(directory: Directory) -> Directory:
-    """What the directory of an overview has of its image's."""
+    """Return the directory of an overview, made from that of its image."""
     kept = {tag: field for tag, field in directory.items() if tag in _KEPT_BY_OVERVIEWS}
     return kept | {SUBFILE_TYPE: _uint32(REDUCED)}
 
@@ -252,13 +268,13 @@ def write(path: Path, levels: Sequence[Level], big: bool | None = None) -> None:
     """Write a COG.
 
     Args:
-        levels: the image, then its overviews, the smallest last. Their
-            directories may be of an image of any other size. The tiles are used
-            up.
-        big: whether to write a BigTIFF; None for where it must be one.
+        levels: the image, then its overviews, the smallest last. This function sets
+            the size and the tiles in their directories, and removes the tiles from
+            the spools.
+        big: whether to write a BigTIFF; None to do so only if it is necessary.
 
     Raises:
-        TooLarge: it must be one, and may not.
+        TooLarge: a BigTIFF is necessary, and ``big`` forbids it.
     """
     if big is None:
         big = _starts(levels, big=False)[-1] > _CLASSIC_END
@@ -274,10 +290,10 @@ def write(path: Path, levels: Sequence[Level], big: bool | None = None) -> None:
 
 
 def _starts(levels: Sequence[Level], big: bool) -> list[int]:
-    """Where each level's tiles begin, and where the file ends."""
-    # Where tiles begin changes nothing of how long the head is.
+    """Return the positions of each level's tiles and of the end of the file."""
+    # The length of the head does not depend on the positions of the tiles.
     position = len(_head(levels, big, [0] * len(levels)))
-    starts = []
+    starts: list[int] = []
     for level in reversed(levels):
         starts.insert(0, position)
         position += level.tiles.length
@@ -285,11 +301,11 @@ def _starts(levels: Sequence[Level], big: bool) -> list[int]:
 
 
 def _head(levels: Sequence[Level], big: bool, starts: Sequence[int]) -> bytes:
-    """All that stands before the tiles."""
+    """Return everything that comes before the tiles."""
     ghost = _GHOST + (_GHOST_MASK if levels[0].mask else b"")
     ghost = b"GDAL_STRUCTURAL_METADATA_SIZE=%06d bytes\n" % len(ghost) + ghost
     first = 16 if big else 8
-    # GDAL looks for the first directory right behind, at an even position.
+    # GDAL expects the first directory right behind, at an even position.
     ghost += b"\0" * (-(first + len(ghost)) % 2)
     position = first + len(ghost)
     if big:
@@ -308,10 +324,11 @@ def _head(levels: Sequence[Level], big: bool, starts: Sequence[int]) -> bytes:
 def _directories(levels: Sequence[Level], starts: Sequence[int]) -> list[Directory]:
     directories = []
     for number, (level, start) in enumerate(zip(levels, starts, strict=True)):
-        step = 2 if level.mask else 1
+        parts = [level.directory, *([level.mask] if level.mask else [])]
+        step = len(parts)
         offsets = level.tiles.offsets + start
         sizes = level.tiles.sizes
-        for part, directory in enumerate((level.directory, level.mask)[:step]):
+        for part, directory in enumerate(parts):
             kind = (REDUCED if number else 0) + (MASK if part else 0)
             directories.append(
                 {
@@ -331,7 +348,7 @@ def _directories(levels: Sequence[Level], starts: Sequence[int]) -> list[Directo
 
 
 def _packed(directory: Directory, position: int, big: bool, last: bool) -> bytes:
-    """A directory and, behind it, those of its values that it has no room for."""
+    """Return a directory, followed by the values that do not fit into its entries."""
     counts, offsets, inline = ("Q", "Q", 8) if big else ("H", "I", 4)
     entry = struct.calcsize("<HH") + 2 * inline
     room = struct.calcsize("<" + counts) + len(directory) * entry + inline
@@ -340,8 +357,8 @@ def _packed(directory: Directory, position: int, big: bool, last: bool) -> bytes
     for tag, field in sorted(directory.items()):
         kind, value = field.type, field.value
         if kind == _UINT64 and not big:
-            kind, value = _UINT32, numpy.frombuffer(value, "<u8").astype("<u4")
-            value = value.tobytes()
+            kind = _UINT32
+            value = numpy.frombuffer(value, "<u8").astype("<u4").tobytes()
         if len(value) > inline:
             behind += b"\0" * (-(position + room + len(behind)) % 8)
             where = position + room + len(behind)
@@ -367,7 +384,7 @@ def _offsets(numbers: numpy.ndarray) -> Field:
 
 
 def _exactly(file: BinaryIO, position: int, size: int) -> bytes:
-    # No value of a directory is larger than the file, whatever it says.
+    # No value can be larger than the file, whatever its size claims.
     file.seek(0, 2)
     if size > file.tell() - position:
         raise NotATiff("it ends within a directory")
@@ -376,15 +393,32 @@ def _exactly(file: BinaryIO, position: int, size: int) -> bytes:
 
 
 def tiles(structure: Structure, file: BinaryIO) -> Iterator[bytes]:
-    """The first image's tiles as they are stored, row by row."""
+    """Yield the first image's tiles as they are stored, row by row."""
     offsets = structure.numbers(0, TILE_OFFSETS)
     sizes = structure.numbers(0, TILE_BYTE_COUNTS)
     for offset, size in zip(offsets.tolist(), sizes.tolist(), strict=True):
         yield _exactly(file, offset, size)
 
 
+@dataclass(frozen=True)
+class _Blocks:
+    """How an image is divided into tiles or strips.
+
+    Attributes:
+        tags: tags of the blocks' offsets and of their sizes in bytes.
+        width: width of a block, in pixels.
+        height: height of a block, in pixels.
+        last_height: height of the blocks in the last row, in pixels.
+    """
+
+    tags: tuple[int, int]
+    width: int
+    height: int
+    last_height: int
+
+
 def is_plain_and_whole(path: Path) -> bool:
-    """Whether an image is not compressed and every pixel of it is in the file."""
+    """Return whether an image is uncompressed and the file has every pixel of it."""
     try:
         with path.open("rb") as file:
             structure = read(file)
@@ -394,37 +428,47 @@ def is_plain_and_whole(path: Path) -> bool:
     if not structure.directories or structure.number(0, COMPRESSION, 1) != 1:
         return False
     width, height = (structure.number(0, tag) for tag in (IMAGE_WIDTH, IMAGE_LENGTH))
+    if not width or not height:
+        return False
+    blocks = _blocks(structure, width, height)
+    if not blocks.width or not blocks.height:
+        return False
+    offsets, counts = (structure.numbers(0, tag).astype("f8") for tag in blocks.tags)
+    planes, row_bytes = _planes_and_row_bytes(structure, blocks.width)
+    in_plane = -(-width // blocks.width) * -(-height // blocks.height)
+    # Check the numbers before memory is allocated for them: they may be anything.
+    if not len(offsets) == len(counts) == in_plane * planes > 0:
+        return False
+    rows = numpy.full(in_plane, blocks.height)
+    rows[-1] = blocks.last_height
+    sizes = numpy.tile(rows, planes) * float(row_bytes)
+    stored = (counts >= sizes) & (offsets > 0) & (offsets + sizes <= length)
+    return bool(stored.all())
+
+
+def _blocks(structure: Structure, width: int, height: int) -> _Blocks:
+    """Return how the first image, of this size in pixels, is divided."""
+    if TILE_OFFSETS in structure.directories[0]:
+        across, down = (structure.number(0, tag) for tag in (TILE_WIDTH, TILE_LENGTH))
+        return _Blocks((TILE_OFFSETS, TILE_BYTE_COUNTS), across, down, down)
+    rows = min(max(structure.number(0, _ROWS_PER_STRIP, height), 1), height)
+    last = height - (height - 1) // rows * rows
+    return _Blocks((_STRIP_OFFSETS, _STRIP_BYTE_COUNTS), width, rows, last)
+
+
+def _planes_and_row_bytes(structure: Structure, width: int) -> tuple[int, int]:
+    """Return the number of planes, and the size of a row of a block in one of them."""
     bits, samples, planes = (
         structure.number(0, tag, 1)
         for tag in (_BITS_PER_SAMPLE, _SAMPLES_PER_PIXEL, _PLANAR_CONFIGURATION)
     )
     if planes == 2:
         planes, samples = samples, 1
-    if TILE_OFFSETS in structure.directories[0]:
-        tags = TILE_OFFSETS, TILE_BYTE_COUNTS
-        across, down = (structure.number(0, tag) for tag in (TILE_WIDTH, TILE_LENGTH))
-        last = down
-    else:
-        tags = _STRIP_OFFSETS, _STRIP_BYTE_COUNTS
-        across, down = width, structure.number(0, _ROWS_PER_STRIP, height)
-        down = min(max(down, 1), height)
-        last = height - (height - 1) // max(down, 1) * down
-    if not width or not height or not across or not down:
-        return False
-    offsets, counts = (structure.numbers(0, tag).astype("f8") for tag in tags)
-    of_a_plane = -(-width // across) * -(-height // down)
-    # Before as many are made room for: the numbers may say anything.
-    if not len(offsets) == len(counts) == of_a_plane * planes > 0:
-        return False
-    rows = numpy.full(of_a_plane, down)
-    rows[-1] = last
-    sizes = numpy.tile(rows, planes) * float(-(-across * samples * bits // 8))
-    there = (counts >= sizes) & (offsets > 0) & (offsets + sizes <= length)
-    return bool(there.all())
+    return planes, -(-width * samples * bits // 8)
 
 
 def mask_directory(tile: int) -> Directory:
-    """That of a mask: a bit a pixel, deflated, in tiles."""
+    """Return the directory of a mask: one bit a pixel, deflated, in tiles."""
     ones = {tag: _uint16(1) for tag in (258, 277, 284, 339)}
     return ones | {
         COMPRESSION: _uint16(8),

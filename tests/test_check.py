@@ -1,5 +1,6 @@
 """What the node checks before a COG leaves it, and that it finds what is wrong."""
 
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -65,7 +66,7 @@ def test_more_than_a_lossy_profile_may_lose_is_found(tmp_path: Path):
         rasterio.shutil.copy(
             inverted, arguments[0], driver="COG", COMPRESS="JPEG", BLOCKSIZE=512
         )
-        with pytest.raises(CheckFailed, match="in the mean, and 16"):
+        with pytest.raises(CheckFailed, match="profile may lose 16"):
             check.check(*arguments)
 
 
@@ -96,6 +97,20 @@ def test_what_is_no_valid_cog_is_told(layout: str, tmp_path: Path):
         "appended": "a directory stands behind pixels",
         "text": "no TIFF header",
     }[layout] == fault
+
+
+def test_a_tiff_without_a_stored_tile_or_without_an_image_is_judged(tmp_path: Path):
+    path = tmp_path / "sparse.tif"
+    how = {"driver": "GTiff", "dtype": "uint8", "tiled": True, "sparse_ok": "TRUE"}
+    with rasterio.open(path, "w", width=300, height=300, count=1, **how):
+        pass
+    assert check.layout_faults(path) == []
+    with path.open("r+b") as file:
+        position = tiff.read(file).positions[0]
+        # The first tag of the directory, in its first entry, becomes a mask's kind.
+        file.seek(position + 2)
+        file.write(struct.pack("<HHII", tiff.SUBFILE_TYPE, 4, 1, tiff.MASK))
+    assert check.layout_faults(path) == ["no image"]
 
 
 def test_gdals_own_cog_is_valid(tmp_path: Path):

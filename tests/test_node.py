@@ -149,10 +149,8 @@ def test_a_processor_that_is_too_old_is_the_machines_fault(tmp_path: Path):
 
 
 def test_the_dag_knows_the_status_that_forbids_another_try():
-    from dag import render
     from node.errors import Unconvertible, UnfitMachine
 
     dag = (PROJECT / "templates" / "convert.dag").read_text()
     assert "UNLESS-EXIT {{ unconvertible }}" in dag
-    assert render.Unconvertible is Unconvertible
     assert (Unconvertible.exit_status, UnfitMachine.exit_status) == (65, 69)
