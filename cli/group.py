@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from importlib import import_module
+from typing import Any
 
 import click
 
@@ -52,6 +53,33 @@ class Group(click.Group):
             command = self.get_command(context, name)
             if command and not command.hidden:
                 yield name, command
+
+
+class SectionedCommand(click.Command):
+    """A command whose options are in sections of its help.
+
+    Attributes:
+        sections: the headings, by the name of the first option of each section.
+    """
+
+    def __init__(self, *args: Any, sections: Mapping[str, str], **attributes: Any):
+        super().__init__(*args, **attributes)
+        self.sections = sections
+
+    def format_options(
+        self, context: click.Context, formatter: click.HelpFormatter
+    ) -> None:
+        lines: dict[str, list[tuple[str, str]]] = {}
+        heading = "Options"
+        for parameter in self.get_params(context):
+            heading = self.sections.get(parameter.name or "", heading)
+            if parameter is self.get_help_option(context):
+                heading = "Help"
+            if line := parameter.get_help_record(context):
+                lines.setdefault(heading, []).append(line)
+        for heading, records in lines.items():
+            with formatter.section(heading):
+                formatter.write_dl(records)
 
 
 class CommandLine(Group):

@@ -10,6 +10,7 @@ import click
 from bucket import MAX_URL_HOURS, S3Endpoint
 from cli import options as shared
 from cli.common import console, fail, say, use_journal, warn
+from cli.group import SectionedCommand
 from cli.poll import poll_and_report
 from condor import queue
 from condor.errors import SchedulerError
@@ -31,13 +32,23 @@ _FORMER_NAMES = {
     "largest-put": "max-put",
     **FORMER_ORDERS,
 }
+# The first option of each section of --help.
+_SECTIONS = {
+    "access_key": "The store",
+    "input_bucket": "Input and output",
+    "every": "Polls and limits",
+    "rows_per_job": "Jobs",
+    "profile": "Conversion",
+}
 
 
 @click.command(
+    cls=SectionedCommand,
+    sections=_SECTIONS,
     context_settings={
         "show_default": True,
         "token_normalize_func": lambda name: _FORMER_NAMES.get(name, name),
-    }
+    },
 )
 @shared.store_options
 @click.option(
@@ -72,6 +83,21 @@ _FORMER_NAMES = {
     help="Which keys are manifests. '*' also matches '/'.",
 )
 @click.option(
+    "--every",
+    type=int,
+    default=Launch.every,
+    callback=shared.check_period,
+    metavar="MINUTES",
+    help="Time between two polls.",
+)
+@click.option(
+    "--max-runs",
+    type=click.IntRange(min=1),
+    default=Launch.max_runs,
+    metavar="N",
+    help="Maximum number of manifests in progress. Others wait in the bucket.",
+)
+@click.option(
     "-m",
     "--max-jobs",
     type=click.IntRange(min=1),
@@ -87,11 +113,11 @@ _FORMER_NAMES = {
     help="Maximum number of jobs of a run that wait in the queue for a machine.",
 )
 @click.option(
-    "--max-runs",
-    type=click.IntRange(min=1),
-    default=Launch.max_runs,
-    metavar="N",
-    help="Maximum number of manifests in progress. Others wait in the bucket.",
+    "--run-order",
+    type=click.Choice(RUN_ORDERS),
+    default=Launch.run_order,
+    help="Let several runs share the pool (fair), or finish the oldest run first "
+    "(fifo).",
 )
 @click.option(
     "--disk-floor",
@@ -102,11 +128,11 @@ _FORMER_NAMES = {
     help="Start no run while less disk is free where you launch. 0 turns this off.",
 )
 @click.option(
-    "--run-order",
-    type=click.Choice(RUN_ORDERS),
-    default=Launch.run_order,
-    help="Let several runs share the pool (fair), or finish the oldest run first "
-    "(fifo).",
+    "--max-time-limit",
+    type=click.IntRange(min=1),
+    default=Launch.max_time_limit,
+    metavar="SECONDS",
+    help="The highest time_limit that a row of a manifest can have.",
 )
 @click.option(
     "--rows-per-job",
@@ -118,12 +144,20 @@ _FORMER_NAMES = {
     "a job fails as a whole, each of its images gets a job of its own.",
 )
 @click.option(
-    "--every",
-    type=int,
-    default=Launch.every,
-    callback=shared.check_period,
-    metavar="MINUTES",
-    help="Time between two polls.",
+    "--node-environment",
+    default=Launch.node_environment,
+    callback=shared.check_node_environment,
+    metavar="host|packed|container:IMAGE",
+    help="Where nodes get Python and their packages: from the machine, from one file "
+    "that is sent to it, or from a container image (docker://… or a .sif file).",
+)
+@click.option(
+    "--submit-option",
+    "submit_options",
+    multiple=True,
+    callback=shared.check_submit_options,
+    metavar="'NAME = VALUE'",
+    help="Extra line for every node's submit description. You can repeat this option.",
 )
 @click.option(
     "--signing",
@@ -143,29 +177,6 @@ _FORMER_NAMES = {
     "--url-seconds",
     type=click.IntRange(2, 3600 * MAX_URL_HOURS),
     hidden=True,  # for tests, which cannot wait for hours
-)
-@click.option(
-    "--node-environment",
-    default=Launch.node_environment,
-    callback=shared.check_node_environment,
-    metavar="host|packed|container:IMAGE",
-    help="Where nodes get Python and their packages: from the machine, from one file "
-    "that is sent to it, or from a container image (docker://… or a .sif file).",
-)
-@click.option(
-    "--submit-option",
-    "submit_options",
-    multiple=True,
-    callback=shared.check_submit_options,
-    metavar="'NAME = VALUE'",
-    help="Extra line for every node's submit description. You can repeat this option.",
-)
-@click.option(
-    "--max-time-limit",
-    type=click.IntRange(min=1),
-    default=Launch.max_time_limit,
-    metavar="SECONDS",
-    help="The highest time_limit that a row of a manifest can have.",
 )
 @click.option(
     "--retry-seconds",

@@ -124,7 +124,7 @@ def node_options(command: Command) -> Command:
             metavar=option.metavar,
             multiple=option.multiple,
             hidden=option.hidden,
-            help=f"For the nodes: {option.help}.",
+            help=f"{option.help[0].upper()}{option.help[1:]}.",
         )(with_arguments)
     return with_arguments
 

@@ -109,6 +109,23 @@ def test_the_sections_are_the_groups_of_the_reference():
     assert groups == [section.casefold() for section in cli.sections]
 
 
+def test_the_sections_of_the_options_are_those_of_the_reference():
+    command = COMMANDS["launch"]
+    shown = invoke("launch", "--help").stdout
+    chapter = REFERENCE.partition("### Options of launch")[2].partition("\n### ")[0]
+    _, *parts = re.split(r"^\*\*([^*\n]+)\*\*$", chapter, flags=re.MULTILINE)
+    tables = dict(zip(parts[::2], parts[1::2], strict=True))
+    assert list(tables) == list(command.sections.values())
+    assert "\nHelp:\n  --help" in shown
+    for heading, table in tables.items():
+        section = shown.partition(f"\n{heading}:\n")[2].partition("\n\n")[0]
+        flags = set(re.findall(r"^  (?:-\w, )?(--[\w-]+)", section, re.MULTILINE))
+        documented = set(
+            re.findall(r"^\| `(?:-\w`, `)?(--[\w-]+)", table, re.MULTILINE)
+        )
+        assert flags == documented, heading
+
+
 def test_without_a_command_it_is_a_launch():
     for arguments in ((), ("-a", "x"), ("--output-bucket", "cogs")):
         assert_wrong(invoke(*arguments), "cog_pipeline.py launch --help")
