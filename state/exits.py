@@ -1,20 +1,20 @@
-"""What the commands exit with; docs/reference.md has the same for people."""
+"""Exit codes of the commands. docs/reference.md explains them to users."""
 
 from enum import IntEnum
 
 
 class Exit(IntEnum):
-    """Of every command but ``health``, which exits with a ``health.State``."""
+    """Exit codes of all commands but ``health``, which has ``health.State``."""
 
     DONE = 0
-    # Something that was foreseen; the sentence says what to do.
+    # An expected failure. The message says what to do.
     REFUSED = 1
-    # What click itself exits with.
+    # click uses the same code.
     USAGE = 2
-    # sysexits.h: EX_SOFTWARE.
+    # EX_SOFTWARE of sysexits.h.
     INTERNAL_ERROR = 70
-    # sysexits.h: EX_TEMPFAIL. DAGMan runs 'reconcile' again for it alone; no status
-    # that Python has for errors of its own.
+    # EX_TEMPFAIL of sysexits.h. DAGMan runs 'reconcile' again only for this code, which
+    # Python does not use for errors of its own.
     TRY_AGAIN = 75
-    # As of a program that SIGINT ended, in a shell.
+    # The code of a shell for a program that SIGINT ended.
     INTERRUPTED = 130

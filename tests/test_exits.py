@@ -1,4 +1,4 @@
-"""Every command ends with a sentence and a documented code."""
+"""Every command ends with a sentence and a documented exit code."""
 
 import json
 import os
@@ -19,7 +19,7 @@ REFERENCE = (PROJECT / "docs/reference.md").read_text()
 
 
 def documented(heading: str) -> dict[str, int]:
-    """Names and codes of the table under a heading of the reference."""
+    """Return the names and codes in the table under a heading of the reference."""
     section = REFERENCE.partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
     rows = re.findall(r"^\| (\d+) \| `(\w+)` \|", section, re.MULTILINE)
     return {name: int(code) for code, name in rows}
@@ -52,8 +52,8 @@ def interrupted(
     path: str,
     arguments: list[str] | None = None,
 ) -> subprocess.CompletedProcess:
-    """A launch that Ctrl-C ends while it waits for the answer to a request."""
-    # As good as a server that never answers.
+    """Stop a command with Ctrl-C while it waits for the answer to a request."""
+    # So slow that the answer never arrives.
     stalled = Fault(method=method, path=path, bytes_per_second=0.1)
     before = server.count(method, path)
     with server.suffering(stalled):
@@ -71,13 +71,13 @@ def interrupted(
 
 
 def jobs_of(archive: Archive) -> list[str]:
-    seen = subprocess.run(
+    queue = subprocess.run(
         ["condor_q", "-af", "ClusterId", "CogPipeline"],
         capture_output=True,
         text=True,
         check=True,
     )
-    jobs = [line.split() for line in seen.stdout.splitlines()]
+    jobs = [line.split() for line in queue.stdout.splitlines()]
     return [cluster for cluster, *name in jobs if archive.maps.name in str(name)]
 
 
@@ -143,7 +143,7 @@ def test_an_internal_error_where_there_is_no_log_yet(archive: Archive):
     subprocess.run(["condor_rm", *jobs_of(archive)], capture_output=True, check=True)
     wait_for(lambda: not jobs_of(archive))
     home.rename(archive.directory / "kept")
-    home.write_text("a file where a directory is to be")
+    home.write_text("a file in place of a directory")
     done = archive.run(TMPDIR=str(archive.directory))
     assert str(archive.directory) in done.stderr
     assert "FileExistsError" in assert_internal_error(
@@ -208,7 +208,7 @@ def test_reconcile_that_cannot_write_is_tried_again_for_an_hour(archive: Archive
     (run,) = archive.directory.glob("workflow-run-*")
     for file in ("done.json", "outcome.json", "failed.csv"):
         (run / file).unlink()
-    # Refused by the file system, as on a disk that is full.
+    # The file system refuses the file, as on a full disk.
     (run / "failed.csv").mkdir()
 
     first = subprocess.run(

@@ -1,4 +1,4 @@
-"""What monitoring is told of a launch."""
+"""The state of a launch, as monitoring reads it."""
 
 import json
 import os
@@ -15,7 +15,7 @@ from tests.support.archive import Archive, wait_for, wait_for_words
 from tests.support.faulty_s3 import Fault
 
 HOUR = 60 * 60
-# So rarely that no poll of the crondor job comes between.
+# The crondor job polls so rarely that it does not poll during a test.
 RARELY = ("--every", "1440")
 
 
@@ -29,7 +29,7 @@ def health(archive: Archive, *arguments: str, **environment: str):
     )
 
 
-def assert_found(done: subprocess.CompletedProcess, state: str, *words: str) -> None:
+def assert_state(done: subprocess.CompletedProcess, state: str, *words: str) -> None:
     states = ("OK", "WARNING", "CRITICAL", "UNKNOWN")
     assert done.stdout.startswith(state), done.stdout + done.stderr
     assert done.returncode == states.index(state)
@@ -39,8 +39,8 @@ def assert_found(done: subprocess.CompletedProcess, state: str, *words: str) -> 
 
 
 def home(archive: Archive) -> Path:
-    (found,) = archive.directory.glob("launch-*")
-    return found
+    (folder,) = archive.directory.glob("launch-*")
+    return folder
 
 
 def aged(path: Path, hours: float) -> None:
@@ -56,41 +56,41 @@ def condor(*command: str) -> None:
     subprocess.run(command, capture_output=True, check=True)
 
 
-def test_a_launch_that_does_well(archive: Archive):
+def test_a_healthy_launch(archive: Archive):
     archive.upload_raster("image.tif", 1)
     archive.upload_manifest("batch-raw.csv", [("image.tif", 1)])
     archive.launch(*RARELY, "--submit-option", "requirements = false")
 
-    assert_found(
+    assert_state(
         health(archive), "OK", f"{archive.maps.name} *raw.csv: last poll", "1 run alive"
     )
-    (told,) = json.loads(health(archive, "--json").stdout)
-    assert told["state"] == "OK"
-    assert told["findings"] == []
-    assert told["runs_alive"] == 1
-    assert told["free_bytes"] > 0
-    assert told["last_poll"].endswith("+00:00")
+    (report,) = json.loads(health(archive, "--json").stdout)
+    assert report["state"] == "OK"
+    assert report["findings"] == []
+    assert report["runs_alive"] == 1
+    assert report["free_bytes"] > 0
+    assert report["last_poll"].endswith("+00:00")
 
 
 def test_no_poll_within_three_periods(archive: Archive):
     archive.launch(*RARELY)
     aged(home(archive) / "heartbeat", 3 * 24 - 1)
     aged(home(archive) / "launch.json", 30 * 24)
-    assert_found(health(archive), "OK", "last poll 3 days ago")
+    assert_state(health(archive), "OK", "last poll 3 days ago")
 
     aged(home(archive) / "heartbeat", 3 * 24 + 1)
-    assert_found(health(archive), "CRITICAL", "no poll has succeeded for 3 days")
+    assert_state(health(archive), "CRITICAL", "no poll has succeeded for 3 days")
 
     assert archive.poll().returncode == 0
-    assert_found(health(archive), "OK")
+    assert_state(health(archive), "OK")
 
 
 def test_a_launch_that_never_polled_has_three_periods_for_it(archive: Archive):
     archive.launch(*RARELY)
     (home(archive) / "heartbeat").unlink()
-    assert_found(health(archive), "OK", "no poll yet")
+    assert_state(health(archive), "OK", "no poll yet")
     aged(home(archive) / "launch.json", 3 * 24 + 1)
-    assert_found(health(archive), "CRITICAL", "no poll has succeeded")
+    assert_state(health(archive), "CRITICAL", "no poll has succeeded")
 
 
 def test_a_poll_that_fails_is_no_poll(faulty_archive: Archive, faulty_s3_server):
@@ -108,17 +108,17 @@ def test_a_poll_that_fails_is_no_poll(faulty_archive: Archive, faulty_s3_server)
 def test_a_clock_that_was_ahead_does_not_hide_that_nobody_polls(archive: Archive):
     archive.launch(*RARELY)
     aged(home(archive) / "heartbeat", -365 * 24)
-    assert_found(health(archive), "CRITICAL", "in the future")
+    assert_state(health(archive), "CRITICAL", "in the future")
 
 
-def test_the_crondor_job_is_missed(archive: Archive):
+def test_a_held_and_a_missing_crondor_job(archive: Archive):
     job = cluster_of(archive.launch(*RARELY))
     condor("condor_hold", job)
-    assert_found(health(archive), "CRITICAL", "held", f"condor_release {job}")
+    assert_state(health(archive), "CRITICAL", "held", f"condor_release {job}")
 
     condor("condor_rm", job)
     wait_for(lambda: "not in the queue: launch again" in health(archive).stdout)
-    assert_found(health(archive), "CRITICAL")
+    assert_state(health(archive), "CRITICAL")
 
 
 def test_a_run_that_stands_still(archive: Archive):
@@ -130,14 +130,14 @@ def test_a_run_that_stands_still(archive: Archive):
     wait_for_words(log, "submitted from host")
     for place in (run, run / "results", log):
         aged(place, 23)
-    assert_found(health(archive), "OK")
+    assert_state(health(archive), "OK")
     for place in (run, run / "results", log):
         aged(place, 25)
-    assert_found(health(archive), "WARNING", f"{run.name} has not moved for 25 h")
+    assert_state(health(archive), "WARNING", f"{run.name} has not moved for 25 h")
 
     job = str(json.loads((run / "submitted.json").read_text())["cluster"])
     condor("condor_hold", job)
-    assert_found(health(archive), "WARNING", "DAGMan", f"condor_release {job}")
+    assert_state(health(archive), "WARNING", "DAGMan", f"condor_release {job}")
 
 
 @pytest.mark.parametrize("record", ["submitted.json", "waiting.json"])
@@ -150,7 +150,7 @@ def test_a_record_that_cannot_be_read_hides_nothing(
     (run,) = archive.directory.glob("workflow-run-*")
     (run / "done.json").unlink()
     (run / record).write_text(content)
-    assert_found(health(archive), "WARNING", f"a record of {run.name} cannot be read")
+    assert_state(health(archive), "WARNING", f"a record of {run.name} cannot be read")
 
 
 @pytest.mark.parametrize(
@@ -158,18 +158,18 @@ def test_a_record_that_cannot_be_read_hides_nothing(
 )
 def test_the_disk_fills_up(archive: Archive, megabytes: int, state: str):
     archive.launch(*RARELY)
-    found = on_a_disk_of(archive, f"size={megabytes}m")
-    assert_found(found, state, *(["has room for"] if state != "OK" else []))
+    result = on_a_disk_of(archive, f"size={megabytes}m")
+    assert_state(result, state, *(["has room for"] if state != "OK" else []))
 
 
 def test_the_disk_takes_no_more_files(archive: Archive):
     archive.launch(*RARELY)
-    found = on_a_disk_of(archive, "size=6000m,nr_inodes=9000")
-    assert_found(found, "CRITICAL", "files more")
+    result = on_a_disk_of(archive, "size=6000m,nr_inodes=9000")
+    assert_state(result, "CRITICAL", "files more")
 
 
 def on_a_disk_of(archive: Archive, size: str) -> subprocess.CompletedProcess:
-    """The health of a launch whose directory is a disk of its own."""
+    """Return the health of a launch whose directory is a small disk."""
     script = f"""
         cp -a {home(archive).name} ../{home(archive).name}.kept &&
         mount -t tmpfs -o {size},mode=755 tmpfs "$PWD" && cd "$PWD" &&
@@ -185,16 +185,16 @@ def on_a_disk_of(archive: Archive, size: str) -> subprocess.CompletedProcess:
 
 def test_htcondor_does_not_answer(archive: Archive):
     archive.launch(*RARELY)
-    found = health(archive, CONDOR_CONFIG="/dev/null")
-    assert_found(found, "CRITICAL", "condor_q")
+    result = health(archive, CONDOR_CONFIG="/dev/null")
+    assert_state(result, "CRITICAL", "condor_q")
 
 
-def test_what_cannot_be_told_is_unknown(archive: Archive):
-    assert_found(health(archive), "UNKNOWN", "there is no launch in")
+def test_an_unreadable_launch_is_unknown(archive: Archive):
+    assert_state(health(archive), "UNKNOWN", "there is no launch in")
     broken = archive.directory / "launch.json"
     broken.write_text("{")
-    assert_found(health(archive, str(broken)), "UNKNOWN", "launch again")
-    assert_found(health(archive, "absent.json"), "UNKNOWN", "absent.json")
+    assert_state(health(archive, str(broken)), "UNKNOWN", "launch again")
+    assert_state(health(archive, "absent.json"), "UNKNOWN", "absent.json")
     assert health(archive, "--unknown").returncode == 3
 
 
@@ -205,7 +205,7 @@ def test_each_launch_has_a_line_and_the_worst_decides(archive: Archive):
     done = health(archive)
     assert sorted(states_of(done)) == ["CRITICAL", "OK"]
     assert done.returncode == 2
-    # What follows a bar is read as figures.
+    # Monitoring reads text after a bar as figures.
     assert "|" not in done.stdout
 
     files = [str(file) for file in archive.directory.glob("launch-*/*.json")]

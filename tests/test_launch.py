@@ -1,4 +1,4 @@
-"""Launching checks first, and says in one sentence what is wrong."""
+"""A launch checks everything first, and reports a fault in one sentence."""
 
 import json
 import os
@@ -30,10 +30,10 @@ def assert_refused(done: subprocess.CompletedProcess, *words: str) -> None:
 
 
 def crondor_jobs(archive: Archive) -> list[str]:
-    seen = subprocess.run(
+    listing = subprocess.run(
         ["condor_q", "-af", "CogPipeline"], capture_output=True, text=True, check=True
     )
-    return [line for line in seen.stdout.splitlines() if archive.maps.name in line]
+    return [line for line in listing.stdout.splitlines() if archive.maps.name in line]
 
 
 def test_a_second_launch_submits_nothing(archive: Archive):
@@ -44,7 +44,7 @@ def test_a_second_launch_submits_nothing(archive: Archive):
     assert_refused(second, "already running", f"job {job}", f"condor_rm {job}")
     assert len(crondor_jobs(archive)) == 1
     archive.launch("-p", "*other.csv")
-    assert len(crondor_jobs(archive)) == 2, "another pattern is another pipeline"
+    assert len(crondor_jobs(archive)) == 2, "another pattern is another launch"
 
 
 def test_some_of_the_three_is_not_enough():
@@ -217,7 +217,7 @@ def test_a_time_limit_above_the_default_maximum(archive: Archive):
     archive.launch("--time-limit", "86401", "--max-time-limit", "86401")
 
 
-def test_settings_of_a_launch_that_knew_no_longest_time_limit(tmp_path: Path):
+def test_settings_of_a_launch_before_max_time_limit(tmp_path: Path):
     key = tmp_path / "key"
     saved = Launch(
         tmp_path, S3Endpoint("h", key, key), "maps", "cogs", max_time_limit=5
@@ -237,7 +237,7 @@ def test_nodes_run_in_the_container_that_was_named(archive: Archive, image: str)
     archive.upload_raster("image.tif", 1)
     archive.upload_manifest("batch-raw.csv", [("image.tif", 1)])
 
-    # No machine of the pool has what runs containers: it waits.
+    # No machine of the pool can run containers, so the job waits.
     archive.launch("--node-environment", f"container:{image}")
 
     (run,) = archive.directory.glob("workflow-run-*")
@@ -248,7 +248,7 @@ def test_nodes_run_in_the_container_that_was_named(archive: Archive, image: str)
     (job,) = jobs.query(its_nodes, names)
     assert job["WantContainer"]
     assert job["ContainerImage"].endswith(image)
-    assert "/node.zip," in job["TransferInput"], "its code is sent as ever"
+    assert "/node.zip," in job["TransferInput"], "the code of the node is sent as usual"
     assert job.get("TransferExecutable", True), "Docker would look for it in the image"
     if image == "node.sif":
         assert str(archive.directory / image) in job["TransferInput"]
@@ -258,7 +258,7 @@ def test_nodes_run_in_the_container_that_was_named(archive: Archive, image: str)
 @example("batch-raw.csv")
 @example("maps/r*")
 @example("x.1raw*")
-def test_what_is_made_of_a_manifest_is_listed_with_it(pattern: str):
+def test_the_csvs_of_a_manifest_are_listed_with_it(pattern: str):
     launch = Launch(Path("/nowhere"), None, "maps", "cogs", pattern=pattern)
     for filled in ("", "raw", "x-raw", ".raw"):
         manifest = pattern.replace("*", filled).replace("?", "r")

@@ -1,4 +1,4 @@
-"""What may be added to the submit description of nodes, and what may not."""
+"""Lines that can be added to the submit description of nodes, and others."""
 
 import re
 from pathlib import Path
@@ -22,7 +22,7 @@ from tests.support.command_line import BUCKETS, assert_wrong, invoke
         *("remote_initialdir = /", 'My.DelayedUpdatePrefix = "*"', "log = x"),
     ],
 )
-def test_what_opens_the_access_point_to_jobs_is_refused_by_name(line: str):
+def test_lines_that_open_the_access_point_to_jobs_are_refused_by_name(line: str):
     name = line.partition("=")[0].strip()
     with pytest.raises(ValueError, match="^" + re.escape(f"{name} is refused: ")):
         check(line)
@@ -37,19 +37,19 @@ def test_what_opens_the_access_point_to_jobs_is_refused_by_name(line: str):
         *("executable = /opt/node.sh", "max_transfer_output_mb = 100"),
     ],
 )
-def test_what_pools_want_is_taken(line: str):
+def test_lines_that_pools_need_are_accepted(line: str):
     check(line)
 
 
 @pytest.mark.parametrize(
     "line", ["queue 5", "a = b\nqueue", "a b = c", "= x", "a = \\"]
 )
-def test_what_is_no_option_is_refused(line: str):
+def test_a_line_that_is_no_option_is_refused(line: str):
     with pytest.raises(ValueError, match=r"NAME = VALUE|backslash"):
         check(line)
 
 
-def test_a_program_of_ones_own_is_found():
+def test_a_program_of_the_operator_is_found():
     lines = ("request_memory = 1", "Executable = /opt/a.sh", 'My.Cmd = "/opt/b.sh"')
     assert executable(lines) == Path("/opt/b.sh")
     assert executable(lines[:2]) == Path("/opt/a.sh")
