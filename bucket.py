@@ -77,6 +77,9 @@ __all__ = [
     "UploadedPart",
 ]
 
+# The type of minio's parameters for headers and for a query.
+_Fields = dict[str, str | list[str] | tuple[str]]
+
 # The longest life of a presigned URL that Signature Version 4 allows.
 # https://docs.aws.amazon.com/AmazonS3/latest/API/sigv4-query-string-auth.html
 MAX_URL_HOURS = 7 * 24
@@ -379,7 +382,7 @@ class Bucket:
             metadata: kept with the object; names of a-z, 0-9 and ``-``, and values of
                 printable ASCII.
         """
-        headers = metadata_headers(metadata or {})
+        headers: _Fields = {**metadata_headers(metadata or {})}
         with self._translate_errors("writing {name}/" + key), translate_odd_answers():
             done = self._client.fput_object(
                 self.name,
@@ -546,7 +549,7 @@ class Bucket:
         self, key: str, upload: str, number: int, seconds: int
     ) -> str:
         """Return a URL that writes a part, counted from 1, for so long without keys."""
-        query = {"partNumber": str(number), "uploadId": upload}
+        query: _Fields = {"partNumber": str(number), "uploadId": upload}
         with self._translate_errors("signing {name}/" + key), translate_odd_answers():
             life = timedelta(seconds=seconds)
             return self._client.get_presigned_url(

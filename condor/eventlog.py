@@ -160,8 +160,9 @@ def abort_reason(log: Path) -> str | None:
 def _amount(event: _Event, name: str, default: float) -> float:
     """Return a number of an event; the default where it has none, or an odd one."""
     value = event.facts.get(name)
-    is_number = isinstance(value, int | float) and math.isfinite(value)
-    return float(value if is_number and value >= 0 else default)
+    if isinstance(value, int | float) and math.isfinite(value) and value >= 0:
+        return float(value)
+    return default
 
 
 def _events(log: Path) -> Iterator[_Event]:

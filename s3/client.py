@@ -31,7 +31,8 @@ class Client(urllib3.PoolManager):
         super().__init__(**how)
         self.pool_classes_by_scheme = {"http": _Pool, "https": _SecurePool}
 
-    def urlopen(
+    # urllib3 overrides this method of its base class in the same way.
+    def urlopen(  # type: ignore[override]
         self,
         method: str,
         url: str,
@@ -112,7 +113,8 @@ def _in_time(hang_up: Callable[[], object]) -> Iterator[None]:
 class _Connection(HTTPConnection):
     """A connection on which headers are as bounded as what follows them."""
 
-    def getresponse(self) -> urllib3.HTTPResponse:
+    # urllib3 overrides this method of http.client in the same way.
+    def getresponse(self) -> urllib3.HTTPResponse:  # type: ignore[override]
         # A connection that is to be closed forgets its socket.
         connected = self.sock
         try:

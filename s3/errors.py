@@ -135,7 +135,7 @@ def translate_odd_answers() -> Iterator[None]:
 
 def refusal(what: str, code: str | None, message: str) -> BucketError:
     """Return the error for a code of S3's."""
-    kind = _KINDS.get(code, BucketError)
+    kind = _KINDS.get(code or "", BucketError)
     code = code if code and _CODE.fullmatch(code) else "no code"
     return kind(f"{what}: {_short(_MEANING.get(code, message))} ({code})", code)
 
