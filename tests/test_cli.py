@@ -84,7 +84,7 @@ def test_every_command_and_its_options_are_in_the_reference(words: str):
         (["launhc"], "launch"),
         (["heath", "--json"], "health"),
         (["pol"], "pool"),
-        (["pool", "strat"], "start"),
+        (["pool", "startt"], "start"),
     ],
 )
 def test_a_mistyped_command_is_no_launch(typed: list[str], meant: str):
