@@ -1,8 +1,8 @@
-"""What a run cost: slots' time, CPU time, bytes, and what of it was for nothing.
+"""Add up what a run cost: slot time, CPU time, bytes, and how much of it was wasted.
 
-The time of slots and what the access point itself moved stand in HTCondor's log of
-the run's jobs, which stays in the run directory however short the schedd's history
-is; the rest in what the nodes told.
+Slot time and the bytes that the access point moved are in HTCondor's log of the run's
+jobs. The log stays in the run directory, while the schedd's history forgets jobs. The
+other figures are in the nodes' results.
 """
 
 import json
@@ -17,26 +17,28 @@ from condor import eventlog
 from state import results
 from state.rows import load_rows_with_nodes
 from state.run import Run, try_locked
+from state.text import duration
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What a run cost, whether or not it has ended.
+    """What a run cost so far.
 
     Attributes:
-        rows: of the manifest.
-        rows_begun: those of them of which a job was begun, so far.
-        processed: None until the run has ended; failed likewise.
-        jobs: how many times a node's job was begun on a machine.
-        retries: how many of them were not the first of their node.
-        slot_seconds: that machines were taken for, transfers included.
-        wasted_slot_seconds: those of jobs that ended in something else than success.
-        conversion_seconds: of wall time that nodes took for their last tries.
-        cpu_seconds: of user and system time that they took for those.
-        bytes_read: of images, and what lies beside them, by all jobs that began.
-        bytes_written: of COGs and JPEGs.
-        access_point_bytes: that the access point sent and received itself: node
-            code, logs, results.
+        rows: number of rows of the manifest.
+        rows_begun: number of rows for which a job was started.
+        processed: number of rows that were processed; None until the run has ended.
+        failed: number of rows that failed; None until the run has ended.
+        jobs: number of times that a node's job was started on a machine.
+        retries: number of those that were not the first of their node.
+        slot_seconds: time for which slots were in use, transfers included, in seconds.
+        wasted_slot_seconds: the part of it for jobs that did not succeed, in seconds.
+        conversion_seconds: wall time of the nodes' last tries, in seconds.
+        cpu_seconds: user and system time of the nodes' last tries, in seconds.
+        bytes_read: size of the images and sidecar files that all started jobs read.
+        bytes_written: size of the COGs and JPEGs.
+        access_point_bytes: bytes that the access point itself sent and received, for
+            node code, logs and results.
     """
 
     rows: int
@@ -58,22 +60,23 @@ def cost(run: Run) -> Cost:
     """Add up what a run cost so far.
 
     Raises:
-        SchedulerError: its log cannot be read.
+        SchedulerError: the log of its jobs cannot be read.
     """
     if not run.done:
-        with try_locked(run.directory) as alone:
-            if alone:
+        with try_locked(run.directory) as is_locked:
+            if is_locked:
                 results.gather(run)
-    # By the nodes' names: the bytes of their images.
+    # Bytes that each node reads, by name of the node.
     sizes: Counter[str] = Counter()
     for row, names in load_rows_with_nodes(run):
         sizes.update(dict.fromkeys(names, row.size))
     outcome = json.loads(run.done_file.read_text()) if run.done else {}
-    jobs, nodes = 0, set()
+    jobs = 0
+    nodes: set[str] = set()
     slot = wasted = 0.0
     read = moved = 0
     for job in chain.from_iterable(map(eventlog.executions, run.node_logs)):
-        # The FINAL node has no row and no machine.
+        # The FINAL node has no row and runs on no execution point.
         if job.node in sizes:
             jobs += 1
             nodes.add(job.node)
@@ -81,7 +84,7 @@ def cost(run: Run) -> Cost:
             wasted += 0 if job.succeeded else job.slot_seconds
             read += sizes[job.node]
             moved += job.bytes_moved
-    told = list(results.load(run).values())
+    node_results = list(results.load(run).values())
     begun = [not nodes.isdisjoint(names) for _, names in load_rows_with_nodes(run)]
     return Cost(
         rows=len(begun),
@@ -92,49 +95,49 @@ def cost(run: Run) -> Cost:
         retries=jobs - len(nodes),
         slot_seconds=slot,
         wasted_slot_seconds=wasted,
-        conversion_seconds=sum(result.seconds for result in told),
-        cpu_seconds=sum(result.cpu_seconds for result in told),
+        conversion_seconds=sum(result.seconds for result in node_results),
+        cpu_seconds=sum(result.cpu_seconds for result in node_results),
         bytes_read=read,
-        bytes_written=sum(result.cog[0] + result.jpeg[0] for result in told),
+        bytes_written=sum(result.cog[0] + result.jpeg[0] for result in node_results),
         access_point_bytes=moved,
     )
 
 
 def table(cost: Cost) -> list[tuple[str, str, str]]:
-    """What it is of, of the whole run, and of the average row that had a job."""
+    """Return lines for a table: a name, the run's figure, the average row's figure.
+
+    The average is over the rows that had a job.
+    """
 
     def line(
-        what: str, amount: float, written: Callable[[float], str]
+        name: str, amount: float, text: Callable[[float], str]
     ) -> tuple[str, str, str]:
-        return what, written(amount), average(amount, written)
+        return name, text(amount), average(amount, text)
 
-    def average(amount: float, written: Callable[[float], str]) -> str:
-        return written(amount / cost.rows_begun) if cost.rows_begun else "–"
+    def average(amount: float, text: Callable[[float], str]) -> str:
+        return text(amount / cost.rows_begun) if cost.rows_begun else "–"
 
     share = cost.wasted_slot_seconds / cost.slot_seconds if cost.slot_seconds else 0
     return [
-        line("jobs begun", cost.jobs, "{:.4g}".format),
+        line("jobs started", cost.jobs, "{:.4g}".format),
         line("of them retries", cost.retries, "{:.2g}".format),
-        line("slot time", cost.slot_seconds, _duration),
+        line("slot time", cost.slot_seconds, _time),
         (
-            "of it for nothing",
-            f"{_duration(cost.wasted_slot_seconds)} ({share:.1%})",
-            average(cost.wasted_slot_seconds, _duration),
+            "of it wasted",
+            f"{_time(cost.wasted_slot_seconds)} ({share:.1%})",
+            average(cost.wasted_slot_seconds, _time),
         ),
-        line("conversion", cost.conversion_seconds, _duration),
-        line("CPU time of it", cost.cpu_seconds, _duration),
+        line("conversion", cost.conversion_seconds, _time),
+        line("CPU time of it", cost.cpu_seconds, _time),
         line("images read", cost.bytes_read, _bytes),
         line("COGs and JPEGs written", cost.bytes_written, _bytes),
         line("moved by the access point", cost.access_point_bytes, _bytes),
     ]
 
 
-def _duration(seconds: float) -> str:
-    if seconds < 120:
-        return f"{seconds:.1f} s"
-    if seconds < 2 * 3600:
-        return f"{seconds / 60:.1f} min"
-    return f"{seconds / 3600:,.1f} h"
+def _time(seconds: float) -> str:
+    # Machine time is counted in hours, as HTCondor and budgets do.
+    return duration(seconds, digits=1, days=False)
 
 
 def _bytes(size: float) -> str:

@@ -1,6 +1,6 @@
-"""Whether a launch does what it is to do, for those who watch many services.
+"""Report whether a launch works, for people and for monitoring systems.
 
-States and their numbers are those of monitoring plugins.
+The states and their numbers are those of monitoring plugins:
 https://www.monitoring-plugins.org/doc/guidelines.html
 """
 
@@ -20,36 +20,37 @@ from state.errors import OthersCanChange, PipelineError
 from state.files import check_nobody_else_writes
 from state.launch import UNREADABLE, Launch, load_launch
 from state.run import Run, all_runs
-from state.text import one_line
+from state.text import duration, one_line
 from state.waiting import MAX_WAIT, waiting
 
 _PERIODS_WITHOUT_A_POLL = 3
-_SECONDS_WITHOUT_A_MOVE = 24 * 60 * 60
+_SECONDS_WITHOUT_PROGRESS = 24 * 60 * 60
 _LONG_WAIT = timedelta(days=1)
-# Of what is free to an ordinary user. Shares of the disk would say little: 5 % of
-# the disk of an archive are terabytes. A run of a million rows takes 1 GB.
-_LITTLE_DISK = 5 * 10**9
-_LEAST_DISK = 10**9
+# Free disk below which health warns, and below which it is critical, in bytes. A share
+# of the disk would say little: 5 % of an archive's disk are terabytes. A run of a
+# million rows takes 4 GB.
+_LOW_DISK = 5 * 10**9
+_MIN_DISK = 10**9
 
 
 class State(IntEnum):
-    """How bad it is; the value is the exit code."""
+    """How serious a finding is; the value is the exit code."""
 
     OK = 0
-    # A run stands still, or soon everything will.
+    # A run does not continue, or soon nothing will.
     WARNING = 1
-    # Nothing of this launch goes on.
+    # Nothing of this launch continues.
     CRITICAL = 2
-    # It could not be found out.
+    # The state could not be determined.
     UNKNOWN = 3
 
 
-# From what is fine to what wants a person first.
+# The least serious state first.
 _BY_WEIGHT = (State.OK, State.WARNING, State.UNKNOWN, State.CRITICAL)
 
 
 class Event(StrEnum):
-    """What a finding is about: its name for programs, which stays."""
+    """The stable name of a kind of finding, for programs."""
 
     NO_POLL = "no-poll"
     CLOCK = "clock"
@@ -67,9 +68,11 @@ class Event(StrEnum):
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that is not as it should be.
+    """One problem of a launch.
 
     Attributes:
+        state: how serious it is.
+        event: what it is about.
         message: a sentence for people that says what to do.
     """
 
@@ -80,14 +83,16 @@ class Finding:
 
 @dataclass(frozen=True)
 class Health:
-    """How a launch is.
+    """The health of a launch.
 
     Attributes:
-        name: the bucket and the pattern of its manifests, where they can be read.
-        file: its launch.json.
-        last_poll: when a poll last succeeded, None when none ever did.
-        runs_alive: how many of its runs have no outcome yet.
-        free_bytes: of the disk where it was launched.
+        name: the input bucket and the pattern of manifests; the name of ``file`` if
+            they cannot be read.
+        file: the launch's ``launch.json``.
+        findings: the problems that were found.
+        last_poll: when a poll last succeeded; None if none has.
+        runs_alive: number of its runs that have not ended.
+        free_bytes: free bytes on the disk with the run directories.
     """
 
     name: str
@@ -99,19 +104,25 @@ class Health:
 
     @property
     def state(self) -> State:
+        """The most serious state of its findings."""
         return worst(finding.state for finding in self.findings)
 
 
 def worst(states: Iterable[State]) -> State:
+    """Return the most serious of these states; OK if there is none.
+
+    >>> worst([State.UNKNOWN, State.CRITICAL, State.OK]).name
+    'CRITICAL'
+    """
     return max(states, key=_BY_WEIGHT.index, default=State.OK)
 
 
 def examine(launch_file: Path) -> Health:
-    """How the launch of a ``launch.json`` is."""
+    """Return the health of the launch that a ``launch.json`` describes."""
     try:
         return _examine(launch_file, load_launch(launch_file))
     except OthersCanChange as error:
-        # Polls refuse to go on.
+        # Polls refuse to continue.
         finding = Finding(State.CRITICAL, Event.OTHERS_CAN_CHANGE, str(error))
         return Health(str(launch_file), launch_file, (finding,))
     except (PipelineError, OSError) as error:
@@ -142,7 +153,10 @@ def _examine(file: Path, launch: Launch) -> Health:
 
 
 def as_json(health: Health) -> dict[str, Any]:
-    """The same for programs; sizes in bytes, times in UTC as ISO 8601."""
+    """Return the health of a launch for programs.
+
+    Sizes are in bytes, times in UTC and ISO 8601.
+    """
     polled = health.last_poll
     return asdict(health) | {
         "file": str(health.file),
@@ -153,25 +167,25 @@ def as_json(health: Health) -> dict[str, Any]:
 
 
 def sentence(health: Health) -> str:
-    """A line for a person, and for what shows the first line of a plugin."""
+    """Return the health of a launch as one line, for people and monitoring systems."""
     parts = [one_line(finding.message) for finding in health.findings]
     if health.runs_alive is not None and health.free_bytes is not None:
         polled = "no poll yet"
         if health.last_poll:
             age = time.time() - health.last_poll.timestamp()
-            polled = f"last poll {_duration(age)} ago"
+            polled = f"last poll {duration(age)} ago"
         plural = "" if health.runs_alive == 1 else "s"
         parts += [
             f"{polled}, {health.runs_alive} run{plural} alive, "
             f"{health.free_bytes / 1e9:.0f} GB free"
         ]
     line = f"{health.state.name} {one_line(health.name)}: {'; '.join(parts)}"
-    # After a bar, monitoring reads figures.
+    # Monitoring systems read what follows a bar as figures.
     return line.replace("|", "/")
 
 
 def _modified(path: Path) -> float:
-    """When it was last modified, in seconds since 1970; 0 when it is not there."""
+    """Return when a file was modified, in seconds since 1970; 0 if there is none."""
     try:
         return path.stat().st_mtime
     except FileNotFoundError:
@@ -187,15 +201,15 @@ def _polls(launch: Launch) -> Iterator[Finding]:
         yield Finding(
             State.CRITICAL,
             Event.NO_POLL,
-            f"no poll has succeeded for {_duration(age)}, though one is due every "
-            f"{_duration(launch.every * 60)}: {launch.home}/poll.out and poll.err "
+            f"no poll has succeeded for {duration(age)}, though one is due every "
+            f"{duration(launch.every * 60)}: {launch.home}/poll.out and poll.err "
             "say why",
         )
     elif age < -allowed:
         yield Finding(
             State.CRITICAL,
             Event.CLOCK,
-            f"the last poll was {_duration(-age)} in the future: is this machine's "
+            f"the last poll was {duration(-age)} in the future: is this machine's "
             "clock right? The next successful poll fixes it",
         )
 
@@ -206,8 +220,8 @@ def _unreadable(errors: list[PipelineError]) -> Iterator[Finding]:
         yield Finding(
             State.WARNING,
             Event.RUNS_UNREADABLE,
-            f"run directories that cannot be read and go no further: {len(errors)}, "
-            f"{errors[0]}{more}",
+            f"run directories that cannot be read, so that their runs do not continue: "
+            f"{len(errors)}, {errors[0]}{more}",
         )
 
 
@@ -246,23 +260,23 @@ def _queue(launch: Launch, alive: list[Run]) -> Iterator[Finding]:
 
 def _run(run: Run) -> list[Finding]:
     try:
-        return [*_moves(run), *_waits(run)]
+        return [*_progress(run), *_waits(run)]
     except UNREADABLE as error:
-        # As after a disk fault. It hides nothing of the other runs.
+        # As after a disk fault. The other runs are still examined.
         sentence = f"a record of {run.directory.name} cannot be read: {error!r}"
         return [Finding(State.WARNING, Event.RUNS_UNREADABLE, sentence)]
 
 
-def _moves(run: Run) -> Iterator[Finding]:
-    # The directory's own time tells of the files that the steps leave, and of
-    # attempts at reconciling.
+def _progress(run: Run) -> Iterator[Finding]:
+    # Each step of the run, and each attempt at reconciling, writes a file, which
+    # changes the directory's own time.
     places = (run.directory, run.results_directory, run.node_log)
     age = time.time() - max(_modified(place) for place in places)
-    if age > _SECONDS_WITHOUT_A_MOVE:
+    if age > _SECONDS_WITHOUT_PROGRESS:
         yield Finding(
             State.WARNING,
             Event.RUN_STANDS_STILL,
-            f"{run.directory.name} has not moved for {_duration(age)}: 'condor_q "
+            f"{run.directory.name} has not moved for {duration(age)}: 'condor_q "
             "-dag -nobatch', or else poll.out, shows what it waits for",
         )
 
@@ -273,32 +287,22 @@ def _waits(run: Run) -> Iterator[Finding]:
         yield Finding(
             State.WARNING,
             Event.RUN_WAITS,
-            f"{run.directory.name} has waited for {_duration(_seconds(wait.duration))} "
-            f"for {wait.key} to end, which has some of its images: if that is of an "
-            "access point that is gone, remove it from the bucket; nobody waits for "
-            f"longer than {_duration(_seconds(MAX_WAIT))}",
+            f"{run.directory.name} has waited for {duration(wait.duration)} for "
+            f"{wait.key}, which has some of the same images, to end: if that manifest "
+            "is from an access point that is gone, remove it from the bucket; no run "
+            f"waits for longer than {duration(MAX_WAIT)}",
         )
-
-
-def _seconds(length: timedelta) -> float:
-    return length / timedelta(seconds=1)
 
 
 def _disk(directory: Path) -> Iterator[Finding]:
     room = room_on(directory)
-    few_files = room.files is not None
-    if room.bytes < _LITTLE_DISK or few_files:
-        bad = room.bytes < _LEAST_DISK or few_files
+    too_few_files = room.files is not None
+    if room.bytes < _LOW_DISK or too_few_files:
+        is_critical = room.bytes < _MIN_DISK or too_few_files
         yield Finding(
-            State.CRITICAL if bad else State.WARNING,
+            State.CRITICAL if is_critical else State.WARNING,
             Event.DISK_FULL,
-            f"the disk of {directory} has room for {room} more: remove the "
-            "directories of runs that are done (they have a done.json)",
+            f"the disk of {directory} has room for {room} more: make room, for example "
+            "by removing the directories of runs that have ended; only those have a "
+            "done.json, and removing any other one loses its run",
         )
-
-
-def _duration(seconds: float) -> str:
-    for unit, length in (("days", 86400), ("h", 3600), ("min", 60)):
-        if seconds >= 2 * length:
-            return f"{seconds / length:.0f} {unit}"
-    return f"{max(seconds, 0):.0f} s"

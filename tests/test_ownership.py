@@ -229,4 +229,4 @@ def test_one_unreadable_run_keeps_no_other_waiting(archive: Archive, content: st
     assert len(failed) == 1
     health = archive.health()
     assert health.returncode == 1, health.stdout
-    assert "cannot be read and go no further: 1, " in health.stdout
+    assert "so that their runs do not continue: 1, " in health.stdout
