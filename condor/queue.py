@@ -71,8 +71,10 @@ def version() -> tuple[int, int, int]:
     """
     with translate_errors("HTCondor"):
         ad = htcondor2.Collector().locate(htcondor2.DaemonType.Schedd)
-        found = re.search(r"(\d+)\.(\d+)\.(\d+)", ad["CondorVersion"])
-        return tuple(int(part) for part in found.groups())
+        # As in "$CondorVersion: 23.9.6 2024-08-08 …".
+        match = re.findall(r"(\d+)\.(\d+)\.(\d+)", ad["CondorVersion"])[0]
+        major, minor, patch = map(int, match)
+        return major, minor, patch
 
 
 def check() -> None:
