@@ -1,1 +1,1 @@
-"""What tests, the lab and each other need: archives, servers with faults, rasters."""
+"""Shared parts of the tests and the lab: archives, servers with faults, rasters."""

@@ -17,17 +17,17 @@ from bucket import Bucket, S3Endpoint
 from state.project import PROJECT
 from tests.support import rasters
 
-# Not the system's temporary directory: what is kept of a failed test is to be
-# found beside the code.
+# Not in the system's temporary directory: you find the files of a failed test beside
+# the code.
 TEST_RUNS = PROJECT / ".test-runs"
 PATIENCE_SECONDS = 150
-# More than any object here has, in bytes.
+# More bytes than any object here has.
 ALL = 2**30
 
 
 @dataclass(frozen=True)
 class Archive:
-    """What one test has: two buckets, a directory to launch in."""
+    """Two buckets and a directory to launch in, for one test."""
 
     store: S3Endpoint
     maps: Bucket
@@ -35,7 +35,7 @@ class Archive:
     directory: Path
 
     def command(self, *options: str) -> list[str]:
-        """A launch; ``options`` come last and override."""
+        """Return the command of a launch; ``options`` come last and override."""
         return [
             *(sys.executable, str(PROJECT / "cog_pipeline.py")),
             *("-a", str(self.store.access_key), "-s", str(self.store.secret_key)),
@@ -50,7 +50,7 @@ class Archive:
         return ["--ca-certs", str(self.store.ca_certs)]
 
     def run(self, *options: str, **environment: str) -> subprocess.CompletedProcess:
-        """Launch and return what it said, successful or not."""
+        """Launch, and return the completed process, successful or not."""
         return subprocess.run(
             self.command(*options),
             cwd=self.directory,
@@ -65,10 +65,10 @@ class Archive:
         return done.stdout
 
     def launch_to_poll_by_hand(self, *options: str) -> None:
-        """Launch, and keep the crondor job from polling, at full hours say."""
+        """Launch, and keep the crondor job from polling."""
         launched = self.launch("--every", "60", *options)
         cluster = re.search(r"Launched as job (\d+)", launched)[1]
-        # Its periodic release leaves alone what was held by hand.
+        # Its periodic release does not release a job that a user held.
         subprocess.run(["condor_hold", cluster], check=True, capture_output=True)
 
     def launch_file(self) -> Path:
@@ -94,7 +94,7 @@ class Archive:
         )
 
     def upload_raster(self, key: str, bands: int, **how) -> Path:
-        """Upload a new raster; returns the file it was uploaded from."""
+        """Upload a new raster, and return the local file."""
         path = self.directory / f"source-{uuid.uuid4().hex}.tif"
         rasters.write(path, bands, **how)
         self.maps.upload(key, path)
@@ -136,18 +136,18 @@ class Archive:
 
 
 def archive_for(store: S3Endpoint, workplace: Path, name: str) -> Iterator[Archive]:
-    """A new archive, whose jobs are removed in the end."""
+    """Yield a new archive, and remove its jobs in the end."""
     short = uuid.uuid4().hex[:8]
     directory = workplace / f"{name[:40]}-{short}"
     directory.mkdir()
     yield new_archive(store, short, directory)
-    # DAGMan takes its nodes along.
+    # DAGMan removes its nodes.
     ours = f'regexp("{short}", UserLog)'
     subprocess.run(["condor_rm", "-constraint", ours], capture_output=True)
 
 
 def new_archive(store: S3Endpoint, short: str, directory: Path) -> Archive:
-    """An archive with new buckets, which have ``short`` in their names."""
+    """Return an archive with new buckets, which have ``short`` in their names."""
     made = Archive(
         store,
         Bucket(store, f"maps-{short}"),
@@ -162,18 +162,18 @@ def new_archive(store: S3Endpoint, short: str, directory: Path) -> Archive:
 def wait_for(until: Callable[[], bool], seconds: float = PATIENCE_SECONDS) -> None:
     deadline = time.monotonic() + seconds
     while not until():
-        assert time.monotonic() < deadline, "it did not come"
+        assert time.monotonic() < deadline, "the condition did not come true in time"
         time.sleep(0.2)
 
 
 def wait_for_words(file: Path, words: str, seconds: float = PATIENCE_SECONDS) -> str:
-    """Wait until words stand in a file; returns all that does."""
+    """Wait until a file contains words, and return its content."""
     wait_for(lambda: file.exists() and words in file.read_text(), seconds)
     return file.read_text()
 
 
 def tries(archive: Archive) -> Counter[str]:
-    """How many jobs each node has had."""
+    """Return how many jobs each node has had."""
     (log,) = archive.directory.glob("workflow-run-*/convert.dag.nodes.log")
     named = re.findall(r'DAG(?: Node: |NodeName = ")(row\d+)', log.read_text())
     return Counter(named)

@@ -1,4 +1,4 @@
-"""A clock that a test can turn, for some processes alone (libfaketime)."""
+"""A clock that a test can set, for chosen processes only (libfaketime)."""
 
 import shutil
 import subprocess
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-# With libfaketime 0.9.10, to sleep by the clock that is not faked is an error.
+# With libfaketime 0.9.10, sleeping by the clock that is not faked is an error.
 _SLEEP = """\
 import threading
 import time
@@ -18,11 +18,11 @@ time.sleep = lambda seconds: threading.Event().wait(seconds)
 
 @dataclass(frozen=True)
 class Clock:
-    """What the processes that have ``environment`` take for the time.
+    """The time that processes with ``environment`` see.
 
     Attributes:
-        preloaded: libfaketime's shared library.
-        file: holds how far the clock is off.
+        preloaded: shared library of libfaketime.
+        file: file with the offset of the clock.
     """
 
     preloaded: Path
@@ -34,20 +34,20 @@ class Clock:
             "LD_PRELOAD": str(self.preloaded),
             "FAKETIME_TIMESTAMP_FILE": str(self.file),
             "FAKETIME_NO_CACHE": "1",
-            # Waiting goes by how much time passes, whatever the time is.
+            # Timeouts follow the time that passes, not the time of day.
             "FAKETIME_DONT_FAKE_MONOTONIC": "1",
             "PYTHONPATH": str(self.file.parent),
         }
 
     def turn(self, offset: str) -> None:
-        """Turn it, e.g. by ``-1h``; ``+0`` is the true time."""
+        """Set the offset, for example ``-1h``; ``+0`` is the true time."""
         scratch = self.file.with_suffix(".new")
         scratch.write_text(f"{offset}\n")
         scratch.replace(self.file)
 
 
 def make(directory: Path) -> Clock:
-    """A clock that is right yet; fetches Debian's libfaketime into ``directory``."""
+    """Return a clock that is right, after fetching libfaketime into ``directory``."""
     if shutil.which("apt-get") is None:
         pytest.skip("libfaketime is fetched with apt-get, which is not here")
     lists = directory / "lists"

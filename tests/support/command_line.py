@@ -1,4 +1,4 @@
-"""Commands in this process, which is faster than a Python of their own."""
+"""Run commands in this process, which is faster than starting Python."""
 
 import os
 
@@ -15,7 +15,7 @@ def invoke(*arguments: str) -> Result:
             cli, arguments, prog_name="cog_pipeline.py"
         )
     finally:
-        # The command sets it for its own process.
+        # The command changes it for its process.
         os.umask(umask)
 
 
@@ -28,5 +28,5 @@ def assert_wrong(result: Result, *words: str) -> None:
     assert "Traceback" not in message
 
 
-# What every launch must name.
+# The options that each launch must have.
 BUCKETS = ("--input-bucket", "maps", "--output-bucket", "cogs")

@@ -1,4 +1,4 @@
-"""A COG beside the image it was made of, by readers that are not the node's."""
+"""Compare a COG with its source, with readers that are not the node's."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from rio_cogeo.cogeo import cog_validate
 
 
 def assert_valid(cog: Path) -> None:
-    """It is a COG in rio-cogeo's strictest sense, tiled by 512, to one tile."""
+    """Assert that a file is a strict COG for rio-cogeo, with tiles of 512 pixels."""
     valid, errors, warnings = cog_validate(cog, strict=True, quiet=True)
     assert valid, (errors, warnings)
     with rasterio.open(cog) as raster:
@@ -24,7 +24,7 @@ def assert_valid(cog: Path) -> None:
 
 
 def assert_same_pixels(image: Path, cog: Path) -> None:
-    """Every bit of every pixel, and every pixel of the mask."""
+    """Assert that each bit of each pixel, and the mask, are equal."""
     with rasterio.open(image) as ours, rasterio.open(cog) as theirs:
         assert ours.dtypes == theirs.dtypes
         assert ours.shape == theirs.shape
@@ -35,7 +35,7 @@ def assert_same_pixels(image: Path, cog: Path) -> None:
 
 
 def assert_same_description(image: Path, cog: Path) -> None:
-    """All that is said of an image but how it is stored."""
+    """Return all metadata of an image that do not depend on how it is stored."""
     with rasterio.open(image) as ours, rasterio.open(cog) as theirs:
         for name in (
             *("crs", "transform", "colorinterp", "descriptions", "units"),

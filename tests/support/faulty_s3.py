@@ -1,4 +1,4 @@
-"""The real S3 server behind a proxy that does what networks and servers do.
+"""The real S3 server behind a proxy that injects faults.
 
 It speaks TLS on loopback with the server's own certificate, passes everything on
 as it is (signatures stay valid), and does to some requests what a test told it.
@@ -32,21 +32,21 @@ _CODES = {
 
 @dataclass
 class Fault:
-    """What befalls the requests whose method and path match.
+    """A fault that happens to requests whose method and path match.
 
     Attributes:
-        method: a regular expression, of the whole method.
-        path: a regular expression, to be found in the path with its query.
-        status: answer with it and do not ask the server.
+        method: regular expression for the whole method.
+        path: regular expression that is searched in the path with its query.
+        status: status of an answer that the proxy gives itself.
         body: of that answer; what is no bytes comes without a length, block by block.
-        headers: to set in the answer, whoever gave it; None takes one away.
-        rewritten: makes another body of the server's.
-        bytes_per_second: for bodies, both ways.
+        headers: headers to set in the answer; None removes one.
+        rewritten: function from the server's body to another one.
+        bytes_per_second: speed of bodies in both directions.
         cut_after: drop the connection after so many bytes of a body; at once
             where there is none.
         answer_lost: let the server do it, and drop the connection then.
-        probability: of befalling a request that matches.
-        times: how many more requests it befalls, None for all.
+        probability: probability that a matching request has the fault.
+        times: how many more requests have the fault; None for all.
     """
 
     method: str = ".*"
@@ -73,10 +73,10 @@ class Fault:
 
 @dataclass
 class FaultyS3:
-    """The proxy; ``faults`` may be changed at any time.
+    """The proxy. You can change ``faults`` at any time.
 
     Attributes:
-        requests: method and path of all that came, in their order.
+        requests: method and path of all requests, in their order.
     """
 
     endpoint: str
@@ -85,7 +85,7 @@ class FaultyS3:
 
     @contextmanager
     def suffering(self, *faults: Fault) -> Iterator[None]:
-        """These faults and no others, for the length of a ``with`` block."""
+        """Inject these faults and no others during a ``with`` block."""
         before, self.faults = self.faults, list(faults)
         try:
             yield
@@ -102,7 +102,7 @@ class FaultyS3:
 
 @contextmanager
 def in_front_of(server: S3Server) -> Iterator[FaultyS3]:
-    """A proxy for the length of a ``with`` block."""
+    """Run a proxy during a ``with`` block."""
     certificate = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     certificate.load_cert_chain(
         server.directory / "server.pem", server.directory / "server.key"
@@ -130,17 +130,17 @@ class _Listener(ThreadingHTTPServer):
     proxy: FaultyS3
 
     def finish_request(self, request, client_address) -> None:
-        # In the request's own thread: a handshake must not keep others waiting.
+        # In the thread of the request: a handshake must not block others.
         request.settimeout(300)
         with self.certificate.wrap_socket(request, server_side=True) as secured:
             self.RequestHandlerClass(secured, client_address, self)
 
     def handle_error(self, request, client_address) -> None:
-        """Connections that break are what this is for."""
+        """Ignore connections that break: the proxy breaks them."""
 
 
 class _Dropped(Exception):
-    """The connection ends here, without a word."""
+    """The connection is dropped without an answer."""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -219,7 +219,7 @@ class _Handler(BaseHTTPRequestHandler):
             yield block
 
     def _paced(self, blocks: Iterator[bytes], faults: list[Fault]) -> Iterator[bytes]:
-        """The blocks, slowly, and only as many as the faults let through."""
+        """Yield the blocks slowly, and only as many as the faults let through."""
         left = min(
             (fault.cut_after for fault in faults if fault.cut_after is not None),
             default=None,
@@ -242,8 +242,8 @@ class _Handler(BaseHTTPRequestHandler):
                 yield piece
 
     def _answer(self, fault: Fault) -> None:
-        """Answer as a fault says, in place of the server."""
-        # Of a body that was not read, closing would reset the connection.
+        """Give the answer of a fault in place of the server."""
+        # Closing with an unread body would reset the connection.
         for _ in self._body(int(self.headers.get("Content-Length") or 0)):
             pass
         body = fault.body
@@ -271,4 +271,4 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
 
     def log_message(self, *words: object) -> None:
-        """Tests look at ``requests`` instead."""
+        """Write no log: tests read ``requests``."""

@@ -1,4 +1,4 @@
-"""Convert damaged images: ``python -m tests.fuzz SEED COUNT DIRECTORY``.
+"""Convert damaged images: ``python -m tests.support.fuzz SEED COUNT DIRECTORY``.
 
 For each it prints a line of JSON: what was done to which image, and what became of
 it. The images are made anew, the damage follows from the seed.
@@ -29,7 +29,7 @@ KINDS = {
     "lerc": {"bands": 1, "dtype": "float64", "compress": "LERC_ZSTD"},
     "fax": {"bands": 1, "dtype": "uint8", "nbits": 1, "compress": "CCITTFAX4"},
 }
-# A directory, the keys and the metadata: where a bit means most.
+# A directory, the keys and the metadata, where one bit changes most.
 _HEAD = 1200  # bytes
 
 

@@ -1,4 +1,4 @@
-"""Execution points that turn against their access point.
+"""Execution points that attack their access point.
 
 A *hostile job* is what an image gets that takes one of GDAL's decoders over: it leaves
 what it likes in its sandbox. A *hostile starter* is what the owner of a machine has: it
@@ -21,7 +21,7 @@ from pool.ordinary_user import command_prefix, give
 from pool.personal import PersonalPool
 from state.project import PROJECT
 
-# What stands in all that was planted, and nowhere else.
+# The content of all planted files, and of no others.
 MARK = "planted by a hostile node"
 # The names of files that the access point reads or runs, DAGMan's own included.
 NAMES = (
@@ -36,7 +36,7 @@ NAMES = (
     # HTCondor 25.14.1 holds a job for a backslash, and never ends one for a line end.
     *("\x1b]0;title\x07", "a\tb", 'a"b', "ü", "x" * 255),
 )
-# In place of the python3 that nodes run, which it goes on with.
+# Runs in place of the nodes' python3, and continues with the real one.
 _PYTHON = """\
 #!/bin/sh
 {python} -SE {planter} "$@" || exit
@@ -55,32 +55,32 @@ def leave(name, more=""):
 for name in {names!r}:
     leave(name)
 leave("large", "." * 5_000_000)
-# What a link leads to is sent under its name.
+# HTCondor sends the target of a link under the name of the link.
 Path("failed.csv").unlink()
 Path("failed.csv").symlink_to(Path("run.json").absolute())
 for folder in ("results", "logs", "sandbox"):
     Path(folder).mkdir(exist_ok=True)
     leave(folder + "/row2.json")
 for word in sys.argv:
-    # Of an image PLANTED-a.tif, files PLANTED-a.0 to PLANTED-a.9 for its starter.
+    # For PLANTED-a.tif: files PLANTED-a.0 to PLANTED-a.9 for its starter.
     if word.startswith("PLANTED-"):
         for number in range(10):
             leave(Path(word).with_suffix("." + str(number)))
     if word.startswith("PLANTED-large"):
         leave("larger", "." * 20_000_000)
     if word.startswith("PLANTED-unreadable"):
-        # Why it is not sent goes to the log, with its name, which is no text.
+        # The log gets the reason why it is not sent, with its name, which is no text.
         os.close(os.open(b"\\xff", os.O_CREAT | os.O_WRONLY, 0))
 Path({count!r}, str(os.getpid())).touch()
 """
 
 
 class HostileJobs:
-    """What hostile jobs leave behind, and how it is noticed.
+    """Files of hostile jobs, and how a test notices them.
 
     Attributes:
-        folder: where what is needed for them lies, on the execution point.
-        proof: made by whoever runs a planted file.
+        folder: folder with their programs, on the execution point.
+        proof: file that exists if a planted file was run.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -90,7 +90,7 @@ class HostileJobs:
 
     @property
     def count(self) -> int:
-        """How often such a job has left its files."""
+        """Return how often such a job has left its files."""
         return len(list(self._count.iterdir()))
 
     def prepare(self) -> None:
@@ -112,21 +112,21 @@ class HostileJobs:
 
 @contextmanager
 def hostile_jobs(pool: PersonalPool, folder: Path) -> Iterator[HostileJobs]:
-    """Have the jobs that a pool begins meanwhile leave what they should not.
+    """Make the jobs of a pool leave hostile files during a ``with`` block.
 
     They convert their images nevertheless.
     """
     hostile = HostileJobs(folder)
     hostile.prepare()
     path = f"{folder}:{Path(sys.executable).parent}:/usr/local/bin:/usr/bin:/bin"
-    # Each starter reads the configuration when it begins.
+    # Each starter reads the configuration when it starts.
     with _configured(pool, f"STARTER_JOB_ENVIRONMENT = \"PATH='{path}'\""):
         yield hostile
 
 
 @contextmanager
 def hostile_starter(pool: PersonalPool, folder: Path) -> Iterator[Path]:
-    """Have a pool's starters follow the orders in a file, whose path is yielded.
+    """Make a pool's starters follow the orders in a file, and yield its path.
 
     What can be ordered stands in ``tests/support/hostile_starter.c``.
     """
@@ -169,7 +169,7 @@ def _configured(pool: PersonalPool, line: str) -> Iterator[None]:
 
 
 def _write(config: Path, text: str) -> None:
-    # At once, since starters read it at any time.
+    # Atomically, since starters read it at any time.
     new = config.with_name(f"{config.name}.new")
     new.write_text(text)
     new.replace(config)
@@ -184,11 +184,11 @@ def _reconfigure(pool: PersonalPool) -> None:
 
 
 def planted_in(directory: Path) -> list[Path]:
-    """The files below a directory, by their paths in it, with what jobs planted."""
+    """Return the files below a directory that have planted content, by path."""
     found = []
     for folder, _, names in os.walk(directory):
         for path in (Path(folder, name) for name in names):
-            # It may be gathered or removed meanwhile.
+            # Another process may gather or remove it meanwhile.
             with contextlib.suppress(FileNotFoundError):
                 if path.is_symlink() or not path.is_file():
                     continue

@@ -1,6 +1,6 @@
-"""Run a command of the pipeline's and kill it (SIGKILL) right after a step.
+"""Run a command of cog_pipeline and kill it (SIGKILL) right after a step.
 
-    python -m tests.killed STEP COMMAND…
+    python -m tests.support.killed STEP COMMAND…
 
 STEP is a regular expression of what the command does to the world: ``mkdir NAME``,
 ``file NAME`` (a file has appeared whole), ``put KEY``, ``delete KEY``, ``submit``;
@@ -31,7 +31,7 @@ def _did(what: str) -> None:
 
 
 def _followed(owner: type, method: str, name_of) -> None:
-    """Have a method's work followed by a note of it, and perhaps by death."""
+    """Note each call of a method after its work, and kill the process at the step."""
     original = getattr(owner, method)
 
     @wraps(original)

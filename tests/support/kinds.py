@@ -22,7 +22,7 @@ def plain(bands: int = 1, **options) -> Make:
 
 
 def filled(values: numpy.ndarray, **options) -> Make:
-    """An image of given values, of shape (bands, rows, columns)."""
+    """Return a maker of an image of values of shape (bands, rows, columns)."""
 
     def make(path: Path) -> None:
         bands, height, width = values.shape
@@ -69,7 +69,7 @@ def with_palette(path: Path) -> None:
 def convert(
     directory: Path, make: Make, bands: int, *options: str
 ) -> tuple[int, dict, Path]:
-    """Convert an image beside an untouched copy of it, whose path is returned."""
+    """Convert an image; return status, result and the path of an untouched copy."""
     kept = directory.with_name(directory.name + "-kept")
     kept.mkdir()
     make(kept / "image.tif")

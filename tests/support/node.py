@@ -15,7 +15,7 @@ SCRIPT = PROJECT / "bin" / "generate_cogs.sh"
 def run_node(
     directory: Path, *arguments: str, memory: int | None = None, **environment: str
 ):
-    """Run it as HTCondor does; ``memory`` is all that it may reserve, in bytes."""
+    """Run it as HTCondor does; ``memory`` limits its address space, in bytes."""
 
     def limit() -> None:
         if memory is not None:
@@ -36,7 +36,7 @@ def files(directory: Path) -> set[str]:
 
 
 def python_with(directory: Path, module: str, content: str) -> str:
-    """A Python that has all, but one module is another."""
+    """Return a Python with all packages, but with another version of one module."""
     shadow = directory / "shadow"
     shadow.mkdir()
     (shadow / f"{module}.py").write_text(content)

@@ -12,7 +12,7 @@ from pool.personal import PersonalPool
 
 
 def descendants(pid: int) -> dict[int, str]:
-    """The processes that one started, and those that they did, by their names."""
+    """Return the names of all descendants of a process, by process id."""
     listed = subprocess.run(
         ["ps", "-eo", "pid=,ppid=,args="], capture_output=True, text=True, check=True
     )
@@ -60,7 +60,7 @@ def _runs(pid: int) -> bool:
 
 
 def kill_machines(pool: PersonalPool) -> None:
-    """Kill what runs nodes, and the nodes: to their shadows the machine vanished."""
+    """Kill the starters and nodes: for their shadows, the machine vanished."""
     master = int(pool.condor.pidfile.read_text())
     (startd,) = (
         pid

@@ -18,10 +18,10 @@ def write(
     crs: str | None = "EPSG:32616",
     **options: str | int | bool,
 ) -> Path:
-    """A raster of smooth colours with some noise, every band another.
+    """Write a raster of smooth colours with some noise; each band differs.
 
     Args:
-        options: of rasterio and of the GTiff driver.
+        options: options of rasterio and of the GTiff driver.
     """
     noise = numpy.random.default_rng(bands).integers(0, 16, (bands, height, width))
     rows = numpy.linspace(0, 200, height)[None, :, None]

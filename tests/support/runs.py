@@ -1,4 +1,4 @@
-"""A run that exists on paper alone."""
+"""A run without a directory."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""SeaweedFS, an S3 server that knows conditional writes, on loopback.
+"""SeaweedFS, an S3 server with conditional writes, on loopback.
 
 It holds millions of small objects, too, and counts what it is asked: scale/ is
 measured on it.
@@ -21,7 +21,7 @@ _READY_SECONDS = 60
 _ATTEMPTS = 4
 
 
-# What listens where, by weed's names of the options.
+# The servers, by the names of weed's options.
 _PORTS = (
     *("master.port", "master.port.grpc", "volume.port", "volume.port.grpc"),
     *("filer.port", "filer.port.grpc", "s3.port", "s3.port.grpc", "metricsPort"),
@@ -30,11 +30,11 @@ _PORTS = (
 
 @dataclass(frozen=True)
 class SeaweedFS:
-    """A server that runs.
+    """A running server.
 
     Attributes:
-        directory: where all it stores lies.
-        ports: on 127.0.0.1, by weed's names of the options.
+        directory: folder of all its data.
+        ports: ports on 127.0.0.1, by the names of weed's options.
     """
 
     store: S3Endpoint
@@ -42,14 +42,14 @@ class SeaweedFS:
     ports: Mapping[str, int]
 
     def address(self, part: str) -> str:
-        """Where weed's programs find ``master`` or ``filer``: both its ports."""
+        """Return the address of ``master`` or ``filer`` for weed's programs: both ports."""
         ports = (self.ports[f"{part}.port"], self.ports[f"{part}.port.grpc"])
         return "127.0.0.1:{}.{}".format(*ports)
 
 
 @contextmanager
 def running(directory: Path, keys: S3Endpoint) -> Iterator[S3Endpoint]:
-    """A server for the length of a ``with`` block, that takes the keys of a store."""
+    """Run a server during a ``with`` block, with the keys of a store."""
     with server(directory, replace(keys, secure=False, ca_certs=None)) as started:
         yield started.store
 
@@ -58,10 +58,10 @@ def running(directory: Path, keys: S3Endpoint) -> Iterator[S3Endpoint]:
 def server(
     directory: Path, like: S3Endpoint, certificate: Path | None = None
 ) -> Iterator[SeaweedFS]:
-    """A server for the length of a ``with`` block.
+    """Run a server during a ``with`` block.
 
     Args:
-        like: what its store is to be like, but for the endpoint.
+        like: store with the same keys and security.
         certificate: what it shows where that is secure, a file ``….pem`` with a
             ``….key`` beside it.
     """
@@ -107,7 +107,7 @@ def _start(
                 *("-master.telemetry=false", "-master.volumeSizeLimitMB=64"),
                 f"-s3.localSocket={directory}/s3",
                 f"-filer.localSocket={directory}/filer",
-                # Each bucket takes seven of them: as many as there is room for.
+                # Each bucket takes seven volumes: allow as many as there is room for.
                 "-volume.max=0",
             ],
             stdout=log,
@@ -117,10 +117,10 @@ def _start(
 
 
 def _is_ready(store: S3Endpoint, process: subprocess.Popen) -> bool:
-    """Wait for it; False when it ended, as when one of its ports was taken since."""
+    """Wait for the server; return False if it ended, as when a port was taken."""
     deadline = time.monotonic() + _READY_SECONDS
     ready = Bucket(store, "ready")
-    # It knows buckets before it has a place for objects.
+    # It answers for buckets before it can store objects.
     for step in (ready.create, lambda: ready.write("ready", b"ready")):
         while not _succeeds(step):
             if process.poll() is not None:

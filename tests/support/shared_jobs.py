@@ -5,12 +5,12 @@ from tests.support.archive import Archive
 from tests.support.node import SCRIPT
 
 KEYS = [f"{number}.tif" for number in range(5)]
-# Of the five rows, four share jobs; none of these jobs can tell anything.
+# Four of the five rows share jobs; none of these jobs leaves a result.
 DIES_IF_SHARED = f'case "$*" in *--next*) kill -9 $$ ;; esac\nexec {SCRIPT} "$@"\n'
 
 
 def launch_with_nodes(archive: Archive, script: str, keys: list[str] = KEYS) -> Run:
-    """Have a run of these images whose nodes are a script; returns it."""
+    """Start a run of these images whose nodes are a script, and return it."""
     node = archive.directory / "node.sh"
     node.write_text("#!/bin/sh\n" + script)
     for key in keys:
@@ -26,7 +26,7 @@ def launch_with_nodes(archive: Archive, script: str, keys: list[str] = KEYS) -> 
 
 def assert_all_were_processed(archive: Archive, run: Run) -> None:
     assert archive.outcome("batch-") == ([[key, "1"] for key in KEYS], [])
-    # Two nodes of two rows, each tried four times, and the one of the fifth row.
+    # Two nodes of two rows, each tried four times, and the node of the fifth row.
     counts = [log.read_text().count("Job submitted from") for log in run.node_logs]
     final = 1
     assert counts == [2 * 4 + 1 + final, 4 + final]

@@ -8,7 +8,7 @@ import sys
 from state.project import PROJECT
 from tests.support.archive import Archive
 
-# In the order in which they come; see tests/killed.py.
+# In their order; see tests/support/killed.py.
 STEPS_OF_POLL = [
     "mkdir workflow-run-",
     "file manifest.csv",
@@ -47,7 +47,7 @@ STEPS_OF_RECONCILE = [
 
 
 def killed_after(step: str, archive: Archive, *command: str) -> None:
-    """Run a command until right after a step; it has to come to that."""
+    """Run a command, and assert that it was killed right after a step."""
     done = subprocess.run(
         [sys.executable, "-m", "tests.support.killed", step, *command],
         cwd=PROJECT,
