@@ -1,4 +1,4 @@
-"""The real parts, once a session: a personal HTCondor pool and an S3 server."""
+"""Start the real parts once a session: a personal HTCondor pool and an S3 server."""
 
 import os
 import shutil
@@ -20,12 +20,12 @@ from tests.support import faulty_s3
 from tests.support.archive import TEST_RUNS, Archive, archive_for
 from tests.support.faulty_s3 import FaultyS3
 
-# Whoever starts the tests in the background has Ctrl-C ignored, and what they start
-# would inherit that; a handler it does not.
+# A shell starts background jobs with SIGINT ignored. The processes that tests start
+# would inherit that, but they do not inherit a handler.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-# Fixtures that start HTCondor; the session's pool is what others are made of.
+# Fixtures that start HTCondor. Most others use the pool of the session.
 _POOLS = {"pool", "mortal", "mistaken", "hostile_pool", "stopped_pool"}
 
 
@@ -37,7 +37,7 @@ def pytest_collection_modifyitems(items: list[pytest.Function]) -> None:
         if _shares_a_fixture(item):
             # One worker runs them all, so that the fixture is made once.
             item.add_marker(pytest.mark.xdist_group(item.path.stem))
-    # A long file that comes last has the other workers wait for its one.
+    # Otherwise the other workers wait for the one that runs a long file last.
     items.sort(key=lambda item: item.get_closest_marker("long") is None)
 
 
@@ -64,7 +64,7 @@ def workplace(request: pytest.FixtureRequest) -> Iterator[Path]:
 def pool(workplace: Path) -> Iterator[PersonalPool]:
     with personal.running_pool(workplace / "pool", print) as running:
         os.environ.update(running.condor.environment)
-        # The bindings may have been imported before there was a pool.
+        # The bindings may have been imported before the pool existed.
         queue.htcondor2.reload_config()
         yield running
 
@@ -77,7 +77,7 @@ def store(pool: PersonalPool) -> S3Endpoint:
 
 @pytest.fixture
 def plain_store(store: S3Endpoint, workplace: Path) -> Iterator[S3Endpoint]:
-    """The same keys at a server that speaks plain http."""
+    """Yield the same keys at a server that speaks plain http."""
     endpoint = f"127.0.0.1:{s3.free_port()}"
     buckets = Path(tempfile.mkdtemp(dir=workplace, prefix="plain-"))
     keys = ",".join(
@@ -97,7 +97,7 @@ def plain_store(store: S3Endpoint, workplace: Path) -> Iterator[S3Endpoint]:
 
 @pytest.fixture
 def faulty_s3_server(pool: PersonalPool) -> Iterator[FaultyS3]:
-    """A way to the S3 server on which a test can make things go wrong."""
+    """Yield a proxy in front of the S3 server that injects faults."""
     with faulty_s3.in_front_of(pool.s3) as proxy:
         yield proxy
 
@@ -118,6 +118,6 @@ def plain_archive(
 
 @pytest.fixture
 def faulty_archive(archive: Archive, faulty_s3_server: FaultyS3) -> Archive:
-    """An archive that is launched on ``faulty_s3_server``, and looked at directly."""
+    """Return an archive whose launch, but not the test, uses the proxy."""
     faulty = replace(archive.store, endpoint=faulty_s3_server.endpoint)
     return replace(archive, store=faulty)

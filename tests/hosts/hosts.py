@@ -1,4 +1,4 @@
-"""A host: a machine of its own, made of namespaces."""
+"""A host: a separate machine, made of namespaces."""
 
 import os
 import signal
@@ -10,19 +10,19 @@ from pathlib import Path
 from types import MappingProxyType
 
 _BOOT = Path(__file__).with_name("boot.sh")
-# Before a command: however the tests end, it does with them.
+# Prefix of a command that ends with the tests, however they end.
 ENDS_WITH_TESTS = ("setpriv", "--pdeathsig", "KILL", "--")
 _NAMESPACES = ("--net", "--mount", "--uts", "--ipc", "--pid")
 _DEVICES = ("null", "zero", "full", "random", "urandom")
-# Of /etc, what programs want that says nothing of the machine.
+# Files of /etc that programs need and that do not describe the machine.
 _COMMON = ("/etc/alternatives", "/etc/ssl", "/etc/ld.so.cache", "/etc/localtime")
 _PLAIN_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-# On hosts, and so in the modes of their disks, which are directories here.
+# User ids on hosts, and so in the owners of their disks, which are directories here.
 _USERS = {"root": 0, "condor": 64, "alice": 1000, "nobody": 65534}
 
 
 class HostError(Exception):
-    """A host does not do what it must."""
+    """A host did not start or a command on it failed."""
 
 
 @dataclass(frozen=True)
@@ -41,12 +41,12 @@ class Mount:
 
 
 def same(path: Path, options: str = "bind,ro") -> Mount:
-    """What the real machine has at ``path``, at the same place."""
+    """Return a mount of a path of the real machine at the same place."""
     return Mount(path, path, options=options)
 
 
 def without(programs: str) -> list[Mount]:
-    """Mounts that keep a host from running what ``/usr`` has of some programs."""
+    """Return mounts that hide some programs of ``/usr`` from a host."""
     found = (
         program.resolve()
         for folder in ("/usr/bin", "/usr/local/bin")
@@ -58,7 +58,7 @@ def without(programs: str) -> list[Mount]:
 def own_disk(
     target: str, mebibytes: int, user: str = "root", mode: str = "0755"
 ) -> Mount:
-    """An empty disk of a limited size, which is not kept when the host is off."""
+    """Return an empty disk of a limited size that is lost when the host is off."""
     owner = f"uid={_USERS[user]},gid={_USERS[user]}"
     return Mount("tmpfs", target, "tmpfs", f"size={mebibytes}m,mode={mode},{owner}")
 
@@ -74,7 +74,7 @@ class Host:
     def __init__(
         self, name: str, disk: Path, mounts: Sequence[Mount], search_path: str = ""
     ) -> None:
-        """Make its disk.
+        """Create the disk.
 
         Args:
             mounts: besides those of every host.
@@ -90,7 +90,7 @@ class Host:
 
     @property
     def init(self) -> int:
-        """The number, outside, of the process with which all of the host ends."""
+        """Return the process id, outside, of the first process of the host."""
         if self._init is None:
             raise HostError(f"{self.name} is switched off")
         return self._init
@@ -99,7 +99,7 @@ class Host:
         """Boot; the host has no network yet.
 
         Raises:
-            HostError: it did not come up, and why.
+            HostError: the host did not start; the message says why.
         """
         log = self.disk / "var" / "log" / "boot.log"
         with log.open("a") as errors:
@@ -122,7 +122,7 @@ class Host:
         self._init = int(number)
 
     def power_off(self) -> None:
-        """End all its processes at once, as when the plug is pulled."""
+        """End all processes at once, as when the plug is pulled."""
         if self._unshare is None:
             return
         if self._init is not None:
@@ -136,7 +136,7 @@ class Host:
         self._unshare = self._init = None
 
     def command(self, command: Sequence[str], user: str, directory: Path) -> list[str]:
-        """What to run here, so that ``command`` runs there."""
+        """Return the command here that runs ``command`` on the host."""
         return [
             *("nsenter", "--target", str(self.init)),
             *(*_NAMESPACES, "--"),
@@ -150,7 +150,7 @@ class Host:
         user: str = "root",
         directory: Path = Path("/"),
     ) -> str:
-        """Run a command there; returns what it printed.
+        """Run a command on the host, and return its output.
 
         Raises:
             HostError: it failed, and what it said.
@@ -174,7 +174,7 @@ class Host:
         log: Path,
         environment: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
-        """Start a daemon there, which ends with the host."""
+        """Start a daemon on the host, which ends with it."""
         with log.open("ab") as output:
             daemon = subprocess.Popen(
                 self.command(command, user, Path("/")),
@@ -187,7 +187,7 @@ class Host:
         self._daemons.append(daemon)
 
     def _environment(self, user: str) -> dict[str, str]:
-        """Nothing of the caller's shell reaches a host."""
+        """Return the environment of a host, without that of the caller's shell."""
         return {
             "LANG": "C.UTF-8",
             "PATH": f"{self._search_path}:{_PLAIN_PATH}".lstrip(":"),
@@ -198,7 +198,7 @@ class Host:
 
 
 def folder(path: Path, user: str = "root", mode: int = 0o755) -> Path:
-    """A directory for a host, whatever the umask is here."""
+    """Make a directory for a host, whatever the umask is here."""
     for missing in reversed([p for p in (path, *path.parents) if not p.exists()]):
         missing.mkdir()
         missing.chmod(0o755)
@@ -210,7 +210,7 @@ def folder(path: Path, user: str = "root", mode: int = 0o755) -> Path:
 def file(
     path: Path, content: str | bytes = b"", user: str = "root", mode: int = 0o644
 ) -> Path:
-    """A file for a host, whatever the umask is here."""
+    """Write a file for a host, whatever the umask is here."""
     path.touch()
     path.chmod(mode)
     path.write_bytes(content.encode() if isinstance(content, str) else content)
@@ -223,7 +223,7 @@ def _give(path: Path, user: str) -> None:
 
 
 def why_not() -> str | None:
-    """Why this machine has no room for hosts, None if it has."""
+    """Return why this machine cannot have hosts; None if it can."""
     if sys.platform != "linux" or os.geteuid() != 0:
         return "hosts are namespaces that root makes on Linux: run the tests as root"
     make = (

@@ -1,4 +1,4 @@
-"""The switch to which hosts are connected: a bridge in a network of its own."""
+"""The switch that connects hosts: a bridge in a separate network."""
 
 import ipaddress
 import os
@@ -16,12 +16,12 @@ _NETWORK = ipaddress.ip_network("10.77.0.0/24")
 
 
 def address(number: int) -> str:
-    """The address of host ``number``; 1 is the switch."""
+    """Return the address of host ``number``; 1 is the switch."""
     return str(_NETWORK[number])
 
 
 class Switch:
-    """A network that exists nowhere else: every switch may use the same addresses."""
+    """A separate network: each switch may use the same addresses."""
 
     def __init__(self) -> None:
         self._process = subprocess.Popen(
@@ -43,12 +43,12 @@ class Switch:
 
     @contextmanager
     def plugged_in(self) -> Iterator[None]:
-        """This thread, and what it starts, is on the network of the hosts."""
+        """Put this thread, and what it starts, on the network of the hosts."""
         with on_network_of(self._process.pid):
             yield
 
     def connect(self, host: Host, number: int) -> None:
-        """Run a cable to a host that was just switched on."""
+        """Connect a host that was just switched on."""
         port = _port(number)
         with on_network_of(self._process.pid), IPRoute() as links:
             card = {"ifname": _CARD, "net_ns_pid": host.init}
@@ -61,12 +61,12 @@ class Switch:
             _set_up(links, _CARD, address(number))
 
     def pull(self, number: int) -> None:
-        """Pull a host's cable out."""
+        """Disconnect a host."""
         with on_network_of(self._process.pid), IPRoute() as links:
             links.link("set", ifname=_port(number), state="down")
 
     def disconnect(self, number: int) -> None:
-        """Take a host's cable away, and its network card with it."""
+        """Remove the connection of a host, with its network card."""
         with on_network_of(self._process.pid), IPRoute() as links:
             links.link("del", ifname=_port(number))
 
@@ -78,7 +78,7 @@ class Switch:
 
 @contextmanager
 def on_network_of(process: int) -> Iterator[None]:
-    """Have this thread, and what it starts, on the network of a process."""
+    """Put this thread, and what it starts, on the network of a process."""
     own = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
     try:
         there = os.open(f"/proc/{process}/ns/net", os.O_RDONLY | os.O_CLOEXEC)

@@ -28,13 +28,13 @@ _PLAIN_PATH = "/usr/local/bin:/usr/bin:/bin"
 _S3_PORT = 9443
 _CPUS = 2
 _READY_SECONDS = 60
-# What condor_status is asked for, to know a machine of a role.
+# Options of condor_status that list the machines of a role.
 _ASKED_BY = {"CentralManager": "-negotiator", "Submit": "-schedd", "Execute": "-startd"}
 
 
 @dataclass(frozen=True)
 class Software:
-    """What an execution point has beyond a plain machine.
+    """Software and limits of an execution point.
 
     Attributes:
         python: where a Python environment with the node's packages is; None where
@@ -57,7 +57,7 @@ NO_PYTHON = Software(None)
 
 @dataclass(frozen=True)
 class Machine:
-    """A host's place in the pool.
+    """A host in the pool.
 
     Attributes:
         role: HTCondor's word for what it does.
@@ -77,7 +77,7 @@ class Machine:
 
 @dataclass(frozen=True)
 class HostPool:
-    """A pool that runs.
+    """A running pool.
 
     Attributes:
         machines: the central manager, the access point, the execution points.
@@ -108,7 +108,7 @@ class HostPool:
             user=machine.user,
             environment={
                 "X509_CERT_DIR": _CERTIFICATES,
-                # Or a transfer onto a full disk is tried for minutes.
+                # Otherwise HTCondor retries a transfer to a full disk for minutes.
                 "CONDOR_CURL_MAX_RETRY_ATTEMPTS": "2",
             },
             log=machine.logs / "master.out",
@@ -116,12 +116,12 @@ class HostPool:
 
     def power_off(self, machine: Machine) -> None:
         """Stop a machine at once."""
-        # First, since the kernel would end its connections well.
+        # First, since the kernel would close its connections properly.
         self.switch.disconnect(machine.number)
         machine.host.power_off()
 
     def wait_for(self, *machines: Machine) -> None:
-        """Wait until the central manager has heard of machines.
+        """Wait until the central manager knows machines.
 
         Raises:
             HostError: it has not in time.
@@ -137,20 +137,20 @@ class HostPool:
                 time.sleep(0.5)
 
     def heard_of(self, role: str) -> set[str]:
-        """The names of the machines of a role that the central manager knows of."""
+        """Return the names of the machines of a role that the central manager knows."""
         asked = ("condor_status", _ASKED_BY[role], "-af", "Machine")
         central_manager = self.machines[0]
         try:
-            told = central_manager.host.run(*asked, user=central_manager.user)
-            return set(told.split())
+            names = central_manager.host.run(*asked, user=central_manager.user)
+            return set(names.split())
         except HostError:
-            # Nor of itself, until its collector has begun.
+            # It does not know itself until its collector has started.
             return set()
 
 
 @contextmanager
 def running_pool(directory: Path, software: Sequence[Software]) -> Iterator[HostPool]:
-    """A pool with an execution point for each of ``software``.
+    """Run a pool with an execution point for each of ``software``.
 
     In the ``with`` block this thread, and what it starts, is on the hosts' network.
 
@@ -185,7 +185,7 @@ def _install(
     alice: Path,
 ) -> tuple[Machine, ...]:
     """Make the disks of the machines of a pool."""
-    # Each name with its role, its mounts, what it has; in the order of addresses.
+    # Name, role, mounts and software of each host, in the order of the addresses.
     plans: dict[str, tuple[str, list[Mount], Software | None]] = {
         "central-manager": ("CentralManager", [], None),
         "access-point": ("Submit", _of_alice(alice), None),
@@ -237,22 +237,22 @@ def _configure(disk: Path, config: str, signing_key: bytes, user: str) -> None:
 
 
 def _outside_usr(*paths: Path) -> list[Mount]:
-    """What of the real machine a host is to see besides ``/usr``."""
+    """Return the mounts of the real machine that a host sees besides ``/usr``."""
     return [hosts.same(path) for path in paths if not path.is_relative_to("/usr")]
 
 
 def _of_alice(directory: Path) -> list[Mount]:
-    """The project, the Python that runs it, and where alice may write."""
+    """Return mounts of the project, of its Python, and of alice's directory."""
     mounts = _outside_usr(Path(sys.base_prefix), PROJECT, Path(sys.prefix))
     if directory.is_relative_to(PROJECT):
-        # Where other tests, and what of this one is not alice's, lie.
+        # Hide the files of other tests, and those of this one that are not alice's.
         test_runs = PROJECT / directory.relative_to(PROJECT).parts[0]
         mounts.append(hosts.own_disk(str(test_runs), 1))
     return [*mounts, hosts.same(directory, "bind")]
 
 
 def _of_nodes(software: Software) -> list[Mount]:
-    """The Python that nodes run on, or none, and a disk for them."""
+    """Return mounts of the nodes' Python, if any, and a disk for them."""
     mounts = [hosts.own_disk(EXECUTE, software.disk, "condor")]
     if software.python is None:
         return [*mounts, *hosts.without("python*")]
@@ -261,7 +261,7 @@ def _of_nodes(software: Software) -> list[Mount]:
 
 
 def _give_token(machine: Machine) -> None:
-    """Have the machine's user known to the other machines."""
+    """Make the machine's user known to the other machines."""
     token = machine.host.disk / "etc" / "condor" / "tokens.d" / "pool"
     if not token.exists():
         made = machine.host.run(
@@ -272,7 +272,7 @@ def _give_token(machine: Machine) -> None:
 
 
 def _store_of_alice(server: S3Server, directory: Path) -> S3Endpoint:
-    """The server as alice knows it, with copies of its keys that are hers."""
+    """Return the endpoint for alice, with copies of the keys that she owns."""
     keys = (
         hosts.file(directory / key.name, key.read_bytes(), "alice", mode=0o600)
         for key in (server.access_key, server.secret_key)

@@ -42,7 +42,7 @@ class SeaweedFS:
     ports: Mapping[str, int]
 
     def address(self, part: str) -> str:
-        """Return the address of ``master`` or ``filer`` for weed's programs: both ports."""
+        """Return the address of ``master`` or ``filer``, with both its ports."""
         ports = (self.ports[f"{part}.port"], self.ports[f"{part}.port.grpc"])
         return "127.0.0.1:{}.{}".format(*ports)
 
