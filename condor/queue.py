@@ -43,6 +43,13 @@ class Job:
     hold_reason: str | None
     held_by_hand: bool = False
 
+    def hold_message(self, name: str) -> str:
+        """Return a sentence that says why the job is held, and how to release it."""
+        return (
+            f"{name} is held: {self.hold_reason}; 'condor_release {self.cluster}' lets "
+            "it continue"
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class WaitingJob:

@@ -1,12 +1,12 @@
-"""Claim a manifest: rename it, so that one access point alone works on it.
+"""Claim a manifest: rename it, so that only one access point processes it.
 
-S3 has no renaming, and two access points may look at the same moment. So the
-manifest is claimed first: an object beside it, ``<manifest>.claim``, names the run
-that may rename it. By ``If-None-Match`` a store lets only one of them be written.
-Some stores do not know that condition and write in any case; there the claim is
-written, left alone for SETTLE_SECONDS, and read back: the last one written holds.
+S3 cannot rename an object, and two access points may poll at the same moment. So an
+access point first writes a claim, the object ``<manifest>.claim``, which names the run
+that may rename the manifest. With ``If-None-Match`` a store lets only one of them write
+it. Some stores ignore that condition and always write. There, the claim is written,
+left for SETTLE_SECONDS, and read back: the last claim that was written is valid.
 
-Who may upload may write such an object too. So a claim carries a proof, and a claim
+People who may upload may write such an object too. So a claim carries a proof. A claim
 without one, or one that is very old, does not keep a manifest waiting.
 """
 
@@ -14,7 +14,7 @@ import getpass
 import json
 import socket
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime, timedelta
 
 from bucket import (
@@ -32,27 +32,30 @@ from state.records import from_record
 from state.run import Run
 from state.text import one_line
 
-# How long a claim is left alone where a store knows no conditions. Whoever needs
-# more than half of it from looking to having written does not hold the claim.
+# How long a claim is left where a store ignores conditions. An access point that needs
+# more than half of this to check for a claim and write its own does not hold the claim.
 SETTLE_SECONDS = 4
 SUFFIX = ".claim"
-# A claim is held for seconds, or until the next poll where one was interrupted.
-_STANDS_FOR = timedelta(days=1)
-# Of an access point that has other keys: longer than it takes to claim.
-_STANDS_UNPROVEN_FOR = timedelta(seconds=30)
-_LARGEST = 4096  # bytes
+# A claim exists for seconds, or until the next poll if one was interrupted.
+_VALID_FOR = timedelta(days=1)
+# The claim may be that of an access point with other keys. This is longer than claiming
+# takes.
+_VALID_UNPROVEN_FOR = timedelta(seconds=30)
+_MAX_SIZE = 4096  # bytes
 
 
 class ClaimUncertain(BucketError):
-    """Nobody can tell just now whose the manifest is."""
+    """It is not certain at the moment which run holds the manifest."""
 
 
 @dataclass(frozen=True)
 class Claim:
-    """The content of ``<manifest>.claim``: whose it is, for people, and its token.
+    """The content of ``<manifest>.claim``.
 
     Attributes:
-        proof: that an access point wrote it, for this very upload of the manifest.
+        user, host, run: who claimed the manifest, for people.
+        token: the token of the run.
+        proof: proof that an access point wrote it, for this upload of the manifest.
     """
 
     user: str
@@ -62,29 +65,50 @@ class Claim:
     proof: str = ""
 
 
+@dataclass(frozen=True)
+class _StoredClaim:
+    """The claim of a manifest in the bucket.
+
+    Attributes:
+        claim: None if the object cannot be read as a claim.
+        since: when it was written.
+    """
+
+    claim: Claim | None
+    since: datetime
+
+    def is_of(self, run: Run) -> bool:
+        """Return whether a run holds this claim.
+
+        Only the token decides: another user may continue a run, or the host may have
+        another name.
+        """
+        return self.claim is not None and self.claim.token == run.token
+
+
 def claim(run: Run, launch: Launch, inputs: Bucket) -> bool:
     """Rename a run's manifest; can be repeated after a crash at any step.
 
-    What was read into the run directory is what is written; a manifest that was
-    replaced since is a manifest of its own. One that was too large to be read is
-    copied by the store.
+    The file in the run directory is uploaded under the new name. A manifest that was
+    replaced since then is another manifest. The store copies a manifest that was too
+    large to be downloaded.
 
     Returns:
-        Whether it is this run's; False when it is gone, was replaced, or another
-        run was first.
+        Whether the manifest belongs to this run. It does not if it is gone, was
+        replaced, or another run was first.
 
     Raises:
-        ClaimUncertain: to be tried again by the next poll.
+        ClaimUncertain: the next poll has to try again.
         BucketError: likewise.
     """
     if not run.claimed_file.exists():
-        if not _waits(run, inputs):
+        if not _is_unchanged(run, inputs):
             _release(run, inputs)
             return False
         if not _acquire(run, launch, inputs):
             return False
-        # Who held the claim before us may have renamed it since we looked.
-        if not _waits(run, inputs):
+        # The former holder of the claim may have renamed the manifest in between.
+        if not _is_unchanged(run, inputs):
             _release(run, inputs)
             return False
         write_atomically(run.claimed_file, _text(_claim_of(run, launch)))
@@ -95,7 +119,7 @@ def claim(run: Run, launch: Launch, inputs: Bucket) -> bool:
         if not processing.write(run, launch, inputs):
             _release(run, inputs)
             return False
-    if _waits(run, inputs):
+    if _is_unchanged(run, inputs):
         inputs.remove(run.manifest_key)
     _release(run, inputs)
     return True
@@ -103,58 +127,56 @@ def claim(run: Run, launch: Launch, inputs: Bucket) -> bool:
 
 def claim_holder(inputs: Bucket, launch: Launch, manifest: StoredObject) -> str | None:
     """Return who holds the claim of a manifest, for people; None if nobody does."""
-    held = _held(inputs, manifest.key)
+    stored = _stored_claim(inputs, manifest.key)
     upload = (manifest.etag, manifest.modified.isoformat())
-    if held is None or not _stands(*held, launch, manifest.key, upload):
+    if stored is None or not _is_valid(stored, launch, manifest.key, upload):
         return None
-    found, _ = held
-    return (
-        one_line(f"{found.user}@{found.host} in {found.run}") if found else "somebody"
-    )
+    if (holder := stored.claim) is None:
+        return "somebody"
+    return one_line(f"{holder.user}@{holder.host} in {holder.run}")
 
 
-def is_same_upload(run: Run, found: StoredObject) -> bool:
-    """Whether an object is the very upload that a run was made for."""
-    same = (run.manifest_key, run.etag, run.modified)
-    return same == (found.key, found.etag, found.modified.isoformat())
+def is_same_upload(run: Run, manifest: StoredObject) -> bool:
+    """Return whether an object is the very upload that a run was created for."""
+    upload = (manifest.key, manifest.etag, manifest.modified.isoformat())
+    return upload == (run.manifest_key, run.etag, run.modified)
 
 
-def _waits(run: Run, inputs: Bucket) -> bool:
-    # As it was found: a look-up may date it otherwise, to a part of a second.
-    listed = inputs.list(run.manifest_key)
-    found = next((each for each in listed if each.key == run.manifest_key), None)
-    return found is not None and is_same_upload(run, found)
+def _is_unchanged(run: Run, inputs: Bucket) -> bool:
+    """Return whether the upload that a run was created for is still in the bucket."""
+    # A listing, as when it was found: a HEAD request may give another part of a second.
+    return any(is_same_upload(run, listed) for listed in inputs.list(run.manifest_key))
 
 
 def _acquire(run: Run, launch: Launch, inputs: Bucket) -> bool:
     key = run.manifest_key + SUFFIX
     content = _text(_claim_of(run, launch)).encode()
     began = time.monotonic()
-    held = _held(inputs, run.manifest_key)
-    if held and not _is_of(run, held):
-        upload = (run.etag, run.modified)
-        if _stands(*held, launch, run.manifest_key, upload):
+    stored = _stored_claim(inputs, run.manifest_key)
+    if stored and not stored.is_of(run):
+        if _is_valid(stored, launch, run.manifest_key, (run.etag, run.modified)):
             return False
-        # Not removed first: another access point may be about to do the same, and
-        # would remove ours.
+        # It is not removed first: another access point may be about to do the same, and
+        # would remove this run's claim.
         inputs.write(key, content)
         return _settle(run, inputs, began)
     if not inputs.write_if_absent(key, content):
-        # Perhaps by ourselves, before a crash or an answer that was lost.
+        # This run may have written it, before a crash or if an answer was lost.
         return _is_held_by(run, inputs)
     if not inputs.write_if_absent(key, content):
-        # The store knows the condition, so it held for the first one as well.
+        # The store observes the condition, so it did so for the first write too.
         return _is_held_by(run, inputs)
-    # Both writes took place: the second one too may replace another run's claim.
+    # Both writes took place: the second one may also have replaced another run's claim.
     return _settle(run, inputs, began)
 
 
 def _settle(run: Run, inputs: Bucket, began: float) -> bool:
-    """Return whether a claim that was written without a condition holds."""
-    took = time.monotonic() - began
-    if took > SETTLE_SECONDS / 2:
+    """Return whether a run holds a claim that it wrote without a condition."""
+    duration = time.monotonic() - began
+    if duration > SETTLE_SECONDS / 2:
         raise ClaimUncertain(
-            f"claiming {run.manifest_key} took {took:.0f} s, too long to be sure of it"
+            f"claiming {run.manifest_key} took {duration:.0f} s, too long to be sure "
+            "of it"
         )
     time.sleep(SETTLE_SECONDS)
     return _is_held_by(run, inputs)
@@ -165,90 +187,74 @@ def _release(run: Run, inputs: Bucket) -> None:
         inputs.remove(run.manifest_key + SUFFIX)
 
 
-Held = tuple[Claim | None, datetime]
-
-
-def _held(inputs: Bucket, manifest_key: str) -> Held | None:
-    """Return the claim of a manifest, and since when it is there.
-
-    The claim itself is None where an object is there that cannot be read as one.
+def _stored_claim(inputs: Bucket, manifest_key: str) -> _StoredClaim | None:
+    """Return the claim of a manifest, if there is one.
 
     Raises:
-        ClaimUncertain: the store cannot say just now.
+        ClaimUncertain: the store cannot answer at the moment.
     """
     key = manifest_key + SUFFIX
     try:
         since = inputs.stat(key).modified
-        content = inputs.read(key, _LARGEST)
+        content = inputs.read(key, _MAX_SIZE)
     except ObjectMissing:
         return None
     except ObjectUnreadable:
-        return None, since
+        return _StoredClaim(None, since)
     except BadAnswer as error:
-        # As some stores answer while it is being written.
-        sentence = f"nobody can tell just now whose {manifest_key} is: {error}"
+        # Some stores answer like this while the object is being written.
+        sentence = f"it is not certain yet who claims {manifest_key}: {error}"
         raise ClaimUncertain(sentence) from error
-    return _read(content), since
+    return _StoredClaim(_read(content), since)
 
 
 def _read(content: bytes) -> Claim | None:
     try:
-        found = from_record(Claim, json.loads(content))
+        claim = from_record(Claim, json.loads(content))
     except (ValueError, TypeError, AttributeError, RecursionError):
         return None
-    return (
-        found if all(isinstance(each, str) for each in vars(found).values()) else None
-    )
-
-
-def _is_of(run: Run, held: Held) -> bool:
-    # By the token alone: a run may be carried on by another user, or on a host that
-    # was renamed.
-    found, _ = held
-    return found is not None and found.token == run.token
+    values = (getattr(claim, field.name) for field in fields(claim))
+    return claim if all(isinstance(value, str) for value in values) else None
 
 
 def _is_held_by(run: Run, inputs: Bucket) -> bool:
-    held = _held(inputs, run.manifest_key)
-    return held is not None and _is_of(run, held)
+    stored = _stored_claim(inputs, run.manifest_key)
+    return stored is not None and stored.is_of(run)
 
 
 def _is_held_by_another(run: Run, inputs: Bucket) -> bool:
-    held = _held(inputs, run.manifest_key)
-    return held is not None and not _is_of(run, held)
+    stored = _stored_claim(inputs, run.manifest_key)
+    return stored is not None and not stored.is_of(run)
 
 
-def _stands(
-    found: Claim | None,
-    since: datetime,
-    launch: Launch,
-    manifest_key: str,
-    upload: tuple[str, str],
+def _is_valid(
+    stored: _StoredClaim, launch: Launch, manifest_key: str, upload: tuple[str, str]
 ) -> bool:
-    """Return whether a claim keeps others from a manifest.
+    """Return whether a claim keeps other runs from a manifest.
 
     Args:
-        upload: ETag and date of the manifest that waits.
+        upload: the ETag and the date of the manifest that waits.
     """
-    about = ("claim", launch.input_bucket, manifest_key, *upload)
-    proven = found is not None and proof.holds(
-        launch.store, found.proof, *about, found.token
+    claim = stored.claim
+    facts = ("claim", launch.input_bucket, manifest_key, *upload)
+    proven = claim is not None and proof.is_valid(
+        launch.store, claim.proof, *facts, claim.token
     )
-    age = datetime.now(UTC) - since
-    return age < (_STANDS_FOR if proven else _STANDS_UNPROVEN_FOR)
+    age = datetime.now(UTC) - stored.since
+    return age < (_VALID_FOR if proven else _VALID_UNPROVEN_FOR)
 
 
 def _claim_of(run: Run, launch: Launch) -> Claim:
-    about = ("claim", launch.input_bucket, run.manifest_key, run.etag, run.modified)
+    facts = ("claim", launch.input_bucket, run.manifest_key, run.etag, run.modified)
     return Claim(
         user=getpass.getuser(),
         host=socket.gethostname(),
         run=run.directory.name,
         token=run.token,
-        proof=proof.of(launch.store, *about, run.token),
+        proof=proof.of(launch.store, *facts, run.token),
     )
 
 
-def _text(made: Claim) -> str:
-    # An access point of before version 0.1 refuses a claim with other fields.
-    return json.dumps(asdict(made)) + "\n"
+def _text(claim: Claim) -> str:
+    # It has no version: an access point of an earlier version refuses unknown fields.
+    return json.dumps(asdict(claim)) + "\n"

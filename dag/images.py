@@ -1,7 +1,7 @@
 """Find the images of a manifest's rows in the bucket."""
 
 import itertools
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 
 from bucket import Bucket, StoredObject
@@ -10,11 +10,11 @@ from node import sidecars
 from state.keys import MAX_NAME, key_stem, sandbox_name
 from state.rows import Manifest, Refusal, Row
 
-# What tells of an image and stands beside it: GDAL's names, which follow the whole
-# name of the image, and world files, which follow its stem.
+# Sidecar files describe the image beside them. Some of GDAL's names follow the whole
+# name of the image; names of world files follow its stem.
 _AFTER_NAME = (".aux.xml", ".msk", ".ovr")
 _AFTER_STEM = (".tfw", ".TFW", ".tifw", ".wld")
-_SUFFIXES_AS_WRITTEN = tuple(
+_SUFFIXES_IN_ANY_CASE = tuple(
     "".join(letters)
     for suffix in TIFF_SUFFIXES
     for letters in itertools.product(*({c.lower(), c.upper()} for c in suffix))
@@ -22,73 +22,105 @@ _SUFFIXES_AS_WRITTEN = tuple(
 
 
 def candidate_keys(row: Row, bucket: str) -> tuple[str, ...]:
-    """The keys that a row's image can have, the likelier first."""
-    written = row.key
-    without_bucket = written.removeprefix(f"{bucket}/")
-    return tuple(dict.fromkeys((without_bucket, written)))
+    """Return the keys that a row's image can have, the more likely one first."""
+    without_bucket = row.key.removeprefix(f"{bucket}/")
+    return tuple(dict.fromkeys((without_bucket, row.key)))
 
 
 def sidecar_keys(key: str) -> tuple[str, ...]:
-    """Where what tells of an image may stand."""
+    """Return the keys that the sidecar files of an image can have.
+
+    >>> sidecar_keys("a.tif")[:4]
+    ('a.tif.aux.xml', 'a.tif.msk', 'a.tif.ovr', 'a.tfw')
+    """
     return (
         *(key + suffix for suffix in _AFTER_NAME),
         *(key_stem(key) + suffix for suffix in _AFTER_STEM),
     )
 
 
-def look_up(
-    manifest: Manifest, inputs: Bucket, listed_anyway: str
+def find_objects(
+    manifest: Manifest, inputs: Bucket, listed_prefix: str
 ) -> Iterator[StoredObject]:
-    """What is stored of the images that rows can mean, and of what tells of them.
+    """Yield the images that rows can name and their sidecar files, among other objects.
+
+    ``Bucket.find_objects`` lists the prefix that the keys share, and stops as soon as
+    asking for each key needs fewer requests. Keys with and without the bucket's name
+    share no prefix, so each kind is looked for by itself. So the requests are bounded
+    by the pages of the listing, and by nine for each row, whichever is less: this is
+    what docs/scale.md measures.
 
     Args:
-        listed_anyway: all that is stored under this prefix is told of as well.
+        listed_prefix: everything under this prefix is listed and yielded as well.
     """
-    yield from inputs.list(listed_anyway)
+    yield from inputs.list(listed_prefix)
     candidates = [candidate_keys(row, inputs.name) for row in manifest.convertible]
     likely = {keys[0] for keys in candidates}
     unlikely = {keys[-1] for keys in candidates} - likely
-    # Apart, since keys with and without the bucket's name share no prefix.
     for keys in (likely, unlikely):
-        others = {key for key in keys if not key_stem(key).startswith(listed_anyway)}
+        others = {key for key in keys if not key_stem(key).startswith(listed_prefix)}
         yield from inputs.find_objects(others, sidecar_keys)
 
 
-def resolve(
-    manifest: Manifest, bucket: str, stored: Iterable[StoredObject]
-) -> Manifest:
-    """Find every row's image in the bucket.
+class ImageIndex:
+    """The images of a manifest's rows, and their sidecar files, with their sizes.
 
-    Rows are failed whose image is not there, or whose COG or JPEG would have
-    the name of an earlier row's.
-
-    Args:
-        stored: at least every object that a row can mean, in any order.
+    Only objects that a row can name are kept, so that a bucket may be of any size.
     """
-    wanted = {
-        key for row in manifest.convertible for key in candidate_keys(row, bucket)
-    }
-    sizes: dict[str, int] = {}
-    # By the image's key: the sizes of the files beside it, by theirs.
-    beside: dict[str, dict[str, int]] = {}
-    for found in stored:
-        if found.key in wanted:
-            sizes[found.key] = found.size
-        for image in _images_it_may_tell_of(found.key):
-            if image in wanted:
-                beside.setdefault(image, {})[found.key] = found.size
-    taken: dict[str, Row] = {}
-    rows = []
-    for row in manifest.rows:
-        if row.reason is None:
-            row = _find(row, bucket, sizes, beside)
-        if row.reason is None:
-            row = _reserve_outputs(row, taken)
-        rows.append(row)
-    return replace(manifest, rows=tuple(rows))
+
+    def __init__(self, manifest: Manifest, bucket: str) -> None:
+        self._manifest = manifest
+        self._bucket = bucket
+        self._candidates = {
+            key for row in manifest.convertible for key in candidate_keys(row, bucket)
+        }
+        self._sizes: dict[str, int] = {}
+        # By the key of the image: the sizes of its sidecar files, by key.
+        self._sidecars: dict[str, dict[str, int]] = {}
+
+    def add(self, stored: StoredObject) -> None:
+        """Add an object of the bucket. The order of objects does not matter."""
+        if stored.key in self._candidates:
+            self._sizes[stored.key] = stored.size
+        for image in _images_of_sidecar(stored.key):
+            if image in self._candidates:
+                self._sidecars.setdefault(image, {})[stored.key] = stored.size
+
+    def resolve(self) -> Manifest:
+        """Return the manifest with the key, size and sidecar files of each image.
+
+        A row is refused if its image was not added, or if its COG or JPEG would have
+        the name of an earlier row's.
+        """
+        owners: dict[str, Row] = {}
+        rows = []
+        for row in self._manifest.rows:
+            if row.reason is None:
+                row = self._find(row)
+            if row.reason is None:
+                row = _reserve_outputs(row, owners)
+            rows.append(row)
+        return replace(self._manifest, rows=tuple(rows))
+
+    def _find(self, row: Row) -> Row:
+        for key in candidate_keys(row, self._bucket):
+            if key in self._sizes:
+                sizes = self._sidecars.get(key, {})
+                used = _usable_sidecars(key, sizes)
+                for sidecar in used:
+                    name = sidecar.rpartition("/")[2]
+                    if fault := sidecars.fault(name, sizes[sidecar]):
+                        return row.failed(Refusal.BAD_SIDECAR, fault)
+                size = self._sizes[key] + sum(sizes[sidecar] for sidecar in used)
+                return replace(row, key=key, size=size, sidecars=used)
+        return row.failed(
+            Refusal.NOT_FOUND,
+            f"not in the bucket {self._bucket}: upload it, or correct its name",
+        )
 
 
-def _images_it_may_tell_of(key: str) -> Iterator[str]:
+def _images_of_sidecar(key: str) -> Iterator[str]:
+    """Yield the keys of the images that an object can be a sidecar file of."""
     if not key.endswith(_AFTER_NAME + _AFTER_STEM):
         return
     for suffix in _AFTER_NAME:
@@ -97,42 +129,22 @@ def _images_it_may_tell_of(key: str) -> Iterator[str]:
     for suffix in _AFTER_STEM:
         if key.endswith(suffix):
             stem = key.removesuffix(suffix)
-            yield from (stem + written for written in _SUFFIXES_AS_WRITTEN)
+            yield from (stem + ending for ending in _SUFFIXES_IN_ANY_CASE)
 
 
-def _find(
-    row: Row,
-    bucket: str,
-    sizes: dict[str, int],
-    beside: dict[str, dict[str, int]],
-) -> Row:
-    for key in candidate_keys(row, bucket):
-        if key in sizes:
-            others = _that_fit(key, beside.get(key, {}))
-            for other in others:
-                name = other.rpartition("/")[2]
-                if fault := sidecars.fault(name, beside[key][other]):
-                    return row.failed(Refusal.BAD_SIDECAR, fault)
-            size = sizes[key] + sum(beside[key][other] for other in others)
-            return replace(row, key=key, size=size, sidecars=others)
-    return row.failed(
-        Refusal.NOT_FOUND, f"not in the bucket {bucket}: upload it, or correct its name"
-    )
-
-
-def _that_fit(key: str, others: Collection[str]) -> tuple[str, ...]:
-    if not others:
+def _usable_sidecars(key: str, stored: Collection[str]) -> tuple[str, ...]:
+    if not stored:
         return ()
     return tuple(
-        other
-        for other in sidecar_keys(key)
-        if other in others and len(sandbox_name(other)) <= MAX_NAME
+        sidecar
+        for sidecar in sidecar_keys(key)
+        if sidecar in stored and len(sandbox_name(sidecar)) <= MAX_NAME
     )
 
 
-def _reserve_outputs(row: Row, taken: dict[str, Row]) -> Row:
-    """Fail a row whose outputs would have the names of those of an earlier one."""
-    earlier = taken.setdefault(key_stem(row.key), row)
+def _reserve_outputs(row: Row, owners: dict[str, Row]) -> Row:
+    """Refuse a row whose outputs would have the names of an earlier row's."""
+    earlier = owners.setdefault(key_stem(row.key), row)
     if earlier is row:
         return row
     if earlier.key == row.key:

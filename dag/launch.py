@@ -23,45 +23,45 @@ from state.run import locked
 
 
 class AlreadyRunning(PipelineError):
-    """Another crondor job takes the same manifests."""
+    """Another crondor job processes the same manifests."""
 
 
 def launch(launch: Launch) -> int:
-    """Check what a run will need and submit the crondor job.
+    """Check everything that a run will need, and submit the crondor job.
 
     Returns:
-        The job's cluster.
+        The cluster of the job.
 
     Raises:
-        AlreadyRunning: there is such a job; nothing was submitted.
-        BucketError, PipelineError: something is missing, in one sentence.
+        AlreadyRunning: there is such a job already; nothing was submitted.
+        BucketError, PipelineError: something is missing; the message says what.
     """
     check(launch)
     _refuse_second(launch)
     launch.home.mkdir(mode=0o700, exist_ok=True)
-    # Another launch in this directory waits here, and then finds this one's job.
+    # Another launch in this directory waits here, and then finds the job of this one.
     with locked(launch.home, "launch.lock"):
         _refuse_second(launch)
         for name in ("crondor.log", "poll.out", "poll.err"):
-            # HTCondor would make it for all to read; what is there it leaves.
+            # HTCondor would create it readable for everybody; it keeps existing files.
             (launch.home / name).touch(mode=0o600)
         save_launch(launch, launch.file)
         description = render.crondor(launch)
         write_atomically(launch.home / "crondor.sub", description)
         cluster = queue.submit(description)
-    # One in another directory may have submitted at the same moment. Now each sees
-    # both, and the later one goes.
+    # A launch in another directory may have submitted at the same moment. Now each of
+    # them sees both jobs, and the later one is removed.
     try:
-        _refuse_second(launch, but=cluster)
+        _refuse_second(launch, own_cluster=cluster)
     except AlreadyRunning:
         queue.remove(cluster, "another launch was first")
         raise
     return cluster
 
 
-def _refuse_second(launch: Launch, but: int | None = None) -> None:
+def _refuse_second(launch: Launch, own_cluster: int | None = None) -> None:
     running = queue.crondor_job(launch)
-    if running is None or running.cluster == but:
+    if running is None or running.cluster == own_cluster:
         return
     held = f": {running.hold_reason}" if running.hold_reason else ""
     raise AlreadyRunning(
@@ -72,17 +72,19 @@ def _refuse_second(launch: Launch, but: int | None = None) -> None:
 
 
 def check(launch: Launch) -> None:
-    """Raise the first thing that would keep a run from working."""
+    """Raise an error for the first thing that would keep a run from working."""
     store = launch.store
-    for option, file in (("-a", store.access_key), ("-s", store.secret_key)):
-        _check_key(option, file)
+    for option, key in (("-a", store.access_key), ("-s", store.secret_key)):
+        _check_key(option, key)
     for fault in exposed_keys(store):
         raise OthersCanChange(fault)
     if store.ca_certs and not store.ca_certs.is_file():
         raise PipelineError(f"there is no file {store.ca_certs}: see --ca-certs")
     _check_names(launch)
     if not os.access(launch.directory, os.W_OK):
-        raise PipelineError(f"{launch.directory} cannot be written: launch elsewhere")
+        raise PipelineError(
+            f"you cannot write in {launch.directory}: launch in another directory"
+        )
     check_nobody_else_writes(launch.directory)
     if launch.home.is_dir():
         check_nobody_else_wrote(launch.home)
@@ -103,13 +105,13 @@ def check(launch: Launch) -> None:
 def exposed_keys(store: S3Endpoint) -> Iterator[str]:
     """Yield what lets other users read or replace a store's keys, and the remedy.
 
-    Also what lets them replace the certificates that it is known by. A launch is
-    refused then. A poll goes on: an archive must not stand still for months because of
-    a file's mode.
+    Also yield what lets them replace the certificates of the store. This stops a
+    launch, but not a poll: an archive must not stand still for months because of the
+    mode of a file.
     """
-    for file in (store.access_key, store.secret_key):
-        if file.exists() and file.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
-            yield f"others can use the key file {file}: chmod 600 {file}"
+    for key in (store.access_key, store.secret_key):
+        if key.exists() and key.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
+            yield f"others can use the key file {key}: chmod 600 {key}"
     for file in (store.access_key, store.secret_key, store.ca_certs):
         if file and file.exists():
             yield from ownership.faults(file)
@@ -129,7 +131,7 @@ def _check_key(option: str, file: Path) -> None:
 def _check_names(launch: Launch) -> None:
     for name in (launch.input_bucket, launch.output_bucket):
         if not name or set(name) & set("/\\ ,;\"'$"):
-            raise PipelineError(f"{name!r} is no name of a bucket")
+            raise PipelineError(f"{name!r} is not the name of a bucket")
 
 
 def _check_writing(bucket: Bucket) -> None:

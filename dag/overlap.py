@@ -1,4 +1,4 @@
-"""No image is converted by two nodes at once, though it stands in two manifests."""
+"""Let no two nodes convert an image at once, even if it is in two manifests."""
 
 from collections.abc import Iterable
 from datetime import UTC, datetime
@@ -23,38 +23,43 @@ def run_to_wait_for(
     launch: Launch,
     inputs: Bucket,
 ) -> Waiting | None:
-    """Return the earlier run, anyone's, that has one of this run's images.
+    """Return the earlier run, on any access point, that has one of this run's images.
 
-    Of two claimed manifests the one that was renamed first, by the store's clock,
-    goes first; the names decide between those of the same moment. So no two wait
-    for each other, and since each is renamed before it looks, none goes unseen.
+    Of two claimed manifests, the one that was renamed first goes first, by the store's
+    clock and then by name. So no two runs wait for each other. Each run renames its
+    manifest before it looks for others, so none is missed.
 
-    Once a run is known to wait for another, no manifest is read until that has ended.
+    Once a run is known to wait for another one, no manifest is read until that one has
+    ended.
 
     Args:
         claimed: the objects that have the names of claimed manifests.
 
     Returns:
-        None when there is none, or when this run has waited for MAX_WAIT.
+        None if there is no such run, or if this run has waited for MAX_WAIT.
     """
-    found = {each.key: each for each in claimed}
-    before = waiting(run)
-    if before and before.duration > MAX_WAIT:
+    others = {stored.key: stored for stored in claimed}
+    previous = waiting(run)
+    if previous and previous.duration > MAX_WAIT:
         return None
-    if before and before.key in found and found[before.key].etag == before.etag:
-        return before
-    ours = found.pop(run.processing_key, None)
-    ours_since = (ours.modified, ours.key) if ours else None
+    awaited = others.get(previous.key) if previous else None
+    if previous and awaited and awaited.etag == previous.etag:
+        return previous
+    own = others.pop(run.processing_key, None)
     images = {row.key for row in manifest.convertible}
-    for other in sorted(found.values(), key=lambda each: (each.modified, each.key)):
-        if ours_since and (other.modified, other.key) > ours_since:
+    for other in sorted(others.values(), key=_order):
+        if own and _order(other) > _order(own):
             break
         if not images.isdisjoint(_images(inputs, launch, other)):
-            since = before.since if before else datetime.now(UTC).isoformat()
-            now = Waiting(other.key, other.etag, since)
-            write_atomically(run.waiting_file, as_json(now))
-            return now
+            since = previous.since if previous else datetime.now(UTC).isoformat()
+            wait = Waiting(other.key, other.etag, since)
+            write_atomically(run.waiting_file, as_json(wait))
+            return wait
     return None
+
+
+def _order(stored: StoredObject) -> tuple[datetime, str]:
+    return stored.modified, stored.key
 
 
 def _images(inputs: Bucket, launch: Launch, other: StoredObject) -> set[str]:
@@ -64,6 +69,6 @@ def _images(inputs: Bucket, launch: Launch, other: StoredObject) -> set[str]:
     try:
         rows = parse(content).rows
     except NotAManifest:
-        # Nothing of it is converted.
+        # None of its images is converted.
         return set()
     return {key for row in rows for key in candidate_keys(row, inputs.name)}

@@ -1,4 +1,4 @@
-"""What the crondor job does each time: recover, find, claim, render, submit."""
+"""Do what the crondor job does each time: recover runs, and start new ones."""
 
 import itertools
 from collections.abc import Iterator
@@ -7,7 +7,17 @@ from dataclasses import replace
 
 from bucket import MAX_KEY_BYTES, Bucket, StoredObject
 from condor import queue
-from dag import batches, claim, images, intake, overlap, processing, signing, submission
+from dag import (
+    batches,
+    claim,
+    events,
+    images,
+    intake,
+    overlap,
+    processing,
+    signing,
+    submission,
+)
 from dag.manifest import read
 from node import options
 from post.reconcile import reconcile
@@ -31,139 +41,119 @@ from state.run import (
 
 
 def poll(launch: Launch, journal: Journal) -> list[Run]:
-    """Look at the input bucket once and start what is to be started.
+    """Carry on the runs of a launch, and start runs for new manifests.
 
     Args:
-        journal: the launch's.
+        journal: the launch's journal.
 
     Returns:
-        The runs that were begun.
+        The runs that were started.
 
     Raises:
-        LookFailed: some runs could not be carried on, or some manifests not be
-            started; the journal says which. The others went on nevertheless.
+        PollFailed: some runs could not be carried on, or some manifests not be
+            started; the journal says which. The others continued nevertheless.
     """
-    # Where others can write, they can add runs of their own.
+    # Users who can write here can add runs of their own.
     check_nobody_else_writes(launch.directory)
     errors: list[Exception] = []
-    begun = []
-    name = launch.input_bucket
-    with locked(launch.home), _collected(errors, journal, name):
+    begun: list[Run] = []
+    with locked(launch.home), _collected(errors, journal, launch.input_bucket):
         known, unreadable = all_runs(launch)
         for error in unreadable:
-            # Whatever it is, the others go on; 'health' counts it.
-            journal.say("run-unreadable", str(error), "error")
-        for run in known:
-            if not run.done:
-                of_run = journal.of_run(run)
-                with _collected(errors, of_run, run.manifest_key):
-                    _recover(run, of_run)
-        inputs = launch.inputs()
-        # Those whose manifests still wait could not be carried on.
-        unfinished = [run for run in known if not run.done]
-        found = intake.look(inputs, launch)
-        for key, why_not in found.refused:
-            _say_refused(key, why_not, journal)
-        waiting = [
-            manifest
-            for manifest in found.manifests
-            if not any(claim.is_same_upload(run, manifest) for run in unfinished)
-        ]
-        for manifest in intake.in_turn(waiting, unfinished):
-            if why_not := intake.no_room(launch, unfinished, begun, manifest):
-                journal.say("no-room", f"{manifest.key} waits: {why_not}", "warning")
-                break
-            with _collected(errors, journal, manifest.key):
-                if holder := claim.claim_holder(inputs, launch, manifest):
-                    _say_claimed(manifest, holder, journal)
-                elif read := intake.download(manifest, inputs, launch, journal):
-                    run = create_run(
-                        launch, manifest, read.file, found.taken, read.why_not
-                    )
-                    begun.append(run)
-                    of_run = journal.of_run(run)
-                    with _collected(errors, of_run, manifest.key):
-                        _carry_on(run, inputs, launch, of_run)
+            journal.record(events.run_unreadable(error))
+        _recover_all(known, journal, errors)
+        _start_all(launch, known, begun, journal, errors)
     if errors:
         more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
         raise PollFailed(
             f"{errors[0]}{more}; the next poll tries again, and {journal.logs[-1]} "
-            "tells all"
+            "has all errors"
         )
     record_heartbeat(launch)
     return begun
 
 
-def _say_claimed(manifest: StoredObject, holder: str, journal: Journal) -> None:
-    key = manifest.key
-    journal.say(
-        "claimed-by-another",
-        f"{key} is claimed by {holder}; if that is gone for good, another poll takes "
-        f"over within a day, or at once when you remove {key}{claim.SUFFIX}",
-        manifest=key,
-    )
+def _recover_all(runs: list[Run], journal: Journal, errors: list[Exception]) -> None:
+    for run in runs:
+        if not run.done:
+            of_run = journal.of_run(run)
+            with _collected(errors, of_run, run.manifest_key):
+                _recover(run, of_run)
 
 
-def _say_refused(key: str, why_not: str, journal: Journal) -> None:
-    # The key last: of a long message, the end is not shown.
-    sentence = f"a manifest is not taken, since {why_not} ({key})"
-    journal.say("manifest-refused", sentence, "warning", manifest=key)
+def _start_all(
+    launch: Launch,
+    known: list[Run],
+    begun: list[Run],
+    journal: Journal,
+    errors: list[Exception],
+) -> None:
+    """Start runs for the manifests whose turn it is, and add them to ``begun``."""
+    inputs = launch.inputs()
+    # A manifest that still waits though it has a run: the run could not be carried on.
+    unfinished = [run for run in known if not run.done]
+    listing = intake.list_manifests(inputs, launch)
+    for key, reason in listing.refused:
+        journal.record(events.manifest_refused(key, reason))
+    waiting = [
+        manifest
+        for manifest in listing.manifests
+        if not any(claim.is_same_upload(run, manifest) for run in unfinished)
+    ]
+    for manifest in intake.in_turn(waiting, unfinished):
+        if shortage := intake.no_room(launch, unfinished, begun, manifest):
+            journal.record(events.no_room(manifest.key, shortage))
+            return
+        with _collected(errors, journal, manifest.key):
+            if holder := claim.claim_holder(inputs, launch, manifest):
+                claim_key = manifest.key + claim.SUFFIX
+                journal.record(
+                    events.claimed_by_another(manifest.key, holder, claim_key)
+                )
+                continue
+            download = intake.download(manifest, inputs, launch, journal)
+            if download is None:
+                continue
+            run = create_run(
+                launch, manifest, download.file, listing.taken, download.fault
+            )
+            begun.append(run)
+            of_run = journal.of_run(run)
+            with _collected(errors, of_run, manifest.key):
+                _carry_on(run, inputs, launch, of_run)
 
 
 def _recover(run: Run, journal: Journal) -> None:
-    """Carry on a run from whatever step it had come to."""
+    """Carry on a run from the step that it has reached."""
     launch = settings_of(run)
-    if not run.has_begun and not _is_in_queue(run):
+    job = queue.find(queue.RUN_ATTRIBUTE, str(run.directory))
+    # A crash may have kept the submission of a DAG in the queue from being recorded.
+    if not run.has_begun and job is None:
         _carry_on(run, launch.inputs(), launch, journal)
         return
-    job = queue.find(queue.RUN_ATTRIBUTE, str(run.directory))
     if job is None:
-        sentence = f"{run.directory.name}: its DAG has left the queue, reconciling"
-        journal.say("dag-left-queue", sentence)
+        journal.record(events.dag_left_queue(run))
         reconcile(run, launch, journal)
         return
-    with try_locked(run.directory) as alone:
-        # Whoever else is there reconciles the run, and gathers what is left.
-        if alone:
+    with try_locked(run.directory) as is_locked:
+        # Another process that has the lock reconciles the run, and gathers the results.
+        if is_locked:
             results.gather(run)
     submission.renew_urls(run, launch, journal)
-    if job.hold_reason is not None and not job.held_by_hand:
-        # As when a file of it could not be written.
+    if job.hold_reason is None:
+        return
+    if job.held_by_hand:
+        journal.record(events.dagman_held(run, job))
+    else:
+        # For instance because one of its files could not be written.
         queue.release(job.cluster, "the poll tries again")
-        journal.say(
-            "dagman-released",
-            f"{run.directory.name}: its DAGMan was held, and is released: "
-            f"{job.hold_reason}",
-            "warning",
-            job=job.cluster,
-        )
-    elif job.hold_reason is not None:
-        journal.say(
-            "dagman-held",
-            f"{run.directory.name}: its DAGMan is held: {job.hold_reason}; "
-            f"'condor_release {job.cluster}' lets it go on",
-            "warning",
-            job=job.cluster,
-        )
+        journal.record(events.dagman_released(run, job))
 
 
-def _is_in_queue(run: Run) -> bool:
-    """As after a submission that a crash kept from being recorded."""
-    return queue.find(queue.RUN_ATTRIBUTE, str(run.directory)) is not None
-
-
-def _carry_on(
-    run: Run,
-    inputs: Bucket,
-    launch: Launch,
-    journal: Journal,
-) -> None:
-    """From a run that exists to a DAG in the queue; every step can be repeated."""
+def _carry_on(run: Run, inputs: Bucket, launch: Launch, journal: Journal) -> None:
+    """Take a run to a DAG in the queue; each step can be repeated."""
     if not claim.claim(run, launch, inputs):
-        journal.say(
-            "not-claimed",
-            f"{run.manifest_key} was taken, removed or replaced before it was claimed",
-        )
+        journal.record(events.not_claimed(run))
         discard_run(run)
         return
     if run.rows_file.exists():
@@ -171,35 +161,24 @@ def _carry_on(
     else:
         claimed = _check(run, inputs, launch)
     manifest = load_manifest(run)
-    convertible = submission.rows_to_convert(run, manifest)
-    if not convertible:
-        sentence = f"{run.manifest_key}: no row can be converted, see {run.failed_key}"
-        journal.say("nothing-to-convert", sentence)
+    rows = submission.rows_to_convert(run, manifest)
+    if not rows:
+        journal.record(events.nothing_to_convert(run))
         reconcile(run, launch, journal)
         return
     if wait := overlap.run_to_wait_for(run, manifest, claimed, launch, inputs):
-        journal.say(
-            "waiting",
-            f"{run.manifest_key} has images that are being converted: it waits for "
-            f"{wait.key} to end",
-        )
+        journal.record(events.waits(run, wait))
         return
-    cluster = submission.submit(run, launch, convertible, journal)
-    journal.say(
-        "submitted",
-        f"{run.manifest_key}: {len(manifest.rows)} rows, {len(convertible)} of them "
-        f"to convert in {run.directory.name}, job {cluster}",
-        rows=len(manifest.rows),
-        nodes=sum(1 for _ in itertools.groupby(convertible, dag_node_of)),
-        job=cluster,
-    )
+    cluster = submission.submit(run, launch, rows, journal)
+    nodes = sum(1 for _ in itertools.groupby(rows, dag_node_of))
+    journal.record(events.submitted(run, len(manifest.rows), len(rows), nodes, cluster))
 
 
 def _check(run: Run, inputs: Bucket, launch: Launch) -> list[StoredObject]:
-    """Read the manifest and find its images; leaves the run's rows file.
+    """Read the manifest and find its images, and write the run's rows file.
 
     Returns:
-        The manifests that runs work on, since one listing can tell of both.
+        The manifests that runs process, because the same listing has them.
     """
     try:
         if run.unread:
@@ -208,31 +187,26 @@ def _check(run: Run, inputs: Bucket, launch: Launch) -> list[StoredObject]:
     except NotAManifest as error:
         _keep_unreadable(run, inputs)
         reason = f"{error} (it is kept in the bucket, as {run.unreadable_key})"
-        line = Row(1, (run.manifest_key, "")).failed(
-            Refusal.UNREADABLE_MANIFEST, reason
-        )
-        save_rows(run, Manifest((line,)))
+        row = Row(1, (run.manifest_key, ""))
+        row = row.failed(Refusal.UNREADABLE_MANIFEST, reason)
+        save_rows(run, Manifest((row,)))
         return []
     claimed: list[StoredObject] = []
-
-    def stored() -> Iterator[StoredObject]:
-        for each in images.look_up(manifest, inputs, launch.literal_prefix):
-            if is_processing(each.key) and len(claimed) < processing.MOST:
-                claimed.append(each)
-            yield each
-
-    resolved = images.resolve(manifest, launch.input_bucket, stored())
-    rows = tuple(_refuse_unfit(row, launch) for row in resolved.rows)
-    resolved = replace(resolved, rows=rows)
+    index = images.ImageIndex(manifest, launch.input_bucket)
+    for stored in images.find_objects(manifest, inputs, launch.literal_prefix):
+        index.add(stored)
+        if is_processing(stored.key) and len(claimed) < processing.MAX_OBJECTS:
+            claimed.append(stored)
+    resolved = index.resolve()
+    rows = tuple(_check_row(row, launch) for row in resolved.rows)
     if launch.rows_per_job > 1:
-        shared = batches.batch_rows(resolved.rows, launch)
-        resolved = replace(resolved, rows=tuple(shared))
-    save_rows(run, resolved)
+        rows = tuple(batches.batch_rows(rows, launch))
+    save_rows(run, replace(resolved, rows=rows))
     return claimed
 
 
 def _keep_unreadable(run: Run, inputs: Bucket) -> None:
-    """Leave a manifest that cannot be read in the bucket, under a name that says so."""
+    """Keep a manifest that cannot be read in the bucket, under a name that says so."""
     if run.manifest_file.exists():
         inputs.upload(run.unreadable_key, run.manifest_file)
         return
@@ -240,8 +214,8 @@ def _keep_unreadable(run: Run, inputs: Bucket) -> None:
     inputs.copy(run.processing_key, run.unreadable_key, stored.etag)
 
 
-def _refuse_unfit(row: Row, launch: Launch) -> Row:
-    """Fail a row that asks for what the launch does not allow."""
+def _check_row(row: Row, launch: Launch) -> Row:
+    """Refuse a row that needs something that the launch does not allow."""
     if row.reason is not None:
         return row
     length = len(launch.cog_key(row.key).encode())
@@ -251,11 +225,11 @@ def _refuse_unfit(row: Row, launch: Launch) -> Row:
             f"with the --output-prefix, the key of its COG has {length} bytes, and "
             f"{MAX_KEY_BYTES} is the maximum: rename the image",
         )
-    asked = options.time_limit(row.options)
-    if asked > launch.max_time_limit:
+    time_limit = options.time_limit(row.options)
+    if time_limit > launch.max_time_limit:
         return row.failed(
             Refusal.TIME_LIMIT_TOO_LONG,
-            f"its time_limit of {asked} s is above the maximum of "
+            f"its time_limit of {time_limit} s is above the maximum of "
             f"{launch.max_time_limit} s: change the column, or launch with a larger "
             "--max-time-limit",
         )
@@ -266,12 +240,12 @@ def _refuse_unfit(row: Row, launch: Launch) -> Row:
 
 @contextmanager
 def _collected(errors: list[Exception], journal: Journal, what: str) -> Iterator[None]:
-    """Let one manifest's failure not keep the others waiting."""
+    """Keep the failure of one manifest from stopping the others."""
     try:
         yield
     except Exception as error:
         errors.append(error)
-        if said := user_message(error):
-            journal.say("failed", f"{what}: {said}; the next poll tries again", "error")
+        if message := user_message(error):
+            journal.record(events.failed(what, message))
         else:
             journal.terminal(f"{what}: {journal.internal_error(error)}")

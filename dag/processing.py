@@ -1,7 +1,7 @@
-"""The object ``…processing-….csv``: a manifest that a run works on.
+"""The object ``…processing-….csv``: a manifest that a run processes.
 
-It carries a proof in its metadata, since who may upload may write an object of that
-name: only one with a proof has other runs wait for it.
+Its metadata contain a proof, because people who may upload may write an object of that
+name. Other runs wait only for one with a proof.
 """
 
 import hashlib
@@ -14,11 +14,11 @@ from dag.manifest import MAX_SIZE
 from state.launch import Launch
 from state.run import Run, is_processing, run_with_processing_key
 
-# How many objects of such a name a poll asks the store about: access points work on
-# some hundreds of manifests, and who may upload can write millions.
-MOST = 1000
+# A poll asks the store about this many objects of such a name. Access points process
+# some hundreds of manifests, and uploaders can write millions.
+MAX_OBJECTS = 1000
 _DIGEST, _PROOF = "sha256", "proof"
-# Of a manifest that was not read.
+# The digest of a manifest that was not read.
 _NOT_READ = "not-read"
 
 
@@ -26,7 +26,7 @@ def write(run: Run, launch: Launch, inputs: Bucket) -> bool:
     """Write a run's manifest under its new name.
 
     Returns:
-        Whether it is there; False where it was to be copied and has changed since.
+        Whether it is there. It is not if the store was to copy it and it has changed.
     """
     key = run.processing_key
     if not run.manifest_file.exists():
@@ -38,42 +38,42 @@ def write(run: Run, launch: Launch, inputs: Bucket) -> bool:
 
 
 def listed(inputs: Bucket, launch: Launch) -> list[StoredObject]:
-    """Return the objects that have the name of a manifest that a run works on."""
-    found = inputs.list(launch.literal_prefix)
-    named = (each for each in found if is_processing(each.key))
-    return list(itertools.islice(named, MOST))
+    """Return the objects that have the name of a manifest that a run processes."""
+    objects = inputs.list(launch.literal_prefix)
+    named = (stored for stored in objects if is_processing(stored.key))
+    return list(itertools.islice(named, MAX_OBJECTS))
 
 
-def read(inputs: Bucket, launch: Launch, found: StoredObject) -> bytes | None:
+def read(inputs: Bucket, launch: Launch, stored: StoredObject) -> bytes | None:
     """Return the content of such an object; None if no access point wrote it.
 
-    Nor is it returned when its run has ended, or when its manifest was not read.
+    None is also returned if its run has ended, or if its manifest was not read.
     """
-    if ours := run_with_processing_key(launch, found.key):
-        at_work = not ours.done and ours.manifest_file.exists()
-        return ours.manifest_file.read_bytes() if at_work else None
-    if found.size > MAX_SIZE:
+    if run := run_with_processing_key(launch, stored.key):
+        is_active = not run.done and run.manifest_file.exists()
+        return run.manifest_file.read_bytes() if is_active else None
+    if stored.size > MAX_SIZE:
         return None
     try:
-        metadata = inputs.metadata(found.key)
+        metadata = inputs.metadata(stored.key)
         digest = metadata.get(_DIGEST, "")
-        if not _is_proven(launch, found.key, digest, metadata.get(_PROOF, "")):
+        if not _is_proven(launch, stored.key, digest, metadata.get(_PROOF, "")):
             return None
-        content = inputs.read(found.key, MAX_SIZE)
+        content = inputs.read(stored.key, MAX_SIZE)
     except (ObjectMissing, ObjectUnreadable):
         return None
-    # With the metadata of another upload, it may have a content of its own.
+    # Somebody may have copied the metadata to an object with other content.
     return content if hashlib.sha256(content).hexdigest() == digest else None
 
 
 def _metadata(launch: Launch, key: str, digest: str) -> dict[str, str]:
-    made = proof.of(launch.store, "processing", launch.input_bucket, key, digest)
-    return {_DIGEST: digest, _PROOF: made}
+    facts = ("processing", launch.input_bucket, key, digest)
+    return {_DIGEST: digest, _PROOF: proof.of(launch.store, *facts)}
 
 
-def _is_proven(launch: Launch, key: str, digest: str, made: str) -> bool:
-    about = ("processing", launch.input_bucket, key, digest)
-    return proof.holds(launch.store, made, *about)
+def _is_proven(launch: Launch, key: str, digest: str, written: str) -> bool:
+    facts = ("processing", launch.input_bucket, key, digest)
+    return proof.is_valid(launch.store, written, *facts)
 
 
 def _sha256(path: Path) -> str:

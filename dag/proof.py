@@ -1,8 +1,8 @@
-"""Proofs that an object was written by an access point, and not by who may upload.
+"""Prove that an access point wrote an object, and not somebody who may only upload.
 
-Access points that share a bucket share its keys, and uploaders have others. A proof is
-an HMAC (RFC 2104) of what it is about, made with the secret key. It says nothing of
-the key, and it cannot be carried over to another object.
+Access points that share a bucket share its keys; uploaders have other keys. A proof is
+an HMAC (RFC 2104) of the facts that it proves, made with the secret key. It reveals
+nothing about the key, and it is not valid for another object.
 """
 
 import hashlib
@@ -12,16 +12,16 @@ import json
 from bucket import S3Endpoint
 
 
-def of(store: S3Endpoint, *about: str) -> str:
+def of(store: S3Endpoint, *facts: str) -> str:
     """Return the proof of some facts: 64 hexadecimal digits."""
     key = store.secret_key.read_text().strip().encode()
-    # As JSON, so that no two lists of facts are one text.
-    text = json.dumps(["cog_pipeline", *about]).encode()
+    # JSON keeps two different lists of facts from becoming the same text.
+    text = json.dumps(["cog_pipeline", *facts]).encode()
     return hmac.new(key, text, hashlib.sha256).hexdigest()
 
 
-def holds(store: S3Endpoint, proof: str, *about: str) -> bool:
-    """Return whether a proof is that of these facts."""
-    # Half a character, as JSON may have it, is no proof either.
-    written = proof.encode(errors="replace")
-    return hmac.compare_digest(of(store, *about).encode(), written)
+def is_valid(store: S3Endpoint, proof: str, *facts: str) -> bool:
+    """Return whether a proof proves these facts."""
+    # JSON can contain half of a surrogate pair, which has no encoding.
+    actual = proof.encode(errors="replace")
+    return hmac.compare_digest(of(store, *facts).encode(), actual)

@@ -245,16 +245,14 @@ def _queue(launch: Launch, alive: list[Run]) -> Iterator[Finding]:
         yield Finding(
             State.CRITICAL,
             Event.CRONDOR_JOB_HELD,
-            f"the job that polls for manifests is held: {crondor.hold_reason}; "
-            f"'condor_release {crondor.cluster}' lets it go on",
+            crondor.hold_message("the job that polls for manifests"),
         )
     for run, job in jobs:
         if job and job.hold_reason is not None:
             yield Finding(
                 State.WARNING,
                 Event.DAGMAN_HELD,
-                f"the DAGMan of {run.directory.name} is held: {job.hold_reason}; "
-                f"'condor_release {job.cluster}' lets it go on",
+                job.hold_message(f"the DAGMan of {run.directory.name}"),
             )
 
 

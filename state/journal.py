@@ -36,6 +36,23 @@ _LONGEST_FRAME = 2000
 
 
 @dataclass(frozen=True)
+class Event:
+    """Something that happened.
+
+    Attributes:
+        name: a name for programs, which stays.
+        message: a sentence for people.
+        level: ``info``, ``warning`` or ``error``.
+        facts: further fields of its line in the log.
+    """
+
+    name: str
+    message: str
+    level: str = "info"
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Journal:
     """Takes what there is to say.
 
@@ -54,6 +71,10 @@ class Journal:
         self.terminal(one_line(message))
         for log in self.logs:
             self._append(log, (self.line(event, message, level, **facts),))
+
+    def record(self, event: Event) -> None:
+        """Show an event to people, and add it to all logs."""
+        self.say(event.name, event.message, event.level, **event.facts)
 
     def internal_error(self, error: Exception) -> str:
         """Write down where an error came from that nobody foresaw.

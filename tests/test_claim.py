@@ -155,7 +155,7 @@ NO_CLAIMS = {
 @pytest.fixture
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """As if claims that nobody proves had been there for as long as they stand."""
-    monkeypatch.setattr(claim, "_STANDS_UNPROVEN_FOR", timedelta(0))
+    monkeypatch.setattr(claim, "_VALID_UNPROVEN_FOR", timedelta(0))
 
 
 @pytest.mark.parametrize("content", NO_CLAIMS.values(), ids=NO_CLAIMS)
@@ -194,13 +194,19 @@ fields = some.dictionaries(
 def test_any_bytes_in_its_place_are_a_claim_without_a_proof(
     store: S3Endpoint, tmp_path: Path, content: bytes
 ):
-    found = claim._read(content)
     launch = Launch(tmp_path, store, "maps", "cogs")
     upload = ("etag", "2026-01-01T00:00:00+00:00")
     now = datetime.now(UTC)
-    assert claim._stands(found, now, launch, "a-raw.csv", upload)
-    before = now - timedelta(minutes=1)
-    assert not claim._stands(found, before, launch, "a-raw.csv", upload)
+    stored = claim._StoredClaim(claim._read(content), now)
+    assert claim._is_valid(stored, launch, "a-raw.csv", upload)
+    before = replace(stored, since=now - timedelta(minutes=1))
+    assert not claim._is_valid(before, launch, "a-raw.csv", upload)
+
+
+def test_a_claim_of_a_later_version_is_read():
+    held = claim.Claim("user", "host", "run", "token", "proof")
+    later = asdict(held) | {"version": 2, "new": [1]}
+    assert claim._read(json.dumps(later).encode()) == held
 
 
 def test_the_proof_of_a_claim_holds_for_one_upload_alone(

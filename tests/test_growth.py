@@ -35,6 +35,7 @@ from state.launch import Launch
 from state.results import NodeResult
 from state.rows import Manifest, Row
 from state.run import is_processing, timestamp_of
+from tests.support.runs import resolve
 
 # Below it, seconds are noise; the next sizes are tried.
 _MEASURABLE = 0.02
@@ -95,7 +96,7 @@ def rows_and_their_files(text: str) -> None:
     ]
     read = manifest("".join(f"{name},1\n" for name in names))
     if read:
-        found = images.resolve(read, "maps", listed)
+        found = resolve(read, "maps", listed)
         list(batch_rows(found.rows, launch()))
 
 
@@ -189,7 +190,7 @@ def names(text: str) -> None:
     timestamp_of(text)
     is_processing(text)
     images.candidate_keys(Row(1, (), key=key), "maps")
-    list(images._images_it_may_tell_of(f"{text}.tfw"))
+    list(images._images_of_sidecar(f"{text}.tfw"))
     signing.shadow_can_sign(launch(), Row(1, (), key=key, sidecars=(text,)))
 
 

@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, example, given, settings, strategies as some
 from bucket import Bucket, S3Endpoint, StoredObject
 from dag import manifest as manifests, render, signing
 from dag.batches import batch_rows
-from dag.images import candidate_keys, resolve
+from dag.images import candidate_keys
 from dag.manifest import parse, read
 from node import options
 from node.parts import Limits
@@ -38,6 +38,7 @@ from state.rows import (
 from state.run import Run
 from state.text import csv_safe, one_line, redact_signatures
 from tests.support.archive import ALL, Archive
+from tests.support.runs import resolve
 
 # What means something to one of the languages that a key passes through.
 HOSTILE = [

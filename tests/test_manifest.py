@@ -11,7 +11,6 @@ import pytest
 from hypothesis import given, strategies
 
 from bucket import StoredObject
-from dag.images import resolve
 from dag.manifest import parse
 from state.errors import NotAManifest
 from state.keys import jpeg_key, sandbox_name
@@ -23,7 +22,7 @@ from state.rows import (
     load_rows,
     save_rows,
 )
-from tests.support.runs import a_run
+from tests.support.runs import a_run, resolve
 
 
 def keys_and_bands(content: bytes) -> list[tuple[str, int]]:
