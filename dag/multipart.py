@@ -10,7 +10,7 @@ import os
 from collections.abc import Sequence
 
 from bucket import Bucket
-from node.parts import Limits, part_name
+from node.multipart import UploadLimits, part_name
 from state.files import write_atomically
 from state.journal import Journal
 from state.launch import Launch
@@ -28,7 +28,7 @@ _MAX_PARTS = 1000
 _USUAL_MAX_PARTS = 64
 
 
-def limits(row: Row, max_put: int) -> Limits:
+def limits(row: Row, max_put: int) -> UploadLimits:
     """Return what a row's node may upload.
 
     Args:
@@ -36,16 +36,16 @@ def limits(row: Row, max_put: int) -> Limits:
     """
     max_cog = _GROWTH * row.size
     if max_cog <= max_put:
-        return Limits(max_put)
+        return UploadLimits(max_put)
     # Smaller parts than possible: a part that fails is sent again, and each part is
     # copied before it is sent.
     part_size = min(max(max_put // 4, -(-max_cog // _USUAL_MAX_PARTS)), max_put)
-    return Limits(max_put, min(-(-max_cog // part_size), _MAX_PARTS), part_size)
+    return UploadLimits(max_put, min(-(-max_cog // part_size), _MAX_PARTS), part_size)
 
 
 def may_be_needed(row: Row, launch: Launch) -> bool:
     """Return whether a row's COG may be too large for one PUT."""
-    return limits(row, launch.max_put).most_parts > 0
+    return limits(row, launch.max_put).max_parts > 0
 
 
 def open_all(

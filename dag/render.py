@@ -19,8 +19,8 @@ from condor import queue, quoting
 from dag import submit_options
 from dag.signing import TransferUrls
 from node.errors import Unconvertible, UnfitMachine
+from node.multipart import UploadLimits
 from node.options import NEXT, RESULT, UPLOAD_LIMITS
-from node.parts import Limits
 from state.errors import PipelineError
 from state.exits import Exit
 from state.files import write_atomically, writing
@@ -69,7 +69,7 @@ class RowTransfer:
 
     row: Row
     urls: TransferUrls
-    limits: Limits
+    limits: UploadLimits
     part_urls: Mapping[str, str]
     urls_expire: int | None = None
 
@@ -158,7 +158,7 @@ def _disk(transfers: Iterable[RowTransfer]) -> int:
     """Return the disk that a node requests, in KiB."""
     # A part is a copy of a piece of the COG.
     return _BASE_DISK + sum(
-        _DISK_PER_MIB * _mebibytes(each.row) - (-each.limits.part // 1024)
+        _DISK_PER_MIB * _mebibytes(each.row) - (-each.limits.part_size // 1024)
         for each in transfers
     )
 

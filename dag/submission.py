@@ -89,7 +89,7 @@ class _Presigner:
         """Return presigned URLs for the parts of a row's COG, by file name."""
         if not (upload := self._uploads.get(row.line)):
             return {}
-        count = multipart.limits(row, self._launch.max_put).most_parts
+        count = multipart.limits(row, self._launch.max_put).max_parts
         seconds = self._launch.url_seconds
         return multipart.part_urls(self._outputs, upload, count, seconds)
 

@@ -7,7 +7,6 @@ result for each, under names that it is told.
 """
 
 import gc
-import hashlib
 import os
 import signal
 import sys
@@ -15,9 +14,8 @@ import tempfile
 import time
 import traceback
 from pathlib import Path
-from typing import Any
 
-from node import batch, parts, result
+from node import batch, multipart, result
 from node.errors import InternalError, NodeError, UnfitMachine, in_short
 from node.exhaustion import exhaustion
 from node.options import Options, UsageError, parse
@@ -71,18 +69,13 @@ def _convert_in_place(image: Path, bands: int, options: Options, began: float) -
     prefix = os.environ.get("COG_PIPELINE_SCRATCH", ".cog-")
     with tempfile.TemporaryDirectory(dir=image.parent, prefix=prefix) as scratch:
         cog, jpeg = Path(scratch, "image.tif"), Path(scratch, "image.jpg")
-        told = {"ok": True} | convert(image, bands, options, cog, jpeg)
-        told["jpeg"] |= _describe_file(jpeg)
-        limits = options.upload_limits
-        if limits is not None:
-            parts.check(cog, jpeg, limits)
-        part = limits.part if limits and cog.stat().st_size > limits.largest else 0
-        told["cog"] = parts.describe(cog, part) if part else _describe_file(cog)
+        converted = convert(image, bands, options, cog, jpeg)
         # Nothing is replaced before everything is written, and then all at once.
         signal.alarm(0)
-        result.write(options.result, told, image, began)
-        if part:
-            parts.put_in_place_of(image, cog, part)
+        result.write(options.result, converted, image, began)
+        if converted.cog and converted.cog.parts:
+            part_size = converted.cog.parts[0].bytes
+            multipart.replace_by_parts(image, cog, part_size)
         else:
             cog.replace(image)
             # HTCondor brings back what differs from what it sent in size or, in whole
@@ -90,12 +83,6 @@ def _convert_in_place(image: Path, bands: int, options: Options, began: float) -
             later = time.time() + 2
             os.utime(image, (later, later))
         jpeg.replace(image.with_suffix(".jpg"))
-
-
-def _describe_file(path: Path) -> dict[str, Any]:
-    with path.open("rb") as file:
-        md5 = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False))
-    return {"bytes": path.stat().st_size, "md5": md5.hexdigest()}
 
 
 def run() -> None:

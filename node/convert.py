@@ -9,7 +9,8 @@ from typing import Any
 
 import rasterio
 
-from node import check, cog, encode, levels, overviews, safety, tiff
+from node import check, cog, encode, levels, multipart, overviews, safety, tiff
+from node.description import describe
 from node.errors import (
     ConversionFailed,
     ImageMissing,
@@ -19,7 +20,9 @@ from node.errors import (
 from node.exhaustion import exhaustion
 from node.gdal import READ_ERRORS, warning_log
 from node.options import Options
-from node.picture import MAX_JPEG_SIDE, picture
+from node.picture import MAX_JPEG_SIDE, Picture, picture
+from node.result import Jpeg, Result
+from node.sample import Sample
 from node.source import Source, open_source
 
 _MIB = 1024 * 1024
@@ -29,20 +32,17 @@ _GDAL_OPTIONS = {
     "CPL_VSIL_CURL_ALLOWED_EXTENSIONS": "{none}",
 }
 _LARGEST_CACHE = 96 * _MIB
-_MOST_WARNINGS = 20
+_MAX_WARNINGS = 20
 
 
 def convert(
     image: Path, bands: int, options: Options, cog_path: Path, jpeg_path: Path
-) -> dict[str, Any]:
+) -> Result:
     """Make a COG and a JPEG of an image, and leave the image as it is.
 
     Args:
-        bands: how many bands the image is said to have.
+        bands: number of bands that the image should have.
         cog_path, jpeg_path: in a folder for temporary files.
-
-    Returns:
-        What was found and made, for result.json.
 
     Raises:
         NodeError: it cannot be converted; neither file is complete then.
@@ -56,14 +56,36 @@ def convert(
             needed = _room_for(source)
             planned = plan(source, options, scratch)
             if options.copy_valid_cog and _is_complete_cog(source, options, image):
-                made = _copy(planned, image, cog_path, jpeg_path)
+                fields = _copy(planned, image, cog_path, jpeg_path)
             else:
-                made = _make_and_check(planned, cog_path, jpeg_path)
-            made["warnings"] += _warnings(planned)
-            made["warnings"] += list(dict.fromkeys(source.gdal_warnings))[
-                :_MOST_WARNINGS
-            ]
-            return _tell(planned) | made
+                fields = _make_and_check(planned, cog_path, jpeg_path)
+            gdal_warnings = list(dict.fromkeys(source.gdal_warnings))[:_MAX_WARNINGS]
+            description, warnings = describe(source, fields.pop("sample"))
+            warnings = (
+                fields["warnings"] + _warnings(planned) + gdal_warnings + warnings
+            )
+            fields |= _fields(planned) | description | {"warnings": tuple(warnings)}
+            width, height = planned.sizes[planned.jpeg_level]
+        limits = options.upload_limits
+        part_size = 0
+        if limits is not None:
+            multipart.check(cog_path, jpeg_path, limits)
+            if cog_path.stat().st_size > limits.max_size:
+                part_size = limits.part_size
+        jpeg = multipart.describe(jpeg_path)
+        return Result(
+            ok=True,
+            cog=multipart.describe(cog_path, part_size),
+            jpeg=Jpeg(
+                bytes=jpeg.bytes,
+                md5=jpeg.md5,
+                sha256=jpeg.sha256,
+                width=width,
+                height=height,
+                quality=options.jpeg_quality,
+            ),
+            **fields,
+        )
     except Exception as error:
         # Whatever it was taken for: what reads as a damaged image may be a machine
         # without memory to read it.
@@ -112,7 +134,11 @@ def plan(source: Source, options: Options, scratch: Path) -> levels.Plan:
 
 
 def make(
-    plan: levels.Plan, cog_path: Path, jpeg_path: Path
+    plan: levels.Plan,
+    cog_path: Path,
+    jpeg_path: Path,
+    look: Picture,
+    sample: Sample | None = None,
 ) -> tuple[encode.Codec | None, levels.Checksums]:
     """Write a COG and a JPEG, and return that by which the COG can be checked.
 
@@ -126,12 +152,13 @@ def make(
         spools, checksums = levels.make(
             plan,
             encode.encoder(stored, source.data_type, tile, apply),
-            picture(source),
+            look,
             jpeg_path,
             # Warped pixels depend on the window by a bit: only those that were
             # read can be compared.
             whole_checksum=profile.max_mean_error is None
             and (codec is None or source.warped),
+            sample=sample,
         )
     directory = cog.directory(source, stored, tile, plan.scratch)
     mask = tiff.mask_directory(tile) if source.has_mask else None
@@ -155,7 +182,11 @@ def make(
 def _make_and_check(
     plan: levels.Plan, cog_path: Path, jpeg_path: Path
 ) -> dict[str, Any]:
-    codec, checksums = make(plan, cog_path, jpeg_path)
+    look = picture(plan.source)
+    sample = Sample(
+        plan.source, plan.sizes, max(plan.written, plan.jpeg_level + 1), look
+    )
+    codec, checksums = make(plan, cog_path, jpeg_path, look, sample)
     began = time.process_time()
     warnings = check.check(cog_path, plan, codec, checksums)
     return {
@@ -163,6 +194,7 @@ def _make_and_check(
         "overviews": plan.written - 1,
         "check_cpu_seconds": round(time.process_time() - began, 3),
         "warnings": warnings,
+        "sample": sample,
     }
 
 
@@ -173,7 +205,9 @@ def _copy(
     jpeg_only = levels.Plan(
         plan.source, plan.options, plan.sizes, 0, plan.jpeg_level, plan.scratch
     )
-    levels.make(jpeg_only, iter, picture(plan.source), jpeg_path, whole_checksum=False)
+    look = picture(plan.source)
+    sample = Sample(plan.source, plan.sizes, plan.jpeg_level + 1, look)
+    levels.make(jpeg_only, iter, look, jpeg_path, False, sample)
     os.link(image, cog_path)
     raster = plan.source.dataset
     return {
@@ -183,31 +217,22 @@ def _copy(
         "overviews": len(raster.overviews(1)),
         "copied": True,
         "warnings": [],
+        "sample": sample,
     }
 
 
-def _tell(plan: levels.Plan) -> dict[str, Any]:
+def _fields(plan: levels.Plan) -> dict[str, Any]:
     source = plan.source
     raster = source.pixels
-    crs = source.crs or source.dataset.gcps[1]
-    width, height = plan.sizes[plan.jpeg_level]
     return {
         "width": source.width,
         "height": source.height,
         "bands": source.bands,
         "data_type": source.data_type,
-        "crs": crs.to_string() if crs else None,
-        # Left, bottom, right, top, in units of the CRS.
         "bounds": tuple(raster.bounds),
-        # From pixels to the CRS, row by row.
         "transform": tuple(raster.transform)[:6],
         "nodata": source.nodata[0] if source.nodata else None,
         "profile": plan.options.profile,
-        "jpeg": {
-            "width": width,
-            "height": height,
-            "quality": plan.options.jpeg_quality,
-        },
     }
 
 

@@ -23,6 +23,7 @@ from node import encode, overviews
 from node.jpeg import STRIP_ROWS, JpegWriter
 from node.options import Options
 from node.picture import Picture
+from node.sample import Sample
 from node.source import Source
 from node.spool import TileSpool
 
@@ -167,6 +168,7 @@ def make(
     picture: Picture,
     jpeg: Path,
     whole_checksum: bool,
+    sample: Sample | None = None,
 ) -> tuple[list[TileSpool], Checksums]:
     """Write the JPEG, and make the tiles of the COG.
 
@@ -176,6 +178,7 @@ def make(
         jpeg: file to write the JPEG to.
         whole_checksum: whether to compute the checksum of all pixels instead of those
             of the tiles.
+        sample: collects a sample of its level, if not None.
 
     Returns:
         The tiles of each level, and the checksums of the image.
@@ -190,6 +193,8 @@ def make(
         outputs = _Outputs(plan, encode_tiles, picture, jpeg_file, checksum)
         for level in range(levels):
             consumers = outputs.consumers(level)
+            if sample and level == sample.level:
+                consumers.append(sample)
             overview, halving = None, None
             if level + 1 < levels:
                 overview = Canvas(*plan.sizes[level + 1], plan.source, plan.scratch)

@@ -13,7 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NoReturn
 
-from node.parts import Limits, read_limits
+from node.multipart import UploadLimits, read_limits
 from node.profiles import (
     COMPRESSIONS,
     CREATION_OPTIONS,
@@ -93,7 +93,7 @@ class Options:
     jpeg_max_size: int | None = None
     jpeg_quality: int = 80
     time_limit: int | None = None
-    upload_limits: Limits | None = None
+    upload_limits: UploadLimits | None = None
     result: Path = Path("result.json")
 
     @cached_property

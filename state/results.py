@@ -1,16 +1,17 @@
-"""What the nodes of a run told: a small file each, gathered into one as they end."""
+"""The results of a run's nodes: a small file each, gathered into one as they end."""
 
 import json
 import os
 import re
 import secrets
 import stat
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import BinaryIO
 
 from node import result as node_result
+from node.result import Result, Thumbnail
 from state import multipart as state_multipart
 from state.run import Run
 from state.text import one_line
@@ -24,27 +25,33 @@ _TAKEN = ".taken"
 # Those that share a node have one of each try, which are counted from 0.
 _OF_A_NODE = re.compile(r"row([1-9][0-9]*)(?:\.([0-9]))?(?:\.json|\.taken)")
 _AT_ONCE = 1000
+# The fields that `NodeResult` is made of.
+_FIELDS = {
+    *("ok", "code", "reason", "attempt", "cog", "jpeg", "seconds", "cpu_seconds"),
+}
 
 
 @dataclass(frozen=True, slots=True)
 class NodeResult:
-    """What is needed of a node's ``result.json``; the rest stays in the file.
+    """What the pipeline needs of a row's results, in little memory.
+
+    There may be a million rows. `records` yields everything.
 
     Attributes:
-        row: its number.
-        ok: whether it converted the image.
-        code: why not, as a name for programs; empty when it did.
-        reason: the same as a sentence.
-        attempt: which of its tries told this, None where it does not know.
-        cog: size in bytes and MD5 of what it made; jpeg likewise.
-        parts: those of the parts that it left in place of the COG, if any.
-        seconds: how long it took.
-        cpu_seconds: of user and system time that it took.
-        before: what it had told of an earlier try, which succeeded, when a later one
-            did not: as when a neighbour's failure had both tried again.
+        line: line of the row in the manifest.
+        ok: whether its node converted the image.
+        code: reason of a failure, for programs; empty for a success.
+        reason: reason of a failure, for people.
+        attempt: number of the attempt, None if the node does not know it.
+        cog: size in bytes and MD5 of the COG; jpeg likewise.
+        parts: size in bytes and MD5 of each part, if the COG is a multipart upload.
+        seconds: duration of the conversion.
+        cpu_seconds: CPU time of the conversion.
+        before: result of an earlier attempt that succeeded, if a later one did not, as
+            when the failure of a neighbour had both tried again.
     """
 
-    row: int
+    line: int
     ok: bool
     code: str = ""
     reason: str = ""
@@ -58,7 +65,7 @@ class NodeResult:
 
     @property
     def success(self) -> "NodeResult | None":
-        """What it told of the last try that succeeded, if one did."""
+        """The result of the last attempt that succeeded, if one did."""
         return self if self.ok else self.before
 
 
@@ -82,36 +89,60 @@ def gather(run: Run, *, settled: bool = False) -> None:
         if _OF_A_NODE.fullmatch(file.name)
     ]
     # The tries of a row in their order, since the last line of it counts.
-    files.sort(key=_row_and_try)
+    files.sort(key=_line_and_try)
     for begin in range(0, len(files), _AT_ONCE):
         _gather(run, files[begin : begin + _AT_ONCE], settled)
 
 
 def _gather(run: Run, files: list[Path], settled: bool) -> None:
-    # Whether it tells of success. Of what else it tells, one at a time is in memory.
-    told: dict[Path, bool] = {}
-    with run.results_file.open("a+", encoding="utf-8") as gathered:
-        if _ends_amid_a_line(gathered.name):
-            gathered.write("\n")
+    # Whether each is a success. Only one result at a time is in memory.
+    successes: dict[Path, bool] = {}
+    with (
+        run.results_file.open("a+", encoding="utf-8") as lines,
+        run.thumbnails_file.open("ab") as thumbnails,
+    ):
+        if _ends_amid_a_line(lines.name):
+            lines.write("\n")
         for file in files:
             if file.suffix == _RESULT and not settled:
                 file = _take(run, file)
             if (result := _read_or_fail(file, settled)) is None:
                 continue
-            # Which row it is of, its name decides, whatever stands in it.
-            named = {"run": run.directory.name, "row": _row_and_try(file)[0]}
-            gathered.write(json.dumps(named | result) + "\n")
-            told[file] = result["ok"]
-        gathered.flush()
-        os.fsync(gathered.fileno())
-    for file, ok in told.items():
+            result = _with_thumbnails_in(thumbnails, result)
+            # The name of the file decides on the row, whatever the content says.
+            named = {"run": run.directory.name, "line": _line_and_try(file)[0]}
+            lines.write(json.dumps(named | result.to_json(compact=True)) + "\n")
+            successes[file] = result.ok
+        # First what the lines point to. Bytes that no line points to do no harm.
+        for written in (thumbnails, lines):
+            written.flush()
+            os.fsync(written.fileno())
+    for file, ok in successes.items():
         remove(run, file)
         if ok:
             remove(run, run.logs_directory / f"{file.stem}.log")
 
 
-def _read_or_fail(file: Path, settled: bool) -> dict[str, Any] | None:
-    """Return what a node told, or a failure for what is no result; None for later."""
+def _with_thumbnails_in(file: BinaryIO, result: Result) -> Result:
+    """Append the thumbnails of a result to a file; return where they are instead."""
+    moved = []
+    for thumbnail in result.thumbnails:
+        # A node has no say in positions.
+        if thumbnail.webp is not None:
+            moved.append(replace(thumbnail, webp=None, position=file.tell()))
+            file.write(thumbnail.content())
+    return replace(result, thumbnails=tuple(moved))
+
+
+def read_thumbnail(run: Run, thumbnail: Thumbnail) -> bytes:
+    """Return the WebP file of a thumbnail of a run's `records`."""
+    with run.thumbnails_file.open("rb") as file:
+        file.seek(thumbnail.position or 0)
+        return file.read(thumbnail.bytes)
+
+
+def _read_or_fail(file: Path, settled: bool) -> Result | None:
+    """Return a node's result, a failure if it is not one, or None for later."""
     try:
         return _read(file)
     except FileNotFoundError:
@@ -120,7 +151,7 @@ def _read_or_fail(file: Path, settled: bool) -> dict[str, Any] | None:
         if error.may_be_half_written and not settled:
             return None
         reason = f"what its node sent as its result cannot be used: {error}"
-        return {"ok": False, "code": BAD_RESULT, "reason": one_line(reason)}
+        return Result(ok=False, code=BAD_RESULT, reason=one_line(reason))
 
 
 def _take(run: Run, file: Path) -> Path:
@@ -140,8 +171,8 @@ class _NotAResult(Exception):
         self.may_be_half_written = may_be_half_written
 
 
-def _read(file: Path) -> dict[str, Any]:
-    """Return the known fields of a result.
+def _read(file: Path) -> Result:
+    """Return the result that a file holds.
 
     Raises:
         FileNotFoundError: it is not there.
@@ -158,11 +189,11 @@ def _read(file: Path) -> dict[str, Any]:
         os.close(opened)
         raise _NotAResult("it is no file", may_be_half_written=False)
     with os.fdopen(opened, "rb") as content:
-        read = content.read(node_result.LARGEST + 1)
+        read = content.read(node_result.MAX_BYTES + 1)
     try:
         return node_result.read(read)
     except ValueError as error:
-        whole = len(read) <= node_result.LARGEST
+        whole = len(read) <= node_result.MAX_BYTES
         raise _NotAResult(str(error), may_be_half_written=whole) from error
 
 
@@ -178,9 +209,10 @@ def remove(run: Run, path: Path) -> None:
         path.rename(run.sandbox_directory / secrets.token_hex(8))
 
 
-def _row_and_try(file: Path) -> tuple[int, int]:
-    row, its_try = _OF_A_NODE.fullmatch(file.name).groups()
-    return int(row), int(its_try or 0)
+def _line_and_try(file: Path) -> tuple[int, int]:
+    match = _OF_A_NODE.fullmatch(file.name)
+    assert match, file  # noqa: S101
+    return int(match[1]), int(match[2] or 0)
 
 
 def _ends_amid_a_line(file: str) -> bool:
@@ -192,51 +224,58 @@ def _ends_amid_a_line(file: str) -> bool:
 
 
 def load(run: Run) -> dict[int, NodeResult]:
-    """What the nodes told in their last tries, by the numbers of their rows."""
-    told: dict[int, NodeResult] = {}
-    # Whatever others tell of parts, they have none.
-    in_parts = state_multipart.recorded(run).keys()
-    for result in _all(run):
-        if result.row not in in_parts:
-            result = replace(result, parts=())
-        if not result.ok and (known := told.get(result.row)):
+    """Return the results of the last attempts, by the lines of their rows."""
+    results: dict[int, NodeResult] = {}
+    # Only a row whose upload has several parts can have some.
+    multipart_lines = state_multipart.recorded(run).keys()
+    for line, record in _lines(run, _FIELDS):
+        result = _node_result(line, record, multipart=line in multipart_lines)
+        if not result.ok and (known := results.get(line)):
             result = replace(result, before=known.success)
-        told[result.row] = result
-    return told
+        results[line] = result
+    return results
 
 
-def _all(run: Run) -> Iterator[NodeResult]:
+def records(run: Run) -> Iterator[tuple[int, Result]]:
+    """Yield the line of a row and a result of it, one attempt after the other.
+
+    Of several results of a row, the last one counts.
+    """
+    return _lines(run, None)
+
+
+def _lines(run: Run, only: Collection[str] | None) -> Iterator[tuple[int, Result]]:
     if not run.results_file.exists():
         return
     with run.results_file.open(encoding="utf-8") as lines:
-        for line in lines:
+        for text in lines:
             try:
-                told = json.loads(line)
-                yield _result(int(told["row"]), node_result.checked(told))
+                payload = json.loads(text)
+                # Earlier versions wrote it as "row".
+                number = int(payload["line"] if "line" in payload else payload["row"])
+                result = Result.from_json(payload, only)
             except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
-                # A line that a crash cut off, which a later one repeats; or one of an
-                # earlier version, which kept what no node of ours says.
+                # A crash cut the line off, and a later line repeats it; or an earlier
+                # version wrote it, which kept what no node writes.
                 continue
+            yield number, result
 
 
-def _result(row: int, told: dict[str, Any]) -> NodeResult:
-    result = NodeResult(
-        row,
-        ok=told["ok"],
-        attempt=told.get("attempt"),
-        seconds=told.get("seconds", 0),
-        cpu_seconds=told.get("cpu_seconds", 0),
+def _node_result(line: int, record: Result, *, multipart: bool) -> NodeResult:
+    # A failure has no files.
+    cog, jpeg = record.cog, record.jpeg
+    return NodeResult(
+        line,
+        ok=record.ok,
+        code=record.code,
+        # No longer than it is shown.
+        reason=one_line(record.reason) if record.reason else "",
+        attempt=record.attempt,
+        cog=(cog.bytes, cog.md5) if cog else (0, ""),
+        jpeg=(jpeg.bytes, jpeg.md5) if jpeg else (0, ""),
+        parts=tuple((part.bytes, part.md5) for part in cog.parts)
+        if cog and multipart
+        else (),
+        seconds=record.seconds or 0,
+        cpu_seconds=record.cpu_seconds or 0,
     )
-    if not told["ok"]:
-        # No longer than it is shown: there may be a million.
-        return replace(result, code=told["code"], reason=one_line(told["reason"]))
-    return replace(
-        result,
-        cog=_size_and_md5(told["cog"]),
-        jpeg=_size_and_md5(told["jpeg"]),
-        parts=tuple(map(_size_and_md5, told["cog"].get("parts", ()))),
-    )
-
-
-def _size_and_md5(told: dict[str, Any]) -> tuple[int, str]:
-    return told["bytes"], told["md5"]

@@ -19,6 +19,7 @@ The files of a run directory are its whole state; each appears at once and whole
 ``sandbox/``        what nodes leave that nobody named; nothing is read from it
 ``results/``        what each node told, a file each until the next poll
 ``results.jsonl``   the same, gathered; of several lines of a row the last counts
+``thumbnails.bin``  the thumbnails of the gathered results, one after the other
 ``logs/``           what each node printed; kept of those that failed
 ``log.jsonl``       what happened to the run, see dag/journal.py
 ``lock``            held by who ends the run
@@ -214,6 +215,10 @@ class Run:
     @property
     def outcome_file(self) -> Path:
         return self.directory / "outcome.json"
+
+    @property
+    def thumbnails_file(self) -> Path:
+        return self.directory / "thumbnails.bin"
 
     @property
     def results_file(self) -> Path:

@@ -14,6 +14,7 @@ from node import check, convert as converting, tiff
 from node.errors import CheckFailed
 from node.gdal import warning_log
 from node.options import parse
+from node.picture import picture
 from node.source import open_source
 from tests.support import rasters
 
@@ -26,7 +27,8 @@ def made(directory: Path, *options: str) -> Iterator[tuple]:
     ((_, _, told),) = parse(["image.tif", "3", *options])
     with warning_log() as log, open_source(image, 3, told, log) as source:
         plan = converting.plan(source, told, directory)
-        codec, checksums = converting.make(plan, cog, directory / "image.jpg")
+        jpeg, look = directory / "image.jpg", picture(source)
+        codec, checksums = converting.make(plan, cog, jpeg, look)
         yield cog, plan, codec, checksums
 
 

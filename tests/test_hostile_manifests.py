@@ -22,7 +22,7 @@ from dag.batches import batch_rows
 from dag.images import candidate_keys
 from dag.manifest import parse, read
 from node import options
-from node.parts import Limits
+from node.multipart import UploadLimits
 from post import csvs
 from state.errors import NotAManifest
 from state.keys import jpeg_key, sandbox_name
@@ -143,7 +143,7 @@ def test_every_row_fails_with_a_reason_or_is_rendered_as_it_is(
 
         def conversion(row: Row) -> render.RowTransfer:
             urls = _urls(launch, bucket, row, plain)
-            return render.RowTransfer(row, urls, Limits(2**32), {})
+            return render.RowTransfer(row, urls, UploadLimits(2**32), {})
 
         nodes = [
             render.node(name, map(conversion, its), ())

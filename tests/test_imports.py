@@ -24,8 +24,7 @@ MAY_IMPORT = {
 }
 # The contract of the node with the rest; every room may import it.
 CONTRACT = {
-    f"node.{name}"
-    for name in ("errors", "multipart", "options", "parts", "result", "sidecars")
+    f"node.{name}" for name in ("errors", "multipart", "options", "result", "sidecars")
 }
 ROOMS = MAY_IMPORT.keys()
 

@@ -50,7 +50,7 @@ def test_a_run_that_went_well(archive: Archive):
         assert line["manifest"] == "batch-raw.csv"
     assert (told[1]["processed"], told[1]["failed"]) == (1, 0)
     (result,) = events(run / "results.jsonl")
-    assert (result["run"], result["row"], result["attempt"]) == (run.name, 1, 1)
+    assert (result["run"], result["line"], result["attempt"]) == (run.name, 1, 1)
     launched = events(launch_log(archive))
     assert [line["event"] for line in launched] == ["launched", "submitted"]
 
@@ -79,7 +79,7 @@ def test_rows_that_fail_are_told_with_their_attempts(archive: Archive):
     assert failed[1]["attempt"] == 4
     assert "lacks a package" in failed[1]["message"]
     (result,) = events(run / "results.jsonl")
-    assert (result["row"], result["attempt"]) == (2, 4)
+    assert (result["line"], result["attempt"]) == (2, 4)
     assert result["code"] == failed[1]["code"]
 
 

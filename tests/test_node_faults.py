@@ -13,8 +13,8 @@ import rasterio
 from dag import render
 from dag.signing import TransferUrls
 from node import errors
+from node.multipart import UploadLimits
 from node.options import parse
-from node.parts import Limits
 from state.project import PROJECT
 from state.rows import Row
 from tests.support import rasters
@@ -230,7 +230,7 @@ WITHOUT_RESULT = ("out-of-memory", "out-of-disk", "time-limit")
 def test_time_follows_from_the_images_size(mebibytes, launched, own, limit, running):
     row = Row(1, ("a.tif", "1"), "a.tif", 1, size=mebibytes * 2**20, options=own)
     urls = TransferUrls(("s3://in",), "s3://cog", "s3://jpeg")
-    conversion = render.RowTransfer(row, urls, Limits(2**32), {})
+    conversion = render.RowTransfer(row, urls, UploadLimits(2**32), {})
     node = render.node("row1", [conversion], launched)
     (parsed,) = parse(node.arguments.split())
     assert parsed[2].time_limit == limit

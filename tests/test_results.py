@@ -1,20 +1,28 @@
 """What nodes tell is gathered while the run lasts."""
 
+import base64
+import dataclasses
+import io
 import json
 import os
+import re
 import subprocess
 import tracemalloc
 import uuid
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy
 import pytest
 from hypothesis import given, strategies as some
+from PIL import Image
 
 import bucket as buckets
 from bucket import Bucket, S3Endpoint
 from node import result as node_result
+from node.result import MAX_BANDS, MAX_VERTICES, Result
 from state import results
+from state.project import PROJECT
 from state.results import NodeResult
 from state.run import Run
 from tests.support import seaweedfs
@@ -102,6 +110,32 @@ def test_a_line_that_a_crash_cut_off_is_written_again(run: Run):
     assert results.load(run)[1].ok
 
 
+OPEN_RING = [[[0, 0], [1, 0], [1, 1], [0, 1]]]
+
+
+def square(west: float) -> dict:
+    ring = [[west, 0], [west + 1, 0], [west + 1, 1], [west, 1], [west, 0]]
+    return {"type": "Polygon", "coordinates": [ring]}
+
+
+def picture(
+    side: int,
+    kind: str = "WEBP",
+    noise: bool = False,
+    more: bytes = b"",
+    **options: object,
+) -> dict:
+    """A thumbnail as a node writes it."""
+    pixels = numpy.zeros((side, side, 3), "u1")
+    if noise:
+        pixels = numpy.random.default_rng(1).integers(0, 256, pixels.shape, "u1")
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, kind, **options)
+    content = file.getvalue() + more
+    webp = base64.b64encode(content).decode()
+    return {"width": side, "height": side, "bytes": len(content), "webp": webp}
+
+
 NOT_A_RESULT = {
     "a list": "[]",
     "a word": '"ok"',
@@ -123,6 +157,54 @@ NOT_A_RESULT = {
     "deep nesting": "[" * 200_000,
     "deep nesting in a field": '{"ok": true, "cog": ' + "[" * 200_000,
     "no UTF-8": b"\xff\xfe{",
+    "a footprint of numbers": json.dumps(OK | {"footprint": 5}),
+    "a footprint that is a line": json.dumps(
+        OK | {"footprint": {"type": "LineString", "coordinates": [[0, 0], [1, 1]]}}
+    ),
+    "a footprint beside the Earth": json.dumps(OK | {"footprint": square(190)}),
+    "a footprint of NaN": json.dumps(OK | {"footprint": square(float("nan"))}),
+    "a footprint that is not closed": json.dumps(
+        OK | {"footprint": {"type": "Polygon", "coordinates": OPEN_RING}}
+    ),
+    "a footprint of too many vertices": json.dumps(
+        OK | {"footprint": {"type": "Polygon", "coordinates": [[[0, 0]] * 51]}}
+    ),
+    "a footprint of too many small rings": json.dumps(
+        OK | {"footprint": {"type": "Polygon", "coordinates": [[[0, 0]] * 4] * 13}}
+    ),
+    "a box beside the Earth": json.dumps(OK | {"bbox": [0, 0, 10, 91]}),
+    "a box upside down": json.dumps(OK | {"bbox": [0, 10, 10, 0]}),
+    "too many bands": json.dumps(OK | {"bands_info": [{}] * (MAX_BANDS + 1)}),
+    "a mean of infinity": json.dumps(OK | {"bands_info": [{"mean": "inf"}]}),
+    "a share of more than all": json.dumps(
+        OK | {"bands_info": [{"valid_percent": 101}]}
+    ),
+    "a large PROJJSON": json.dumps(OK | {"projjson": {"a": "x" * 10_000}}),
+    "a PROJJSON with infinity": json.dumps(OK | {"projjson": {"a": 1e300}}).replace(
+        "1e+300", "1e999"
+    ),
+    "a SHA-256 that is none": json.dumps(OK | {"cog": OK["cog"] | {"sha256": "x"}}),
+    "a thumbnail that is a PNG": json.dumps(OK | {"thumbnails": [picture(8, "PNG")]}),
+    "a thumbnail without losses": json.dumps(
+        OK | {"thumbnails": [picture(8, "WEBP", lossless=True)]}
+    ),
+    "a thumbnail too wide": json.dumps(OK | {"thumbnails": [picture(300)]}),
+    "a thumbnail too large": json.dumps(
+        OK | {"thumbnails": [picture(250, noise=True, quality=100)]}
+    ),
+    "a second thumbnail too wide": json.dumps(
+        OK | {"thumbnails": [picture(100), picture(100)]}
+    ),
+    "three thumbnails": json.dumps(OK | {"thumbnails": [picture(8)] * 3}),
+    "a thumbnail with more behind it": json.dumps(
+        OK | {"thumbnails": [picture(8, more=b"<script>")]}
+    ),
+    "a thumbnail of another size than it says": json.dumps(
+        OK | {"thumbnails": [picture(8) | {"width": 9}]}
+    ),
+    "a thumbnail that is not Base64": json.dumps(
+        OK | {"thumbnails": [picture(8) | {"webp": "%%%"}]}
+    ),
     "200 MB": b"{" + b" " * 200_000_000 + b"}",
 }
 
@@ -258,6 +340,114 @@ def test_fields_that_no_node_of_ours_has_are_not_kept(run: Run):
     assert results.load(run)[1].ok
 
 
+def test_thumbnails_are_gathered_beside_the_results(run: Run):
+    for row in (1, 2):
+        large = picture(200 + row, noise=True, quality=0) | {"position": 7}
+        # Whatever a node says of a position, it has no thumbnail there.
+        planted = {"width": 9, "height": 9, "bytes": 9, "position": 0}
+        thumbnails = [large, picture(90)] if row == 1 else [large, planted]
+        tell(run, row, OK | {"thumbnails": thumbnails})
+        results.gather(run)
+    # A crash may have written more than what a line points to.
+    with run.thumbnails_file.open("ab") as file:
+        file.write(b"cut o")
+    tell(run, 3, OK | {"thumbnails": [picture(30)]})
+    results.gather(run)
+    records = dict(results.records(run))
+    sizes = {
+        row: [
+            Image.open(io.BytesIO(results.read_thumbnail(run, thumbnail))).size
+            for thumbnail in record.thumbnails
+        ]
+        for row, record in records.items()
+    }
+    assert sizes == {1: [(201, 201), (90, 90)], 2: [(202, 202)], 3: [(30, 30)]}
+    assert "webp" not in run.results_file.read_text()
+
+
+def test_a_record_is_the_same_after_json():
+    whole = Result(
+        ok=True,
+        crs="EPSG:32616",
+        bounds=(0.0, 1.0, float("inf"), 3.0),
+        transform=(1.0, 0.0, 0.0, 0.0, -1.0, 0.0),
+        footprint=square(10),
+        bbox=(10.0, 0.0, 11.0, 1.0),
+        bands_info=(node_result.Band(data_type="int16", nodata=-1.0, mean=3.5),),
+        warnings=("it is old",),
+        cog=node_result.Cog(
+            bytes=7,
+            md5="c0" * 16,
+            sha256="c0" * 32,
+            parts=(node_result.Part(bytes=7, md5="c0" * 16),),
+        ),
+        jpeg=node_result.Jpeg(bytes=5, md5="1e" * 16, width=3, height=4, quality=80),
+        thumbnails=(node_result.Thumbnail(**picture(8)),),
+    )
+    for compact in (False, True):
+        text = json.dumps(whole.to_json(compact=compact), allow_nan=False)
+        assert node_result.read(text.encode()) == whole
+
+
+def test_results_of_the_format_without_a_version_are_read(run: Run):
+    # As the node of version 0.1 wrote it, and as it was gathered.
+    former = json.loads(FORMER)
+    record = Result.from_json(former)
+    assert (record.version, record.ok, record.bands) == (1, True, 4)
+    assert record.jpeg.quality == 80
+    assert record.nodata != record.nodata
+    assert record.footprint is None
+    run.results_file.write_text(json.dumps({"run": "x", "row": 3} | former) + "\n")
+    assert results.load(run)[3].cog == (7, "c0" * 16)
+    assert [line for line, _ in results.records(run)] == [3]
+
+
+FORMER = """{"ok": true, "width": 20, "height": 10, "bands": 4, "data_type": "float32",
+"crs": null, "bounds": [0.0, 10.0, 20.0, 0.0], "transform": [1, 0, 0, 0, 1, 0],
+"nodata": "nan", "profile": "zstd", "jpeg": {"width": 20, "height": 10, "quality": 80,
+"bytes": 5, "md5": "1e1e1e1e1e1e1e1e1e1e1e1e1e1e1e1e"}, "compression": "ZSTD",
+"overviews": 0, "check_cpu_seconds": 0.1, "warnings": [], "cog": {"bytes": 7,
+"md5": "c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0"}, "image": "a.tif", "seconds": 2.2,
+"cpu_seconds": 2.3, "attempt": 1}"""
+
+
+def test_results_of_a_later_format_are_read_as_far_as_they_are_known():
+    later = OK | {"version": 99, "moons": 2, "cog": OK["cog"] | {"blake3": "x"}}
+    record = Result.from_json(later)
+    assert record.version == 99
+    assert record.cog.bytes == 7
+
+
+def test_the_largest_record_of_a_node_is_not_too_large():
+    part = node_result.Part(bytes=2**33, md5="c0" * 16)
+    wide = "\N{PILE OF POO}" * 80
+    ring = [[-123.1234567, 45.1234567]] * MAX_VERTICES
+    band = node_result.Band(
+        data_type="complex_int32",
+        nodata=-1.7976931348623157e308,
+        color_interpretation="x" * 20,
+        description=wide,
+        unit="metres",
+        **dict.fromkeys(
+            ("scale", "offset", "minimum", "maximum", "mean", "stddev"), 0.1 + 0.2
+        ),
+        valid_percent=99.9999,
+    )
+    record = Result(
+        ok=True,
+        crs="x" * 5000,
+        projjson={"a": "x" * 8000},
+        footprint={"type": "Polygon", "coordinates": [ring]},
+        bands_info=(band,) * MAX_BANDS,
+        warnings=("x" * 300,) * 25,
+        cog=node_result.Cog(bytes=1, md5="c0" * 16, parts=(part,) * 1000),
+        jpeg=node_result.Jpeg(bytes=1, md5="c0" * 16),
+    )
+    size = len(json.dumps(record.to_json()))
+    thumbnails = sum(4 * size // 3 for _, size in node_result.THUMBNAIL_LIMITS)
+    assert node_result.MAX_BYTES / 2 < size + thumbnails < node_result.MAX_BYTES
+
+
 def test_what_an_earlier_version_gathered_is_checked_as_well(run: Run):
     lines = [
         '{"row": 1, "ok": true, "cog": {"bytes": Infinity, "md5": ""}}',
@@ -268,6 +458,8 @@ def test_what_an_earlier_version_gathered_is_checked_as_well(run: Run):
     run.results_file.write_text("\n".join(lines) + "\n")
     assert set(results.load(run)) == {2}
 
+
+FIELDS = {field.name for field in dataclasses.fields(Result)}
 
 anything = some.recursive(
     some.none() | some.booleans() | some.integers() | some.floats() | some.text(),
@@ -285,18 +477,19 @@ anything = some.recursive(
         anything.map(lambda value: json.dumps(value).encode()),
         some.fixed_dictionaries(
             {"ok": some.booleans()},
-            optional=dict.fromkeys(node_result._FIELDS.keys() - {"ok"}, anything),
+            optional=dict.fromkeys(FIELDS - {"ok"}, anything),
         ).map(lambda value: json.dumps(value).encode()),
     )
 )
 def test_any_bytes_are_a_result_or_an_error_with_a_name(content: bytes):
     try:
-        kept = node_result.read(content)
+        kept = node_result.read(content).to_json()
     except ValueError as error:
         assert str(error)
         return
     # What was kept once is kept again, and JSON can say it.
-    assert node_result.read(json.dumps(kept, allow_nan=False).encode()) == kept
+    again = node_result.read(json.dumps(kept, allow_nan=False).encode())
+    assert again.to_json() == kept
 
 
 @pytest.fixture(scope="module")
@@ -329,3 +522,34 @@ def test_many_images_are_listed(crowded: Bucket, monkeypatch: pytest.MonkeyPatch
     three = {"maps/1009.tif", "maps/0003.tif", "maps/missing.tif"}
     found = {found.key for found in crowded.find_objects(three, lambda key: ())}
     assert three - found == {"maps/missing.tif"}
+
+
+def test_the_tables_of_a_result_have_its_fields():
+    page = (PROJECT / "docs" / "reference.md").read_text()
+    section = page.split("## The result of a node\n")[1].split("\n## ")[0]
+    tables: dict[str, set[str]] = {}
+    for line in section.splitlines():
+        first = line.split("|")[1].strip() if line.startswith("|") else ""
+        if first.startswith("field"):
+            names = tables[first] = set()
+        names_in_line = re.findall(r"`(\w+)`", first)
+        if names_in_line:
+            names |= set(names_in_line)
+
+    def fields(*classes: type) -> set[str]:
+        return {field.name for cls in classes for field in dataclasses.fields(cls)}
+
+    assert tables == {
+        "field": fields(Result),
+        "field of a band": fields(node_result.Band),
+        "field of a file": fields(node_result.Cog, node_result.Jpeg),
+        "field of a thumbnail": fields(node_result.Thumbnail),
+    }
+
+
+def test_the_docstrings_of_a_result_have_its_fields():
+    for cls in (Result, node_result.Band, node_result.Jpeg, node_result.Thumbnail):
+        described = set(re.findall(r"^        ?([\w, ]+): ", cls.__doc__, re.MULTILINE))
+        names = {name for line in described for name in line.strip().split(", ")}
+        own = set(cls.__annotations__)
+        assert own <= names, cls

@@ -85,11 +85,11 @@ def test_what_could_be_large_has_parts_enough(size: int, largest: int):
     for most in (MAX_PUT, largest):
         limits = multipart.limits(Row(1, (), size=size), most)
         if 16 * size <= most:
-            assert limits.most_parts == 0
+            assert limits.max_parts == 0
             continue
-        assert 2 <= limits.most_parts <= 1000
-        assert most // 4 <= limits.part <= most
-        assert limits.most_parts * limits.part >= min(16 * size, 1000 * most)
+        assert 2 <= limits.max_parts <= 1000
+        assert most // 4 <= limits.part_size <= most
+        assert limits.max_parts * limits.part_size >= min(16 * size, 1000 * most)
 
 
 def _upload_one_that_grows(archive: Archive, key: str) -> None:

@@ -27,7 +27,14 @@ MARK = "planted by a hostile node"
 NAMES = (
     *("reconcile.sh", "run.json", "claimed.json", "manifest.csv", "launch.json"),
     *("rows.jsonl", "uploads.jsonl", "solo.json", "submitted.json", "attempts"),
-    *("results.jsonl", "log.jsonl", "reconcile.log", "lock", "outcome.json"),
+    *(
+        "results.jsonl",
+        "thumbnails.bin",
+        "log.jsonl",
+        "reconcile.log",
+        "lock",
+        "outcome.json",
+    ),
     *("processed.csv", "failed.csv", "done.json", "convert.dag", "retry-solo.dag"),
     *("convert.dag.nodes.log", "convert.dag.lock.file", "convert.dag.rescue001"),
     *("convert.dag.halt", "convert.dag.condor.sub", "convert.dag.dagman.out"),

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from node.parts import Limits, read_limits
+from node.multipart import UploadLimits, read_limits
 from tests.support import rasters
 from tests.support.node import files, run_node
 
 
-def convert(folder: Path, limits: Limits, *options: str) -> dict:
+def convert(folder: Path, limits: UploadLimits, *options: str) -> dict:
     """Convert an image; returns the node's result."""
     if not (folder / "image.tif").exists():
         rasters.write(folder / "image.tif", 3)
@@ -28,7 +28,7 @@ def whole(tmp_path: Path) -> bytes:
     """The COG that is to be cut, whole."""
     folder = tmp_path / "whole"
     folder.mkdir()
-    assert "parts" not in convert(folder, Limits(10**9))["cog"]
+    assert "parts" not in convert(folder, UploadLimits(10**9))["cog"]
     return (folder / "image.tif").read_bytes()
 
 
@@ -39,7 +39,7 @@ def test_a_large_cog_leaves_the_node_in_parts(
     part = int(len(whole) / parts)
     count = -(-len(whole) // part)
 
-    result = convert(tmp_path, Limits(len(whole) - 1, 100, part))
+    result = convert(tmp_path, UploadLimits(len(whole) - 1, 100, part))
 
     names = [f"cog.part{number:04}" for number in range(1, count + 1)]
     assert files(tmp_path) == {*names, "image.jpg", "result.json", "whole"}
@@ -49,12 +49,13 @@ def test_a_large_cog_leaves_the_node_in_parts(
     assert result["cog"] == {
         "bytes": len(whole),
         "md5": md5(whole),
+        "sha256": hashlib.sha256(whole).hexdigest(),
         "parts": [{"bytes": len(content), "md5": md5(content)} for content in contents],
     }
 
 
 def test_a_cog_of_just_the_limit_stays_whole(tmp_path: Path, whole: bytes):
-    result = convert(tmp_path, Limits(len(whole), 100, 1000))
+    result = convert(tmp_path, UploadLimits(len(whole), 100, 1000))
     assert "parts" not in result["cog"]
     assert (tmp_path / "image.tif").read_bytes() == whole
 
@@ -63,7 +64,7 @@ def test_a_cog_of_just_the_limit_stays_whole(tmp_path: Path, whole: bytes):
 def test_a_cog_larger_than_was_expected_says_so(
     tmp_path: Path, whole: bytes, most_parts: int
 ):
-    result = convert(tmp_path, Limits(400_000, most_parts, 400_000))
+    result = convert(tmp_path, UploadLimits(400_000, most_parts, 400_000))
     assert (result["ok"], result["code"]) == (False, "output-too-large")
     assert f"its COG has {len(whole):,} bytes" in result["reason"]
     assert "upload the image less compressed" in result["reason"]
@@ -71,7 +72,9 @@ def test_a_cog_larger_than_was_expected_says_so(
 
 
 def test_a_jpeg_that_is_too_large_says_so(tmp_path: Path):
-    result = convert(tmp_path, Limits(50_000, 100, 40_000), "--jpeg-quality", "95")
+    result = convert(
+        tmp_path, UploadLimits(50_000, 100, 40_000), "--jpeg-quality", "95"
+    )
     assert "its JPEG has" in result["reason"]
     assert "--jpeg-max-size" in result["reason"]
     assert files(tmp_path) == {"image.tif", "result.json"}
@@ -81,7 +84,7 @@ def test_an_image_that_is_a_cog_already_is_cut_like_any_other(
     tmp_path: Path, whole: bytes
 ):
     (tmp_path / "image.tif").write_bytes(whole)
-    result = convert(tmp_path, Limits(400_000, 100, 300_000), "--copy-valid-cog")
+    result = convert(tmp_path, UploadLimits(400_000, 100, 300_000), "--copy-valid-cog")
     assert result["copied"]
     parts = sorted(tmp_path.glob("cog.part*"))
     assert b"".join(part.read_bytes() for part in parts) == whole
@@ -90,7 +93,7 @@ def test_an_image_that_is_a_cog_already_is_cut_like_any_other(
 
 @pytest.mark.parametrize("text", ["", "1", "1:2", "1:-2:3", "1:2:3 ", "٣:1:1"])
 def test_limits_that_are_none_are_refused(text: str):
-    with pytest.raises(ValueError, match="LARGEST"):
+    with pytest.raises(ValueError, match="MAX_SIZE"):
         read_limits(text)
 
 
@@ -100,7 +103,7 @@ def test_a_disk_that_fails_leaves_nothing_that_could_be_sent(
     (tmp_path / "image.tif").write_bytes(whole)
     # Where the first part should go nothing can be put.
     (tmp_path / "cog.part0001").mkdir()
-    result = convert(tmp_path, Limits(400_000, 100, 300_000), "--copy-valid-cog")
+    result = convert(tmp_path, UploadLimits(400_000, 100, 300_000), "--copy-valid-cog")
     assert (result["ok"], result["code"]) == (False, "internal-error")
     assert "Is a directory" in result["reason"]
     # Not the image either: it was the COG, and is cut short.

@@ -1,0 +1,103 @@
+"""The fields of a result that describe the image for catalogs and pages.
+
+No conversion fails because of them: a field that cannot be computed is null, and a
+warning says why.
+"""
+
+import json
+import math
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+from node.errors import in_short
+from node.footprint import footprint
+from node.georeference import crs_fields, ground_sample_distance, lonlat_of_pixels
+from node.result import MAX_DESCRIPTION, MAX_PROJJSON_BYTES, Band
+from node.sample import Sample
+from node.source import Source
+from node.thumbnail import thumbnails
+
+
+def describe(source: Source, sample: Sample) -> tuple[dict[str, Any], list[str]]:
+    """Return fields of the result by their names, and warnings."""
+    warnings: list[str] = []
+    # GDAL warns of each point without a place on the Earth.
+    count = len(source.gdal_warnings)
+
+    def attempt(what: str, compute: Callable[[], Any], default: Any) -> Any:
+        try:
+            return compute()
+        except Exception as error:
+            # The log has the place in the code, and the result a warning.
+            traceback.print_exception(error)
+            warnings.append(f"its {what} cannot be computed: {in_short(error)}")
+            return default
+
+    crs, projjson = attempt("CRS", lambda: _crs(source), (None, None))
+    place = attempt("footprint", lambda: _place(source, sample), {})
+    bands = attempt("statistics", lambda: _bands(source, sample), ())
+    pictures = attempt("thumbnails", lambda: thumbnails(sample.picture), ())
+    del source.gdal_warnings[count:]
+    fields = {"crs": crs, "projjson": projjson, "bands_info": bands}
+    return fields | place | {"thumbnails": pictures}, warnings
+
+
+def _crs(source: Source) -> tuple[str | None, dict[str, Any] | None]:
+    crs, projjson = crs_fields(source.crs or source.dataset.gcps[1])
+    if projjson and len(json.dumps(projjson)) > MAX_PROJJSON_BYTES:
+        projjson = None
+    return crs, projjson
+
+
+def _place(source: Source, sample: Sample) -> dict[str, Any]:
+    to_lonlat = lonlat_of_pixels(source)
+    if not to_lonlat:
+        return {}
+    size = source.width, source.height
+    fields: dict[str, Any] = {"gsd": ground_sample_distance(to_lonlat, *size)}
+    if outline := footprint(sample.mask, sample.factor, *size, to_lonlat):
+        fields |= {"footprint": outline.geometry, "bbox": outline.bbox}
+    return fields
+
+
+def _bands(source: Source, sample: Sample) -> tuple[Band, ...]:
+    image = source.dataset
+    # Each of these asks GDAL for all bands.
+    meanings, names, units = image.colorinterp, image.descriptions, image.units
+    scales, offsets = image.scales, image.offsets
+    pixels = sample.mask.size
+    bands = []
+    for index, valid in enumerate(sample.valid_counts):
+        statistics: dict[str, float | None] = {}
+        if valid and sample.bands:
+            band = sample.bands[index]
+            statistics = {
+                "minimum": _finite(band.minimum),
+                "maximum": _finite(band.maximum),
+                "mean": _finite(band.mean),
+                "stddev": _finite(band.stddev),
+            }
+        bands.append(
+            Band(
+                data_type=source.data_type,
+                nodata=source.nodata[index] if source.nodata else None,
+                color_interpretation=meanings[index].name,
+                description=_short(names[index]),
+                unit=_short(units[index]),
+                scale=scales[index],
+                offset=offsets[index],
+                valid_percent=round(100 * valid / pixels, 4),
+                **statistics,
+            )
+        )
+    return tuple(bands)
+
+
+def _finite(value: float) -> float | None:
+    """Return a number, None for one that is too large for its type."""
+    return value if math.isfinite(value) else None
+
+
+def _short(text: str | None) -> str | None:
+    return text[:MAX_DESCRIPTION] if text else None

@@ -1,0 +1,116 @@
+"""Where an image is on the Earth."""
+
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy
+from rasterio._err import CPLE_AppDefinedError
+from rasterio.crs import CRS
+from rasterio.transform import Affine, GCPTransformer, RPCTransformer
+from rasterio.warp import transform
+
+from node.source import Source
+
+# Columns and rows, counted from the upper left corner of the image, to longitudes and
+# latitudes of WGS 84 in degrees. What has no place on the Earth is not finite.
+ToLonLat = Callable[[numpy.ndarray, numpy.ndarray], tuple[numpy.ndarray, numpy.ndarray]]
+_ToCrs = Callable[[tuple[Any, Any]], tuple[Any, Any]]
+# WGS 84: semi-major axis in metres and first eccentricity squared.
+_AXIS, _ECCENTRICITY_2 = 6_378_137.0, 0.006_694_379_990_14
+# Differences over fewer pixels have more rounding errors.
+_GSD_PIXELS = 8
+
+
+def crs_fields(crs: CRS | None) -> tuple[str | None, dict[str, Any] | None]:
+    """Return a CRS as code or WKT2, and as PROJJSON if it has no code."""
+    if not crs:
+        return None, None
+    if authority := crs.to_authority():
+        return ":".join(authority), None
+    return crs.to_wkt(version="WKT2_2019"), crs.to_dict(projjson=True)
+
+
+def lonlat_of_pixels(source: Source) -> ToLonLat | None:
+    """Return the way from pixels to longitudes and latitudes; None if there is none."""
+    matrix, crs, image = source.pixels.transform, source.crs, source.dataset
+    points, points_crs = image.gcps
+    to_crs: _ToCrs
+    if source.warped or not matrix.is_identity:
+        to_crs = partial(_by_matrix, matrix)
+    elif points:
+        crs = crs or points_crs
+        to_crs = _by_transformer(GCPTransformer(points))
+    elif image.rpcs:
+        crs = CRS.from_epsg(4326)
+        # Without a terrain model, the mean height is the best guess.
+        to_crs = _by_transformer(RPCTransformer(image.rpcs), image.rpcs.height_off)
+    else:
+        return None
+    if not crs:
+        return None
+
+    def to_lonlat(
+        columns: numpy.ndarray, rows: numpy.ndarray
+    ) -> tuple[numpy.ndarray, numpy.ndarray]:
+        x, y = to_crs((columns, rows))
+        return _transformed(crs, numpy.asarray(x), numpy.asarray(y))
+
+    return to_lonlat
+
+
+def _transformed(
+    crs: CRS, x: numpy.ndarray, y: numpy.ndarray
+) -> tuple[numpy.ndarray, numpy.ndarray]:
+    try:
+        longitudes, latitudes = transform(crs, "EPSG:4326", x, y)[:2]
+        return numpy.asarray(longitudes), numpy.asarray(latitudes)
+    except CPLE_AppDefinedError:
+        # One point without a place on the Earth is an error of them all.
+        if len(x) == 1:
+            return numpy.array([numpy.nan]), numpy.array([numpy.nan])
+    half = len(x) // 2
+    halves = [
+        _transformed(crs, x[part], y[part]) for part in (slice(half), slice(half, None))
+    ]
+    return numpy.concatenate([each[0] for each in halves]), numpy.concatenate(
+        [each[1] for each in halves]
+    )
+
+
+def _by_matrix(matrix: Affine, pixels: tuple[Any, Any]) -> tuple[Any, Any]:
+    (a, b, c, d, e, f), (columns, rows) = matrix[:6], pixels
+    return a * columns + b * rows + c, d * columns + e * rows + f
+
+
+def _by_transformer(
+    transformer: GCPTransformer | RPCTransformer, height: float = 0
+) -> _ToCrs:
+    def to_crs(pixels: tuple[Any, Any]) -> tuple[Any, Any]:
+        columns, rows = pixels
+        heights = numpy.full(len(rows), height)
+        return transformer.xy(rows, columns, zs=heights, offset="ul")
+
+    return to_crs
+
+
+def ground_sample_distance(
+    to_lonlat: ToLonLat, width: int, height: int
+) -> float | None:
+    """Return the side in metres of a square as large as the pixel at the centre."""
+    span = min(_GSD_PIXELS, width / 4, height / 4)
+    columns = width / 2 + numpy.array((-span, span, 0, 0))
+    rows = height / 2 + numpy.array((0, 0, -span, span))
+    longitudes, latitudes = to_lonlat(columns, rows)
+    if not (numpy.isfinite(longitudes).all() and numpy.isfinite(latitudes).all()):
+        return None
+    latitude = math.radians(latitudes.mean())
+    # Radii of curvature of the ellipsoid: of the meridian, and across it.
+    root = math.sqrt(1 - _ECCENTRICITY_2 * math.sin(latitude) ** 2)
+    meridian, across = _AXIS * (1 - _ECCENTRICITY_2) / root**3, _AXIS / root
+    east = (numpy.diff(longitudes)[::2] + 180) % 360 - 180
+    east = numpy.radians(east) * across * math.cos(latitude)
+    north = numpy.radians(numpy.diff(latitudes)[::2]) * meridian
+    area = abs(east[0] * north[1] - east[1] * north[0])
+    return math.sqrt(area) / (2 * span)
