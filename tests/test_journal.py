@@ -30,7 +30,10 @@ def test_the_events_are_those_of_the_reference():
     folders = ("cli", "dag", "ops", "post", "state")
     files = [file for folder in folders for file in PROJECT.glob(f"{folder}/*.py")]
     code = "".join(f.read_text() for f in [PROJECT / "cog_pipeline.py", *files])
-    assert set(re.findall(r"\.(?:say|line)\(\s*\"([\w-]+)\"", code)) == documented
+    assert (
+        set(re.findall(r"(?:\.say|\.line|\bEvent)\(\s*\"([\w-]+)\"", code))
+        == documented
+    )
 
 
 def test_a_run_that_went_well(archive: Archive):
