@@ -5,13 +5,14 @@ import threading
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy
 from rasterio.io import MemoryFile
 
 from node import tiff
 
-Apply = Callable[[Callable, Iterable], Iterator]
+Apply = Callable[[Callable[[Any], Any], Iterable[Any]], Iterator[Any]]
 
 
 @dataclass(frozen=True)

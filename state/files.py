@@ -5,7 +5,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, TextIO
+from typing import IO, Any, TextIO
 
 from state import ownership
 from state.errors import OthersCanChange, PipelineError
@@ -40,7 +40,7 @@ def writing(path: Path) -> Iterator[TextIO]:
         _flush(file)
 
 
-def _flush(file: IO) -> None:
+def _flush(file: IO[Any]) -> None:
     file.flush()
     os.fsync(file.fileno())
 
