@@ -171,7 +171,7 @@ def make(
         )
         for number, (size, spool) in enumerate(zip(plan.sizes, spools, strict=False))
     ]
-    big = {"YES": True, "NO": False}.get(profile.options.get("BIGTIFF"))
+    big = {"YES": True, "NO": False}.get(profile.options.get("BIGTIFF", "IF_NEEDED"))
     try:
         tiff.write(cog_path, written, big)
     except tiff.TooLarge as error:

@@ -134,6 +134,7 @@ class _Outputs:
         picture: how the JPEG shows the image.
         jpeg_file: file for the JPEG.
         checksum: checksum of the image's pixels; None if it is not needed.
+        sample: collector of a sample of its level; None if it is not needed.
         tiles: tiles of each level, the image first; filled by `consumers`.
     """
 
@@ -142,6 +143,7 @@ class _Outputs:
     picture: Picture
     jpeg_file: BinaryIO
     checksum: "_Checksum | None"
+    sample: Sample | None
     tiles: list["_Tiles"] = field(default_factory=list)
 
     def consumers(self, level: int) -> list[_Consumer]:
@@ -159,6 +161,8 @@ class _Outputs:
             quality = plan.options.jpeg_quality
             writer = JpegWriter(self.jpeg_file, width, height, quality)
             consumers.append(_JpegConsumer(writer, self.picture, width))
+        if self.sample and level == self.sample.level:
+            consumers.append(self.sample)
         return consumers
 
 
@@ -190,11 +194,9 @@ def make(
     levels = max(plan.written, plan.jpeg_level + 1)
     canvas: Canvas | None = None
     with jpeg.open("wb") as jpeg_file:
-        outputs = _Outputs(plan, encode_tiles, picture, jpeg_file, checksum)
+        outputs = _Outputs(plan, encode_tiles, picture, jpeg_file, checksum, sample)
         for level in range(levels):
             consumers = outputs.consumers(level)
-            if sample and level == sample.level:
-                consumers.append(sample)
             overview, halving = None, None
             if level + 1 < levels:
                 overview = Canvas(*plan.sizes[level + 1], plan.source, plan.scratch)

@@ -23,9 +23,12 @@ _MAX_SIDE = 512
 
 
 class _Strip(Protocol):
-    window: Window
-    pixels: numpy.ndarray
-    valid: numpy.ndarray | None
+    @property
+    def window(self) -> Window: ...
+    @property
+    def pixels(self) -> numpy.ndarray: ...
+    @property
+    def valid(self) -> numpy.ndarray | None: ...
 
 
 @dataclass
