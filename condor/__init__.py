@@ -1,1 +1,1 @@
-"""All that knows HTCondor: its queue, its logs, its languages."""
+"""HTCondor: its queue, its event logs, and the languages of its files."""

@@ -1,9 +1,9 @@
-"""HTCondor's bindings for Python, imported without their warnings."""
+"""Import HTCondor's bindings for Python without their warnings."""
 
 import warnings
 
 with warnings.catch_warnings():
-    # A machine may lack HTCondor. The first call says so in better words.
+    # A machine may have no HTCondor. The error of the first call says more.
     warnings.filterwarnings("ignore", message=".*CONDOR_CONFIG")
     import classad2
     import htcondor2

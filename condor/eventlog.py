@@ -1,4 +1,4 @@
-"""The events of jobs, as HTCondor and DAGMan write them into logs."""
+"""Read the events of jobs from the logs that HTCondor and DAGMan write."""
 
 import math
 import multiprocessing
@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -14,19 +15,20 @@ from condor.bindings import htcondor2
 from condor.errors import translate_errors
 from state.text import one_line
 
+# These may contain text of an execution point, of any length, and are shown to people.
+_REASONS = frozenset(("HoldReason", "Reason"))
 _FACTS = (
-    *("LogNotes", "HoldReason", "Reason"),
+    *("LogNotes", *_REASONS),
     *("TerminatedNormally", "TerminatedBySignal", "ReturnValue"),
     *("SentBytes", "ReceivedBytes", "TimeSlotBusyUsage"),
 )
 _EVENTS_A_PROCESS = 10_000
 _CHARACTERS_A_PROCESS = 2**25
-# What an execution point says may stand in an event, as long as it likes.
-_LONGEST_FACT = 4000
-# The bindings take a second for each that they cannot read.
+_MAX_FACT = 4000  # characters
+# The bindings need a second for each event that they cannot read.
 _MAX_UNREADABLE = 100
 _UNREADABLE = (htcondor2.HTCondorException, ValueError, LookupError, OverflowError)
-# What DAGMan notes of a node's job when it submits it, to 24 and since 25.
+# DAGMan's note in the event of a submission: until 24, and since 25.
 _NODE_IN_NOTES = re.compile(r"DAG(?: Node: |NodeName = \")(\w+)")
 _BACK_IN_QUEUE = (
     htcondor2.JobEventType.JOB_EVICTED,
@@ -35,23 +37,37 @@ _BACK_IN_QUEUE = (
 )
 
 
+class JobState(StrEnum):
+    """The state of a job that has not succeeded, or how it ended."""
+
+    IDLE = "idle"
+    RUNNING = "running"
+    HELD = "held"
+    # Somebody removed it.
+    REMOVED = "removed"
+    # Its own periodic_remove expression removed it.
+    GIVEN_UP = "given up"
+    # A signal killed it.
+    KILLED = "killed"
+    # It ended with a status other than 0.
+    EXITED = "exited"
+
+
 @dataclass(frozen=True)
 class NodeEnd:
-    """What HTCondor last said of a node: where its last job stands, or how it ended.
+    """The state of a node's last job, or how it ended.
 
     Attributes:
-        event: ``idle``, ``running`` or ``held``; ``removed`` by somebody; ``given
-            up`` by its own bounds; ``killed`` by a signal; ``exited`` with a status
-            other than 0.
-        reason: why it was held, removed or killed; the exit status.
-        before: the event before it was removed or given up.
-        starts: how many times it was begun.
-        attempt: how many jobs the node has had.
+        event: the state of the job.
+        reason: why it was held, removed or killed; or its exit status.
+        before: the state before it was removed or given up.
+        starts: the number of times that the job started.
+        attempt: the number of jobs that the node has had.
     """
 
-    event: str
+    event: JobState
     reason: str = ""
-    before: str = ""
+    before: JobState | None = None
     starts: int = 0
     attempt: int = 1
 
@@ -81,7 +97,7 @@ class Execution:
 
 @dataclass(frozen=True, slots=True)
 class _Event:
-    """What is needed of an event in a log; ``time`` in seconds since 1970."""
+    """The fields of an event that are used; ``time`` in seconds since 1970."""
 
     type: int
     cluster: int
@@ -90,28 +106,30 @@ class _Event:
 
 
 def node_ends(log: Path) -> dict[str, NodeEnd]:
-    """What DAGMan's log of the nodes says, by node, of its last job.
+    """Return how the last job of each node ended, from DAGMan's log of the nodes.
 
-    Those are not there whose last job ended well. An execution point can have events
-    of its job written, so what a job was submitted for is read once. But it can write
-    into a text that an event of another job follows, which cannot be told from a real
-    one: what this says may be a reason for a failure, and never a success.
+    Nodes whose last job succeeded are left out.
+
+    An execution point can cause events of its job, so only the first event says which
+    node a job is for. It can also write a text that contains an event of another job,
+    which looks like a real one. So a result of this function may be the reason for a
+    failure, but never proves a success.
     """
     dag_node_of: dict[int, str] = {}
-    words: dict[str, NodeEnd] = {}
+    ends: dict[str, NodeEnd] = {}
     attempts: Counter[str] = Counter()
     for event in _events(log):
         if node := _submitted_node(event):
             if event.cluster not in dag_node_of:
                 dag_node_of[event.cluster] = node
-                words[node] = NodeEnd("idle")
+                ends[node] = NodeEnd(JobState.IDLE)
                 attempts[node] += 1
         elif node := dag_node_of.get(event.cluster):
-            _read_event(event, node, words)
-            if node not in words:
-                # It ended well: of a million, most are to be forgotten soon.
+            _read_event(event, node, ends)
+            if node not in ends:
+                # It succeeded. Of a million nodes, most do: they take no memory.
                 del dag_node_of[event.cluster], attempts[node]
-    return {node: replace(word, attempt=attempts[node]) for node, word in words.items()}
+    return {node: replace(end, attempt=attempts[node]) for node, end in ends.items()}
 
 
 def executions(log: Path) -> Iterator[Execution]:
@@ -149,7 +167,7 @@ def executions(log: Path) -> Iterator[Execution]:
 
 
 def abort_reason(log: Path) -> str | None:
-    """Return why a job was removed, as its own log says; None if it was not."""
+    """Return why a job was removed, from its own log; None if it was not."""
     reason = None
     for event in _events(log):
         if event.type == htcondor2.JobEventType.JOB_ABORTED:
@@ -158,7 +176,7 @@ def abort_reason(log: Path) -> str | None:
 
 
 def _amount(event: _Event, name: str, default: float) -> float:
-    """Return a number of an event; the default where it has none, or an odd one."""
+    """Return a number of an event; the default if it has no valid one."""
     value = event.facts.get(name)
     if isinstance(value, int | float) and math.isfinite(value) and value >= 0:
         return float(value)
@@ -166,14 +184,15 @@ def _amount(event: _Event, name: str, default: float) -> float:
 
 
 def _events(log: Path) -> Iterator[_Event]:
-    """The events of a log so far; none where there is no log yet.
+    """Yield the events of a log so far; none if there is no log yet.
 
-    The bindings (23.10 at least) never give back what an event takes, 3 KB, and a
-    large run has millions: but for the first, processes of their own read some each.
+    The bindings (at least 23.10) leak 3 KB with each event, and a large run has
+    millions of events. So this process reads only the first events, and other processes
+    read some of the others each.
 
-    A job can have a text written that is no UTF-8, by the name of a file, and an
-    execution point any text. An event that cannot be read is left out; after many of
-    them, the rest of the log is as well. So nobody keeps a run from ending.
+    A job can cause text that is not UTF-8, by the name of a file, and an execution
+    point can cause any text. An event that cannot be read is left out. After many such
+    events, the rest of the log is left out too. So nobody can keep a run from ending.
     """
     if not log.exists():
         return
@@ -196,9 +215,9 @@ class _Part:
     """Some events of a log.
 
     Attributes:
-        unreadable: how many others could not be read.
-        ended: whether there are no more.
-        rest: the log from there on.
+        unreadable: the number of events that could not be read.
+        ended: whether the log has no more events.
+        rest: the log after these events.
     """
 
     events: list[_Event]
@@ -208,7 +227,7 @@ class _Part:
 
 
 def _read_some(log: htcondor2.JobEventLog) -> _Part:
-    """Return as many events of a log as one process should read."""
+    """Read as many events of a log as one process should read."""
     log.events(stop_after=0)
     events: list[_Event] = []
     unreadable = characters = 0
@@ -229,51 +248,54 @@ def _read_some(log: htcondor2.JobEventLog) -> _Part:
 
 
 def _event(event: htcondor2.JobEvent) -> _Event:
-    facts = {name: event[name] for name in _FACTS if name in event}
     return _Event(
         event.type,
         event.cluster,
         datetime.fromisoformat(event["EventTime"]).timestamp(),
-        {
-            name: fact[:_LONGEST_FACT] if isinstance(fact, str) else fact
-            for name, fact in facts.items()
-        },
+        {name: _fact(name, event[name]) for name in _FACTS if name in event},
     )
 
 
+def _fact(name: str, value: object) -> object:
+    """Return a value of an event, bounded; a reason becomes one printable line."""
+    if name in _REASONS:
+        return one_line(str(value))
+    return value[:_MAX_FACT] if isinstance(value, str) else value
+
+
 def _submitted_node(event: _Event) -> str | None:
-    """The node whose job was submitted, None of any other event."""
+    """Return the node whose job was submitted; None for any other event."""
     if event.type != htcondor2.JobEventType.SUBMIT:
         return None
     named = _NODE_IN_NOTES.search(str(event.facts.get("LogNotes", "")))
     return named[1] if named else None
 
 
-def _read_event(event: _Event, node: str, words: dict[str, NodeEnd]) -> None:
+def _read_event(event: _Event, node: str, ends: dict[str, NodeEnd]) -> None:
+    """Update the end of a node after an event of its job."""
     kind = htcondor2.JobEventType
-    last = words.get(node, NodeEnd("idle"))
+    last = ends.get(node, NodeEnd(JobState.IDLE))
     if event.type == kind.EXECUTE:
-        words[node] = NodeEnd("running", starts=last.starts + 1)
+        ends[node] = NodeEnd(JobState.RUNNING, starts=last.starts + 1)
     elif event.type == kind.JOB_HELD:
-        # Part of it may be what a node says, of any length.
-        reason = one_line(str(event.facts.get("HoldReason", "")))
-        words[node] = NodeEnd("held", reason, starts=last.starts)
+        reason = event.facts.get("HoldReason", "")
+        ends[node] = NodeEnd(JobState.HELD, reason, starts=last.starts)
     elif event.type in (kind.JOB_RELEASED, *_BACK_IN_QUEUE):
-        words[node] = NodeEnd("idle", starts=last.starts)
+        ends[node] = NodeEnd(JobState.IDLE, starts=last.starts)
     elif event.type == kind.JOB_ABORTED:
-        words[node] = _removed(last, str(event.facts.get("Reason", "")))
+        ends[node] = _removed(last, event.facts.get("Reason", ""))
     elif event.type == kind.JOB_TERMINATED:
         if not event.facts.get("TerminatedNormally", False):
             signal = event.facts.get("TerminatedBySignal", "?")
-            words[node] = NodeEnd("killed", f"signal {signal}")
+            ends[node] = NodeEnd(JobState.KILLED, f"signal {signal}")
         elif event.facts.get("ReturnValue", 0) != 0:
-            words[node] = NodeEnd("exited", str(event.facts["ReturnValue"]))
+            ends[node] = NodeEnd(JobState.EXITED, str(event.facts["ReturnValue"]))
         else:
-            words.pop(node, None)
+            ends.pop(node, None)
 
 
 def _removed(last: NodeEnd, reason: str) -> NodeEnd:
     if "PeriodicRemove" not in reason:
-        return NodeEnd("removed", reason, last.event, last.starts)
-    why_held = last.reason if last.event == "held" else ""
-    return NodeEnd("given up", why_held, last.event, last.starts)
+        return NodeEnd(JobState.REMOVED, reason, last.event, last.starts)
+    hold_reason = last.reason if last.event == JobState.HELD else ""
+    return NodeEnd(JobState.GIVEN_UP, hold_reason, last.event, last.starts)

@@ -1,4 +1,7 @@
-"""The only module that speaks to HTCondor (by its bindings, ``htcondor2``)."""
+"""Submit jobs to HTCondor's queue, find them, and change them.
+
+Only this module talks to HTCondor's daemons, with the bindings ``htcondor2``.
+"""
 
 import os
 import pwd
@@ -11,21 +14,25 @@ from condor.bindings import classad2, htcondor2
 from condor.errors import translate_errors
 from state.launch import Launch
 
-# Attributes by which jobs are found in the queue; their value is the run directory.
+# These attributes find jobs in the queue. Their value is the run directory.
 RUN_ATTRIBUTE = "CogPipelineRun"
 NODE_ATTRIBUTE = "CogPipelineNodeOf"
-# A crondor job has the name that two launches of the same manifests share.
+# The value of this one is the name that launches of the same manifests share.
 LAUNCH_ATTRIBUTE = "CogPipeline"
 # When the presigned URLs of a node's job expire, in seconds since 1970.
 URLS_EXPIRE = "CogPipelineUrlsExpire"
 _NO_PLACE_FOR_LOGS = "/tmp"  # noqa: S108, DAGMan's rule
-_IDLE = 1
-_REMOVED = 3
-_COMPLETED = 4
-_HELD = 5
+_Status = htcondor2.JobStatus
+_STATUS_NAMES = {
+    _Status.IDLE: "idle",
+    _Status.RUNNING: "running",
+    _Status.REMOVED: "being removed",
+    _Status.COMPLETED: "completed",
+    _Status.HELD: "held",
+}
+# The HoldReasonCode UserRequest. The bindings have no names for these codes.
 # https://htcondor.readthedocs.io/en/latest/classad-attributes/job-classad-attributes.html
-_BY_HAND = 1
-_JOB_STATUS = {1: "idle", 2: "running", 3: "being removed", 4: "completed", 5: "held"}
+_HELD_BY_HAND = 1
 
 
 @dataclass(frozen=True)
@@ -34,7 +41,7 @@ class Job:
 
     Attributes:
         hold_reason: None unless it is held.
-        held_by_hand: whether somebody holds it, rather than HTCondor.
+        held_by_hand: whether a person holds it, and not HTCondor.
     """
 
     cluster: int
@@ -53,7 +60,7 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class WaitingJob:
-    """A node's job that does not run, and what of its ad names its URLs."""
+    """A node's job that does not run, and the attributes that contain its URLs."""
 
     id: str
     node: str
@@ -63,7 +70,7 @@ class WaitingJob:
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a DAG has come, in nodes, its FINAL node included."""
+    """The progress of a DAG, in nodes; its FINAL node is included."""
 
     total: int
     done: int
@@ -71,7 +78,7 @@ class Progress:
 
 
 def version() -> tuple[int, int, int]:
-    """The version of this access point's schedd.
+    """Return the version of this access point's schedd.
 
     Raises:
         SchedulerError: there is no schedd, or it does not answer.
@@ -101,7 +108,7 @@ def dagman_accepts(directory: Path) -> bool:
 
 
 def submit(description: str) -> int:
-    """Submit one job; returns its cluster."""
+    """Submit one job, and return its cluster."""
     with translate_errors("the submission"):
         return _schedd().submit(htcondor2.Submit(description)).cluster()
 
@@ -109,12 +116,12 @@ def submit(description: str) -> int:
 def submit_dag(
     dag_file: Path, attributes: dict[str, str], max_jobs: int, max_idle: int
 ) -> int:
-    """Submit DAGMan for a DAG file; returns DAGMan's cluster.
+    """Submit DAGMan for a DAG file, and return DAGMan's cluster.
 
     Args:
-        attributes: to write into DAGMan's own job ad, to find it by.
-        max_jobs: how many jobs of its nodes may be in the queue at once.
-        max_idle: how many of them may wait there.
+        attributes: attributes of DAGMan's own job, which find it in the queue.
+        max_jobs: the maximum number of its nodes' jobs in the queue at once.
+        max_idle: the maximum number of them that wait there.
     """
     with translate_errors(f"the submission of {dag_file}"):
         options = {"MaxJobs": max_jobs, "MaxIdle": max_idle, "Force": True}
@@ -130,9 +137,9 @@ def submit_dag(
 def find(attribute: str, value: str) -> Job | None:
     """Return this user's first job in the queue whose attribute has this value.
 
-    Other users can submit jobs with any attributes; those count for nothing.
+    Jobs of other users are ignored, because they can have any attributes.
     """
-    constraint = f"{attribute} =?= {classad2.quote(value)}"
+    constraint = _is(attribute, value)
     return min(_query(constraint), key=lambda job: job.cluster, default=None)
 
 
@@ -143,27 +150,33 @@ def crondor_job(launch: Launch) -> Job | None:
 
 
 def remove(cluster: int, why: str) -> None:
+    """Remove a job from the queue."""
     with translate_errors(f"the removal of job {cluster}"):
         remove = htcondor2.JobAction.Remove
         _schedd().act(remove, f"ClusterId == {cluster}", (why, 0))
 
 
 def release(cluster: int, why: str) -> None:
+    """Release a job that is held."""
     with translate_errors(f"the release of job {cluster}"):
         release = htcondor2.JobAction.Release
         _schedd().act(release, f"ClusterId == {cluster}", (why, 0))
 
 
 def still_there(attribute: str, value: str) -> int:
-    """How many jobs with this attribute may still do something: all but ended ones."""
-    constraint = f"{attribute} =?= {classad2.quote(value)} && JobStatus != {_COMPLETED}"
+    """Return the number of jobs with this attribute that have not ended."""
+    constraint = (
+        f"{attribute} =?= {classad2.quote(value)} && JobStatus != {_Status.COMPLETED:d}"
+    )
     with translate_errors("HTCondor's queue"):
         return len(_own_jobs(constraint, ["ClusterId"]))
 
 
 def removal_reason(attribute: str, value: str) -> str | None:
-    """Return why a job is being removed; None if it is not in the queue as such."""
-    constraint = f"{attribute} =?= {classad2.quote(value)} && JobStatus == {_REMOVED}"
+    """Return why a job is being removed; None if the queue has no such job."""
+    constraint = (
+        f"{attribute} =?= {classad2.quote(value)} && JobStatus == {_Status.REMOVED:d}"
+    )
     with translate_errors("HTCondor's queue"):
         for ad in _own_jobs(constraint, ["RemoveReason"]):
             return str(ad.get("RemoveReason", ""))
@@ -178,8 +191,8 @@ def waiting_jobs(run: str, expire_before: float) -> list[WaitingJob]:
         expire_before: in seconds since 1970.
     """
     constraint = (
-        f"{NODE_ATTRIBUTE} =?= {classad2.quote(run)} "
-        f"&& (JobStatus == {_IDLE} || JobStatus == {_HELD}) "
+        f"{_is(NODE_ATTRIBUTE, run)} "
+        f"&& (JobStatus == {_Status.IDLE:d} || JobStatus == {_Status.HELD:d}) "
         f"&& {URLS_EXPIRE} < {int(expire_before)}"
     )
     names = ["ClusterId", "ProcId", "DAGNodeName", "TransferInput"]
@@ -197,10 +210,10 @@ def waiting_jobs(run: str, expire_before: float) -> list[WaitingJob]:
 
 
 def renew(job: WaitingJob, urls_expire: int) -> bool:
-    """Write a waiting job's changed URLs, and when they expire, into the queue.
+    """Write a waiting job's new URLs, and when they expire, into the queue.
 
-    If it has begun to run meanwhile, it goes on with what it began with. When they
-    expire is written last: what was cut off before is done again by the next poll.
+    If it has started to run, it continues with the old ones. The expiry is written
+    last: if a crash comes before, the next poll does all of it again.
 
     Returns:
         Whether the job is still there.
@@ -224,7 +237,7 @@ def renew(job: WaitingJob, urls_expire: int) -> bool:
 
 
 def progress(cluster: int) -> Progress | None:
-    """How far a DAG has come, None when its DAGMan is not in the queue."""
+    """Return the progress of a DAG; None if its DAGMan is not in the queue."""
     names = ["DAG_NodesTotal", "DAG_NodesDone", "DAG_NodesFailed"]
     with translate_errors("HTCondor's queue"):
         ads = _schedd().query(f"ClusterId == {cluster}", names)
@@ -233,25 +246,30 @@ def progress(cluster: int) -> Progress | None:
     return Progress(*(int(ads[0].get(name, 0)) for name in names))
 
 
+def _is(attribute: str, value: str) -> str:
+    """Return a ClassAd expression: whether an attribute has this value."""
+    return f"{attribute} =?= {classad2.quote(value)}"
+
+
 def _query(constraint: str) -> Iterator[Job]:
     names = ["ClusterId", "JobStatus", "Owner", "HoldReason", "HoldReasonCode"]
     with translate_errors("HTCondor's queue"):
         ads = _own_jobs(constraint, names)
     for ad in ads:
-        held = ad["JobStatus"] == _HELD
+        held = ad["JobStatus"] == _Status.HELD
         yield Job(
             cluster=int(ad["ClusterId"]),
-            status=_JOB_STATUS.get(ad["JobStatus"], "there"),
+            status=_STATUS_NAMES.get(ad["JobStatus"], "in the queue"),
             owner=str(ad["Owner"]),
             hold_reason=str(ad.get("HoldReason", "")) if held else None,
-            held_by_hand=held and ad.get("HoldReasonCode") == _BY_HAND,
+            held_by_hand=held and ad.get("HoldReasonCode") == _HELD_BY_HAND,
         )
 
 
 def _own_jobs(constraint: str, names: list[str]) -> list[classad2.ClassAd]:
     """Return the ads of this user's jobs."""
-    # HTCondor runs no jobs of root's: in a personal pool that root started, they are
-    # nobody's. Its own option for "my jobs" shows all jobs to what DAGMan starts.
+    # HTCondor runs no jobs of root: in a personal pool that root started, they belong
+    # to nobody. Its own option for "my jobs" shows all jobs to programs of DAGMan.
     name = pwd.getpwuid(os.geteuid()).pw_name if os.geteuid() else "nobody"
     mine = f"Owner == {classad2.quote(name)}"
     return _schedd().query(f"{mine} && ({constraint})", names)

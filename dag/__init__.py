@@ -1,1 +1,1 @@
-"""From a manifest to a running DAG; runs on the access point."""
+"""Turn a manifest into a running DAG, on the access point."""

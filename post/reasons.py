@@ -3,7 +3,7 @@
 The codes are stable; docs/reference.md lists them.
 """
 
-from condor.eventlog import NodeEnd
+from condor.eventlog import JobState, NodeEnd
 from node.errors import EXIT_REASONS, InternalError, Unconvertible
 from state.results import NodeResult
 
@@ -76,10 +76,10 @@ def failure_reason(
         return result.code, own_reason
     if result is not None:
         return "not-stored", missing
-    if end and end.event == "exited":
+    if end and end.event == JobState.EXITED:
         status = _EXIT_SENTENCES.get(end.reason, f"it ended with status {end.reason}")
         return "exited", f"{job} left no result: {status}; its log may have more"
-    if end and end.event == "killed":
+    if end and end.event == JobState.KILLED:
         return "killed", f"{job} left no result: it was killed by {end.reason}"
     if removal:
         return (
@@ -91,7 +91,7 @@ def failure_reason(
 
 def _stop_of(end: NodeEnd) -> str:
     """Return how a job was stopped from outside, as a key of ``_STOPS``."""
-    if end.event != "given up":
+    if end.event != JobState.GIVEN_UP:
         return end.event
     detail = "often" if _started_often(end) else end.before
     stop = f"given up, {detail}"
@@ -106,9 +106,13 @@ def may_be_collateral(result: NodeResult | None, end: NodeEnd | None) -> bool:
     not if somebody removed the job or no machine took it, because a job for this row
     alone would not do better.
     """
-    if end is None or end.event not in ("given up", "killed", "exited"):
+    if end is None or end.event not in (
+        JobState.GIVEN_UP,
+        JobState.KILLED,
+        JobState.EXITED,
+    ):
         return False
-    if end.before == "idle" and not _started_often(end):
+    if end.before == JobState.IDLE and not _started_often(end):
         return False
     if result is None or result.ok:
         return True
@@ -119,4 +123,4 @@ def may_be_collateral(result: NodeResult | None, end: NodeEnd | None) -> bool:
 
 def _started_often(end: NodeEnd) -> bool:
     """Return whether a job that was given up was so because of its many starts."""
-    return end.starts > 1 and end.before != "held"
+    return end.starts > 1 and end.before != JobState.HELD

@@ -131,11 +131,7 @@ class Launch:
     @property
     def literal_prefix(self) -> str:
         """The prefix of the keys of all manifests and of the CSVs made from them."""
-        literal = re.split(r"[*?\[]", self.pattern, maxsplit=1)[0]
-        folder, slash, name = literal.rpartition("/")
-        # "raw" is replaced by "processing" and others, and those keys end in .csv,
-        # whatever the key of the manifest ends in.
-        return folder + slash + _REPLACED.sub("", name.partition(".")[0])
+        return literal_prefix(self.pattern)
 
     def cog_key(self, image: str) -> str:
         """Return the key of an image's COG in the output bucket."""
@@ -150,6 +146,21 @@ class Launch:
 
     def outputs(self) -> Bucket:
         return Bucket(self.store, self.output_bucket)
+
+
+def literal_prefix(pattern: str) -> str:
+    """Return the prefix of all keys that match a pattern, and of their siblings.
+
+    >>> literal_prefix("maps/july*raw.csv")
+    'maps/july'
+    >>> literal_prefix("maps/july-raw.csv")
+    'maps/july-'
+    """
+    literal = re.split(r"[*?\[]", pattern, maxsplit=1)[0]
+    folder, slash, name = literal.rpartition("/")
+    # "raw" is replaced by "processing" and others, and those keys end in .csv, whatever
+    # the key of the manifest ends in.
+    return folder + slash + _REPLACED.sub("", name.partition(".")[0])
 
 
 def settings_file(folder: Path) -> Path:

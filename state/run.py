@@ -247,7 +247,13 @@ class Run:
 
 
 def sibling_key(manifest_key: str, state: str, timestamp: str) -> str:
-    """Return the key of what is made of a manifest: beside it, and named after it."""
+    """Return the key of an object that is made from a manifest, beside it.
+
+    >>> sibling_key("maps/july-raw.csv", "failed", "20261120T193637Z")
+    'maps/july-failed-20261120T193637Z.csv'
+    >>> sibling_key("july.txt", "failed", "20261120T193637Z")
+    'july-failed-20261120T193637Z.csv'
+    """
     folder, slash, name = manifest_key.rpartition("/")
     stem = name.rpartition(".")[0] or name
     stem = _RAW.sub(state, stem) if _RAW.search(stem) else f"{stem}-{state}"

@@ -7,7 +7,7 @@ import sys
 
 from rio_cogeo.cogeo import cog_validate
 
-from condor import eventlog, queue
+from condor import eventlog
 from pool.personal import PersonalPool
 from state.project import PROJECT
 from tests.support.archive import Archive, tries, wait_for
@@ -116,10 +116,7 @@ def test_half_an_upload_of_a_machine_that_vanished_is_no_output(
 
 
 def test_what_a_node_has_its_job_held_for_is_kept_no_longer_than_it_is_shown():
-    held = queue.htcondor2.JobEventType.JOB_HELD
-    words = {}
     for said in ("x" * 10**6, "\x1b[2J"):
-        event = eventlog._Event(held, 1, 0, {"HoldReason": said})
-        eventlog._read_event(event, "row1", words)
-        assert len(words["row1"].reason) <= 500
-        assert words["row1"].reason.isprintable()
+        reason = eventlog._fact("HoldReason", said)
+        assert len(reason) <= 500
+        assert reason.isprintable()
