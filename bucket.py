@@ -1,4 +1,4 @@
-"""The only module that speaks S3."""
+"""Read, write and list the objects of a bucket. No other module speaks S3."""
 
 import io
 import itertools
@@ -83,28 +83,31 @@ _Fields = dict[str, str | list[str] | tuple[str]]
 # The longest life of a presigned URL that Signature Version 4 allows.
 # https://docs.aws.amazon.com/AmazonS3/latest/API/sigv4-query-string-auth.html
 MAX_URL_HOURS = 7 * 24
-# S3 has no longer keys.
+# The maximum length of a key, in UTF-8.
 # https://docs.aws.amazon.com/AmazonS3/latest/userguide/object-keys.html
 MAX_KEY_BYTES = 1024  # bytes
-# For a URL that is used at once, by a clock that may be a little wrong.
+# The life of a URL that is used at once, with a clock that may be a little wrong.
 _USED_AT_ONCE = 3600  # seconds
 
 _NO_CONTENT = 204
-# Precondition Failed, and Conflict: somebody else is writing it just now.
+# Precondition Failed, and Conflict: another client is writing the object.
 _CONDITION_UNMET = (412, 409)
 _NOT_IMPLEMENTED = 501
-# The code of the error for a HEAD request that ends in 400.
+# minio's code for the answer 400 to a HEAD request.
 _NO_KEY_THERE = "BadRequest"
-# What is larger goes up in parts: a request for each, which is in memory meanwhile.
-_UPLOADED_AT_ONCE = 32 * 2**20  # bytes
-# The largest object that S3 copies by one request; of larger ones, parts of this size.
-_COPIED_AT_ONCE = 5 * 2**30  # bytes
-# How many objects one answer to a listing tells of, at most.
-_LISTED_AT_ONCE = 1000
-_MAX_WAIT = 60  # seconds, whatever a server asks for
-# S3 may give a page without objects in the middle of a listing, but not for ever.
+# The part size of a multipart upload; a part is in memory while it is sent.
+_UPLOAD_PART = 32 * 2**20  # bytes
+# The maximum size that S3 copies by one request; larger objects are copied in parts of
+# this size.
+# https://docs.aws.amazon.com/AmazonS3/latest/API/API_CopyObject.html
+_MAX_COPY = 5 * 2**30  # bytes
+# The maximum number of entries in one page of a listing.
+_PAGE_SIZE = 1000
+# The maximum wait before another try, whatever a server asks for.
+_MAX_WAIT = 60  # seconds
+# S3 may send a page without objects in the middle of a listing, but not endlessly.
 _MAX_EMPTY_PAGES = 1000
-# What S3 keeps beside an object's content and its user's metadata.
+# The headers that S3 stores with an object, besides user metadata.
 _KEPT_HEADERS = (
     "Cache-Control",
     "Content-Disposition",
@@ -113,9 +116,9 @@ _KEPT_HEADERS = (
     "Content-Type",
     "Expires",
 )
-# What servers say of a signature that is too old, or not yet valid; they grant a
-# quarter of an hour.
-_SAID_OF_CLOCKS = ("AccessDenied", "RequestTimeTooSkewed", "SignatureDoesNotMatch")
+# S3's codes for a signature that is too old or not yet valid. S3 tolerates a difference
+# between the clocks of 15 minutes.
+_CLOCK_CODES = ("AccessDenied", "RequestTimeTooSkewed", "SignatureDoesNotMatch")
 _CLOCK_TOLERANCE = timedelta(minutes=5)
 
 
@@ -125,8 +128,10 @@ class S3Endpoint:
 
     Attributes:
         endpoint: ``HOST`` or ``HOST:PORT``.
-        secure: https, or else plain http.
-        ca_certs: certificate authorities to trust besides the usual ones.
+        access_key: file that holds the access key.
+        secret_key: file that holds the secret key.
+        secure: whether to use https; otherwise plain http.
+        ca_certs: file of certificate authorities to trust besides the usual ones.
     """
 
     endpoint: str
@@ -137,9 +142,9 @@ class S3Endpoint:
 
 
 class Bucket:
-    """One bucket of a store.
+    """A bucket of an S3 server.
 
-    Every method raises BucketError when the store refuses or does not answer.
+    Every method raises BucketError if the server refuses or does not answer.
     """
 
     def __init__(self, store: S3Endpoint, name: str) -> None:
@@ -173,13 +178,13 @@ class Bucket:
             )
 
     def check(self) -> None:
-        """Raise BucketError unless the bucket is there."""
+        """Raise BucketError unless the bucket can be listed."""
         with self._translate_errors("the bucket {name}"):
-            # Listing is what is needed of it; a key may do that and no more.
+            # Keys that may list need not be allowed to look at the bucket itself.
             self._page("", None)
 
     def list(self, prefix: str = "") -> Iterator[StoredObject]:
-        """Yield the objects whose keys begin with ``prefix``, in the order of keys."""
+        """Yield the objects whose keys begin with ``prefix``, in key order."""
         token: str | None = None
         empty = 0
         # Hashes of each page's token and first key, since there may be many pages.
@@ -191,7 +196,7 @@ class Bucket:
                 marks |= {hash(("key", page.mark))} if page.mark else set()
                 empty = 0 if page.mark else empty + 1
                 if empty > _MAX_EMPTY_PAGES or not seen.isdisjoint(marks):
-                    raise OddAnswer("a listing that begins again and again")
+                    raise OddAnswer("a listing that never ends")
                 seen |= marks
             yield from page.objects
             if page.token is None:
@@ -199,13 +204,17 @@ class Bucket:
             token = page.token
 
     def _page(self, prefix: str, token: str | None) -> "Page":
-        """Ask for one page of a listing; ``token`` is that of the page before."""
+        """Return one page of a listing.
+
+        Args:
+            token: the continuation token in the previous page; None for the first.
+        """
         query = {
             "list-type": "2",
             "prefix": prefix,
             "delimiter": "",
             "encoding-type": "url",
-            "max-keys": str(_LISTED_AT_ONCE),
+            "max-keys": str(_PAGE_SIZE),
         }
         if token is not None:
             query["continuation-token"] = token
@@ -213,7 +222,7 @@ class Bucket:
         return read_page(document_of(answer, "ListBucketResult"), prefix)
 
     def stat(self, key: str) -> StoredObject:
-        """Look at an object; raises ObjectMissing when there is none."""
+        """Return an object's size, ETag and date; raise ObjectMissing if it is gone."""
         with self._translate_errors("the object {name}/" + key):
             headers = self._ask("HEAD", key).headers
             return StoredObject(
@@ -221,56 +230,59 @@ class Bucket:
             )
 
     def metadata(self, key: str) -> dict[str, str]:
-        """Return what whoever uploaded an object wrote of it, by names in lower case.
+        """Return the user metadata of an object, by names in lower case.
 
-        Raises ObjectMissing when there is none.
+        Raises:
+            ObjectMissing: there is no such object.
         """
         with self._translate_errors("the metadata of {name}/" + key):
             headers = self._ask("HEAD", key).headers
-            # A web page has none, which is not to look like an object without.
+            # A web page has no ETag. It must not pass for an object without metadata.
             etag_of(headers)
             return user_metadata(headers)
 
     def find_objects(
         self, keys: Collection[str], beside: Callable[[str], Iterable[str]]
     ) -> Iterator[StoredObject]:
-        """What is stored under these keys, and perhaps much else.
+        """Yield the objects with these keys, and perhaps many others.
 
-        By listing the prefix that they share, since one answer tells of a thousand
-        objects; or by asking for each, once it is seen that this is fewer answers,
-        as for a few images in a bucket of millions.
+        First list the prefix that the keys share, because one answer describes a
+        thousand objects. If the listing turns out to need more answers than there are
+        keys, ask for each key instead, as for a few images in a bucket of millions.
 
         Args:
-            beside: what else is looked for besides each key; of the same name up
-                to its first dot.
+            keys: the keys to find.
+            beside: function that returns further keys to find for a key; they have
+                the same name up to its first dot.
         """
         if not keys:
             return
-        # Of strings, not of paths: S3 knows no folders.
+        # The prefix of strings, not of paths: S3 has no folders.
         shared = os.path.commonprefix([min(keys), max(keys)])  # noqa: RUF071
         folder, slash, name = shared.rpartition("/")
         listed = self.list(folder + slash + name.partition(".")[0])
-        yield from itertools.islice(listed, _LISTED_AT_ONCE * len(keys))
+        yield from itertools.islice(listed, _PAGE_SIZE * len(keys))
         if next(listed, None) is None:
             return
         for key in keys:
-            for each in (key, *beside(key)):
+            for sought in (key, *beside(key)):
                 try:
-                    yield self.stat(each)
+                    yield self.stat(sought)
                 except ObjectMissing:
                     continue
                 except BucketError as error:
-                    # Some servers refuse to look for keys that they cannot have. Our
-                    # keys and our clock are right, since they granted the listing.
+                    # Some servers refuse to look for keys that they cannot have. The
+                    # signature is not the reason, because the listing was granted.
                     if error.code == _NO_KEY_THERE:
                         continue
                     if not isinstance(error, ObjectUnreadable):
                         raise
-                    # Its metadata is too large, of which a listing does not tell. The
-                    # first key that begins with this one is this one.
-                    yield from itertools.islice(self.list(each), 1)
+                    # Its metadata is too large. A listing contains no metadata, and
+                    # the first key that begins with this one is this one.
+                    yield from itertools.islice(self.list(sought), 1)
 
     def exists(self, key: str) -> bool:
+        """Return whether there is an object with this key."""
         try:
             self.stat(key)
         except ObjectMissing:
@@ -279,44 +291,47 @@ class Bucket:
             return True
         return True
 
-    def read(self, key: str, most: int) -> bytes:
+    def read(self, key: str, max_bytes: int) -> bytes:
         """Return the content of an object.
 
-        Content that is stored compressed, with a ``Content-Encoding``, is
-        decompressed, as browsers do: here and when it is downloaded.
+        ``read`` and ``download`` decompress content that is stored with a
+        ``Content-Encoding``, as browsers do.
 
         Args:
-            most: how many bytes that may be, decompressed.
+            max_bytes: maximum size of the decompressed content, in bytes.
 
         Raises:
-            ObjectMissing: there is none.
-            ObjectUnreadable: it is larger, or not encoded as it says.
+            ObjectMissing: there is no such object.
+            ObjectUnreadable: it is larger, or does not match its Content-Encoding.
         """
-        with self._reading(key, most) as (parts, _):
-            return b"".join(parts)
+        with self._reading(key, max_bytes) as (chunks, _):
+            return b"".join(chunks)
 
-    def download(self, key: str, path: Path, most: int) -> str:
-        """Write an object into a file, some of it in memory at a time.
+    def download(self, key: str, path: Path, max_bytes: int) -> str:
+        """Write the content of an object into a file, in chunks.
 
-        Where this fails, no file is left.
+        After an error, no file is left.
 
         Args:
-            most: how many bytes that may be, decompressed.
+            max_bytes: maximum size of the decompressed content, in bytes.
 
         Returns:
-            The ETag of just that content.
+            The ETag of exactly this content.
 
         Raises:
-            ObjectMissing: there is none.
-            ObjectUnreadable: it is larger, or not encoded as it says.
-            BucketError: the file would not be whole.
+            ObjectMissing: there is no such object.
+            ObjectUnreadable: it is larger, or does not match its Content-Encoding.
+            BucketError: the content did not arrive complete.
         """
         try:
-            with self._reading(key, most) as (parts, etag), path.open("wb") as file:
+            with (
+                self._reading(key, max_bytes) as (chunks, etag),
+                path.open("wb") as file,
+            ):
                 if not etag:
                     raise OddAnswer("content with an empty ETag")
-                for part in parts:
-                    file.write(part)
+                for chunk in chunks:
+                    file.write(chunk)
                 file.flush()
                 os.fsync(file.fileno())
                 return etag
@@ -325,20 +340,23 @@ class Bucket:
             raise
 
     @contextmanager
-    def _reading(self, key: str, most: int) -> Iterator[tuple[Iterator[bytes], str]]:
-        """Begin to read an object; gives its content, part by part, and its ETag."""
+    def _reading(
+        self, key: str, max_bytes: int
+    ) -> Iterator[tuple[Iterator[bytes], str]]:
+        """Start to read an object; give its content, in chunks, and its ETag."""
         with self._translate_errors("the object {name}/" + key):
             answer = self._ask("GET", key, preload_content=False)
             try:
                 if not answer.chunked:
-                    # Else nobody could tell whether all of it came.
+                    # Without a length, an answer that was cut off looks complete.
                     length_of(answer.headers)
-                yield content_of(answer, most), etag_of(answer.headers)
+                yield content_of(answer, max_bytes), etag_of(answer.headers)
             finally:
                 answer.close()
                 answer.release_conn()
 
     def write(self, key: str, content: bytes, content_type: str = "text/csv") -> None:
+        """Write an object, which replaces any other one with this key."""
         with self._translate_errors("writing {name}/" + key), translate_odd_answers():
             done = self._client.put_object(
                 self.name, key, io.BytesIO(content), len(content), content_type
@@ -346,22 +364,22 @@ class Bucket:
             check_written(done.etag)
 
     def write_if_absent(self, key: str, content: bytes) -> bool:
-        """Write an object unless there is one.
+        """Write an object unless there is one with this key.
 
-        A store that does not know the condition writes it in any case.
+        A server that does not support the condition writes it in any case.
 
         Returns:
             Whether it was written.
         """
-        # By a signed URL, since minio has no word for the condition.
+        # Through a presigned URL, because minio has no parameter for the condition.
         url = self.url_to_write(key, _USED_AT_ONCE)
         with self._translate_errors("writing {name}/" + key):
             answer = self._http.request(
                 "PUT", url, body=content, headers={"If-None-Match": "*"}
             )
             if answer.status not in (OK, _NOT_IMPLEMENTED, *_CONDITION_UNMET):
-                found = CODE_IN_XML.search(answer.data.decode(errors="replace"))
-                code = found[1] if found else f"HTTP {answer.status}"
+                match = CODE_IN_XML.search(answer.data.decode(errors="replace"))
+                code = match[1] if match else f"HTTP {answer.status}"
                 raise refusal(f"writing {self.name}/{key}", code, "")
             if answer.status == OK:
                 etag_of(answer.headers)
@@ -376,11 +394,11 @@ class Bucket:
         content_type: str = "application/octet-stream",
         metadata: Mapping[str, str] | None = None,
     ) -> None:
-        """Write a file into an object.
+        """Write the content of a file to an object.
 
         Args:
-            metadata: kept with the object; names of a-z, 0-9 and ``-``, and values of
-                printable ASCII.
+            metadata: user metadata of the object: names of a-z, 0-9 and ``-``, and
+                values of printable ASCII.
         """
         headers: _Fields = {**metadata_headers(metadata or {})}
         with self._translate_errors("writing {name}/" + key), translate_odd_answers():
@@ -390,7 +408,7 @@ class Bucket:
                 str(path),
                 content_type,
                 headers,
-                part_size=_UPLOADED_AT_ONCE,
+                part_size=_UPLOAD_PART,
                 num_parallel_uploads=1,
             )
             check_written(done.etag)
@@ -402,29 +420,29 @@ class Bucket:
         etag: str,
         metadata: Mapping[str, str] | None = None,
     ) -> bool:
-        """Have the server copy an object, unless it is no longer the one meant.
+        """Have the server copy an object, if its content is still the expected one.
 
         Args:
-            etag: the ETag that the source must have.
-            metadata: takes the place of what was kept with the source; see ``upload``.
+            etag: ETag that the source must have.
+            metadata: user metadata that replaces that of the source; see ``upload``.
 
         Returns:
-            Whether it was copied. False when the source is gone or is another object
-            now; what was at the target may be gone then as well.
+            Whether it was copied. False if the source is gone or was replaced; an
+            object at the target may be gone then as well.
         """
         with self._translate_errors(f"copying {{name}}/{source} to {target}"):
-            found = self._headers_if_there(source)
-            if found is None or not etag or etag_of(found) != etag:
+            headers = self._headers_if_there(source)
+            if headers is None or not etag or etag_of(headers) != etag:
                 return False
             try:
-                self._copy(source, target, found, metadata)
+                self._copy(source, target, headers, metadata)
             except MinioException as error:
                 if code_of(error) in ("PreconditionFailed", "NoSuchKey"):
                     return False
                 raise
-            # Some servers know no condition, and copy whatever is there.
-            found = self._headers_if_there(source)
-            if found is not None and etag_of(found) == etag:
+            # Some servers do not support the condition, and copy any object.
+            headers = self._headers_if_there(source)
+            if headers is not None and etag_of(headers) == etag:
                 return True
         self.remove(target)
         return False
@@ -441,42 +459,43 @@ class Bucket:
         self,
         source: str,
         target: str,
-        found: Mapping[str, str],
+        source_headers: Mapping[str, str],
         metadata: Mapping[str, str] | None,
     ) -> None:
-        """Copy the object that was found, with these headers, at ``source``."""
+        """Copy the object at ``source`` that was described by these headers."""
         origin = {
             "x-amz-copy-source": quote(f"/{self.name}/{source}"),
-            "x-amz-copy-source-if-match": f'"{etag_of(found)}"',
+            "x-amz-copy-source-if-match": f'"{etag_of(source_headers)}"',
         }
-        # Metadata that is sent again is signed, so it must be ASCII.
-        as_it_was = {
+        # Headers are signed, so they must be ASCII.
+        kept_headers = {
             name: value
-            for name, value in found.items()
+            for name, value in source_headers.items()
             if name.title() in _KEPT_HEADERS and VALUE.fullmatch(value)
         }
         if metadata is None:
-            as_found = user_metadata(found).items()
-            wanted = {name: value for name, value in as_found if fits(name, value)}
+            kept = user_metadata(source_headers).items()
+            wanted = {name: value for name, value in kept if fits(name, value)}
         else:
             wanted = dict(metadata)
-        described = as_it_was | metadata_headers(wanted)
-        size = length_of(found)
-        if size > _COPIED_AT_ONCE:
-            self._copy_in_parts(target, size, origin, described)
+        target_headers = kept_headers | metadata_headers(wanted)
+        size = length_of(source_headers)
+        if size > _MAX_COPY:
+            self._copy_in_parts(target, size, origin, target_headers)
             return
         if metadata is None:
             self._copy_whole(target, origin)
             return
-        described["x-amz-metadata-directive"] = "REPLACE"
-        self._copy_whole(target, origin | described)
+        target_headers["x-amz-metadata-directive"] = "REPLACE"
+        self._copy_whole(target, origin | target_headers)
         if user_metadata(self._ask("HEAD", target).headers) != wanted:
-            # Some servers add it to the source's, unless a copy is the source itself.
+            # Some servers add it to the source's metadata, unless an object is copied
+            # onto itself.
             origin = {"x-amz-copy-source": quote(f"/{self.name}/{target}")}
-            self._copy_whole(target, origin | described)
+            self._copy_whole(target, origin | target_headers)
 
     def _copy_whole(self, target: str, headers: Mapping[str, str]) -> None:
-        # Some servers give no ETag where an object is copied onto itself.
+        # Some servers send no ETag when an object is copied onto itself.
         document_of(self._ask("PUT", target, headers=headers), "CopyObjectResult")
 
     def _copy_in_parts(
@@ -484,13 +503,13 @@ class Bucket:
         target: str,
         size: int,
         origin: Mapping[str, str],
-        described: Mapping[str, str],
+        target_headers: Mapping[str, str],
     ) -> None:
-        upload = self._begin(target, described)
+        upload = self._start(target, target_headers)
         try:
             etags = []
-            for number, begin in enumerate(range(0, size, _COPIED_AT_ONCE), start=1):
-                end = min(begin + _COPIED_AT_ONCE, size) - 1
+            for number, begin in enumerate(range(0, size, _MAX_COPY), start=1):
+                end = min(begin + _MAX_COPY, size) - 1
                 part = {**origin, "x-amz-copy-source-range": f"bytes={begin}-{end}"}
                 query = {"partNumber": str(number), "uploadId": upload}
                 answer = self._ask("PUT", target, query=query, headers=part)
@@ -501,11 +520,12 @@ class Bucket:
             raise
 
     def remove(self, key: str) -> None:
-        """Remove an object; no error when it is gone already."""
+        """Remove an object; no error if it is gone already."""
         with self._translate_errors("removing {name}/" + key):
             self._ask("DELETE", key)
 
     def create(self) -> None:
+        """Create the bucket."""
         with (
             self._translate_errors("making the bucket {name}"),
             translate_odd_answers(),
@@ -513,7 +533,7 @@ class Bucket:
             self._client.make_bucket(self.name)
 
     def destroy(self) -> None:
-        """Remove a bucket, which must be empty."""
+        """Remove the bucket, which must be empty."""
         with (
             self._translate_errors("removing the bucket {name}"),
             translate_odd_answers(),
@@ -521,34 +541,38 @@ class Bucket:
             self._client.remove_bucket(self.name)
 
     def url_to_read(self, key: str, seconds: int) -> str:
-        """Return a URL that reads the object for so long without keys."""
+        """Return a URL with which anyone can read the object for so long."""
         with self._translate_errors("signing {name}/" + key), translate_odd_answers():
             life = timedelta(seconds=seconds)
             return self._client.presigned_get_object(self.name, key, life)
 
     def url_to_write(self, key: str, seconds: int) -> str:
-        """Return a URL that writes the object for so long without keys."""
+        """Return a URL with which anyone can write the object for so long."""
         with self._translate_errors("signing {name}/" + key), translate_odd_answers():
             life = timedelta(seconds=seconds)
             return self._client.presigned_put_object(self.name, key, life)
 
     def start_multipart_upload(self, key: str, content_type: str) -> str:
-        """Begin to upload an object in parts; returns the upload's id.
+        """Start a multipart upload, and return its ID.
 
-        Nothing is to be seen of the object, and what is there under its key stays,
-        until the upload is completed.
+        The object appears, and replaces any other one with this key, when the upload
+        is completed.
         """
-        with self._translate_errors("beginning to upload {name}/" + key):
-            return self._begin(key, {"Content-Type": content_type})
+        with self._translate_errors("starting to upload {name}/" + key):
+            return self._start(key, {"Content-Type": content_type})
 
-    def _begin(self, key: str, headers: Mapping[str, str]) -> str:
+    def _start(self, key: str, headers: Mapping[str, str]) -> str:
         answer = self._ask("POST", key, query={"uploads": ""}, headers=headers)
         return text_of(document_of(answer), "UploadId")
 
     def url_to_write_part(
         self, key: str, upload: str, number: int, seconds: int
     ) -> str:
-        """Return a URL that writes a part, counted from 1, for so long without keys."""
+        """Return a URL with which anyone can write a part for so long.
+
+        Args:
+            number: number of the part, from 1.
+        """
         query: _Fields = {"partNumber": str(number), "uploadId": upload}
         with self._translate_errors("signing {name}/" + key), translate_odd_answers():
             life = timedelta(seconds=seconds)
@@ -557,13 +581,14 @@ class Bucket:
             )
 
     def list_parts(self, key: str, upload: str) -> tuple[UploadedPart, ...]:
-        """The parts that arrived, the first thousand.
+        """Return the first thousand parts of a multipart upload.
 
-        Some stores keep, and tell of, parts that were replaced.
+        Some servers also list parts that were replaced.
 
-        Raises UploadMissing when there is no such upload.
+        Raises:
+            UploadMissing: there is no such upload.
         """
-        query = {"uploadId": upload, "max-parts": str(_LISTED_AT_ONCE)}
+        query = {"uploadId": upload, "max-parts": str(_PAGE_SIZE)}
         with self._translate_errors("the parts of {name}/" + key):
             listed = document_of(self._ask("GET", key, query=query), "ListPartsResult")
             return tuple(
@@ -580,11 +605,11 @@ class Bucket:
     ) -> None:
         """Make an object of the parts 1, 2, … that have these ETags.
 
-        Raises UploadMissing when there is no such upload, PermanentS3Error when
-            other parts
-        arrived.
+        Raises:
+            UploadMissing: there is no such upload.
+            PermanentS3Error: the upload has other parts.
         """
-        with self._translate_errors("putting together {name}/" + key):
+        with self._translate_errors("completing the upload of {name}/" + key):
             self._complete(key, upload, etags)
 
     def _complete(self, key: str, upload: str, etags: Sequence[str]) -> None:
@@ -603,7 +628,7 @@ class Bucket:
         text_of(document_of(answer), "ETag")
 
     def abort_multipart_upload(self, key: str, upload: str) -> None:
-        """Remove an upload and its parts; no error when it is gone already."""
+        """Remove a multipart upload and its parts; no error if it is gone already."""
         try:
             with self._translate_errors("removing parts of {name}/" + key):
                 self._ask("DELETE", key, query={"uploadId": upload})
@@ -611,13 +636,13 @@ class Bucket:
             pass
 
     def list_multipart_uploads(self, key: str) -> tuple[MultipartUpload, ...]:
-        """The uploads in parts of an object that are not complete."""
+        """Return the multipart uploads of an object that are still open."""
         query = {
             "uploads": "",
             "prefix": key,
             "delimiter": "",
             "encoding-type": "url",
-            "max-uploads": str(_LISTED_AT_ONCE),
+            "max-uploads": str(_PAGE_SIZE),
         }
         with self._translate_errors("the uploads of {name}/" + key):
             listed = document_of(
@@ -625,11 +650,11 @@ class Bucket:
             )
             return tuple(
                 MultipartUpload(
-                    text_of(found, "UploadId"), date_of(text_of(found, "Initiated"))
+                    text_of(entry, "UploadId"), date_of(text_of(entry, "Initiated"))
                 )
-                for found in findall(listed, "Upload")
-                # Some servers say that keys are encoded, which are not.
-                if key in (name := text_of(found, "Key"), unquote_plus(name))
+                for entry in findall(listed, "Upload")
+                # Some servers say that keys are encoded when they are not.
+                if key in (name := text_of(entry, "Key"), unquote_plus(name))
             )
 
     def _ask(
@@ -642,7 +667,9 @@ class Bucket:
         body: bytes | None = None,
         preload_content: bool = True,
     ) -> urllib3.BaseHTTPResponse:
-        """Send a signed request; returns the answer of one that was granted."""
+        """Send a signed request, and return the answer if it was granted."""
+        # minio has no public method for some of these requests, so this uses a private
+        # one. pyproject.toml pins minio to the version that was tested.
         with translate_odd_answers():
             answer = self._client._execute(
                 method,
@@ -653,7 +680,7 @@ class Bucket:
                 query_params=dict(query or {}),
                 preload_content=preload_content,
             )
-        # S3 has nothing to say of what it removed; a web page comes with 200.
+        # S3 answers a removal with nothing; a web page comes with 200 and a text.
         removed = method == "DELETE" and not answer.data
         granted = (OK, _NO_CONTENT) if removed else (OK,)
         if answer.status not in granted:
@@ -663,31 +690,35 @@ class Bucket:
         return answer
 
     @contextmanager
-    def _translate_errors(self, what: str) -> Iterator[None]:
-        what = what.replace("{name}", self.name, 1) + f" at {self.endpoint}"
+    def _translate_errors(self, subject: str) -> Iterator[None]:
+        """Raise a BucketError that names this bucket; see ``s3.errors``."""
+        subject = subject.replace("{name}", self.name, 1) + f" at {self.endpoint}"
         try:
-            with translate_errors(what):
+            with translate_errors(subject):
                 yield
         except BucketError as error:
-            # No refusal that stays: a clock that is right is granted the same.
-            if error.code in _SAID_OF_CLOCKS and (off := self._how_clock_is_off()):
-                raise BucketError(f"{what}: {off} ({error.code})") from error
+            # Not a permanent error: it ends when the clock is right.
+            if error.code in _CLOCK_CODES and (off := self._how_clock_is_off()):
+                raise BucketError(f"{subject}: {off} ({error.code})") from error
             raise
 
     def _how_clock_is_off(self) -> str | None:
-        """What is wrong with this machine's clock; None when it is right."""
+        """Return how wrong this machine's clock is; None if it is right."""
         url = f"{'https' if self._secure else 'http'}://{self.endpoint}"
         with translate_errors(f"the clock of {self.endpoint}"):
             date = self._http.request("HEAD", url).headers.get("Date", "")
         try:
-            theirs = parsedate_to_datetime(date)
+            server_time = parsedate_to_datetime(date)
         except (ValueError, TypeError, OverflowError):
-            # It tells nothing of the time; what the server refused is to be told.
+            # The server sends no date. The caller reports its refusal instead.
             return None
-        # HTTP knows no other zone, though a server may name none.
-        behind = theirs.replace(tzinfo=theirs.tzinfo or UTC) - datetime.now(UTC)
+        # HTTP dates are in UTC, even if a server names no zone.
+        server_time = server_time.replace(tzinfo=server_time.tzinfo or UTC)
+        behind = server_time - datetime.now(UTC)
         if abs(behind) < _CLOCK_TOLERANCE:
             return None
         minutes = round(abs(behind) / timedelta(minutes=1))
-        which = "behind" if behind > timedelta() else "ahead of"
-        return f"this machine's clock is {minutes} minutes {which} the store's: set it"
+        relation = "behind" if behind > timedelta() else "ahead of"
+        return (
+            f"this machine's clock is {minutes} minutes {relation} the store's: set it"
+        )

@@ -1,14 +1,14 @@
-"""Read what an S3 server answers: pages, numbers, dates, metadata, content.
+"""Read the answers of an S3 server: pages, numbers, dates, metadata, content.
 
-The server is trusted for what it stores, not for well-formed answers. Whatever is not
-as S3 has it raises OddAnswer.
+The server is trusted with the data, but not to send well-formed answers. An answer that
+does not follow the S3 API raises OddAnswer.
+https://docs.aws.amazon.com/AmazonS3/latest/API/Welcome.html
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import cast
 from urllib.parse import unquote_plus
 from xml.etree import ElementTree
 
@@ -20,7 +20,7 @@ from minio.xml import find, findall
 from s3.errors import OddAnswer, Overlong
 
 METADATA = "x-amz-meta-"
-_PART = 2**20  # bytes
+_CHUNK = 2**20  # bytes
 _NUMBER = re.compile(r"[0-9]{1,18}")
 _SLASHES = re.compile(r"/{2,}")
 _NAME = re.compile(r"[a-z0-9-]+")
@@ -29,11 +29,14 @@ VALUE = re.compile(r"[!-~]([ -~]*[!-~])?")
 
 @dataclass(frozen=True)
 class StoredObject:
-    """What a listing tells of an object.
+    """An object as a listing describes it.
 
     Attributes:
-        size: in bytes.
-        etag: empty for an object that is being written, on some servers.
+        key: key of the object.
+        size: size of the object, in bytes.
+        etag: ETag without quotes; some servers list an object without one while it is
+            written.
+        modified: when the object was last written.
     """
 
     key: str
@@ -44,7 +47,13 @@ class StoredObject:
 
 @dataclass(frozen=True)
 class UploadedPart:
-    """A part of an upload that is not complete; ``size`` is in bytes."""
+    """A part of a multipart upload.
+
+    Attributes:
+        number: number of the part, from 1.
+        size: size of the part, in bytes.
+        etag: ETag without quotes.
+    """
 
     number: int
     size: int
@@ -64,8 +73,9 @@ class Page:
     """One page of a listing.
 
     Attributes:
-        mark: the first key that it tells of, be it a folder's.
-        token: what asks for the next page.
+        mark: the first key of the page, even a folder's; None if there is none.
+        objects: the objects of the page.
+        token: continuation token of the next page; None if there is none.
     """
 
     mark: str | None
@@ -74,7 +84,7 @@ class Page:
 
 
 def read_page(page: ElementTree.Element, prefix: str) -> Page:
-    """Return a page of the listing of ``prefix``."""
+    """Return the page of a listing of ``prefix`` that an XML document describes."""
     encoding = find(page, "EncodingType")
     encoded = encoding is not None and encoding.text == "url"
     entries = findall(page, "Contents")
@@ -92,16 +102,16 @@ def read_page(page: ElementTree.Element, prefix: str) -> Page:
 def _read_entry(
     key: str | None, entry: ElementTree.Element, prefix: str
 ) -> StoredObject | None:
-    """Read what a listing tells of an object; None of what is none for us."""
-    # Keys are UTF-8 in S3: what is not can be named by no manifest and no request.
+    """Return the object of an entry of a listing; None if it is to be skipped."""
+    # Keys are UTF-8 in S3. No manifest and no request can name any other key.
     if key is None:
         return None
     if not key.startswith(prefix):
-        # Some servers take several slashes for one.
+        # Some servers treat several slashes as one.
         if key.startswith(_SLASHES.sub("/", prefix)):
             return None
         raise OddAnswer(f"the key {key!a}, which was not asked for")
-    # A folder, as some programs leave them.
+    # A folder, as some programs create them.
     if key.endswith("/"):
         return None
     return StoredObject(
@@ -113,10 +123,10 @@ def _read_entry(
 
 
 def _listed_etag(entry: ElementTree.Element) -> str:
-    found = find(entry, "ETag")
-    if found is None:
+    etag = find(entry, "ETag")
+    if etag is None:
         raise OddAnswer("'Contents' without ETag")
-    return (found.text or "").strip('"')
+    return (etag.text or "").strip('"')
 
 
 def _unquoted(key: str) -> str | None:
@@ -129,17 +139,21 @@ def _unquoted(key: str) -> str | None:
 def document_of(
     answer: urllib3.BaseHTTPResponse, root: str | None = None
 ) -> ElementTree.Element:
-    """Parse the XML of an answer; ``root`` is what its name must be."""
+    """Return the XML document of an answer.
+
+    Args:
+        root: name that its root element must have.
+    """
     try:
-        # No DOCTYPE comes as far as this, and answers have a size.
+        # s3.client rejects answers with a DOCTYPE and very long ones.
         document = ElementTree.fromstring(answer.data.decode())  # noqa: S314
     except (ElementTree.ParseError, ValueError, RecursionError) as error:
-        raise OddAnswer(f"what is no XML: {error}") from error
+        raise OddAnswer(f"invalid XML: {error}") from error
     name = document.tag.rpartition("}")[2]
     if name == "Error":
-        # S3 begins to answer before it is done, and may have to say that it failed.
+        # S3 sends status 200 before it has finished, so an error may follow.
         code = text_of(document, "Code")
-        message = "the server could not do it; it may later"
+        message = "the server could not do it now; it may later"
         raise S3Error(answer, code, message, None, None, None)
     if root and name != root:
         raise OddAnswer(f"{name!a} instead of {root}")
@@ -147,43 +161,49 @@ def document_of(
 
 
 def text_of(element: ElementTree.Element, name: str) -> str:
-    """Return the text of an element's child, which must have some."""
-    found = find(element, name)
-    if found is None or not found.text:
+    """Return the text of an element's child, which must not be empty."""
+    child = find(element, name)
+    if child is None or not child.text:
         raise OddAnswer(f"{element.tag.rpartition('}')[2]!a} without {name}")
-    return found.text
+    return child.text
 
 
 def number_of(text: str) -> int:
     """Return a number of at most 18 digits, without a sign."""
     if not _NUMBER.fullmatch(text):
-        raise OddAnswer(f"{text!a} for a number")
+        raise OddAnswer(f"{text!a} instead of a number")
     return int(text)
 
 
 def date_of(text: str) -> datetime:
-    """Return a date in ISO 8601, as S3's XML has it."""
+    """Return the date of a text in ISO 8601, the format in S3's XML."""
+    return _parsed_date(from_iso8601utc, text)
+
+
+def _parsed_date(parse: Callable[[str], datetime | None], text: str) -> datetime:
     try:
-        # It returns None only for None.
-        return cast(datetime, from_iso8601utc(text))
+        date = parse(text)
     except ValueError as error:
-        raise OddAnswer(f"{text!a} for a date") from error
+        raise OddAnswer(f"{text!a} instead of a date") from error
+    if date is None:
+        raise OddAnswer("an empty date")
+    return date
 
 
 def header_of(headers: Mapping[str, str], name: str) -> str:
-    """Return a header, which must be there and not be empty."""
+    """Return the value of a header, which must not be empty."""
     if not (value := headers.get(name)):
         raise OddAnswer(f"an answer without {name}")
     return value
 
 
 def etag_of(headers: Mapping[str, str]) -> str:
-    """Return the ETag without its quotes, which may be empty."""
+    """Return the ETag without quotes; it may be empty then."""
     return header_of(headers, "ETag").strip('"')
 
 
 def unquoted_etag(text: str) -> str:
-    """Return an ETag without its quotes, which must not be empty."""
+    """Return an ETag without quotes, which must not be empty."""
     etag = text.strip('"')
     if not etag:
         raise OddAnswer("an empty ETag")
@@ -191,27 +211,26 @@ def unquoted_etag(text: str) -> str:
 
 
 def length_of(headers: Mapping[str, str]) -> int:
-    """Return the length of an answer, in bytes."""
+    """Return the ``Content-Length`` of an answer, in bytes."""
     return number_of(header_of(headers, "Content-Length"))
 
 
 def last_modified(headers: Mapping[str, str]) -> datetime:
-    """Return when an object was written."""
-    text = header_of(headers, "Last-Modified")
-    try:
-        return from_http_header(text)
-    except ValueError as error:
-        raise OddAnswer(f"{text!a} for a date") from error
+    """Return when an object was last written."""
+    return _parsed_date(from_http_header, header_of(headers, "Last-Modified"))
 
 
 def check_written(etag: str | None) -> None:
-    """Check the answer to what was written: S3 gives an ETag, a web page does not."""
+    """Check the answer to an upload: S3's has an ETag, a web page has none."""
     if not etag:
         raise OddAnswer("an answer without ETag")
 
 
 def user_metadata(headers: Mapping[str, str]) -> dict[str, str]:
-    """Return an object's user metadata, by names in lower case without the prefix."""
+    """Return an object's user metadata, by names in lower case without the prefix.
+
+    https://docs.aws.amazon.com/AmazonS3/latest/userguide/UsingMetadata.html
+    """
     return {
         name.lower().removeprefix(METADATA): value
         for name, value in headers.items()
@@ -220,7 +239,7 @@ def user_metadata(headers: Mapping[str, str]) -> dict[str, str]:
 
 
 def metadata_headers(metadata: Mapping[str, str]) -> dict[str, str]:
-    """Return user metadata as headers; raise ValueError where no header can hold it."""
+    """Return user metadata as headers; raise ValueError if a header cannot hold it."""
     for name, value in metadata.items():
         if not fits(name, value):
             raise ValueError(f"{name}: {value!r} cannot be an object's metadata")
@@ -228,20 +247,24 @@ def metadata_headers(metadata: Mapping[str, str]) -> dict[str, str]:
 
 
 def fits(name: str, value: str) -> bool:
-    """Tell whether this can be sent as metadata as it is."""
+    """Return whether a name and its value can be sent as user metadata unchanged."""
     return bool(_NAME.fullmatch(name) and VALUE.fullmatch(value))
 
 
-def content_of(answer: urllib3.BaseHTTPResponse, most: int) -> Iterator[bytes]:
-    """Yield the decompressed content of an object; raise Overlong beyond ``most``."""
-    reason = f"it has more than {most} bytes, and no more are read of it"
+def content_of(answer: urllib3.BaseHTTPResponse, max_bytes: int) -> Iterator[bytes]:
+    """Yield the decompressed content of an object, in chunks.
+
+    Raises:
+        Overlong: the content has more than ``max_bytes`` bytes.
+    """
+    reason = f"it has more than {max_bytes} bytes, the maximum here"
     encoded = "Content-Encoding" in answer.headers
-    if not (answer.chunked or encoded) and length_of(answer.headers) > most:
+    if not (answer.chunked or encoded) and length_of(answer.headers) > max_bytes:
         raise Overlong(reason)
-    left = most
-    # urllib3 decompresses no more at once than was asked for.
-    for part in answer.stream(min(_PART, most + 1)):
-        left -= len(part)
+    left = max_bytes
+    # urllib3 decompresses no more at once than it is asked for.
+    for chunk in answer.stream(min(_CHUNK, max_bytes + 1)):
+        left -= len(chunk)
         if left < 0:
             raise Overlong(reason)
-        yield part
+        yield chunk

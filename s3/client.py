@@ -1,4 +1,4 @@
-"""The HTTP client that minio uses; it bounds all answers but objects' content."""
+"""The HTTP client that minio uses. It limits all answers except objects' content."""
 
 import contextlib
 import http.client
@@ -16,16 +16,16 @@ from urllib3.exceptions import DecodeError, ProtocolError, ReadTimeoutError
 from s3.errors import OddAnswer, Overlong
 
 OK = 200
-# A page of a thousand of the longest keys has less than 4 MiB. Parsed, an answer can
-# take some thirty times its size.
+# A page of a thousand keys of the maximum length has less than 4 MiB. A parsed answer
+# can take about thirty times its size in memory.
 MAX_ANSWER = 8 * 2**20  # bytes
-# An answer that is no object's content takes seconds, and minutes where an object is
-# put together of many parts.
-_ANSWER_SECONDS = 600
+# An answer without an object's content takes seconds; it takes minutes when a multipart
+# upload of many parts is completed.
+_MAX_ANSWER_SECONDS = 600
 
 
 class Client(urllib3.PoolManager):
-    """The HTTP client that minio uses; it bounds all answers but objects' content."""
+    """An HTTP client that limits all answers except objects' content."""
 
     def __init__(self, **how: Any) -> None:
         super().__init__(**how)
@@ -41,9 +41,14 @@ class Client(urllib3.PoolManager):
         preload_content: bool = True,
         **how: Any,
     ) -> urllib3.BaseHTTPResponse:
+        """Send a request, and return an answer that is whole and of limited size.
+
+        The content of an object is returned as it arrives, if ``preload_content`` is
+        False.
+        """
         retries = self.connection_pool_kw["retries"]
         while True:
-            # No redirect is followed: a signature holds for one host alone.
+            # Redirects are not followed: a signature is valid for one host only.
             answer = super().urlopen(
                 method,
                 url,
@@ -57,25 +62,25 @@ class Client(urllib3.PoolManager):
             try:
                 return _whole(answer)
             except (ProtocolError, ReadTimeoutError) as error:
-                # Cut off: asked again, as where no answer comes at all.
+                # The answer was cut off. Try again, as if there had been no answer.
                 retries = retries.increment(method, url, error=error)
                 retries.sleep()
 
 
 def _whole(answer: urllib3.BaseHTTPResponse) -> urllib3.BaseHTTPResponse:
-    """Read all of an answer, if it is of a size and an age that S3's have."""
+    """Read an answer to its end, within the limits of size and time."""
     content = bytearray()
     try:
         with _in_time(answer.shutdown):
-            for part in answer.stream():
-                content += part
+            for chunk in answer.stream():
+                content += chunk
                 if len(content) > MAX_ANSWER:
                     raise OddAnswer(f"more than {MAX_ANSWER >> 20} MiB")
     except DecodeError as error:
-        raise OddAnswer("what is not encoded as it says") from error
+        raise OddAnswer("content that does not match its Content-Encoding") from error
     finally:
         answer.close()
-    # What XML can define there, it can repeat until memory ends. S3 defines nothing.
+    # A DOCTYPE can define entities that fill all memory. S3 sends none.
     if b"<!DOCTYPE" in content and answer.status == OK:
         raise OddAnswer("a web page, or XML with a DOCTYPE")
     return urllib3.HTTPResponse(
@@ -90,16 +95,16 @@ def _whole(answer: urllib3.BaseHTTPResponse) -> urllib3.BaseHTTPResponse:
 
 @contextmanager
 def _in_time(hang_up: Callable[[], object]) -> Iterator[None]:
-    """Hang up on a server that sends a byte now and then, and never comes to an end."""
+    """Hang up on a server that sends so slowly that its answer never ends."""
     late = threading.Event()
 
     def give_up() -> None:
         late.set()
-        # It may have ended, or been closed, at this very moment.
+        # The answer may end, or be closed, at this moment.
         with contextlib.suppress(OSError, ValueError, RuntimeError):
             hang_up()
 
-    timer = threading.Timer(_ANSWER_SECONDS, give_up)
+    timer = threading.Timer(_MAX_ANSWER_SECONDS, give_up)
     timer.daemon = True
     timer.start()
     try:
@@ -107,11 +112,13 @@ def _in_time(hang_up: Callable[[], object]) -> Iterator[None]:
     finally:
         timer.cancel()
         if late.is_set():
-            raise OddAnswer(f"an answer that did not end within {_ANSWER_SECONDS} s")
+            raise OddAnswer(
+                f"an answer that did not end within {_MAX_ANSWER_SECONDS} s"
+            )
 
 
 class _Connection(HTTPConnection):
-    """A connection on which headers are as bounded as what follows them."""
+    """A connection that limits the time for headers too."""
 
     # urllib3 overrides this method of http.client in the same way.
     def getresponse(self) -> urllib3.HTTPResponse:  # type: ignore[override]
@@ -121,7 +128,7 @@ class _Connection(HTTPConnection):
             with _in_time(lambda: connected.shutdown(socket.SHUT_RDWR)):
                 return super().getresponse()
         except http.client.HTTPException as error:
-            # Only an object's metadata can make S3's headers so long.
+            # Only the metadata of an object can make S3's headers so long.
             if type(error) in (http.client.HTTPException, http.client.LineTooLong):
                 raise Overlong(f"its metadata is too large: {error}") from error
             raise
@@ -140,7 +147,7 @@ class _SecurePool(urllib3.HTTPSConnectionPool):
 
 
 class Retry(urllib3.Retry):
-    """How often a request is tried; a refusal is not read before the next try."""
+    """The number of tries of a request; an error is not read before the next try."""
 
     def increment(
         self,
@@ -150,10 +157,10 @@ class Retry(urllib3.Retry):
         *more: Any,
         **named: Any,
     ) -> "Retry":
-        """Count a try that failed, and forget what the server said of it.
+        """Count a try that failed, and close its answer.
 
-        urllib3 would read that to its end, which may never come. What the server said
-        of the last try is kept.
+        urllib3 would read the answer to its end, which may never come. The answer of
+        the last try is kept.
         """
         if response is not None and self.total:
             response.close()

@@ -1,4 +1,4 @@
-"""What can go wrong with an S3 server, and what to say of it."""
+"""The errors of an S3 server, with messages for people."""
 
 import re
 from collections.abc import Iterator
@@ -12,21 +12,21 @@ _MAX_MESSAGE = 300
 _CODE = re.compile(r"\w{1,100}", re.ASCII)
 CODE_IN_XML = re.compile(r"<Code>(\w+)</Code>")
 _MEANING = {
-    "AccessDenied": "the keys are known, but may not do this",
-    "InvalidAccessKeyId": "the access key is not known there: check the key files",
+    "AccessDenied": "these keys have no permission for this",
+    "InvalidAccessKeyId": "the access key is unknown there: check the key files",
     "NoSuchBucket": "there is no such bucket",
     "NoSuchKey": "there is no such object",
-    "NoSuchUpload": "there is no such upload, or no longer",
-    "NotImplemented": "the server cannot do this",
+    "NoSuchUpload": "there is no such multipart upload, or no longer",
+    "NotImplemented": "the server does not support this",
     "SignatureDoesNotMatch": "the secret key is wrong: check the key files",
 }
 
 
 class BucketError(Exception):
-    """S3 was asked for something and did not give it; the message says why.
+    """A request to S3 failed; the message says why.
 
     Attributes:
-        code: S3's own name of it, where there is one.
+        code: S3's own code of the error; None if there is none.
     """
 
     def __init__(self, message: str, code: str | None = None) -> None:
@@ -43,31 +43,31 @@ class BucketMissing(BucketError):
 
 
 class UploadMissing(BucketError):
-    """The upload in parts is not there: completed, aborted, or never begun."""
+    """The multipart upload is not there: completed, aborted, or never started."""
 
 
 class PermanentS3Error(BucketError):
-    """The server will not do this, however often it is asked."""
+    """The server refuses the request, and would refuse it again."""
 
 
 class BadAnswer(BucketError):
-    """The server says that it did what it was asked, but its answer is not S3's."""
+    """The server reports success, but its answer does not follow the S3 API."""
 
 
 class ObjectUnreadable(BucketError):
-    """The object is there, but what was uploaded cannot be read."""
+    """The object is there, but its content cannot be read."""
 
 
 class ObjectTooLarge(ObjectUnreadable):
-    """The object, or its metadata, is larger than what may be read of it."""
+    """The object, or its metadata, is larger than the maximum for reading it."""
 
 
 class OddAnswer(Exception):
-    """An answer is not S3's; the message says in a few words what it is instead."""
+    """An answer does not follow the S3 API; the message names what came instead."""
 
 
 class Overlong(Exception):
-    """An object is larger than what may be read of it."""
+    """An object is larger than the maximum for reading it."""
 
 
 _KINDS = {
@@ -84,42 +84,43 @@ _KINDS = {
 
 
 @contextmanager
-def translate_errors(what: str) -> Iterator[None]:
-    """Raise BucketError for what goes wrong in a ``with`` block.
+def translate_errors(subject: str) -> Iterator[None]:
+    """Raise a BucketError for each error of a request in a ``with`` block.
 
     Args:
-        what: the object or the action, with which the message begins.
+        subject: the object or the action; the message begins with it.
     """
     try:
         yield
     except OddAnswer as error:
         raise BadAnswer(
-            f"{what}: what answers there does not speak S3 (it sent "
-            f"{_short(error)}): check the endpoint, and what stands before it"
+            f"{subject}: the server there does not speak S3 (it sent "
+            f"{_short(error)}): check the endpoint, and any proxy before it"
         ) from error
     except Overlong as error:
-        raise ObjectTooLarge(f"{what}: {error}") from error
+        raise ObjectTooLarge(f"{subject}: {error}") from error
     except DecodeError as error:
         raise ObjectUnreadable(
-            f"{what}: its content is not encoded as its Content-Encoding says"
+            f"{subject}: its content does not match its Content-Encoding"
         ) from error
     except S3Error as error:
-        raise refusal(what, error.code, error.message or "") from error
+        raise refusal(subject, error.code, error.message or "") from error
     except (MinioException, HTTPError, OSError, ValueError) as error:
-        # Some servers give their XML another type than minio expects.
+        # Some servers send XML with a content type that minio does not expect.
         if code := code_of(error):
-            raise refusal(what, code, "") from error
+            raise refusal(subject, code, "") from error
         reason = getattr(error, "reason", None) or error
-        raise BucketError(f"{what}: {_short(reason)}") from error
+        raise BucketError(f"{subject}: {_short(reason)}") from error
 
 
 @contextmanager
 def translate_odd_answers() -> Iterator[None]:
-    """Translate what minio raises when it reads an answer that is not S3's."""
+    """Raise OddAnswer for what minio raises on an answer that is not S3's."""
     try:
         yield
     except (HTTPError, OSError, UnicodeEncodeError):
-        # Some of these are ValueErrors as well; the last is a key that S3 cannot have.
+        # Some of these are ValueErrors too. The last one is for a key that S3 cannot
+        # have.
         raise
     except (
         ValueError,
@@ -130,22 +131,22 @@ def translate_odd_answers() -> Iterator[None]:
         ElementTree.ParseError,
         RecursionError,
     ) as error:
-        raise OddAnswer(f"what cannot be read: {error}") from error
+        raise OddAnswer(f"an unreadable answer: {error}") from error
 
 
-def refusal(what: str, code: str | None, message: str) -> BucketError:
-    """Return the error for a code of S3's."""
+def refusal(subject: str, code: str | None, message: str) -> BucketError:
+    """Return the error for one of S3's codes."""
     kind = _KINDS.get(code or "", BucketError)
     code = code if code and _CODE.fullmatch(code) else "no code"
-    return kind(f"{what}: {_short(_MEANING.get(code, message))} ({code})", code)
+    return kind(f"{subject}: {_short(_MEANING.get(code, message))} ({code})", code)
 
 
 def code_of(error: Exception) -> str | None:
-    """Return S3's own name of an error, if it has one."""
+    """Return S3's own code of an error; None if it has none."""
     if isinstance(error, S3Error):
         return error.code
-    found = CODE_IN_XML.search(str(error))
-    return found and found[1]
+    code = CODE_IN_XML.search(str(error))
+    return code[1] if code else None
 
 
 def _short(value: object) -> str:

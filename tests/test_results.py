@@ -509,7 +509,7 @@ def test_a_few_images_among_many_are_asked_for(
     asked = []
     stat = crowded.stat
     monkeypatch.setattr(crowded, "stat", lambda key: (asked.append(key), stat(key))[1])
-    monkeypatch.setattr(buckets, "_LISTED_AT_ONCE", 500)
+    monkeypatch.setattr(buckets, "_PAGE_SIZE", 500)
     two = ("maps/1009.tif", "maps/0003.tif")
     keys = [found.key for found in crowded.find_objects(two, lambda key: (key + "x",))]
     # Two answers would tell of a thousand; there are more.

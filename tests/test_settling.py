@@ -251,7 +251,7 @@ def test_an_output_bucket_that_was_deleted_fails_the_row(begun: Begun):
 @pytest.mark.parametrize(
     ("fault", "said"),
     [
-        (Fault("POST", "uploadId", answer_lost=True), "putting together"),
+        (Fault("POST", "uploadId", answer_lost=True), "completing the upload of"),
         # S3 answers before it is done; the error stands in an answer that says 200.
         (Fault("POST", "uploadId", status=200), "it may later"),
     ],
@@ -281,7 +281,7 @@ def test_a_store_that_removes_no_parts_keeps_no_run_from_ending(
 
 @pytest.mark.parametrize(
     ("method", "said"),
-    [("GET", "the parts of"), ("POST", "putting together")],
+    [("GET", "the parts of"), ("POST", "completing the upload of")],
 )
 def test_a_store_that_puts_nothing_together_fails_the_row(
     archive: Archive, faulty_s3_server: FaultyS3, method: str, said: str
@@ -303,7 +303,7 @@ def test_an_upload_that_was_not_recorded_is_removed(
     time.sleep(1.1)
     begun = begin(archive, faulty_s3_server)
     fault = Fault("POST", "uploads", answer_lost=True)
-    refused = pytest.raises(BucketError, match="beginning to upload")
+    refused = pytest.raises(BucketError, match="starting to upload")
     with faulty_s3_server.suffering(fault), refused:
         begun.open()
     assert len(archive.cogs.list_multipart_uploads(KEY)) == 2

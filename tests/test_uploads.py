@@ -68,7 +68,7 @@ def test_a_part_that_is_refused_once_is_sent_again(
     said = faulty_archive.run(
         *LOWERED, "--submit-option", "hold_backoff_seconds = 1"
     ).stderr
-    assert "beginning to upload" in said
+    assert "starting to upload" in said
     faulty_archive.poll()
 
     processed, failed = faulty_archive.outcome("batch-")
