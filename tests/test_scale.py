@@ -17,6 +17,7 @@ from lab.scale.generate import Fate, Frame
 from lab.scale.growth import fit
 from lab.scale.measure import CommandFailed, cost, requests
 from lab.scale.quantities import checks, idle_checks
+from node.result import Result
 from pool.personal import PersonalPool
 from state.project import PROJECT
 from tests.support.archive import ALL
@@ -96,7 +97,8 @@ def test_a_manifest_and_its_objects_agree():
         assert (frame.key in uploaded) == (frame.fate is not Fate.NOT_UPLOADED)
         is_whole = outputs.get(frame.cog.key) == frame.cog and frame.jpeg.key in outputs
         assert is_whole == (frame.fate is Fate.PROCESSED)
-        assert generate.node_result(frame)["ok"] == (frame.fate is not Fate.UNREADABLE)
+        result = Result.from_json(generate.node_result(frame))
+        assert result.ok == (frame.fate is not Fate.UNREADABLE)
 
 
 def test_s3_lists_all_objects_of_a_filled_bucket(server: SeaweedFS, bucket: Bucket):

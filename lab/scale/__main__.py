@@ -28,7 +28,7 @@ PAGE = PROJECT / "docs" / "scale.md"
 CHARTS = {"auto": "scale.svg", "presigned": "scale-presigned.svg"}
 MIN_ROWS = 1_000
 # Rough disk use of all files of a measurement.
-_BYTES_PER_ROW, _BYTES_PER_OBJECT = 16_000, 500
+_BYTES_PER_ROW, _BYTES_PER_OBJECT = 40_000, 500
 
 console = Console(highlight=False)
 

@@ -11,11 +11,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import Enum
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy
+
 from lab.scale.fill import Entry
 from node.errors import Unconvertible
+from node.result import Band, Cog, Jpeg, Result, Thumbnail
+from node.thumbnail import thumbnails
 from state.rows import node_name
 from state.run import Run
 
@@ -45,6 +50,22 @@ _FAILURES = {
     407: Fate.OUTPUT_CUT_OFF,
 }
 _WITHOUT_NODE = (Fate.NOT_UPLOADED, Fate.IMPOSSIBLE)
+# Parts of each result: a footprint with some corners, and the bands.
+_RING = [
+    [-89.478 + 0.001 * (n % 40), 43.297 + 0.029 * (n // 20)] for n in (*range(40), 0)
+]
+_BANDS = tuple(
+    Band(
+        data_type="uint8",
+        color_interpretation=name,
+        minimum=0.0,
+        maximum=255.0,
+        mean=97.31,
+        stddev=41.87,
+        valid_percent=100.0,
+    )
+    for name in ("red", "green", "blue", "undefined")
+)
 
 
 @dataclass(frozen=True)
@@ -151,7 +172,7 @@ def end_nodes(run: Run, rows: range) -> None:
     """Write the files that the nodes of some rows leave on the access point."""
     for frame in _frames_with_nodes(rows):
         name = node_name(frame.number)
-        result = json.dumps(node_result(frame), indent=2) + "\n"
+        result = json.dumps(node_result(frame)) + "\n"
         (run.results_directory / f"{name}.json").write_text(result)
         (run.logs_directory / f"{name}.log").write_text(_output(frame))
 
@@ -166,43 +187,70 @@ def node_result(frame: Frame) -> dict[str, Any]:
     """Return the content of a node's ``result.json``."""
     name = frame.key.rpartition("/")[2]
     if frame.fate is Fate.UNREADABLE:
-        return {
-            "ok": False,
-            "code": "not-a-geotiff",
-            "reason": f"{Fate.UNREADABLE.value}: not recognized as being in a "
-            "supported file format",
-            "image": name,
-            "seconds": 0.031,
-            "cpu_seconds": 0.294,
-            "attempt": 1,
-        }
+        return Result(
+            ok=False,
+            code="not-a-raster",
+            reason=f"GDAL {Fate.UNREADABLE.value} ('{name}' not recognized as being in "
+            "a supported file format.): upload it again, or leave it out",
+            image=name,
+            seconds=0.031,
+            cpu_seconds=0.294,
+            attempt=1,
+        ).to_json(compact=True)
     west, north = 300_000.0 + 3072 * (frame.number % 1000), 4_800_000.0
-    return {
-        "ok": True,
-        "width": 10_240,
-        "height": 10_240,
-        "bands": 4,
-        "data_type": "uint8",
-        "crs": "EPSG:32616",
+    sha256 = hashlib.sha256(frame.key.encode()).hexdigest()
+    cog, jpeg = frame.cog, frame.jpeg
+    common = _common_result()
+    return common | {
+        "image": name,
         "bounds": [west, north - 3072, west + 3072, north],
         "transform": [0.3, 0.0, west, 0.0, -0.3, north],
-        "nodata": None,
-        "profile": "zstd",
-        "jpeg": {"width": 10_240, "height": 10_240, "quality": 80, **_file(frame.jpeg)},
-        "compression": "ZSTD",
-        "overviews": 5,
-        "check_cpu_seconds": 0.382,
-        "warnings": [],
-        "cog": _file(frame.cog),
-        "image": name,
-        "seconds": 2.913,
-        "cpu_seconds": 2.854,
-        "attempt": 1,
+        "cog": {"bytes": cog.size, "md5": cog.md5.hex(), "sha256": sha256, "parts": []},
+        "jpeg": common["jpeg"] | {"bytes": jpeg.size, "md5": jpeg.md5.hex()},
     }
 
 
-def _file(entry: Entry) -> dict[str, Any]:
-    return {"bytes": entry.size, "md5": entry.md5.hex()}
+@cache
+def _common_result() -> dict[str, Any]:
+    """Return a result with the fields that all rows share."""
+    no_md5 = "0" * 32
+    return Result(
+        ok=True,
+        attempt=1,
+        seconds=2.913,
+        cpu_seconds=2.854,
+        check_cpu_seconds=0.382,
+        width=10_240,
+        height=10_240,
+        bands=4,
+        data_type="uint8",
+        crs="EPSG:32616",
+        gsd=0.3,
+        footprint={"type": "Polygon", "coordinates": [_RING]},
+        bbox=(-89.478, 43.297, -89.439, 43.326),
+        bands_info=_BANDS,
+        profile="zstd",
+        compression="ZSTD",
+        overviews=5,
+        cog=Cog(bytes=1, md5=no_md5),
+        jpeg=Jpeg(
+            bytes=1,
+            md5=no_md5,
+            sha256="0" * 64,
+            width=10_240,
+            height=10_240,
+            quality=80,
+        ),
+        thumbnails=_thumbnails(),
+    ).to_json()
+
+
+@cache
+def _thumbnails() -> tuple[Thumbnail, ...]:
+    """Return the thumbnails of a picture with as much detail as a landscape's."""
+    random = numpy.random.default_rng(1)
+    coarse = random.integers(0, 256, (64, 64, 3), dtype=numpy.uint8)
+    return thumbnails(coarse.repeat(4, axis=0).repeat(4, axis=1))
 
 
 def _output(frame: Frame) -> str:
