@@ -111,6 +111,7 @@ for result in $results; do
     [ -s "$result" ] || unexplained=yes
 done
 [ "$unexplained" ] || exit $status
+[ $status -ne 137 ] || fail 137 killed "it was killed (signal 9), most often because its machine had too little memory for it: see its log"
 [ $status -le 128 ] || fail $status killed "it was killed by signal $((status - 128)): see its log"
 case $status in
 69) fail 69 not-unpacked "the packed node could not be unpacked on this machine: see its log" ;;
