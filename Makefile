@@ -1,5 +1,5 @@
 # make demo      install everything, and run the main job on this machine
-# make test      install everything, and run all tests on three pools at the same time,
+# make test      install everything, and run all tests; six workers with a pool each,
 #                since most tests mostly wait
 # make test-fast run only the tests that need no pool
 # make lint      check style, types, shell scripts and spelling
@@ -33,7 +33,7 @@ demo: .venv/ready-demo
 	@.venv/bin/python -m demo
 
 test: .venv/ready-test
-	@.venv/bin/python -m pytest -n 4 --dist loadgroup --no-loadscope-reorder
+	@.venv/bin/python -m pytest -n 6 --dist loadgroup --no-loadscope-reorder
 
 test-fast: .venv/ready-test
 	@.venv/bin/python -m pytest -n 3 -m "not pool"

@@ -1,4 +1,8 @@
-"""Start the real parts once a session: a personal HTCondor pool and an S3 server."""
+"""Start the real parts once a session: a personal HTCondor pool and an S3 server.
+
+Each worker of pytest-xdist is a session with a pool of its own: an idle pool costs
+about 1 % of a CPU, and a test may fill all slots of its pool or empty the queue.
+"""
 
 import os
 import shutil
@@ -26,7 +30,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 # Fixtures that start HTCondor. Most others use the pool of the session.
-_POOLS = {"pool", "mortal", "mistaken", "hostile_pool", "stopped_pool"}
+_POOLS = {"pool", "mortal", "mistaken", "hostile_pool"}
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -54,6 +54,7 @@ def test_it_starts_answers_and_stops(workplace: Path):
     assert run_pool("status", directory).returncode == 1
 
 
+@pytest.mark.pool
 def test_a_stop_ends_running_jobs_and_all_their_processes(workplace: Path):
     directory = workplace / "busy pool"
     try:
