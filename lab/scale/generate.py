@@ -205,7 +205,7 @@ def node_result(frame: Frame) -> dict[str, Any]:
         "image": name,
         "bounds": [west, north - 3072, west + 3072, north],
         "transform": [0.3, 0.0, west, 0.0, -0.3, north],
-        "cog": {"bytes": cog.size, "md5": cog.md5.hex(), "sha256": sha256, "parts": []},
+        "cog": {"bytes": cog.size, "md5": cog.md5.hex(), "sha256": sha256},
         "jpeg": common["jpeg"] | {"bytes": jpeg.size, "md5": jpeg.md5.hex()},
     }
 
