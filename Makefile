@@ -1,5 +1,5 @@
 # make demo      install everything, and run the main job on this machine
-# make test      install everything, and run all tests; six workers with a pool each,
+# make test      install everything, and run all tests in workers with a pool each,
 #                since most tests mostly wait
 # make test-fast run only the tests that need no pool
 # make lint      check style, types, shell scripts and spelling
@@ -36,7 +36,7 @@ test: .venv/ready-test
 	@.venv/bin/python -m pytest -n 6 --dist loadgroup --no-loadscope-reorder
 
 test-fast: .venv/ready-test
-	@.venv/bin/python -m pytest -n 3 -m "not pool"
+	@.venv/bin/python -m pytest -n 3 --dist loadgroup -m "not pool"
 
 lint: .venv/ready-test
 	@.venv/bin/ruff check .
