@@ -1,7 +1,7 @@
-"""The user's cache: what was fetched or made once, and can be again.
+"""The user's cache of files that can be downloaded or built again.
 
-Programs in it are run, and sent to jobs. So whoever takes something out of it looks
-first who else can change it.
+Programs in the cache are run, and sent to jobs. So before an entry is used, it is
+checked that no other user can change it.
 """
 
 import os
@@ -12,38 +12,37 @@ from state.ownership import faults
 
 
 def cache_directory() -> Path:
-    """Return the folder of this user for what can be fetched or made again."""
+    """Return this user's folder for files that can be downloaded or built again."""
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(base) / "cog_pipeline"
 
 
 def make_private(folder: Path) -> None:
-    """Make a folder, and those above it that are missing, for this user alone.
+    """Create a folder, and missing folders above it, for this user alone.
 
-    ``Path.mkdir`` gives its mode to the last of them only.
+    ``Path.mkdir`` applies its mode to the last folder only.
 
     Raises:
-        OSError: one of them cannot be made.
+        OSError: a folder cannot be created.
     """
-    for each in (*reversed(folder.parents), folder):
-        each.mkdir(mode=0o700, exist_ok=True)
+    for path in (*reversed(folder.parents), folder):
+        path.mkdir(mode=0o700, exist_ok=True)
 
 
 def why_not(*entries: Path) -> str | None:
-    """Return why the cache, or one of its entries, must not be used, and the remedy.
+    """Return why the cache or one of its entries must not be used, and the remedy.
 
-    Makes the cache where there is none.
+    Create the cache if there is none. Return None if all can be used.
 
     Raises:
-        OSError: an entry is not there or cannot be looked at.
+        OSError: an entry is missing or cannot be inspected.
     """
     cache = cache_directory()
     try:
         make_private(cache)
     except OSError as error:
         return (
-            f"the cache {cache} cannot be made ({error.strerror}): set XDG_CACHE_HOME "
-            "to a folder that you may write to"
+            f"the cache {cache} cannot be created ({error.strerror}): set "
+            "XDG_CACHE_HOME to a folder that you may write to"
         )
-    found = chain.from_iterable(map(faults, (cache, *entries)))
-    return next(found, None)
+    return next(chain.from_iterable(map(faults, (cache, *entries))), None)

@@ -1,4 +1,4 @@
-"""How much room the disk of a launch has, and whether a run fits on it."""
+"""Check how much room the disk of a launch has, and whether a run fits on it."""
 
 import os
 from dataclasses import dataclass
@@ -7,16 +7,19 @@ from pathlib import Path
 from state.launch import Launch
 
 MIN_FILES = 10_000
-# How many times as large as its manifest a run directory becomes, by docs/scale.md.
+# The size of a run directory, as a multiple of its manifest. docs/scale.md has the
+# figures.
 _RUN_PER_MANIFEST = 20
 
 
 @dataclass(frozen=True)
 class Room:
-    """What is free on a disk to an ordinary user.
+    """The room on a disk that ordinary users can use.
 
     Attributes:
-        files: how many more; None where there are enough.
+        bytes: free bytes.
+        files: number of files that can still be created; None if there is room for
+            MIN_FILES.
     """
 
     bytes: int
@@ -29,18 +32,19 @@ class Room:
 
 
 def room_on(directory: Path) -> Room:
-    found = os.statvfs(directory)
-    # Some file systems do not count files, and say there are none.
-    few_files = found.f_files > 0 and found.f_favail < MIN_FILES
-    free = found.f_bavail * found.f_frsize
-    return Room(free, found.f_favail if few_files else None)
+    """Return the room on the disk of a directory."""
+    disk = os.statvfs(directory)
+    # Some file systems do not count files, and report 0.
+    too_few_files = disk.f_files > 0 and disk.f_favail < MIN_FILES
+    free = disk.f_bavail * disk.f_frsize
+    return Room(free, disk.f_favail if too_few_files else None)
 
 
 def no_room_for_a_run(launch: Launch, manifest_size: int) -> str | None:
     """Return why the disk has no room for a run; None if it has.
 
     Args:
-        manifest_size: in bytes.
+        manifest_size: size of the manifest, in bytes.
     """
     if launch.disk_floor == 0:
         return None
@@ -49,7 +53,7 @@ def no_room_for_a_run(launch: Launch, manifest_size: int) -> str | None:
     if room.bytes >= needed and room.files is None:
         return None
     return (
-        f"the disk of {launch.directory} has room for {room} more, and a run begins "
+        f"the disk of {launch.directory} has room for {room} more, and a run starts "
         f"only where {needed / 1e9:.1f} GB and {MIN_FILES} files are free: make "
         "room there, or launch with another --disk-floor"
     )

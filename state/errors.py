@@ -1,37 +1,37 @@
-"""What can go wrong on the access point; each message says what to do next."""
+"""Errors on the access point. Each message says what to do next."""
 
 import errno
 
 from bucket import BucketError
 
-_OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
+_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
 
 
 class PipelineError(Exception):
-    """The base of all of them: a sentence for people, never a traceback."""
+    """An expected error; people see its message and no traceback."""
 
 
 class NotAManifest(PipelineError):
-    """An object has a manifest's name, but no rows can be read from it."""
+    """An object has the name of a manifest, but no rows can be read from it."""
 
 
 class SchedulerError(PipelineError):
-    """HTCondor refused something or does not answer."""
+    """HTCondor refused a request or does not answer."""
 
 
 class OthersCanChange(PipelineError):
-    """Another user can change what decides which keys are used and what is run."""
+    """Another user can change which keys are used and which programs run."""
 
 
 class PollFailed(PipelineError):
-    """Some of what a poll had to do could not be done; the journal says what."""
+    """A poll could not do all of its work; the journal says what failed."""
 
 
 def user_message(error: Exception) -> str | None:
-    """What to say of an error that was foreseen; None of one that was not."""
+    """Return the message for people of an expected error; None for any other error."""
     if isinstance(error, BucketError | PipelineError):
         return str(error)
-    if isinstance(error, OSError) and error.errno in _OF_THE_DISK:
+    if isinstance(error, OSError) and error.errno in _DISK_ERRORS:
         where = f" ({error.filename})" if error.filename else ""
         return (
             f"the disk with the run directories fails: {error.strerror}{where}; make "

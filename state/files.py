@@ -1,4 +1,4 @@
-"""Files that are whole or not there at all, and that nobody else can change."""
+"""Write files that are complete or absent, and check who else can change them."""
 
 import errno
 import os
@@ -12,13 +12,17 @@ from state.errors import OthersCanChange, PipelineError
 
 
 def write_atomically(path: Path, content: str) -> None:
-    """Write ``path`` so that a crash leaves the old content or the new."""
+    """Write a text file; a crash leaves the old content or the new."""
     with writing(path) as file:
         file.write(content)
 
 
 def write_bytes_atomically(path: Path, content: bytes, mode: int = 0o600) -> None:
-    """Write ``path`` likewise; ``mode`` is that of a new file."""
+    """Write a binary file in the same way.
+
+    Args:
+        mode: mode of the file if it is new.
+    """
     with _replacing(path) as scratch:
         scratch.touch(mode)
         with scratch.open("wb") as file:
@@ -28,9 +32,9 @@ def write_bytes_atomically(path: Path, content: bytes, mode: int = 0o600) -> Non
 
 @contextmanager
 def writing(path: Path) -> Iterator[TextIO]:
-    """Give a file that becomes ``path`` when the ``with`` block ends well.
+    """Give a text file that becomes ``path`` if the ``with`` block raises nothing.
 
-    A crash leaves the old content or the new; line endings are kept as written.
+    A crash leaves the old content or the new. Line endings are kept as written.
     """
     with (
         _replacing(path) as scratch,
@@ -60,30 +64,30 @@ def _flush_directory(directory: Path) -> None:
 
 @contextmanager
 def _replacing(path: Path) -> Iterator[Path]:
-    """Give the path of a file beside ``path``, which takes its place in the end."""
+    """Give the path of a file beside ``path`` that replaces it in the end."""
     scratch = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         yield scratch
         scratch.replace(path)
         _flush_directory(path.parent)
     except BaseException:
-        # On a disk that is full, what cannot be finished only takes room.
+        # On a full disk, an incomplete file only takes room.
         scratch.unlink(missing_ok=True)
         raise
 
 
 def check_nobody_else_writes(folder: Path) -> None:
-    """Check that a folder and the way to it are the operator's alone.
+    """Check that only the operator can change a folder and the folders above it.
 
     Raises:
-        OthersCanChange: they are not; the message says how to change that.
-        PipelineError: they cannot be looked at.
+        OthersCanChange: others can; the message says how to change that.
+        PipelineError: a folder cannot be inspected.
     """
     _check(folder, ownership.faults(folder))
 
 
 def check_nobody_else_wrote(folder: Path) -> None:
-    """Check a folder that the pipeline made, and all that lies in it, likewise."""
+    """Check in the same way a folder that the pipeline made, and its entries."""
     if folder.is_symlink():
         raise OthersCanChange(f"{folder} is a link, which the pipeline never makes")
     _check(folder, ownership.faults(folder))
@@ -95,10 +99,10 @@ def _check(folder: Path, faults: Iterator[str]) -> None:
         fault = next(faults, None)
     except OSError as error:
         raise PipelineError(
-            f"{folder} cannot be looked at: {error.strerror}"
+            f"{folder} cannot be inspected: {error.strerror}"
         ) from error
     if fault:
         raise OthersCanChange(
-            f"{fault}. Until then nothing in {folder} is believed: keys and programs "
-            "are chosen by it"
+            f"{fault}. Until then nothing in {folder} is trusted, because it decides "
+            "which keys are used and which programs run"
         )

@@ -1,4 +1,4 @@
-"""When a poll of a launch last succeeded."""
+"""The record of when a poll of a launch last succeeded."""
 
 from datetime import UTC, datetime
 

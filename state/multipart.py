@@ -1,4 +1,4 @@
-"""The multipart uploads that a run started, as its directory records them."""
+"""The record of the multipart uploads that a run started."""
 
 import json
 from collections.abc import Iterator

@@ -1,8 +1,8 @@
-"""Who else can change a file or a folder.
+"""Find out which other users can change a file or a folder.
 
 What the pipeline reads back from disk (settings, runs, programs in a cache) decides
-which keys are used and which programs run. So it is believed only where the operator
-or root alone can have written it.
+which keys are used and which programs run. So it is trusted only if nobody but the
+operator and root can have written it.
 """
 
 import grp
@@ -16,19 +16,19 @@ from pathlib import Path
 
 _ROOT = 0
 _ACL = "system.posix_acl_access"
-# The user of a personal pool that root started, where that has to be another one.
+# The user of a personal pool that root started, if the pool runs as another user.
 POOL_USER = "COG_PIPELINE_POOL_USER"
 
 
 def faults(path: Path) -> Iterator[str]:
     """Yield why another user can change or replace ``path``, and the remedy.
 
-    Looks at ``path`` and at each folder above it. A link is looked at itself, and then
-    what it leads to. In a folder with the sticky bit, such as ``/tmp``, users cannot
-    replace each other's entries; so a folder above may have it, but ``path`` may not.
+    Inspect ``path`` and each folder above it. Inspect both a link and its target. In a
+    folder with the sticky bit, such as ``/tmp``, users cannot replace each other's
+    entries; so a folder above may be writable with it, but ``path`` may not.
 
     Raises:
-        OSError: ``path`` is not there or cannot be looked at.
+        OSError: ``path`` does not exist or cannot be inspected.
     """
     path = Path(os.path.abspath(path))
     for folder in reversed(path.parents):
@@ -41,11 +41,12 @@ def faults(path: Path) -> Iterator[str]:
 def faults_within(folder: Path) -> Iterator[str]:
     """Yield why another user can change the entries of a folder, and the remedy.
 
-    A file that has a second name elsewhere can be changed under that name. Nor does
-    the pipeline make links; HTCondor can be made to, by an execution point.
+    A file with a second name (a hard link) can be changed under that name. The
+    pipeline makes no symbolic links either, but an execution point can make HTCondor
+    create one.
 
-    An entry that all may write does no harm in a folder that nobody else can enter:
-    HTCondor makes some logs so.
+    In a folder that nobody else can enter, an entry that all users may write is safe.
+    HTCondor creates some logs with such a mode.
 
     Raises:
         OSError: the folder cannot be read.
@@ -70,7 +71,7 @@ def _faults_of(
 ) -> Iterator[str]:
     yield from _wrong_owner(path, found)
     if stat.S_ISLNK(found.st_mode):
-        return  # a link's own mode means nothing
+        return  # the mode of a link has no effect
     if sticky_is_safe and found.st_mode & stat.S_ISVTX:
         return
     by_group = found.st_mode & stat.S_IWGRP and (
@@ -92,12 +93,12 @@ def _wrong_owner(path: Path, found: os.stat_result) -> Iterator[str]:
 def _others_are_listed(path: Path) -> bool:
     """Return whether a path has an access control list.
 
-    Then what else are the group's permissions is the most that anyone listed has.
+    If it has one, its group permissions are the maximum for all users in the list.
     """
     try:
         return bool(os.getxattr(path, _ACL, follow_symlinks=False))
     except OSError:
-        # It has none, or its file system knows none.
+        # It has none, or its file system does not support them.
         return False
 
 
@@ -112,8 +113,8 @@ def _user_name(number: int) -> str:
 def _is_own_group(number: int) -> bool:
     """Return whether a group is the private group of this user.
 
-    Many systems give each user a group of the same name with no other member, and
-    have new files writable by it. They do not do so for root.
+    Many systems give each user except root a group of the same name with no other
+    member, and make new files writable by that group.
     """
     if number == 0:
         return False
@@ -121,6 +122,6 @@ def _is_own_group(number: int) -> bool:
         user, group = pwd.getpwuid(os.geteuid()), grp.getgrgid(number)
     except KeyError:
         return False
-    sharing = {each.pw_name for each in pwd.getpwall() if each.pw_gid == number}
+    sharing = {other.pw_name for other in pwd.getpwall() if other.pw_gid == number}
     members = {*group.gr_mem, *sharing}
     return group.gr_name == user.pw_name and members <= {user.pw_name}

@@ -1,28 +1,29 @@
-"""A run: one claimed manifest, its directory and what the directory tells.
+"""A run: one claimed manifest, and the files of its directory.
 
-The files of a run directory are its whole state; each appears at once and whole:
+The files of a run directory are the whole state of the run. Each file appears complete
+or not at all:
 
 ==================  =======================================================
-``run.json``        the run exists: which manifest, under which names
-``claimed.json``    the manifest is this run's: it may be renamed
+``run.json``        the run exists: which manifest it is for, and under which names
+``claimed.json``    the manifest belongs to this run and may be renamed
 ``manifest.csv``    the manifest as it was uploaded, unless it could not be read
-``waiting.json``    which run has its images, and ends before this one's DAG begins
+``waiting.json``    the run that has some of the same images and ends first
 ``launch.json``     the settings of the launch
-``rows.jsonl``      its rows, read and checked; the first line is the header
-``uploads.jsonl``   the uploads in parts that were begun for large images
-``convert.dag``     the DAG, with a node for each row that can be converted, or for
-                    each few of them
-``solo.json``       which rows shared a node that failed as a whole: a second DAG,
+``rows.jsonl``      the rows, read and checked; the first line is the header
+``uploads.jsonl``   the multipart uploads that were started for large images
+``convert.dag``     the DAG, with a node for each row, or for a few rows, that can be
+                    converted
+``solo.json``       the rows that shared a node that failed as a whole; the second DAG,
                     ``retry-solo.dag``, has a node for each of them
-``reconcile.sh``    what a DAG's FINAL node runs, and reconcile.log what that said
+``reconcile.sh``    the script of a DAG's FINAL node; reconcile.log has its output
 ``submitted.json``  the last DAG is in HTCondor's queue: its name and job id
-``sandbox/``        what nodes leave that nobody named; nothing is read from it
-``results/``        what each node told, a file each until the next poll
-``results.jsonl``   the same, gathered; of several lines of a row the last counts
+``sandbox/``        unexpected files of nodes; nothing in it is read
+``results/``        one file for each result, until the next poll
+``results.jsonl``   the results, gathered; if a row has several lines, the last counts
 ``thumbnails.bin``  the thumbnails of the gathered results, one after the other
-``logs/``           what each node printed; kept of those that failed
-``log.jsonl``       what happened to the run, see dag/journal.py
-``lock``            held by who ends the run
+``logs/``           the output of nodes; kept for those that failed
+``log.jsonl``       what happened to the run, see state/journal.py
+``lock``            the lock of the process that ends the run
 ``attempts``        how often reconciling was tried
 ``processed.csv``   the two CSVs, as they are put into the bucket
 ``failed.csv``
@@ -52,14 +53,14 @@ RUN_DIRECTORY_PREFIX = "workflow-run-"
 _RUN_FILE = "run.json"
 TIMESTAMP = "%Y%m%dT%H%M%SZ"
 _RAW = re.compile(r"raw$", re.IGNORECASE)
-_OURS = re.compile(
+_MADE_BY_PIPELINE = re.compile(
     r"(processing|processed|failed|unreadable)-(\d{8}T\d{6}Z)\.csv$", re.ASCII
 )
 _PROCESSING = re.compile(r"processing-(\d{8}T\d{6}Z)\.csv$", re.ASCII)
 _DAG = "convert.dag"
-# Of the rows that no longer share a node.
+# The DAG of the rows that no longer share a node.
 _DAG_SOLO = "retry-solo.dag"
-# Runs of before version 0.1 have these files under these names.
+# The names of these files in runs from before version 0.1.
 _FORMER_DAG_SOLO = "apart.dag"
 _FORMER_SOLO_FILE = "apart.json"
 
@@ -70,14 +71,15 @@ class Run:
 
     Attributes:
         directory: the run directory, absolute.
-        launch: the name of the launch that began it.
-        manifest_key: what the manifest was called when it was found.
-        etag: of the manifest when it was read.
-        modified: when that was uploaded, in ISO 8601; with the etag it tells this
-            upload from every other under the same name.
-        timestamp: UTC, as in ``20261120T193637Z``; part of all its names.
-        token: what its claim is known by.
-        unread: why its manifest was not downloaded; empty when it was.
+        launch: name of the folder of the launch that began the run.
+        manifest_key: key of the manifest when it was uploaded.
+        etag: ETag of the manifest when it was read.
+        modified: when the manifest was uploaded, in ISO 8601; together with the ETag,
+            it identifies this upload among others with the same key.
+        timestamp: start of the run in UTC, as in ``20261120T193637Z``; a part of all
+            names of the run.
+        token: secret text that identifies the run's claim.
+        unread: why the manifest was not downloaded; empty if it was.
     """
 
     directory: Path
@@ -91,28 +93,32 @@ class Run:
 
     @property
     def home(self) -> Path:
-        """The folder of its launch's own files."""
+        """The folder of the files of its launch."""
         return self.directory.parent / Path(self.launch).name
 
     @property
     def began(self) -> datetime:
+        """When the run began, by this machine's clock."""
         return datetime.strptime(self.timestamp, TIMESTAMP).replace(tzinfo=UTC)
 
     @property
     def processing_key(self) -> str:
+        """The key of the manifest while the run lasts."""
         return self._sibling("processing")
 
     @property
     def processed_key(self) -> str:
+        """The key of the CSV of the rows that were processed."""
         return self._sibling("processed")
 
     @property
     def failed_key(self) -> str:
+        """The key of the CSV of the rows that failed."""
         return self._sibling("failed")
 
     @property
     def unreadable_key(self) -> str:
-        """Where a manifest stays that cannot be read."""
+        """The key of a manifest that cannot be read, after the run."""
         return self._sibling("unreadable")
 
     def _sibling(self, state: str) -> str:
@@ -120,38 +126,43 @@ class Run:
 
     @property
     def launch_file(self) -> Path:
-        """The launch's settings when the run began; a later launch may differ."""
+        """The settings with which the run began; those of a later launch may differ."""
         return settings_file(self.directory)
 
     @property
     def manifest_file(self) -> Path:
+        """The manifest as it was uploaded."""
         return self.directory / "manifest.csv"
 
     @property
     def waiting_file(self) -> Path:
+        """The record of the run that this run waits for."""
         return self.directory / "waiting.json"
 
     @property
     def claimed_file(self) -> Path:
+        """The record that the manifest belongs to this run."""
         return self.directory / "claimed.json"
 
     @property
     def rows_file(self) -> Path:
+        """The rows of the manifest."""
         return self.directory / "rows.jsonl"
 
     @property
     def uploads_file(self) -> Path:
+        """The multipart uploads that the run started."""
         return self.directory / "uploads.jsonl"
 
     @property
     def solo_file(self) -> Path:
-        """Which rows no longer share a node."""
+        """The line numbers of the rows that no longer share a node."""
         former = self.directory / _FORMER_SOLO_FILE
         return former if former.exists() else self.directory / "solo.json"
 
     @property
     def dag_file(self) -> Path:
-        """The DAG that is to be submitted, or was last."""
+        """The DAG that is to be submitted next, or was submitted last."""
         return self.directory / (self._solo_dag if self.solo_file.exists() else _DAG)
 
     @property
@@ -161,18 +172,18 @@ class Run:
 
     @property
     def node_log(self) -> Path:
-        """Where DAGMan keeps the events of all nodes' jobs."""
+        """The events of all nodes' jobs, as DAGMan logs them."""
         return self._beside_dag("nodes.log")
 
     @property
     def node_logs(self) -> tuple[Path, ...]:
-        """Those of both DAGs, in their order; some may not be there."""
+        """The event logs of both DAGs, in their order; they may not exist."""
         dags = (_DAG, self._solo_dag)
         return tuple(self.directory / f"{dag}.nodes.log" for dag in dags)
 
     @property
     def dagman_log(self) -> Path:
-        """What DAGMan says of itself, from its start on."""
+        """DAGMan's messages, which it writes from its start on."""
         return self._beside_dag("dagman.out")
 
     @property
@@ -185,35 +196,42 @@ class Run:
 
     @property
     def submitted_file(self) -> Path:
+        """The record of the last DAG that was submitted."""
         return self.directory / "submitted.json"
 
     @property
     def attempts_file(self) -> Path:
+        """The number of attempts at reconciling."""
         return self.directory / "attempts"
 
     @property
     def sandbox_directory(self) -> Path:
-        """Where HTCondor puts what a node leaves beyond what it is asked for."""
+        """The folder in which HTCondor puts unexpected files of nodes."""
         return self.directory / "sandbox"
 
     @property
     def results_directory(self) -> Path:
+        """The folder of the results that are not gathered yet."""
         return self.directory / "results"
 
     @property
     def logs_directory(self) -> Path:
+        """The folder of the nodes' output."""
         return self.directory / "logs"
 
     @property
     def processed_file(self) -> Path:
+        """The CSV of the rows that were processed."""
         return self.directory / "processed.csv"
 
     @property
     def failed_file(self) -> Path:
+        """The CSV of the rows that failed."""
         return self.directory / "failed.csv"
 
     @property
     def outcome_file(self) -> Path:
+        """The record of which row goes to which CSV."""
         return self.directory / "outcome.json"
 
     @property
@@ -222,19 +240,22 @@ class Run:
 
     @property
     def results_file(self) -> Path:
+        """The gathered results."""
         return self.directory / "results.jsonl"
 
     @property
     def done_file(self) -> Path:
+        """The record that the run has ended."""
         return self.directory / "done.json"
 
     @property
     def done(self) -> bool:
+        """Whether the run has ended."""
         return self.done_file.exists()
 
     @property
     def cluster(self) -> int | None:
-        """The cluster of the DAGMan job of its DAG, once that was submitted."""
+        """The cluster of its DAG's DAGMan job; None if the DAG was not submitted."""
         if not self.submitted_file.exists():
             return None
         submitted = json.loads(self.submitted_file.read_text())
@@ -242,7 +263,7 @@ class Run:
 
     @property
     def has_begun(self) -> bool:
-        """Whether its DAG was submitted, as far as its directory tells."""
+        """Whether its DAG was submitted, according to its directory."""
         return self.cluster is not None or self.dagman_log.exists()
 
 
@@ -261,12 +282,13 @@ def sibling_key(manifest_key: str, state: str, timestamp: str) -> str:
 
 
 def timestamp_of(key: str) -> str | None:
-    """Return the timestamp of an object that the pipeline made of a manifest.
+    """Return the timestamp in the key of an object that a run made; None for others.
 
-    Of all other objects it returns None.
+    >>> timestamp_of("maps/july-failed-20261120T193637Z.csv")
+    '20261120T193637Z'
     """
-    found = _OURS.search(key)
-    return found and found[2]
+    match = _MADE_BY_PIPELINE.search(key)
+    return match[2] if match else None
 
 
 def timestamp_now() -> str:
@@ -275,15 +297,15 @@ def timestamp_now() -> str:
 
 
 def is_processing(key: str) -> bool:
-    """Whether an object is a manifest that a run has claimed."""
+    """Return whether a key is that of a manifest that a run has claimed."""
     return _PROCESSING.search(key) is not None
 
 
 def run_with_processing_key(launch: Launch, key: str) -> Run | None:
-    """Return the run of this directory that has an object of this name, if any."""
-    if not (found := _PROCESSING.search(key)):
+    """Return the run of this launch directory with this key; None if there is none."""
+    if not (match := _PROCESSING.search(key)):
         return None
-    directory = launch.directory / f"{RUN_DIRECTORY_PREFIX}{found[1]}"
+    directory = launch.directory / f"{RUN_DIRECTORY_PREFIX}{match[1]}"
     if not (directory / _RUN_FILE).exists():
         return None
     run = load_run(directory)
@@ -297,12 +319,14 @@ def create_run(
     taken: Container[str],
     unread: str = "",
 ) -> Run:
-    """Make the run directory of a manifest.
+    """Create the run directory of a manifest.
 
     Args:
-        downloaded: the manifest, which moves into the run directory.
-        taken: keys that none of the run's own may be.
-        unread: why it was not downloaded.
+        manifest: the object in the input bucket.
+        downloaded: file with its content, which moves into the run directory; None if
+            it was not downloaded.
+        taken: keys that exist, so that the run must not use them.
+        unread: why the manifest was not downloaded.
     """
     moment = datetime.now(UTC)
     while True:
@@ -321,9 +345,9 @@ def create_run(
             *(run.processing_key, run.processed_key),
             *(run.failed_key, run.unreadable_key),
         )
-        if not any(name in taken for name in names) and _made(run.directory):
+        if not any(name in taken for name in names) and _created(run.directory):
             break
-        # Each second is one run's alone.
+        # No two runs share a second.
         moment += timedelta(seconds=1)
     try:
         if downloaded:
@@ -332,13 +356,13 @@ def create_run(
         make_folders_of_nodes(run)
         write_atomically(run.directory / _RUN_FILE, as_json(run, indent=2))
     except OSError:
-        # A disk that is full: the next poll begins anew, and wants room for it.
+        # The disk may be full. The next poll starts again, once there is room.
         shutil.rmtree(run.directory)
         raise
     return run
 
 
-def _made(directory: Path) -> bool:
+def _created(directory: Path) -> bool:
     try:
         directory.mkdir(mode=0o700)
     except FileExistsError:
@@ -347,14 +371,14 @@ def _made(directory: Path) -> bool:
 
 
 def make_folders_of_nodes(run: Run) -> None:
-    """Make the folders that nodes' files arrive in; those that are there stay."""
+    """Create the folders for the nodes' files, unless they exist."""
     for folder in (run.sandbox_directory, run.results_directory, run.logs_directory):
         folder.mkdir(mode=0o700, exist_ok=True)
 
 
 def discard_run(run: Run) -> None:
     """Remove the directory of a run that never claimed its manifest."""
-    # First what makes it a run, so that half of it is none.
+    # Without this file, what is left after a crash is not taken for a run.
     (run.directory / _RUN_FILE).unlink()
     shutil.rmtree(run.directory)
 
@@ -364,7 +388,7 @@ def load_run(directory: Path) -> Run:
 
     Raises:
         OthersCanChange: the directory is not the operator's alone.
-        PipelineError: it is no run directory.
+        PipelineError: it is not a run directory.
     """
     check_nobody_else_wrote(directory)
     file = directory / _RUN_FILE
@@ -379,34 +403,34 @@ def load_run(directory: Path) -> Run:
 
 
 def settings_of(run: Run) -> Launch:
-    """Return the settings that a run began with, at the store of its launch.
+    """Return the settings with which a run began, with the store of its launch.
 
-    Its endpoint and key files are those of the launch that it belongs to, whatever
-    its own directory says; unless the launch's folder was removed.
+    The endpoint and the key files always come from the launch, not from the run's own
+    directory, unless the folder of the launch was removed.
 
     Raises:
-        PipelineError: they cannot be read, or the launch is another one.
+        PipelineError: the settings cannot be read, or belong to another launch.
     """
-    its_own = load_launch(run.launch_file)
+    run_settings = load_launch(run.launch_file)
     launch = settings_file(run.home)
     if not launch.exists():
-        return its_own
+        return run_settings
     launched = load_launch(launch)
-    if its_own.identity != launched.identity:
+    if run_settings.identity != launched.identity:
         raise PipelineError(
             f"{run.directory.name} says that it is of the launch {run.launch}, but has "
             "another endpoint, bucket or pattern: remove it if you did not make it"
         )
-    return replace(its_own, store=launched.store)
+    return replace(run_settings, store=launched.store)
 
 
 def all_runs(launch: Launch) -> tuple[list[Run], list[PipelineError]]:
-    """Return every run that a launch began, the oldest first.
+    """Return the runs of a launch, and the errors of unreadable run directories.
 
-    Also returns why other run directories beside them cannot be read: nobody can tell
-    of which launch those are.
+    The oldest run comes first. An unreadable run directory may belong to any launch
+    of the directory.
     """
-    found: list[Run] = []
+    runs: list[Run] = []
     unreadable: list[PipelineError] = []
     pattern = f"{RUN_DIRECTORY_PREFIX}*/{_RUN_FILE}"
     for file in sorted(launch.directory.glob(pattern)):
@@ -416,13 +440,13 @@ def all_runs(launch: Launch) -> tuple[list[Run], list[PipelineError]]:
             unreadable.append(error)
             continue
         if run.launch == launch.home.name:
-            found.append(run)
-    return found, unreadable
+            runs.append(run)
+    return runs, unreadable
 
 
 @contextmanager
 def locked(directory: Path, lock_name: str = "lock") -> Iterator[None]:
-    """Wait until no other process has this directory for itself, and have it."""
+    """Hold the lock of a directory; wait while another process holds it."""
     with (directory / lock_name).open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
@@ -430,7 +454,7 @@ def locked(directory: Path, lock_name: str = "lock") -> Iterator[None]:
 
 @contextmanager
 def try_locked(directory: Path) -> Iterator[bool]:
-    """Have this directory for oneself, unless another process has; tells which."""
+    """Hold the lock of a directory if it is free; give whether it was."""
     with (directory / "lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -441,7 +465,7 @@ def try_locked(directory: Path) -> Iterator[bool]:
 
 
 def count_attempt(run: Run) -> int:
-    """Count one more attempt at reconciling; returns which one it is."""
+    """Count one more attempt at reconciling, and return its number, from 1."""
     file = run.attempts_file
     attempt = int(file.read_text()) + 1 if file.exists() else 1
     write_atomically(file, str(attempt))

@@ -1,4 +1,4 @@
-"""Which other run a run waits for, as its directory records it."""
+"""The record of the run that another run waits for."""
 
 import json
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from state.records import from_record
 from state.run import Run
 
-# An access point that is gone for good ends no run.
+# If an access point is gone for good, its runs never end.
 MAX_WAIT = timedelta(days=7)
 
 
@@ -16,9 +16,9 @@ class Waiting:
     """Why a run is not submitted yet.
 
     Attributes:
-        key: of the manifest of the run that it waits for.
-        etag: of the same.
-        since: when it began to wait, for this or another one, in ISO 8601.
+        key: key of the manifest of the run that it waits for.
+        etag: ETag of that manifest.
+        since: when it began to wait, for this run or another one, in ISO 8601.
     """
 
     key: str
@@ -27,11 +27,12 @@ class Waiting:
 
     @property
     def duration(self) -> timedelta:
+        """How long the run has waited."""
         return datetime.now(UTC) - datetime.fromisoformat(self.since)
 
 
 def waiting(run: Run) -> Waiting | None:
-    """Return why a run waits; None if it does not."""
+    """Return which run a run waits for; None if it does not wait."""
     if not run.waiting_file.exists():
         return None
     return from_record(Waiting, json.loads(run.waiting_file.read_text()))
