@@ -107,14 +107,13 @@ def _store(
 def node_options(command: Command) -> Command:
     """Add the options that a launch passes on to its nodes.
 
-    The command takes them as ``node_options``, the arguments for
-    bin/generate_cogs.sh.
+    The command takes them as ``node_options``, the values of each option by name.
     """
 
     @wraps(command)
-    def with_arguments(**values: Any) -> None:
+    def with_node_options(**values: Any) -> None:
         for_nodes = {name: values.pop(name) for name in options.OPTION_NAMES}
-        command(node_options=_arguments(for_nodes), **values)
+        command(node_options=_checked(for_nodes), **values)
 
     for option in reversed(options.NODE_OPTIONS):
         click.option(
@@ -125,11 +124,11 @@ def node_options(command: Command) -> Command:
             multiple=option.multiple,
             hidden=option.hidden,
             help=f"{option.help[0].upper()}{option.help[1:]}.",
-        )(with_arguments)
-    return with_arguments
+        )(with_node_options)
+    return with_node_options
 
 
-def _arguments(values: dict[str, Any]) -> tuple[str, ...]:
+def _checked(values: dict[str, Any]) -> dict[str, tuple[str, ...]]:
     texts: dict[str, list[str]] = {}
     for name, value in values.items():
         if value is True:
@@ -137,7 +136,7 @@ def _arguments(values: dict[str, Any]) -> tuple[str, ...]:
         elif value:
             texts[name] = list(value) if isinstance(value, tuple) else [value]
     try:
-        return options.arguments(texts)
+        return options.checked(texts)
     except options.UsageError as error:
         raise click.UsageError(str(error)) from error
 

@@ -250,7 +250,7 @@ def _read_options(row: Row, header: tuple[str, ...] | None) -> Row:
             # No value contains a space: a space separates several values.
             values.setdefault(name, []).extend(field.split())
     try:
-        return replace(row, options=options.arguments(values))
+        return replace(row, options=options.checked(values))
     except options.UsageError as error:
         return row.failed(Refusal.BAD_OPTION, f"the option {error}: correct the column")
 

@@ -18,9 +18,9 @@ import jinja2
 from condor import queue, quoting
 from dag import submit_options
 from dag.signing import TransferUrls
+from node import options
 from node.errors import Unconvertible, UnfitMachine
 from node.multipart import UploadLimits
-from node.options import NEXT, RESULT, UPLOAD_LIMITS
 from state.errors import PipelineError
 from state.exits import Exit
 from state.files import write_atomically, writing
@@ -51,6 +51,7 @@ _BASE_TRANSFER_TIME, _TRANSFER_TIME_PER_MIB = 3600, 250  # seconds
 _PRIORITY_ZERO = datetime(2026, 1, 1, tzinfo=UTC)
 # The environment variables that the crondor job keeps, for itself and for its children.
 _KEPT_VARIABLES = ("HOME", "USER", "PATH", "CONDOR_CONFIG", "LANG", "TZ")
+NodeOptions = Mapping[str, tuple[str, ...]]
 _UNSAFE_IN_PATH = re.compile(r"[,;\"'$\n\\=]")
 
 
@@ -100,21 +101,21 @@ class Node:
     urls_expire: int | None
 
 
-def node(name: str, transfers: Iterable[RowTransfer], options: tuple[str, ...]) -> Node:
+def node(name: str, transfers: Iterable[RowTransfer], launched: NodeOptions) -> Node:
     """Return the node of some rows; the sizes of its images give its disk and time.
 
     Args:
-        options: the launch's options. A row's own options follow and override them.
+        launched: the launch's options. A row's own options follow and override them.
     """
     transfers = tuple(transfers)
     shared = len(transfers) > 1
     arguments: list[str] = []
     running_seconds = _BASE_TRANSFER_TIME
     for transfer in transfers:
-        words, time_limit = _arguments(transfer, options)
+        words, time_limit = _arguments(transfer, launched)
         if shared:
-            words += [RESULT, result_name(transfer.row.line)]
-        arguments += [NEXT, *words] if arguments else words
+            words += [options.RESULT, result_name(transfer.row.line)]
+        arguments += [options.NEXT, *words] if arguments else words
         running_seconds += time_limit
         running_seconds += _TRANSFER_TIME_PER_MIB * _mebibytes(transfer.row)
     remaps = (
@@ -139,18 +140,21 @@ def node(name: str, transfers: Iterable[RowTransfer], options: tuple[str, ...]) 
     )
 
 
-def _arguments(
-    transfer: RowTransfer, options: tuple[str, ...]
-) -> tuple[list[str], int]:
+def _arguments(transfer: RowTransfer, launched: NodeOptions) -> tuple[list[str], int]:
     """Return a node's arguments for a row, and the row's time limit in seconds."""
     row = transfer.row
-    words = [*_overridden(options, row.options)]
-    if "--time-limit" not in words:
+    if "profile" in row.options:
+        # The launch's creation options change its own profile, and no other one.
+        launched = {name: launched[name] for name in launched if name != "co"}
+    words = [*options.arguments(launched), *options.arguments(row.options)]
+    # The last one counts.
+    limits = [*launched.get("time_limit", ()), *row.options.get("time_limit", ())]
+    if limits:
+        time_limit = int(limits[-1])
+    else:
         time_limit = _BASE_TIME_LIMIT + _TIME_LIMIT_PER_MIB * _mebibytes(row)
-        words += ["--time-limit", str(time_limit)]
-    # If there are several, the last one counts.
-    time_limit = int(words[len(words) - words[::-1].index("--time-limit")])
-    words += [UPLOAD_LIMITS, str(transfer.limits)]
+        words += options.arguments({"time_limit": (str(time_limit),)})
+    words += [options.UPLOAD_LIMITS, str(transfer.limits)]
     return [sandbox_name(row.key), str(row.bands), *words], time_limit
 
 
@@ -178,20 +182,6 @@ def _remaps(transfer: RowTransfer, *, shared: bool) -> Iterable[tuple[str, str]]
 
 def _mebibytes(row: Row) -> int:
     return -(-row.size // _MIB)
-
-
-def _overridden(launched: tuple[str, ...], own: tuple[str, ...]) -> Iterable[str]:
-    """Return the launch's options and then a row's own.
-
-    The launch's creation options change its own profile. They do not apply to another
-    one.
-    """
-    dropped = set()
-    if "--profile" in own:
-        dropped = {n for n, word in enumerate(launched) if word == "--co"}
-        dropped |= {n + 1 for n in dropped}
-    kept = (word for n, word in enumerate(launched) if n not in dropped)
-    return (*kept, *own)
 
 
 def check_paths(paths: Iterable[Path]) -> None:

@@ -40,7 +40,6 @@ UPLOAD_LIMITS = "--upload-limits"
 RESULT = "--result"
 # Separates two images that one job converts.
 NEXT = "--next"
-_TIME_LIMIT = "--time-limit"
 # A word that is not an option may be long: how much of it a message shows.
 _MAX_QUOTED = 60  # characters
 _MAX_MESSAGE = 1000  # characters
@@ -133,8 +132,8 @@ class NodeOption:
         return "--" + self.name.replace("_", "-")
 
 
-def arguments(values_by_name: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
-    """Return options as command line arguments, after checking their values.
+def checked(values_by_name: Mapping[str, Sequence[str]]) -> dict[str, tuple[str, ...]]:
+    """Return the values of options, checked and without flags that are off.
 
     Args:
         values_by_name: values given for each option, by the option's name.
@@ -142,7 +141,7 @@ def arguments(values_by_name: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
     Raises:
         UsageError: there is no such value.
     """
-    words: list[str] = []
+    result: dict[str, tuple[str, ...]] = {}
     for name, values in values_by_name.items():
         option = _BY_NAME[name]
         for value in values:
@@ -150,18 +149,51 @@ def arguments(values_by_name: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
                 option.parse(value)
             except ValueError as error:
                 raise UsageError(f"{option.flag}: {error}") from error
-            if option.metavar:
-                words += [option.flag, value]
-            elif value.lower() in _YES:
-                words.append(option.flag)
-    return tuple(words)
+        given = tuple(v for v in values if option.metavar or v.lower() in _YES)
+        if given:
+            result[name] = given
+    return result
 
 
-def time_limit(words: Sequence[str]) -> int:
-    """Return the longest time limit among arguments, in seconds; 0 if there is none."""
-    pairs = itertools.pairwise(words)
-    limits = (int(value) for word, value in pairs if word == _TIME_LIMIT)
-    return max(limits, default=0)
+def arguments(values_by_name: Mapping[str, Sequence[str]]) -> list[str]:
+    """Return options that were checked as command line arguments.
+
+    >>> arguments({"co": ("LEVEL=3", "BIGTIFF=YES"), "allow_no_crs": ("yes",)})
+    ['--co', 'LEVEL=3', '--co', 'BIGTIFF=YES', '--allow-no-crs']
+    """
+    words: list[str] = []
+    for name, values in values_by_name.items():
+        option = _BY_NAME[name]
+        if option.metavar is None:
+            words.append(option.flag)
+            continue
+        for value in values:
+            words += [option.flag, value]
+    return words
+
+
+def from_arguments(words: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """Return the values of options by name: the reverse of ``arguments``.
+
+    >>> from_arguments(["--co", "LEVEL=3", "--allow-no-crs"])
+    {'co': ('LEVEL=3',), 'allow_no_crs': ('yes',)}
+
+    Raises:
+        KeyError: there is no such option.
+    """
+    by_flag = {option.flag: option for option in NODE_OPTIONS}
+    result: dict[str, tuple[str, ...]] = {}
+    rest = iter(words)
+    for flag in rest:
+        option = by_flag[flag]
+        value = "yes" if option.metavar is None else next(rest, "")
+        result[option.name] = (*result.get(option.name, ()), value)
+    return result
+
+
+def time_limit(values_by_name: Mapping[str, Sequence[str]]) -> int:
+    """Return the longest time limit among options, in seconds; 0 if there is none."""
+    return max(map(int, values_by_name.get("time_limit", ())), default=0)
 
 
 def parse(words: Sequence[str]) -> list[tuple[Path, int, Options]]:

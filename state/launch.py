@@ -3,11 +3,13 @@
 import hashlib
 import json
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from bucket import Bucket, S3Endpoint
+from node import options
 from state.errors import PipelineError
 from state.files import check_nobody_else_wrote, write_atomically
 from state.keys import jpeg_key
@@ -65,7 +67,8 @@ class Launch:
         packed_node: the file that is sent to nodes if ``node_environment`` is
             ``packed``; None otherwise.
         submit_options: lines at the end of every node's submit description.
-        node_options: arguments of bin/generate_cogs.sh for every node.
+        node_options: options of bin/generate_cogs.sh for every node: the values of
+            each, by name.
         max_time_limit: the highest time limit that a row can have, in seconds.
         max_put: size above which a COG is uploaded by a multipart upload, in bytes.
     """
@@ -89,7 +92,7 @@ class Launch:
     node_environment: str = "host"
     packed_node: Path | None = None
     submit_options: tuple[str, ...] = ()
-    node_options: tuple[str, ...] = ()
+    node_options: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     max_time_limit: int = MAX_TIME_LIMIT
     max_put: int = MAX_PUT
 
@@ -220,5 +223,14 @@ def _launch(saved: dict[str, Any]) -> Launch:
         run_order=FORMER_ORDERS.get(order, order),
         packed_node=Path(packed) if packed else None,
         submit_options=tuple(saved["submit_options"]),
-        node_options=tuple(saved.get("node_options", ())),
+        node_options=load_node_options(saved.get("node_options", {})),
     )
+
+
+def load_node_options(
+    saved: dict[str, list[str]] | list[str],
+) -> dict[str, tuple[str, ...]]:
+    """Return the options of a record, which before version 0.1 were arguments."""
+    if isinstance(saved, list):
+        return options.from_arguments(saved)
+    return {name: tuple(values) for name, values in saved.items()}

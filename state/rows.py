@@ -1,17 +1,20 @@
 """The rows of a run, and which nodes they have: ``rows.jsonl`` and ``solo.json``."""
 
 import json
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
 from state.files import writing
+from state.launch import load_node_options
 from state.records import as_json
 from state.run import Run
 from state.text import csv_safe
 
-_LISTS_OF_A_ROW = {"fields", "options", "sidecars"}
+# Most rows of a million have none: they share this one.
+_NO_OPTIONS: Mapping[str, tuple[str, ...]] = {}
+_LISTS_OF_A_ROW = {"fields", "sidecars"}
 
 
 class Refusal(StrEnum):
@@ -46,7 +49,8 @@ class Row:
             bucket, then as stored.
         bands: the number of bands that the manifest gives.
         size: the size of the image and its sidecar files, in bytes.
-        options: options for its node, which come after the launch's.
+        options: options for its node, which come after the launch's: the values of
+            each, by name.
         sidecars: the keys of the image's sidecar files.
         group: the line number of the first row of its batch; 0 if the row has a node
             to itself.
@@ -59,7 +63,7 @@ class Row:
     key: str = ""
     bands: int = 0
     size: int = 0
-    options: tuple[str, ...] = ()
+    options: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: _NO_OPTIONS)
     sidecars: tuple[str, ...] = ()
     group: int = 0
     reason: str | None = None
@@ -148,6 +152,8 @@ def _row(saved: dict[str, Any]) -> Row:
         saved.setdefault("code", Refusal.UNUSABLE)
     for name in _LISTS_OF_A_ROW & saved.keys():
         saved[name] = tuple(saved[name])
+    if "options" in saved:
+        saved["options"] = load_node_options(saved["options"])
     return Row(**{name: saved[name] for name in Row.__slots__ if name in saved})
 
 

@@ -10,6 +10,7 @@ MODULES = (
     "dag.images",
     "dag.render",
     "dag.submit_options",
+    "node.options",
     "state.keys",
     "state.launch",
     "state.run",

@@ -76,7 +76,7 @@ def options_column(text: str) -> None:
 def arguments(text: str) -> None:
     for name in sorted(options.OPTION_NAMES):
         with contextlib.suppress(options.UsageError):
-            options.arguments({name: [text]})
+            options.checked({name: [text]})
 
 
 def command_line(text: str) -> None:

@@ -146,7 +146,7 @@ def test_every_row_fails_with_a_reason_or_is_rendered_as_it_is(
             return render.RowTransfer(row, urls, UploadLimits(2**32), {})
 
         nodes = [
-            render.node(name, map(conversion, its), ())
+            render.node(name, map(conversion, its), {})
             for name, its in groupby(manifest.convertible, dag_node_of)
         ]
         _assert_each_row_has_its_node(manifest, nodes, together)

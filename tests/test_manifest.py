@@ -12,6 +12,7 @@ from hypothesis import given, strategies
 
 from bucket import StoredObject
 from dag.manifest import parse
+from node import options
 from state.errors import NotAManifest
 from state.keys import jpeg_key, sandbox_name
 from state.project import PROJECT
@@ -131,12 +132,19 @@ def test_columns_with_the_names_of_options_are_options():
         b"c.tif,1,elevation,,,,perhaps,\n"
     )
     first, second, third = manifest.rows
-    assert first.options == (
+    assert first.options == {
+        "profile": ("elevation",),
+        "jpeg_max_size": ("2000",),
+        "co": ("ZSTD_LEVEL=3", "BIGTIFF=YES"),
+        "op": ("overview_level=2",),
+        "allow_no_crs": ("yes",),
+    }
+    assert options.arguments(first.options) == [
         *("--profile", "elevation", "--jpeg-max-size", "2000"),
         *("--co", "ZSTD_LEVEL=3", "--co", "BIGTIFF=YES"),
         *("--op", "overview_level=2", "--allow-no-crs"),
-    )
-    assert second.options == ()
+    ]
+    assert second.options == {}
     assert (
         third.reason == "the option --allow-no-crs: 'perhaps' is neither yes nor no: "
         "correct the column"
@@ -178,7 +186,7 @@ def test_the_codes_of_refused_rows_are_those_of_the_reference():
 def test_rows_are_read_back_as_they_were_saved(tmp_path: Path):
     run = replace(a_run(), directory=tmp_path)
     refused = Row(3, ("b.png", "1"), "b.png").failed(Refusal.NOT_A_TIFF, "not a TIFF")
-    rows = (Row(2, ("a.tif", "1"), "a.tif", 1, options=("--reproject", "EPSG:3857")),)
+    rows = (Row(2, ("a.tif", "1"), "a.tif", 1, options={"reproject": ("EPSG:3857",)}),)
     save_rows(run, Manifest((*rows, refused), ("image", "bands")))
     assert tuple(load_rows(run)) == (*rows, refused)
 
@@ -187,11 +195,13 @@ def test_rows_of_earlier_and_of_later_versions_are_read(tmp_path: Path):
     run = replace(a_run(), directory=tmp_path)
     run.rows_file.write_text(
         'null\n{"number": 1, "fields": ["a.png"], "reason": "not a TIFF"}\n'
-        '{"line": 2, "fields": ["b.tif", "1"], "key": "b.tif", "bands": 1, "new": 1}\n'
+        '{"line": 2, "fields": ["b.tif", "1"], "key": "b.tif", "bands": 1, "new": 1, '
+        '"options": ["--co", "LEVEL=3", "--co", "BIGTIFF=YES", "--allow-no-crs"]}\n'
     )
     first, second = load_rows(run)
     assert (first.line, first.code, first.reason) == (1, "unusable", "not a TIFF")
-    assert second == Row(2, ("b.tif", "1"), "b.tif", 1)
+    former = {"co": ("LEVEL=3", "BIGTIFF=YES"), "allow_no_crs": ("yes",)}
+    assert second == Row(2, ("b.tif", "1"), "b.tif", 1, options=former)
 
 
 def test_overview_options_have_columns_of_their_own():
@@ -201,13 +211,16 @@ def test_overview_options_have_columns_of_their_own():
         b"b.tif,1,many,\n"
     )
     first, second = manifest.rows
-    assert first.options == ("--overview-level", "2", "--overview-resampling", "cubic")
+    assert first.options == {
+        "overview_level": ("2",),
+        "overview_resampling": ("cubic",),
+    }
     assert "--overview-level: 'many' is not a number from 0 to 99" in second.reason
 
 
 def test_without_a_header_no_column_is_an_option():
     (row,) = parse(b"a.tif,1,elevation\n").rows
-    assert row.options == ()
+    assert row.options == {}
 
 
 @given(strategies.lists(strategies.text(max_size=30), min_size=1, max_size=4))
@@ -217,5 +230,5 @@ def test_no_column_makes_an_argument_that_would_need_quotes(fields: list[str]):
     csv.writer(text).writerow(titles)
     csv.writer(text).writerow(("a.tif", "1", *fields))
     for row in parse(text.getvalue().replace("\0", "").encode(errors="replace")).rows:
-        for word in row.options:
+        for word in options.arguments(row.options):
             assert re.fullmatch(r"[A-Za-z0-9_.:=-]+", word)

@@ -221,10 +221,10 @@ WITHOUT_RESULT = ("out-of-memory", "out-of-disk", "time-limit")
 @pytest.mark.parametrize(
     ("mebibytes", "launched", "own", "limit", "running"),
     [
-        (1, (), (), 1810, 5660),
-        (1024, (), (), 12_040, 271_640),
-        (1, ("--time-limit", "60"), (), 60, 3910),
-        (1, ("--time-limit", "60"), ("--time-limit", "90"), 90, 3940),
+        (1, {}, {}, 1810, 5660),
+        (1024, {}, {}, 12_040, 271_640),
+        (1, {"time_limit": ("60",)}, {}, 60, 3910),
+        (1, {"time_limit": ("60",)}, {"time_limit": ("90",)}, 90, 3940),
     ],
 )
 def test_time_follows_from_the_images_size(mebibytes, launched, own, limit, running):

@@ -1,5 +1,6 @@
 """The DAG file of a run."""
 
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -8,7 +9,11 @@ import pytest
 
 from bucket import S3Endpoint
 from dag import render
-from state.launch import Launch
+from dag.signing import TransferUrls
+from node.multipart import UploadLimits
+from node.options import parse
+from state.launch import Launch, load_launch, save_launch
+from state.rows import Row
 from state.run import Run
 from tests.support.runs import a_run
 
@@ -43,3 +48,37 @@ def test_submit_options_may_have_the_former_names_of_macros(tmp_path: Path):
     dag = write_dag(run, launch(tmp_path, "most_holds = 0"), [])
     assert "max_holds = 0" in dag
     assert "most_holds" not in dag
+
+
+LAUNCHED = {"profile": ("aerial-rgb",), "co": ("JPEG_QUALITY=90",)}
+
+
+@pytest.mark.parametrize(
+    ("own", "profile", "co"),
+    [
+        ({}, "aerial-rgb", {"JPEG_QUALITY": "90"}),
+        ({"co": ("BLOCKSIZE=256",)}, "aerial-rgb", {"BLOCKSIZE": "256"}),
+        ({"profile": ("zstd",)}, "zstd", {}),
+    ],
+)
+def test_options_of_a_row_come_after_those_of_the_launch(own, profile, co):
+    row = Row(1, ("a.tif", "3"), "a.tif", 3, options=own)
+    urls = TransferUrls(("s3://in",), "s3://cog", "s3://jpeg")
+    transfer = render.RowTransfer(row, urls, UploadLimits(2**32), {})
+    node = render.node("row1", [transfer], LAUNCHED)
+    ((_, _, options),) = parse(node.arguments.split())
+    assert options.profile == profile
+    assert co.items() <= dict(options.co).items()
+    assert ("JPEG_QUALITY" in dict(options.co)) == (profile == "aerial-rgb")
+
+
+def test_node_options_of_a_launch_before_they_had_names(tmp_path: Path):
+    saved = replace(launch(tmp_path), node_options=LAUNCHED)
+    file = tmp_path / "launch-maps" / "launch.json"
+    file.parent.mkdir(mode=0o700)
+    save_launch(saved, file)
+    assert load_launch(file).node_options == LAUNCHED
+    record = json.loads(file.read_text())
+    record["node_options"] = ["--profile", "aerial-rgb", "--co", "JPEG_QUALITY=90"]
+    file.write_text(json.dumps(record))
+    assert load_launch(file).node_options == LAUNCHED
