@@ -112,6 +112,7 @@ for result in $results; do
 done
 [ "$unexplained" ] || exit $status
 [ $status -ne 137 ] || fail 137 killed "it was killed (signal 9), most often because its machine had too little memory for it: see its log"
+[ $status -ne 142 ] || fail 75 time-limit "it was not done within its time limit: --time-limit sets another"
 [ $status -le 128 ] || fail $status killed "it was killed by signal $((status - 128)): see its log"
 case $status in
 69) fail 69 not-unpacked "the packed node could not be unpacked on this machine: see its log" ;;
