@@ -33,10 +33,10 @@ demo: .venv/ready-demo
 	@.venv/bin/python -m demo
 
 test: .venv/ready-test
-	@.venv/bin/python -m pytest -n 6 --dist loadgroup --no-loadscope-reorder
+	@.venv/bin/python -m pytest -n 5 --no-loadscope-reorder
 
 test-fast: .venv/ready-test
-	@.venv/bin/python -m pytest -n 3 --dist loadgroup -m "not pool"
+	@.venv/bin/python -m pytest -n 3 --no-loadscope-reorder -m "not pool"
 
 lint: .venv/ready-test
 	@.venv/bin/ruff check .

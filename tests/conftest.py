@@ -14,12 +14,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
 from bucket import S3Endpoint
 from condor import queue
 from pool import personal, s3
 from pool.distribution import program_of_environment
 from pool.personal import PersonalPool
+from state.project import PROJECT
 from tests.support import faulty_s3
 from tests.support.archive import TEST_RUNS, Archive, archive_for
 from tests.support.faulty_s3 import FaultyS3
@@ -33,26 +36,30 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 _POOLS = {"pool", "mortal", "mistaken", "hostile_pool"}
 
 
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Function]) -> None:
     for item in items:
         if _POOLS & set(item.fixturenames):
             item.add_marker("pool")
-        if _shares_a_fixture(item):
-            # One worker runs them all, so that the fixture is made once.
-            item.add_marker(pytest.mark.xdist_group(item.path.stem))
     # Otherwise the other workers wait for the one that runs a long file last.
     items.sort(key=lambda item: item.get_closest_marker("long") is None)
 
 
-def _shares_a_fixture(item: pytest.Function) -> bool:
-    """Return whether a test has a fixture that its module makes once."""
-    definitions = item._fixtureinfo.name2fixturedefs
-    return any(
-        fixture.scope != "function" and fixture.baseid.endswith(".py")
-        for name in item.fixturenames
-        for fixture in definitions.get(name, ())
-    )
+class _OneByOne(LoadScopeScheduling):
+    """Give tests to workers one by one, but files with a module fixture as a whole.
+
+    Otherwise each worker would make that fixture. xdist's own marker for groups has no
+    effect with pytest 9.2 (xdist 3.8).
+    """
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        return file if 'scope="module"' in (PROJECT / file).read_text() else nodeid
+
+
+def pytest_xdist_make_scheduler(
+    config: pytest.Config, log: Producer
+) -> LoadScopeScheduling:
+    return _OneByOne(config, log)
 
 
 @pytest.fixture(scope="session")
