@@ -1,4 +1,4 @@
-"""What a run cost is told while it lasts and after its end."""
+"""The cost command reports on a run while it runs and after its end."""
 
 import json
 import subprocess
@@ -13,7 +13,7 @@ from state.project import PROJECT
 from state.run import Run, load_run
 from tests.support.archive import Archive, wait_for
 
-# Its first try takes two seconds of a machine for nothing.
+# The first try of `retry` occupies a slot for two seconds and fails.
 NODE = """\
 #!/bin/sh
 case $1 in
@@ -26,7 +26,7 @@ exec {script} "$@"
 
 @pytest.fixture
 def run(archive: Archive) -> Run:
-    """A run whose first node was tried twice, and whose last one waits for ``go``."""
+    """Return a run whose first node ran twice and whose last node waits for ``go``."""
     node = archive.directory / "node.sh"
     script = PROJECT / "bin" / "generate_cogs.sh"
     node.write_text(NODE.format(directory=archive.directory, script=script))
@@ -36,49 +36,52 @@ def run(archive: Archive) -> Run:
     archive.upload_manifest("batch-raw.csv", [(name, 1) for name in names])
     archive.launch("--submit-option", f"executable = {node}")
     (directory,) = archive.directory.glob("workflow-run-*")
-    begun = load_run(directory)
+    run = load_run(directory)
     wait_for(lambda: archive.cogs.exists("retry.jpg"))
-    wait_for(begun.node_log.exists)
-    wait_for(lambda: begun.node_log.read_text().count("Job executing on host") == 3)
-    return begun
+    wait_for(run.node_log.exists)
+    wait_for(lambda: run.node_log.read_text().count("Job executing on host") == 3)
+    return run
 
 
-def test_a_run_says_what_it_cost(
+def test_the_cost_of_a_run_is_reported_during_the_run_and_after_it(
     archive: Archive, run: Run, monkeypatch: pytest.MonkeyPatch
 ):
-    # A poll that finds the results gathers them: the rest is told by the log.
+    # Without gathered results, the report comes from the node log alone.
     archive.poll()
-    told = cost(run)
-    assert (told.rows, told.processed, told.failed) == (3, None, None)
+    report = cost(run)
+    assert (report.rows, report.processed, report.failed) == (3, None, None)
 
     (archive.directory / "go").touch()
     processed, _ = archive.outcome("batch-")
     assert len(processed) == 2
     wait_for(lambda: run.done)
 
-    told = cost(run)
-    assert (told.rows, told.processed, told.failed) == (3, 2, 1)
-    assert (told.jobs, told.retries) == (3, 1)
-    assert told.wasted_slot_seconds >= 2
-    assert told.slot_seconds > told.wasted_slot_seconds
+    report = cost(run)
+    assert (report.rows, report.processed, report.failed) == (3, 2, 1)
+    assert (report.jobs, report.retries) == (3, 1)
+    assert report.wasted_slot_seconds >= 2
+    assert report.slot_seconds > report.wasted_slot_seconds
     images = {name: archive.maps.stat(name).size for name in ("retry.tif", "wait.tif")}
-    assert told.bytes_read == 2 * images["retry.tif"] + images["wait.tif"]
-    written = [found.size for found in archive.cogs.list()]
+    assert report.bytes_read == 2 * images["retry.tif"] + images["wait.tif"]
+    written = [item.size for item in archive.cogs.list()]
     assert len(written) == 4
-    assert told.bytes_written == sum(written)
-    assert told.cpu_seconds > 0
-    assert 0 < told.conversion_seconds < told.slot_seconds
-    assert told.access_point_bytes > 0
-    # The log of a large run is read by several processes, one after the other.
-    for most in (1, 2, 7):
-        monkeypatch.setattr(eventlog, "_EVENTS_A_PROCESS", most)
-        assert cost(run) == told
-    assert _printed(run.directory, "--json") == json.dumps(vars(told), indent=2) + "\n"
-    assert "3 rows, 2 processed, 1 failed" in _printed(run.directory)
-    assert "of them retries" in _printed(run.directory)
+    assert report.bytes_written == sum(written)
+    assert report.cpu_seconds > 0
+    assert 0 < report.conversion_seconds < report.slot_seconds
+    assert report.access_point_bytes > 0
+    # Several processes read the log of a large run, each a range of its events.
+    for max_events in (1, 2, 7):
+        monkeypatch.setattr(eventlog, "_EVENTS_A_PROCESS", max_events)
+        assert cost(run) == report
+    assert (
+        _cost_output(run.directory, "--json")
+        == json.dumps(vars(report), indent=2) + "\n"
+    )
+    assert "3 rows, 2 processed, 1 failed" in _cost_output(run.directory)
+    assert "of them retries" in _cost_output(run.directory)
 
 
-def _printed(directory: Path, *options: str) -> str:
+def _cost_output(directory: Path, *options: str) -> str:
     return subprocess.run(
         [sys.executable, "cog_pipeline.py", "cost", str(directory), *options],
         cwd=PROJECT,

@@ -1,4 +1,4 @@
-"""The access point's disk is full: what is said, and that it goes on afterwards."""
+"""A full disk of the access point is reported, and work continues afterwards."""
 
 import os
 import subprocess
@@ -18,17 +18,17 @@ SIZE = 256 * PAGE
 
 @dataclass(frozen=True)
 class Disk:
-    """A small disk, and a file on it that takes what is to be taken."""
+    """A small disk, and a file on it that occupies a part of it."""
 
     directory: Path
 
     @property
     def free(self) -> int:
-        found = os.statvfs(self.directory)
-        return found.f_bavail * found.f_frsize
+        status = os.statvfs(self.directory)
+        return status.f_bavail * status.f_frsize
 
     def leave(self, pages: int) -> None:
-        """Fill it, but for so many pages."""
+        """Fill the disk except for this number of pages."""
         fill = self.directory / "fill"
         taken = fill.stat().st_size if fill.exists() else 0
         with fill.open("ab") as file:
@@ -56,23 +56,23 @@ def disk(archive: Archive) -> Iterator[Disk]:
     if subprocess.run(mount, capture_output=True).returncode:
         pytest.skip("only root may mount a small disk, which HTCondor also sees")
     yield Disk(directory)
-    # Lazily, since DAGMan may not have gone yet.
+    # Lazily, since DAGMan may still use the disk.
     subprocess.run(["umount", "-l", str(directory)], check=True)
 
 
 @pytest.fixture
 def small(archive: Archive, disk: Disk) -> Archive:
-    """An archive that is launched on the small disk."""
+    """Return an archive whose launch directory is on the small disk."""
     return replace(archive, directory=disk.directory)
 
 
-def assert_said(done: subprocess.CompletedProcess) -> None:
+def assert_disk_full_is_reported(done: subprocess.CompletedProcess) -> None:
     assert done.returncode not in (0, 70), done.stdout + done.stderr
     assert "No space left on device" in done.stdout + done.stderr
     assert "Traceback" not in done.stdout + done.stderr
 
 
-def test_a_poll_goes_on_from_wherever_the_disk_was_full(
+def test_a_poll_continues_after_the_disk_was_full_at_any_stage(
     archive: Archive, small: Archive, disk: Disk
 ):
     small.launch_to_poll_by_hand("--disk-floor", "0")
@@ -87,8 +87,8 @@ def test_a_poll_goes_on_from_wherever_the_disk_was_full(
         stages.add(tuple(sorted(p.name for p in small.directory.glob("workflow-*/*"))))
         if done.returncode == 0:
             break
-        assert_said(done)
-        keys = [found.key for found in archive.maps.list("batch-")]
+        assert_disk_full_is_reported(done)
+        keys = [item.key for item in archive.maps.list("batch-")]
         assert any("raw.csv" in key or "processing" in key for key in keys)
     disk.empty()
 
@@ -100,7 +100,7 @@ def test_a_poll_goes_on_from_wherever_the_disk_was_full(
     assert len(list(small.directory.glob("workflow-run-*"))) == 1
 
 
-def test_a_reconcile_goes_on_when_the_disk_has_room_again(
+def test_a_reconcile_continues_when_the_disk_has_room_again(
     archive: Archive, small: Archive, disk: Disk
 ):
     node = archive.directory / "node.sh"
@@ -132,15 +132,15 @@ def test_a_reconcile_goes_on_when_the_disk_has_room_again(
         return job is None or job.status != "running"
 
     disk.leave(0)
-    # Nothing can be written, by the POST script or by DAGMan, which ends and is begun
-    # again for as long as that lasts.
+    # Neither the POST script nor DAGMan can write. DAGMan ends and HTCondor starts it
+    # again as long as the disk is full.
     wait_for(stopped)
-    assert_said(small.poll())
+    assert_disk_full_is_reported(small.poll())
     assert not (run / "done.json").exists()
     disk.empty()
 
     def ended() -> bool:
-        # What it says is to be seen if this takes too long.
+        # pytest shows this output if the wait times out.
         print(small.poll().stdout)
         return (run / "done.json").exists()
 

@@ -1,4 +1,4 @@
-"""What happened can be read by people and by programs."""
+"""The journal records events for people and for programs."""
 
 import json
 import re
@@ -23,7 +23,7 @@ def launch_log(archive: Archive) -> Path:
     return home / "log.jsonl"
 
 
-def test_the_events_are_those_of_the_reference():
+def test_the_reference_documents_every_event():
     reference = (PROJECT / "docs/reference.md").read_text()
     table = reference.partition("| event | in the logs of |")[2].partition("\n\n")[0]
     documented = set(re.findall(r"^\| `([\w-]+)`", table, re.MULTILINE))
@@ -36,7 +36,7 @@ def test_the_events_are_those_of_the_reference():
     )
 
 
-def test_a_run_that_went_well(archive: Archive):
+def test_a_successful_run_records_its_submission_and_its_end(archive: Archive):
     archive.upload_raster("image.tif", 1)
     archive.upload_manifest("batch-raw.csv", [("image.tif", 1)])
     archive.launch(*RARELY)
@@ -44,38 +44,38 @@ def test_a_run_that_went_well(archive: Archive):
 
     (run,) = archive.directory.glob("workflow-run-*")
     wait_for(lambda: len(events(run / "log.jsonl")) == 2)
-    told = events(run / "log.jsonl")
-    assert [line["event"] for line in told] == ["submitted", "ended"]
-    for line in told:
+    records = events(run / "log.jsonl")
+    assert [line["event"] for line in records] == ["submitted", "ended"]
+    for line in records:
         assert {"time", "level", "message"} < line.keys()
         assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d+\+00:00", line["time"])
         assert line["run"] == run.name
         assert line["manifest"] == "batch-raw.csv"
-    assert (told[1]["processed"], told[1]["failed"]) == (1, 0)
+    assert (records[1]["processed"], records[1]["failed"]) == (1, 0)
     (result,) = events(run / "results.jsonl")
     assert (result["run"], result["line"], result["attempt"]) == (run.name, 1, 1)
     launched = events(launch_log(archive))
     assert [line["event"] for line in launched] == ["launched", "submitted"]
 
 
-def test_rows_that_fail_are_told_with_their_attempts(archive: Archive):
+def test_failed_rows_are_recorded_with_their_attempts(archive: Archive):
     archive.upload_raster("image.tif", 1)
     archive.upload_manifest("batch-raw.csv", [("gone.tif", 1), ("image.tif", 1)])
-    # A Python without packages, which another machine may have.
+    # This Python has no packages; one on another machine might have them.
     python = archive.directory / "bare-python"
     python.write_text(f'#!/bin/sh\nexec {sys.executable} -S "$@"\n')
     python.chmod(0o755)
     environment = f"PYTHON={python} COG_PIPELINE_RETRY=$(RETRY)"
     archive.launch(
         *(*RARELY, "--submit-option", f'environment = "{environment}"'),
-        # There is no other machine to try meanwhile.
+        # The pool has no other machine to try.
         *("--submit-option", "elsewhere_seconds = 1"),
     )
     assert archive.outcome("batch-")[0] == []
 
     (run,) = archive.directory.glob("workflow-run-*")
-    told = events(run / "log.jsonl")
-    failed = [line for line in told if line["event"] == "row-failed"]
+    records = events(run / "log.jsonl")
+    failed = [line for line in records if line["event"] == "row-failed"]
     assert [line["line"] for line in failed] == [1, 2]
     assert failed[0]["code"] == "not-found"
     assert "attempt" not in failed[0]
@@ -86,7 +86,7 @@ def test_rows_that_fail_are_told_with_their_attempts(archive: Archive):
     assert result["code"] == failed[1]["code"]
 
 
-def test_a_poll_that_finds_nothing_writes_nothing_but_its_heartbeat(archive: Archive):
+def test_a_poll_without_new_manifests_writes_only_its_heartbeat(archive: Archive):
     archive.launch(*RARELY)
     before = contents(launch_log(archive).parent)
     assert archive.poll().returncode == 0
@@ -98,7 +98,7 @@ def contents(directory: Path) -> dict[str, bytes]:
     return {file.name: file.read_bytes() for file in directory.iterdir()}
 
 
-def test_what_went_wrong_stays_in_the_log(faulty_archive: Archive, faulty_s3_server):
+def test_an_error_is_recorded_in_the_log(faulty_archive: Archive, faulty_s3_server):
     faulty_archive.launch(*RARELY)
     faulty_archive.upload_manifest("batch-raw.csv", [("gone.tif", 1)])
     with faulty_s3_server.suffering(Fault(method="GET", path="raw.csv$", status=403)):
@@ -111,7 +111,7 @@ def test_what_went_wrong_stays_in_the_log(faulty_archive: Archive, faulty_s3_ser
     assert str(log) in done.stderr
 
 
-def test_one_run_that_is_broken_does_not_keep_others_waiting(archive: Archive):
+def test_a_broken_run_does_not_delay_other_runs(archive: Archive):
     archive.upload_raster("image.tif", 1)
     archive.upload_manifest("batch-raw.csv", [("image.tif", 1)])
     archive.launch(*RARELY, "--submit-option", "requirements = false")
@@ -125,12 +125,12 @@ def test_one_run_that_is_broken_does_not_keep_others_waiting(archive: Archive):
     assert "Traceback" not in done.stdout + done.stderr
     assert archive.outcome("other-")[1][0][0] == "gone.tif"
     for log in (launch_log(archive), run / "log.jsonl"):
-        (told,) = [line for line in events(log) if line["event"] == "internal-error"]
-        assert "JSONDecodeError" in told["traceback"]
-        assert told["run"] == run.name
+        (record,) = [line for line in events(log) if line["event"] == "internal-error"]
+        assert "JSONDecodeError" in record["traceback"]
+        assert record["run"] == run.name
 
 
-def test_the_log_of_a_launch_does_not_grow_for_ever(archive: Archive):
+def test_the_log_of_a_launch_is_rotated(archive: Archive):
     archive.launch(*RARELY)
     log = launch_log(archive)
     with log.open("a") as file:
@@ -146,58 +146,58 @@ def test_many_failed_rows_do_not_fill_the_log(archive: Archive):
     archive.maps.write("batch-raw.csv", b"x\n" * 6000)
     assert archive.poll().returncode == 0
     (run,) = archive.directory.glob("workflow-run-*")
-    told = events(run / "log.jsonl")
-    failed = [line["line"] for line in told if line["event"] == "row-failed"]
+    records = events(run / "log.jsonl")
+    failed = [line["line"] for line in records if line["event"] == "row-failed"]
     assert failed == list(range(1, 5001))
-    (more,) = [line for line in told if line["event"] == "more-rows-failed"]
+    (more,) = [line for line in records if line["event"] == "more-rows-failed"]
     assert more["rows"] == 1000
     assert "failed.csv has all" in more["message"]
     assert len(archive.outcome("batch-")[1]) == 6000
 
 
-def test_a_traceback_is_no_longer_than_a_log_can_hold(tmp_path: Path):
+def test_a_long_traceback_is_shortened(tmp_path: Path):
     log = tmp_path / "log.jsonl"
     try:
         raise ValueError("?" * 10**6) from KeyError("x" * 10**6)
     except ValueError as error:
         Journal(len, (log,)).internal_error(error)
-    (told,) = events(log)
-    assert len(told["traceback"]) < 20_000
-    assert "test_journal.py" in told["traceback"]
+    (record,) = events(log)
+    assert len(record["traceback"]) < 20_000
+    assert "test_journal.py" in record["traceback"]
 
 
-def test_a_log_that_cannot_be_written_is_told_of_and_no_more(tmp_path: Path):
-    told = []
-    journal = Journal(told.append, (tmp_path / "absent" / "log.jsonl",))
+def test_a_log_that_cannot_be_written_is_only_reported(tmp_path: Path):
+    messages = []
+    journal = Journal(messages.append, (tmp_path / "absent" / "log.jsonl",))
     journal.say("launched", "all is well")
-    assert told[0] == "all is well"
-    assert "cannot be written: No such file" in told[1]
+    assert messages[0] == "all is well"
+    assert "cannot be written: No such file" in messages[1]
 
 
-def test_no_signature_and_no_control_character_is_said(tmp_path: Path):
-    told = []
-    journal = Journal(told.append, (tmp_path / "log.jsonl",))
+def test_signatures_and_control_characters_are_removed(tmp_path: Path):
+    messages = []
+    journal = Journal(messages.append, (tmp_path / "log.jsonl",))
     url = "https://s3.example.org/maps/a.tif?X-Amz-Credential=us&X-Amz-Signature=5ec7e7"
     journal.say("failed", f"{url} was refused\x1b[2J\u202e\ud800", manifest="a\x1b[2J")
     try:
         raise ValueError(url)
     except ValueError as error:
-        told.append(journal.internal_error(error))
+        messages.append(journal.internal_error(error))
 
     written = (tmp_path / "log.jsonl").read_text()
-    for text in (*told, written):
+    for text in (*messages, written):
         assert "5ec7e7" not in text
         assert not {"\x1b", "\u202e", "\ud800"} & set(text)
-    assert "https://s3.example.org/maps/a.tif" in told[0]
+    assert "https://s3.example.org/maps/a.tif" in messages[0]
     assert "ValueError" in written
     assert json.loads(written.splitlines()[0])["manifest"] == "a\x1b[2J"
 
 
-def test_what_a_poll_prints_is_what_happened(archive: Archive):
+def test_a_poll_prints_the_messages_that_it_records(archive: Archive):
     archive.upload_manifest("batch-raw.csv", [("gone.tif", 1)])
-    said = archive.launch(*RARELY)
+    output = archive.launch(*RARELY)
     messages = [line["message"] for line in events(launch_log(archive))]
-    assert messages == said.splitlines()[: len(messages)]
+    assert messages == output.splitlines()[: len(messages)]
     (run,) = archive.directory.glob("workflow-run-*")
     command = [sys.executable, str(PROJECT / "cog_pipeline.py"), "reconcile", str(run)]
     again = subprocess.run(command, capture_output=True, text=True)

@@ -1,7 +1,7 @@
-"""Killed after any of its steps, the pipeline is carried on by the next poll.
+"""The next poll carries a run on when a command was killed after any of its steps.
 
-One run for every step of ``poll`` and of ``reconcile``, all at once: a manifest and
-a launch each, killed right after that step.
+Each step of ``poll`` and of ``reconcile`` has its own launch and manifest. The command
+is killed right after that step. All these runs are in the queue at the same time.
 """
 
 import re
@@ -18,14 +18,14 @@ from tests.support.steps import STEPS_OF_POLL, STEPS_OF_RECONCILE, killed_after
 pytestmark = pytest.mark.long
 
 
-def _with_a_batch(archive: Archive, *options: str) -> None:
+def _launch_with_a_batch(archive: Archive, *options: str) -> None:
     archive.launch_to_poll_by_hand(*options)
     archive.upload_raster("good.tif", 1, width=64, height=64)
     archive.maps.write("bad.tif", b"no raster")
     archive.upload_manifest("batch-raw.csv", [("good.tif", 1), ("bad.tif", 1)])
 
 
-def assert_as_if_nothing_had_been(archive: Archive) -> None:
+def assert_outcome_is_as_without_a_kill(archive: Archive) -> None:
     processed, failed = archive.outcome("batch-")
     assert processed == [["good.tif", "1"]]
     assert [row[0] for row in failed] == ["bad.tif"]
@@ -36,19 +36,19 @@ def assert_as_if_nothing_had_been(archive: Archive) -> None:
     assert len(re.findall("Job submitted from host", submitted)) == 3, (
         "two rows and the FINAL node"
     )
-    left = {found.key for found in archive.maps.list("batch-")}
+    left = {item.key for item in archive.maps.list("batch-")}
     assert all("processed" in key or "failed" in key for key in left), left
 
 
-def assert_none_left_out(steps: list[str], archives: dict[str, Archive]) -> None:
-    """Whatever was done up to the last step is a step."""
+def assert_every_note_is_a_step(steps: list[str], archives: dict[str, Archive]) -> None:
+    """Assert that every action up to the last step is one of the steps."""
     notes = (archives[steps[-1]].directory / "notes").read_text()
-    for what in notes.splitlines():
-        assert any(re.search(step, what) for step in steps), what
+    for note in notes.splitlines():
+        assert any(re.search(step, note) for step in steps), note
 
 
 @contextmanager
-def _one_for_each(
+def _archive_by_step(
     steps: list[str], store: S3Endpoint, workplace: Path
 ) -> Iterator[dict[str, Archive]]:
     new = contextmanager(archive_for)
@@ -60,54 +60,53 @@ def _one_for_each(
 
 @pytest.fixture(scope="module")
 def archives(store, workplace) -> Iterator[dict[str, Archive]]:
-    """For each step of poll, an archive whose poll was killed after it.
+    """Yield, for each step of poll, an archive whose poll was killed after that step.
 
-    All of them in one go, since their nodes have the pool to themselves no more
-    than the runs of an archive have.
+    All archives are polled first, so that their nodes share the pool.
     """
-    with _one_for_each(STEPS_OF_POLL, store, workplace) as made:
-        for step, archive in made.items():
-            _with_a_batch(archive)
+    with _archive_by_step(STEPS_OF_POLL, store, workplace) as archives:
+        for step, archive in archives.items():
+            _launch_with_a_batch(archive)
             killed_after(step, archive, "poll", str(archive.launch_file()))
             archive.poll()
-            # Those that began a new run: what was killed was not one yet.
+            # Starts a run where the kill left none that the first poll could carry on.
             archive.poll()
-        yield made
+        yield archives
 
 
 @pytest.mark.parametrize("step", STEPS_OF_POLL)
 def test_poll_killed_after(step: str, archives: dict[str, Archive]):
-    assert_as_if_nothing_had_been(archives[step])
+    assert_outcome_is_as_without_a_kill(archives[step])
 
 
 def test_no_step_of_poll_is_left_out(archives: dict[str, Archive]):
-    assert_none_left_out(STEPS_OF_POLL, archives)
+    assert_every_note_is_a_step(STEPS_OF_POLL, archives)
 
 
 @pytest.fixture(scope="module")
-def ended(store, workplace) -> Iterator[dict[str, Archive]]:
-    """For each step of reconcile, an archive whose run was killed after it."""
-    with _one_for_each(STEPS_OF_RECONCILE, store, workplace) as made:
-        for archive in made.values():
-            _with_a_batch(archive)
+def reconciled_archives(store, workplace) -> Iterator[dict[str, Archive]]:
+    """Yield, for each step of reconcile, an archive where it was killed after it."""
+    with _archive_by_step(STEPS_OF_RECONCILE, store, workplace) as archives:
+        for archive in archives.values():
+            _launch_with_a_batch(archive)
             archive.poll()
             (run,) = archive.directory.glob("workflow-run-*")
-            # So that the POST script leaves it to us.
+            # The POST script must leave the reconcile to this test.
             (run / "reconcile.sh").write_text("#!/bin/sh\nexit 1\n")
-        for step, archive in made.items():
+        for step, archive in archives.items():
             (run,) = archive.directory.glob("workflow-run-*")
-            # Many runs, all at once.
+            # Many runs share the pool, so that this takes long.
             wait_for_words(run / "convert.dag.dagman.log", "Job terminated", 300)
             final = ("--final-node-of", "convert.dag")
             killed_after(step, archive, "reconcile", str(run), *final)
             archive.poll()
-        yield made
+        yield archives
 
 
 @pytest.mark.parametrize("step", STEPS_OF_RECONCILE)
-def test_reconcile_killed_after(step: str, ended: dict[str, Archive]):
-    assert_as_if_nothing_had_been(ended[step])
+def test_reconcile_killed_after(step: str, reconciled_archives: dict[str, Archive]):
+    assert_outcome_is_as_without_a_kill(reconciled_archives[step])
 
 
-def test_no_step_of_reconcile_is_left_out(ended: dict[str, Archive]):
-    assert_none_left_out(STEPS_OF_RECONCILE, ended)
+def test_no_step_of_reconcile_is_left_out(reconciled_archives: dict[str, Archive]):
+    assert_every_note_is_a_step(STEPS_OF_RECONCILE, reconciled_archives)

@@ -1,4 +1,4 @@
-"""Which of several runs' nodes go first."""
+"""The run order decides which of several runs' nodes start first."""
 
 import re
 from pathlib import Path
@@ -8,8 +8,8 @@ import pytest
 from state.project import PROJECT
 from tests.support.archive import Archive, wait_for
 
-# Nodes wait in their machines until the test has both runs in the queue; and take so
-# long that DAGMan always has some waiting there.
+# Nodes wait on their machines until the test has both runs in the queue. Each takes
+# two seconds, so that DAGMan always has idle nodes in the queue.
 NODE = """\
 #!/bin/sh
 while [ ! -e "{directory}/go" ]; do sleep 0.2; done
@@ -18,17 +18,17 @@ exec {script} "$@"
 """
 
 
-def began(run: Path) -> list[str]:
-    """When each of a run's jobs began; of two such moments, the later is larger."""
+def start_times(run: Path) -> list[str]:
+    """Return the start times of a run's jobs, as strings that sort by time."""
     log = (run / "convert.dag.nodes.log").read_text()
     return re.findall(r"^001 \S+ (\S+ \S+) Job executing", log, re.MULTILINE)
 
 
 @pytest.mark.parametrize("order", ["shared", "oldest-first"])
-def test_the_runs_nodes_go_in_the_order_that_was_asked_for(
+def test_the_nodes_of_runs_start_in_the_requested_order(
     archive: Archive, order: str, monkeypatch: pytest.MonkeyPatch
 ):
-    # So that the older run has nodes left to submit when the younger one comes.
+    # The older run must have nodes left to submit when the younger run starts.
     monkeypatch.setenv("_CONDOR_DAGMAN_MAX_SUBMITS_PER_INTERVAL", "6")
     node = archive.directory / "node.sh"
     script = PROJECT / "bin" / "generate_cogs.sh"
@@ -58,6 +58,6 @@ def test_the_runs_nodes_go_in_the_order_that_was_asked_for(
         processed, _ = archive.outcome(stem)
         assert [row[0] for row in processed] == keys
     if order == "shared":
-        assert began(second)[0] < began(first)[-1]
+        assert start_times(second)[0] < start_times(first)[-1]
     else:
-        assert began(second)[0] >= began(first)[-1]
+        assert start_times(second)[0] >= start_times(first)[-1]

@@ -1,4 +1,4 @@
-"""What another user could have written is not believed."""
+"""The pipeline refuses files and folders that another user could have written."""
 
 import json
 import os
@@ -15,10 +15,10 @@ from state import ownership
 from tests.support.archive import Archive
 
 RARELY = ("--every", "1440")
-A_STRANGER = 12345
+OTHER_USER = 12345
 
 
-def made(path: Path, mode: int = 0o755) -> Path:
+def make_folder(path: Path, mode: int = 0o755) -> Path:
     path.mkdir(parents=True)
     path.chmod(mode)
     return path
@@ -26,19 +26,19 @@ def made(path: Path, mode: int = 0o755) -> Path:
 
 @pytest.mark.parametrize("mode", [0o777, 0o775, 0o702, 0o1777])
 def test_a_folder_that_others_can_write_is_a_fault(tmp_path: Path, mode: int):
-    (fault,) = ownership.faults(made(tmp_path / "a folder", mode))
+    (fault,) = ownership.faults(make_folder(tmp_path / "a folder", mode))
     assert fault.endswith(f"chmod go-w '{tmp_path}/a folder'")
 
 
 @pytest.mark.parametrize("listed", [False, True])
-def test_so_is_one_whose_access_control_list_lets_another_user_write(
+def test_a_folder_that_others_can_write_by_its_access_control_list_is_a_fault(
     tmp_path: Path, listed: bool, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(ownership, "_is_own_group", lambda number: True)
-    folder = made(tmp_path / "folder", 0o770)
+    folder = make_folder(tmp_path / "folder", 0o770)
     if listed:
-        # Version 2: the owner, a user of that number, the group, the mask, all others.
-        entries = [(1, 7, -1), (2, 7, A_STRANGER), (4, 5, -1), (16, 7, -1), (32, 0, -1)]
+        # Version 2 of the format: owner, other user, group, mask, all others.
+        entries = [(1, 7, -1), (2, 7, OTHER_USER), (4, 5, -1), (16, 7, -1), (32, 0, -1)]
         packed = b"".join(struct.pack("<HHi", *entry) for entry in entries)
         try:
             os.setxattr(
@@ -49,23 +49,23 @@ def test_so_is_one_whose_access_control_list_lets_another_user_write(
     assert len(list(ownership.faults(folder))) == listed
 
 
-def test_so_is_one_below_it(tmp_path: Path):
-    below = made(tmp_path / "open" / "below")
+def test_a_folder_below_one_that_others_can_write_is_a_fault(tmp_path: Path):
+    below = make_folder(tmp_path / "open" / "below")
     (tmp_path / "open").chmod(0o777)
     (fault,) = ownership.faults(below)
     assert f"chmod go-w {tmp_path}/open" in fault
 
 
-def test_below_a_folder_with_the_sticky_bit_all_is_well(tmp_path: Path):
-    below = made(tmp_path / "tmp" / "below")
+def test_a_folder_below_one_with_the_sticky_bit_is_no_fault(tmp_path: Path):
+    below = make_folder(tmp_path / "tmp" / "below")
     (tmp_path / "tmp").chmod(0o1777)
     assert not list(ownership.faults(below))
 
 
-def test_a_link_on_the_way_is_followed_to_its_end(tmp_path: Path):
-    below = made(tmp_path / "open" / "below")
+def test_the_target_of_a_link_in_the_path_is_checked(tmp_path: Path):
+    below = make_folder(tmp_path / "open" / "below")
     (tmp_path / "link").symlink_to(below)
-    inside = made(below / "inside")
+    inside = make_folder(below / "inside")
     assert not list(ownership.faults(tmp_path / "link" / "inside"))
     (tmp_path / "open").chmod(0o777)
     assert list(ownership.faults(tmp_path / "link" / "inside"))
@@ -74,11 +74,11 @@ def test_a_link_on_the_way_is_followed_to_its_end(tmp_path: Path):
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
 @pytest.mark.parametrize("what", ["the folder", "one above it"])
-def test_what_belongs_to_another_user_is_a_fault(tmp_path: Path, what: str):
-    folder = made(tmp_path / "above" / "folder")
-    os.chown(folder if what == "the folder" else folder.parent, A_STRANGER, -1)
+def test_a_folder_of_another_user_is_a_fault(tmp_path: Path, what: str):
+    folder = make_folder(tmp_path / "above" / "folder")
+    os.chown(folder if what == "the folder" else folder.parent, OTHER_USER, -1)
     (fault,) = ownership.faults(folder)
-    assert f"belongs to another user ({A_STRANGER})" in fault
+    assert f"belongs to another user ({OTHER_USER})" in fault
 
 
 def _link(folder: Path) -> None:
@@ -99,7 +99,7 @@ def _writable(folder: Path) -> None:
 def test_an_entry_that_others_can_change_is_a_fault(
     tmp_path: Path, plant: Callable[[Path], None]
 ):
-    folder = made(tmp_path / "run")
+    folder = make_folder(tmp_path / "run")
     (folder / "run.json").touch(mode=0o600)
     assert not list(ownership.faults_within(folder))
     plant(folder)
@@ -107,26 +107,26 @@ def test_an_entry_that_others_can_change_is_a_fault(
     assert str(folder / "planted") in fault
 
 
-def test_a_log_that_all_may_write_does_no_harm_where_nobody_enters(tmp_path: Path):
-    folder = made(tmp_path / "run", 0o700)
+def test_a_writable_log_in_a_private_folder_is_no_fault(tmp_path: Path):
+    folder = make_folder(tmp_path / "run", 0o700)
     _writable(folder)
     assert not list(ownership.faults_within(folder))
 
 
 def assert_refused(done: subprocess.CompletedProcess, *words: str) -> None:
-    said = done.stdout + done.stderr
-    assert done.returncode == 1, said
-    assert all(word in said for word in words), said
-    assert "Traceback" not in said
+    output = done.stdout + done.stderr
+    assert done.returncode == 1, output
+    assert all(word in output for word in words), output
+    assert "Traceback" not in output
 
 
 @pytest.mark.parametrize("which", [".", "..", "home"])
 def test_a_launch_where_others_can_write_is_refused(archive: Archive, which: str):
-    inner = made(archive.directory / "above" / "launched")
+    inner = make_folder(archive.directory / "above" / "launched")
     there = replace(archive, directory=inner)
     open_to_all = {".": inner, "..": inner.parent}.get(which)
     if open_to_all is None:
-        # The name of a launch's folder can be known beforehand.
+        # Another user can predict the name of a launch's folder.
         there.launch(*RARELY)
         open_to_all = there.launch_file().parent
         for entry in open_to_all.iterdir():
@@ -139,9 +139,9 @@ def test_a_launch_where_others_can_write_is_refused(archive: Archive, which: str
 
 
 def planted_run(archive: Archive, endpoint: str) -> Path:
-    """A run that somebody else made, with an endpoint of their own."""
+    """Create a run as another user would, with another endpoint, and return it."""
     home = archive.launch_file().parent
-    run = made(archive.directory / "workflow-run-20200101T000000Z", 0o700)
+    run = make_folder(archive.directory / "workflow-run-20200101T000000Z", 0o700)
     settings = json.loads(archive.launch_file().read_text())
     settings["store"]["endpoint"] = endpoint
     settings["store"]["access_key"] = settings["store"]["secret_key"]
@@ -161,17 +161,17 @@ def planted_run(archive: Archive, endpoint: str) -> Path:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
-def test_a_run_of_a_stranger_is_not_carried_on(archive: Archive):
+def test_a_run_of_another_user_is_not_carried_on(archive: Archive):
     archive.launch_to_poll_by_hand()
     run = planted_run(archive, "127.0.0.1:1")
-    os.chown(run, A_STRANGER, -1)
+    os.chown(run, OTHER_USER, -1)
     done = archive.poll()
     assert done.returncode == 0, done.stdout + done.stderr
     assert "belongs to another user" in done.stdout
     assert not (run / "log.jsonl").exists()
 
 
-def test_the_keys_of_a_launch_go_to_its_own_endpoint_alone(
+def test_the_keys_of_a_launch_go_only_to_its_own_endpoint(
     archive: Archive, tmp_path: Path
 ):
     archive.launch_to_poll_by_hand()
@@ -181,13 +181,13 @@ def test_the_keys_of_a_launch_go_to_its_own_endpoint_alone(
     settings = json.loads((run / "launch.json").read_text())
     settings["store"]["endpoint"] = archive.store.endpoint
     (run / "launch.json").write_text(json.dumps(settings))
-    # With its own keys, this run would be refused by the store.
+    # The store would refuse the keys that the planted run names.
     done = archive.poll()
     assert done.returncode == 0, done.stdout + done.stderr
     assert not run.exists()
 
 
-def test_a_poll_in_a_folder_that_was_opened_to_all_is_refused(archive: Archive):
+def test_a_poll_in_a_folder_that_others_can_write_is_refused(archive: Archive):
     archive.launch_to_poll_by_hand()
     archive.upload_raster("image.tif", 1)
     archive.upload_manifest("batch-raw.csv", [("image.tif", 1)])
@@ -215,9 +215,9 @@ UNREADABLE = {
 
 
 @pytest.mark.parametrize("content", UNREADABLE.values(), ids=UNREADABLE)
-def test_one_unreadable_run_keeps_no_other_waiting(archive: Archive, content: str):
+def test_an_unreadable_run_does_not_delay_other_runs(archive: Archive, content: str):
     archive.launch(*RARELY)
-    run = made(archive.directory / "workflow-run-20200101T000000Z", 0o700)
+    run = make_folder(archive.directory / "workflow-run-20200101T000000Z", 0o700)
     (run / "run.json").write_bytes(content.encode("utf-8", "surrogatepass"))
     archive.upload_manifest("batch-raw.csv", [("missing.tif", 1)])
     done = archive.poll()

@@ -13,13 +13,14 @@ from state.project import PROJECT
 from tests.support.archive import Archive, wait_for
 
 SIGNATURE = b"X-Amz-Signature"
-# What HTCondor makes with modes of its own; nobody else gets into the directory.
+# HTCondor chooses the modes of these files; no other user can enter the directory.
 BY_HTCONDOR = {
     *("convert.dag.dagman.out", "convert.dag.dagman.log", "convert.dag.nodes.log"),
     *("convert.dag.metrics", "convert.dag.rescue001", "convert.dag.lock"),
     "reconcile.log",
 }
-# What stands right before the node's Python: it keeps all that this could see.
+# The spy goes right before this line of the node's script. It records everything
+# that a process on the machine can see: files, environment and command lines.
 BEFORE = "python=${PYTHON"
 SPY = """\
 cp -a . {seen}/sandbox
@@ -31,7 +32,9 @@ done >{seen}/commands
 
 
 @pytest.mark.parametrize("signing", ["auto", "presigned"])
-def test_nothing_tells_the_keys(archive: Archive, pool: PersonalPool, signing: str):
+def test_no_file_or_process_has_the_keys(
+    archive: Archive, pool: PersonalPool, signing: str
+):
     seen = archive.directory / "seen"
     seen.mkdir()
     spy = archive.directory / "spy.sh"
@@ -42,7 +45,7 @@ def test_nothing_tells_the_keys(archive: Archive, pool: PersonalPool, signing: s
     archive.upload_raster("image.tif", 1)
     archive.maps.write("bad.tif", b"no raster")
     archive.upload_manifest("batch-raw.csv", [("image.tif", 1), ("bad.tif", 1)])
-    # One at a time, since both are spied on in one place.
+    # One job at a time, since the spy writes to one directory.
     archive.launch(
         *("--signing", signing, "--max-jobs", "1"),
         *("--submit-option", f"executable = {spy}"),
@@ -63,22 +66,24 @@ def test_nothing_tells_the_keys(archive: Archive, pool: PersonalPool, signing: s
     from condor import queue
 
     condor_signs = signing == "auto" and queue.version() < (25, 10, 0)
-    told = _files_with(SIGNATURE, [archive.directory])
+    files_with_signature = _files_with(SIGNATURE, [archive.directory])
     if condor_signs:
-        assert told == []
-        # Nor do the daemons' own logs and histories keep what the shadow signed.
+        assert files_with_signature == []
+        # The daemons' logs and histories do not keep the URLs that the shadow signed.
         maps = f"/{archive.maps.name}/".encode()
         for file in _files_with(SIGNATURE, [pool.condor.directory]):
             content = file.read_bytes().splitlines()
             assert not any(maps in line and SIGNATURE in line for line in content), file
     else:
-        # By design, and then in what nobody else can read.
+        # Signatures are in these files by design; no other user can read them.
         allowed = {run / "convert.dag", archive.directory / "ads"}
-        assert {file for file in told if seen not in file.parents} <= allowed
+        assert {
+            file for file in files_with_signature if seen not in file.parents
+        } <= allowed
         assert stat.S_IMODE((run / "convert.dag").stat().st_mode) == 0o600
 
 
-def test_a_run_is_its_owners_alone(archive: Archive):
+def test_only_its_owner_can_read_a_run(archive: Archive):
     archive.upload_raster("good.tif", 1)
     archive.maps.write("bad.tif", b"no raster")
     archive.upload_manifest("batch-raw.csv", [("good.tif", 1), ("bad.tif", 1)])
@@ -91,7 +96,7 @@ def test_a_run_is_its_owners_alone(archive: Archive):
     (run,) = archive.directory.glob("workflow-run-*")
     (home,) = archive.directory.glob("launch-*")
     wait_for((run / "done.json").exists)
-    # Crondor's, not the launch's.
+    # Crondor writes this file, not the launch.
     wait_for((home / "poll.out").exists)
 
     for place in (run, home):
@@ -104,22 +109,25 @@ def test_a_run_is_its_owners_alone(archive: Archive):
 
 
 def _ads(archive: Archive) -> bytes:
-    """All that HTCondor tells of the jobs of a test."""
-    ours = f'regexp("{archive.maps.name.removeprefix("maps-")}", Iwd)'
+    """Return the ads of all jobs of a test, from the queue and from the history."""
+    constraint = f'regexp("{archive.maps.name.removeprefix("maps-")}", Iwd)'
     commands = (
-        ["condor_q", "-l", "-constraint", ours],
-        ["condor_history", "-l", "-constraint", ours],
+        ["condor_q", "-l", "-constraint", constraint],
+        ["condor_history", "-l", "-constraint", constraint],
     )
-    found = [subprocess.run(each, capture_output=True, check=True) for each in commands]
-    assert b"ClusterId" in found[1].stdout
-    return b"".join(each.stdout for each in found)
+    outputs = [
+        subprocess.run(command, capture_output=True, check=True).stdout
+        for command in commands
+    ]
+    assert b"ClusterId" in outputs[1]
+    return b"".join(outputs)
 
 
 def _files_with(word: bytes, places: Iterable[Path]) -> list[Path]:
-    found = []
+    files = []
     for place in places:
         for path in place.rglob("*"):
-            # The daemons have named pipes, and remove files while we look.
+            # The daemons have named pipes, and remove files during this walk.
             if not path.is_symlink() and path.is_file() and word in path.read_bytes():
-                found.append(path)
-    return found
+                files.append(path)
+    return files

@@ -1,4 +1,4 @@
-"""Another user of the access point submits jobs that look like ours."""
+"""Another user of the access point submits jobs that look like the pipeline's."""
 
 import json
 import os
@@ -23,19 +23,22 @@ Submit = Callable[..., None]
 
 @pytest.fixture
 def submit_as_stranger(pool: PersonalPool, tmp_path: Path) -> Submit:
-    """Submits a job that never begins, of another user of the access point."""
-    make = [
+    """Return a function that submits a held job as another user."""
+    create_token = [
         str(pool.condor.distribution.bin / "condor_token_create"),
         *("-identity", "mallory@cog-pipeline.pool"),
     ]
     environment = os.environ | pool.condor.environment
-    made = subprocess.run(
-        [*command_prefix(), *make], env=environment, capture_output=True, check=True
+    token = subprocess.run(
+        [*command_prefix(), *create_token],
+        env=environment,
+        capture_output=True,
+        check=True,
     )
     tokens = tmp_path / "tokens"
     tokens.mkdir(mode=0o700)
     (tokens / "mallory").touch(mode=0o600)
-    (tokens / "mallory").write_bytes(made.stdout)
+    (tokens / "mallory").write_bytes(token.stdout)
     for name in ("SEC_TOKEN_DIRECTORY", "SEC_TOKEN_SYSTEM_DIRECTORY"):
         environment[f"_CONDOR_{name}"] = str(tokens)
 
@@ -48,14 +51,16 @@ def submit_as_stranger(pool: PersonalPool, tmp_path: Path) -> Submit:
         command = [sys.executable, "-c", SUBMIT, str(description)]
         done = subprocess.run(command, env=environment, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
-        owner = ["condor_q", done.stdout.strip(), "-af", "Owner"]
-        told = subprocess.run(owner, capture_output=True, text=True, check=True)
-        assert told.stdout.split() == ["mallory"]
+        command = ["condor_q", done.stdout.strip(), "-af", "Owner"]
+        owner = subprocess.run(command, capture_output=True, text=True, check=True)
+        assert owner.stdout.split() == ["mallory"]
 
     return submit
 
 
-def test_they_keep_no_run_from_going_on(archive: Archive, submit_as_stranger: Submit):
+def test_a_job_of_another_user_does_not_stop_a_run(
+    archive: Archive, submit_as_stranger: Submit
+):
     archive.upload_raster("image.tif", 1)
     archive.launch_to_poll_by_hand("--submit-option", "hold = true")
     archive.upload_manifest("batch-raw.csv", [("image.tif", 1)])
@@ -75,7 +80,9 @@ def test_they_keep_no_run_from_going_on(archive: Archive, submit_as_stranger: Su
     assert "removed" in reason
 
 
-def test_they_keep_nobody_from_launching(archive: Archive, submit_as_stranger: Submit):
+def test_a_job_of_another_user_does_not_stop_a_launch(
+    archive: Archive, submit_as_stranger: Submit
+):
     archive.launch("--every", "1440")
     (home,) = archive.directory.glob("launch-*")
     subprocess.run(["condor_rm", "-all"], check=True, capture_output=True)

@@ -1,4 +1,7 @@
-"""Machines that lack what a node needs: it goes elsewhere, and says so in the end."""
+"""A node on a machine that lacks a requirement goes to another machine.
+
+When all machines lack it, the row fails with this reason.
+"""
 
 import subprocess
 from collections.abc import Iterator
@@ -11,7 +14,7 @@ from state.project import PROJECT
 from tests.support.archive import Archive, tries, wait_for
 
 SECOND = "second.example"
-# Another startd, which says it is another machine.
+# A second startd, which advertises another machine name.
 CONFIGURATION = """
 STARTD_B = $(STARTD)
 STARTD_B_ARGS = -f -local-name STARTD_B
@@ -24,7 +27,7 @@ STARTD_B.STARTD_ATTRS = $(STARTD_ATTRS) Machine
 DC_DAEMON_LIST = + STARTD_B
 DAEMON_LIST = $(DAEMON_LIST), STARTD_B
 """
-# Put before bin/generate_cogs.sh, so that its machine has no Python.
+# This wrapper runs bin/generate_cogs.sh as on a machine without Python.
 WITHOUT_PYTHON = """\
 #!/bin/sh
 grep -q '^Machine = "{second}"' .machine.ad && machine=second || machine=first
@@ -50,7 +53,7 @@ def two_machines(pool: PersonalPool) -> Iterator[PersonalPool]:
 
 
 def _condor(program: str, *arguments: str) -> str:
-    """Run one of HTCondor's programs, which the pool has on the PATH."""
+    """Run a program of HTCondor and return its output. The pool has set the PATH."""
     command = [*command_prefix(), program, *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
@@ -60,7 +63,7 @@ def _machines() -> set[str]:
 
 
 def without_python(archive: Archive, unfit: str) -> tuple[str, str]:
-    """What makes machines unfit: the ``first``, or ``*`` for both."""
+    """Return the options that make machines unfit: the ``first``, or ``*`` for both."""
     script = archive.directory / "node.sh"
     node = PROJECT / "bin" / "generate_cogs.sh"
     script.write_text(WITHOUT_PYTHON.format(unfit=unfit, script=node, second=SECOND))
@@ -75,17 +78,17 @@ def test_a_node_goes_to_another_machine(two_machines: PersonalPool, archive: Arc
 
     archive.launch(
         *without_python(archive, "first"),
-        # What a person requires does not take its place.
+        # The user's requirements are added to the pipeline's own.
         *("--submit-option", "requirements = TARGET.Memory > 1"),
     )
 
     processed, failed = archive.outcome("batch-")
     assert [row[0] for row in processed] == [name for name, _ in rows], failed
-    assert "was requeued" in node_log(archive), "none came to the unfit machine"
-    assert set(tries(archive).values()) == {1}, "none of DAGMan's tries is spent on it"
+    assert "was requeued" in node_log(archive), "no job came to the unfit machine"
+    assert set(tries(archive).values()) == {1}, "a try of DAGMan was spent on it"
 
 
-def test_where_all_machines_are_unfit_the_row_says_so(
+def test_a_row_reports_that_all_machines_are_unfit(
     two_machines: PersonalPool, archive: Archive
 ):
     archive.upload_raster("image.tif", 1)
@@ -99,7 +102,7 @@ def test_where_all_machines_are_unfit_the_row_says_so(
     assert processed == []
     assert "this machine has no /nowhere/python3" in failed[0][2]
     assert tries(archive) == {"row1": 4}
-    # In each of them once again to a machine that it had been to.
+    # In each try, the job goes once more to a machine where it has already run.
     starts = node_log(archive).count("Job executing on host")
     assert 8 <= starts <= 12
 
