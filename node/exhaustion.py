@@ -15,7 +15,15 @@ _MIB = 2**20
 # EFBIG is what a limit on the size of files gives, and an old file system.
 _DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 # GDAL, and libraries without exceptions of their own, say it in words.
-_DISK_WORDS = re.compile("|".join(re.escape(os.strerror(each)) for each in _DISK))
+_DISK_WORDS = re.compile(
+    "|".join(
+        [
+            *(re.escape(os.strerror(number)) for number in _DISK),
+            # GDAL does not say why, but nothing else keeps it from writing.
+            "Failed to write whole XML document",
+        ]
+    )
+)
 # Without "out of memory": libtiff says that of a damaged tag that claims to be huge.
 _MEMORY_WORDS = re.compile(
     "cannot allocate|not enough memory|allocation error|failed to map segment",

@@ -232,7 +232,7 @@ def test_an_access_point_that_was_away_for_a_day_finds_its_claim_taken_over(
     # It was killed right before it would have renamed the manifest.
     first.claimed_file.write_text("{}")
     assert not take(second, maps, store)
-    monkeypatch.setattr(claim, "_STANDS_FOR", timedelta(0))
+    monkeypatch.setattr(claim, "_VALID_FOR", timedelta(0))
     write_claim(second, maps, store)
     monkeypatch.undo()
     assert not take(first, maps, store)

@@ -200,7 +200,7 @@ def test_keys_that_are_revoked_stop_everything_until_there_are_new_ones(
         wait_for(lambda: faulty_s3_server.count("GET", r"\.tif") >= 2)
         refused = faulty_archive.poll()
         assert refused.returncode != 0
-        assert "may not do this" in refused.stderr
+        assert "have no permission for this" in refused.stderr
 
     assert_each_is_processed(faulty_archive, keys)
 
