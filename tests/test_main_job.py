@@ -297,7 +297,7 @@ def test_each_kind_of_bad_row_fails_with_its_reason(archive: Archive):
         ("twin.tiff", "1"): "its JPEG would replace that of line",
         ("n" * 300 + ".tif", "1"): "too long",
         ("地" * 85 + ".tif", "1"): "too long",
-        ("f/" * 101 + "deep.tif", "1"): "in 101 folders",
+        ("f/" * 101 + "deep.tif", "1"): "101 folders deep",
         ("x" * 2**20 + ".tif", "1"): "too long",
         ("a.tif", "9" * 2**20): "impossible number of bands",
         ("a/../../../b.tif", "3"): "'..'",
