@@ -409,7 +409,7 @@ def test_a_row_does_not_say_how_long_it_may_hold_a_machine(archive: Archive):
     processed, failed = archive.outcome("batch-")
     assert processed == []
     for row, asked in zip(failed[-2:], ("101", "999999999"), strict=True):
-        assert f"its time_limit of {asked} s is above 100 s" in row[2]
+        assert f"its time_limit of {asked} s is above the maximum of 100 s" in row[2]
         assert "--max-time-limit" in row[2]
 
 
