@@ -33,7 +33,7 @@ demo: .venv/ready-demo
 	@.venv/bin/python -m demo
 
 test: .venv/ready-test
-	@.venv/bin/python -m pytest -n 5 --no-loadscope-reorder
+	@.venv/bin/python -m pytest -n 4 --no-loadscope-reorder
 
 test-fast: .venv/ready-test
 	@.venv/bin/python -m pytest -n 3 --no-loadscope-reorder -m "not pool"

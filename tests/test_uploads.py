@@ -48,7 +48,9 @@ def test_large_cogs_arrive_in_parts_and_whole(archive: Archive):
     (run,) = archive.directory.glob("workflow-run-*")
     told = wait_for_words(run / "results.jsonl", "wrong").splitlines()
     told = [json.loads(line) for line in told]
-    in_parts = [result["image"] for result in told if "parts" in (result.get("cog") or {})]
+    in_parts = [
+        result["image"] for result in told if "parts" in (result.get("cog") or {})
+    ]
     assert in_parts == ["a.tif", "with%20%3B%20sign.tif"]
     begun = [json.loads(line)["line"] for line in (run / "uploads.jsonl").open()]
     assert begun == [2, 3, 5], "neither of the small images cost a request"
