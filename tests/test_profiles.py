@@ -212,7 +212,7 @@ def test_a_valid_cog_that_is_to_be_changed_is_not_copied(tmp_path: Path):
 def test_what_is_no_valid_cog_is_not_copied(tmp_path: Path):
     status, result, _ = convert(tmp_path, plain(3), 3, "--copy-valid-cog")
     assert status == 0
-    assert "copied" not in result
+    assert not result["copied"]
     compare.assert_valid(tmp_path / "image.tif")
 
 
