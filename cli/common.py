@@ -1,4 +1,4 @@
-"""What the commands share: how they print, and how they end."""
+"""Print the messages of commands, and end them with an exit code."""
 
 import sys
 from typing import NoReturn

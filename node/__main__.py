@@ -1,9 +1,9 @@
 """One node: IMAGE BANDS and options in, two files and a result out.
 
-In the working directory the image is replaced by its COG, the JPEG stands
-beside it, and ``result.json`` tells what was done. On failure the image is left
-as it is and ``result.json`` has the reason. A node of several images leaves a
-result for each, under names that it is told.
+In the working directory, the COG replaces the image, the JPEG is beside it, and
+``result.json`` describes both. After a failure the image is unchanged, and
+``result.json`` has the reason. A node of several images leaves a result for each,
+under the names that its options give.
 """
 
 import gc
@@ -31,8 +31,7 @@ def main(image: Path, bands: int, options: Options) -> int:
     except Exception as error:
         failure = _failure(error, image.parent)
         code, reason, status = failure.code, str(failure), failure.exit_status
-    # What an error refers to may be files that were removed but are still open, on
-    # a disk that is full.
+    # The error may refer to removed files that are still open, on a full disk.
     del failure
     gc.collect()
     result.write_failure(options.result, code, reason, image, began)
@@ -40,7 +39,7 @@ def main(image: Path, bands: int, options: Options) -> int:
 
 
 def _failure(error: Exception, directory: Path) -> NodeError:
-    """What a node says of an error."""
+    """Return the error that a node reports."""
     if isinstance(error, NodeError):
         return error
     if short := exhaustion(error, directory):
@@ -57,20 +56,19 @@ def _failure(error: Exception, directory: Path) -> NodeError:
 
 def _convert_in_place(image: Path, bands: int, options: Options, began: float) -> None:
     try:
-        # Here, since a machine may lack what it imports.
+        # Imported here, since a machine may lack its packages.
         from node.convert import convert
     except RuntimeError as error:
-        # What numpy says of a processor that is too old for it.
+        # numpy raises this if the processor is too old for it.
         raise ImportError(str(error)) from error
 
-    # In a folder of its own, since HTCondor brings back what is new in the
-    # sandbox itself, even of a node that was killed half way. By its name,
-    # bin/generate_cogs.sh cleans up after such a one.
+    # A separate folder: HTCondor sends back new files of the sandbox itself, even
+    # those of a node that was killed. bin/generate_cogs.sh removes it by its name.
     prefix = os.environ.get("COG_PIPELINE_SCRATCH", ".cog-")
     with tempfile.TemporaryDirectory(dir=image.parent, prefix=prefix) as scratch:
         cog, jpeg = Path(scratch, "image.tif"), Path(scratch, "image.jpg")
         converted = convert(image, bands, options, cog, jpeg)
-        # Nothing is replaced before everything is written, and then all at once.
+        # Replace files only after all are written.
         signal.alarm(0)
         result.write(options.result, converted, image, began)
         if converted.cog and converted.cog.parts:
@@ -78,8 +76,8 @@ def _convert_in_place(image: Path, bands: int, options: Options, began: float) -
             multipart.replace_by_parts(image, cog, part_size)
         else:
             cog.replace(image)
-            # HTCondor brings back what differs from what it sent in size or, in whole
-            # seconds, in time. The COG of a COG may have the same size.
+            # HTCondor sends back a file whose size or time, in whole seconds, has
+            # changed. The COG of a COG may have the same size.
             later = time.time() + 2
             os.utime(image, (later, later))
         jpeg.replace(image.with_suffix(".jpg"))

@@ -28,7 +28,7 @@ _MAX_VALUE = 150  # characters of a value in a message
 
 @dataclass(frozen=True)
 class _Image:
-    """What the rules of the layout need to know of one directory of a TIFF.
+    """Facts about one directory of a TIFF, for the rules of the layout.
 
     Attributes:
         index: index of the directory in the file, from 0.

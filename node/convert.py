@@ -28,7 +28,7 @@ from node.source import Source, open_source
 _MIB = 1024 * 1024
 _GDAL_OPTIONS = {
     "GDAL_CACHEMAX": 64 * _MIB,  # bytes
-    # What an image says of other files must not lead to other hosts.
+    # References in an image must not lead to other hosts.
     "CPL_VSIL_CURL_ALLOWED_EXTENSIONS": "{none}",
 }
 _LARGEST_CACHE = 96 * _MIB
@@ -87,8 +87,8 @@ def convert(
             **fields,
         )
     except Exception as error:
-        # Whatever it was taken for: what reads as a damaged image may be a machine
-        # without memory to read it.
+        # Check this first: an image may seem damaged because the machine lacks the
+        # memory to read it.
         if short := exhaustion(error, scratch, needed):
             raise short from error
         if isinstance(error, (*READ_ERRORS, OSError)):
@@ -100,12 +100,13 @@ def convert(
 
 @contextmanager
 def _opened(image: Path, bands: int, options: Options) -> Iterator[Source]:
-    """The image, and GDAL set as it wants it."""
+    """Open an image, with the options of GDAL that it needs."""
     safety.check_directories(image)
     safety.check_tags(image)
     with ExitStack() as stack:
         gdal_warnings = stack.enter_context(warning_log())
-        # Past GDAL's cache, where that is safe: it does not see that a file ends.
+        # Read past GDAL's cache, but only if the file is whole: direct reads do not
+        # notice the end of a file.
         direct = {"GTIFF_DIRECT_IO": tiff.is_plain_and_whole(image)}
         stack.enter_context(rasterio.Env(**_GDAL_OPTIONS | direct))
         source = stack.enter_context(open_source(image, bands, options, gdal_warnings))
@@ -115,14 +116,14 @@ def _opened(image: Path, bands: int, options: Options) -> Iterator[Source]:
 
 
 def _is_complete_cog(source: Source, options: Options, image: Path) -> bool:
-    """Whether an image is a COG already, and nothing is to be added to it."""
+    """Return whether an image is already a COG that needs no addition."""
     changed = source.warped or options.assign_crs
     alone = len(source.dataset.files) == 1
     return alone and not changed and not check.layout_faults(image)
 
 
 def plan(source: Source, options: Options, scratch: Path) -> levels.Plan:
-    """What is to be made of an image: how many overviews, and which the JPEG is."""
+    """Plan the overviews of an image, and choose the one that becomes the JPEG."""
     tile = options.block_size
     sizes = overviews.sizes(source.width, source.height, tile, options.overview_level)
     written = len(sizes)
@@ -140,7 +141,7 @@ def make(
     look: Picture,
     sample: Sample | None = None,
 ) -> tuple[encode.Codec | None, levels.Checksums]:
-    """Write a COG and a JPEG, and return that by which the COG can be checked.
+    """Write a COG and a JPEG, and return the checksums for the check of the COG.
 
     Raises:
         NodeError: they cannot be made; neither file is complete then.
@@ -154,8 +155,8 @@ def make(
             encode.encoder(stored, source.data_type, tile, apply),
             look,
             jpeg_path,
-            # Warped pixels depend on the window by a bit: only those that were
-            # read can be compared.
+            # Warped pixels depend slightly on the window: only pixels that were read
+            # can be compared.
             whole_checksum=profile.max_mean_error is None
             and (codec is None or source.warped),
             sample=sample,
@@ -201,7 +202,7 @@ def _make_and_check(
 def _copy(
     plan: levels.Plan, image: Path, cog_path: Path, jpeg_path: Path
 ) -> dict[str, Any]:
-    """The image is a COG: leave it, and make the JPEG alone."""
+    """Keep an image that is a COG, and make only the JPEG."""
     jpeg_only = levels.Plan(
         plan.source, plan.options, plan.sizes, 0, plan.jpeg_level, plan.scratch
     )
@@ -238,29 +239,31 @@ def _fields(plan: levels.Plan) -> dict[str, Any]:
 
 def _warnings(plan: levels.Plan) -> list[str]:
     source, options = plan.source, plan.options
-    said = []
+    warnings = []
     if not source.crs and not source.dataset.gcps[0] and not source.dataset.rpcs:
-        said.append("it has no coordinate reference system")
+        warnings.append("it has no coordinate reference system")
     elif source.pixels.transform.is_identity and source.crs:
-        said.append("it has a coordinate reference system, but no place in it")
+        warnings.append("it has a coordinate reference system, but no place in it")
     if pages := len(source.dataset.subdatasets):
-        said.append(f"it has {pages} images: the first one is converted")
+        warnings.append(f"it has {pages} images: the first one is converted")
     compression = source.dataset.compression
     lossy = options.stored_as.max_mean_error is not None
     if compression and compression.name == "jpeg" and lossy:
-        said.append("it was compressed as JPEG before: each time some more is lost")
+        warnings.append(
+            "it was compressed as JPEG before: each JPEG compression loses more"
+        )
     if plan.jpeg_level:
         width, height = plan.sizes[plan.jpeg_level]
-        said.append(
+        warnings.append(
             f"its JPEG is scaled down to {width} x {height} pixels, "
             f"1/{2**plan.jpeg_level} of its size"
         )
-    return said
+    return warnings
 
 
 @contextmanager
 def _workers() -> Iterator[encode.Apply]:
-    """A ``map`` for as many cores as the job was given, which HTCondor tells so."""
+    """Give a ``map`` for the cores of the job, which HTCondor puts in a variable."""
     given = os.environ.get("OMP_NUM_THREADS", "")
     if not given.isdigit() or int(given) < 2:
         yield map
@@ -272,7 +275,7 @@ def _workers() -> Iterator[encode.Apply]:
 
 
 def _room_for(source: Source) -> int:
-    """How many bytes of disk a COG and what is made before it can take.
+    """Return how many bytes of disk a COG and its temporary files may need.
 
     As if nothing could be compressed: the pixels, a third more for the overviews,
     and the largest of these once more.
@@ -282,7 +285,7 @@ def _room_for(source: Source) -> int:
 
 
 def _cache_for(source: Source) -> int:
-    """Room for what GDAL has to read at once, a row of the image's blocks."""
+    """Return a cache size for a row of the image's blocks, in bytes."""
     image = source.dataset
     rows = max(height for height, _ in image.block_shapes)
     row = rows * image.width * image.count * source.dtype.itemsize

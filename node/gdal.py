@@ -1,4 +1,4 @@
-"""What the node's modules share of GDAL: its errors, its warnings and CRS codes."""
+"""Errors, warnings and CRS codes of GDAL, for the modules of the node."""
 
 import logging
 import re

@@ -1,4 +1,4 @@
-"""Where an image is on the Earth."""
+"""The place of an image on the Earth."""
 
 import math
 from collections.abc import Callable

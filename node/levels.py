@@ -39,7 +39,7 @@ _MAX_IN_MEMORY = 128 * _MIB  # bytes
 
 @dataclass(frozen=True)
 class Plan:
-    """What to make of an image.
+    """Plan of the outputs of an image.
 
     Attributes:
         source: the image.
@@ -126,7 +126,7 @@ class _Consumer(Protocol):
 
 @dataclass(frozen=True)
 class _Outputs:
-    """What the pass over an image makes.
+    """Outputs of the pass over an image.
 
     Attributes:
         plan: the plan for the image.

@@ -345,7 +345,7 @@ def webp_size(content: bytes) -> tuple[int, int] | None:
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False, repr=False)
 class Result(_Record):
-    """What a node found in an image and made of it, or why it made nothing.
+    """Record of a conversion: the image and its outputs, or the reason of a failure.
 
     Attributes:
         version: version of this format.

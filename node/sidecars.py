@@ -1,4 +1,4 @@
-"""How large the files may be that lie beside an image and describe it.
+"""Size limits of the files beside an image that describe it.
 
 Overviews and masks are images themselves, of any size. The node reads the others whole
 into memory, on a machine whose memory was requested for the image.

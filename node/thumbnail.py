@@ -24,7 +24,7 @@ def thumbnails(picture: numpy.ndarray) -> tuple[Thumbnail, ...]:
         picture: 8-bit pixels, of shape (rows, columns) or (rows, columns, 3).
     """
     image = Image.fromarray(picture).convert("RGB")
-    made = []
+    encoded = []
     for side, max_bytes in THUMBNAIL_LIMITS:
         scale = min(1.0, side / max(image.size))
         width, height = (max(1, round(length * scale)) for length in image.size)
@@ -33,7 +33,7 @@ def thumbnails(picture: numpy.ndarray) -> tuple[Thumbnail, ...]:
             (width, height), Image.Resampling.BILINEAR, reducing_gap=1.0
         )
         if content := _encoded(image, max_bytes):
-            made.append(
+            encoded.append(
                 Thumbnail(
                     width=width,
                     height=height,
@@ -41,7 +41,7 @@ def thumbnails(picture: numpy.ndarray) -> tuple[Thumbnail, ...]:
                     webp=base64.b64encode(content).decode("ascii"),
                 )
             )
-    return tuple(made)
+    return tuple(encoded)
 
 
 def _encoded(image: Image.Image, max_bytes: int) -> bytes | None:

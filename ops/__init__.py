@@ -1,1 +1,1 @@
-"""What an operator asks: each module answers one question with dataclasses."""
+"""Answer the questions of an operator: one module each, with dataclasses."""

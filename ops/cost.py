@@ -22,7 +22,7 @@ from state.text import duration
 
 @dataclass(frozen=True)
 class Cost:
-    """What a run cost so far.
+    """Cost of a run so far.
 
     Attributes:
         rows: number of rows of the manifest.

@@ -18,7 +18,7 @@ from state.run import Run
 
 @dataclass(frozen=True, slots=True)
 class RowOutcome:
-    """How a row ended.
+    """Outcome of a row.
 
     Attributes:
         row: the row; it has a reason if it failed.
@@ -40,7 +40,7 @@ class RowOutcome:
 
 @dataclass(frozen=True)
 class Evidence:
-    """What is known about a run whose nodes have ended.
+    """Evidence about a run whose nodes have ended.
 
     Attributes:
         results: the nodes' results, by line number of their row.

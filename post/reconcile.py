@@ -25,7 +25,7 @@ _MAX_LINES = 5000
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run ended.
+    """Outcome of a run.
 
     Attributes:
         processed: number of rows that were processed.

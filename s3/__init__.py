@@ -1,1 +1,1 @@
-"""What bucket.py, the one module that speaks S3, is made of."""
+"""The parts of bucket.py, which is the only module that speaks S3."""

@@ -1,1 +1,1 @@
-"""What a launch and a run leave on disk, and who may write there."""
+"""The files of launches and runs on disk, and who may write there."""

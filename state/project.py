@@ -1,4 +1,4 @@
-"""Where this program is, and its version."""
+"""The location and the version of this program."""
 
 from pathlib import Path
 

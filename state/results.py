@@ -16,13 +16,13 @@ from state import multipart as state_multipart
 from state.run import Run
 from state.text import one_line
 
-# The code of a row whose node sent something else than a result.
+# The code of a row whose node sent something that is not a result.
 BAD_RESULT = "bad-result"
 
 _RESULT = ".json"
-# Of a file that is being gathered: what a node writes meanwhile is another one.
+# Suffix of a file that is being gathered. A node may meanwhile write a new one.
 _TAKEN = ".taken"
-# Those that share a node have one of each try, which are counted from 0.
+# Rows that share a node have one file for each attempt, counted from 0.
 _OF_A_NODE = re.compile(r"row([1-9][0-9]*)(?:\.([0-9]))?(?:\.json|\.taken)")
 _AT_ONCE = 1000
 # The fields that `NodeResult` is made of.
@@ -33,7 +33,7 @@ _FIELDS = {
 
 @dataclass(frozen=True, slots=True)
 class NodeResult:
-    """What the pipeline needs of a row's results, in little memory.
+    """The results of a row that the pipeline needs, in little memory.
 
     There may be a million rows. `records` yields everything.
 
@@ -70,16 +70,16 @@ class NodeResult:
 
 
 def gather(run: Run, *, settled: bool = False) -> None:
-    """Move what nodes told into one file; a success leaves no file of its own.
+    """Gather the results of nodes in one file, and remove their own files.
 
-    Can be repeated after a crash at any step: what a crash has written twice says
-    the same twice, and of several lines of a row the last one counts.
+    You can repeat this after a crash at any step: lines that are written twice say the
+    same, and the last line of a row counts.
 
-    An execution point may send anything in a result's place. What is no result fails
-    its row, and nothing but its row.
+    An execution point may send anything in place of a result. It then fails its row,
+    and no other.
 
     Args:
-        settled: no node writes any more.
+        settled: whether all nodes have stopped writing.
     """
     if not run.results_directory.exists():
         return
@@ -88,7 +88,7 @@ def gather(run: Run, *, settled: bool = False) -> None:
         for file in run.results_directory.iterdir()
         if _OF_A_NODE.fullmatch(file.name)
     ]
-    # The tries of a row in their order, since the last line of it counts.
+    # Attempts of a row in their order, since the last line of a row counts.
     files.sort(key=_line_and_try)
     for begin in range(0, len(files), _AT_ONCE):
         _gather(run, files[begin : begin + _AT_ONCE], settled)
@@ -155,10 +155,10 @@ def _read_or_fail(file: Path, settled: bool) -> Result | None:
 
 
 def _take(run: Run, file: Path) -> Path:
-    """Rename a result, so that what its node writes meanwhile is another file."""
+    """Rename a result, so that its node cannot change it meanwhile."""
     taken = file.with_suffix(_TAKEN)
     if taken.is_dir():
-        # It was no result, and a crash kept it from being removed.
+        # It was no result, and a crash prevented its removal.
         remove(run, taken)
     return file.replace(taken)
 
@@ -179,7 +179,7 @@ def _read(file: Path) -> Result:
         _NotAResult: it is no file, or holds no result.
     """
     try:
-        # No link is followed, and no pipe is waited for.
+        # Do not follow links or wait for pipes.
         opened = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except FileNotFoundError:
         raise
@@ -198,7 +198,7 @@ def _read(file: Path) -> Result:
 
 
 def remove(run: Run, path: Path) -> None:
-    """Remove a file that a node sent, whatever it is; no error when it is gone.
+    """Remove a file that a node sent, of any type, if it exists.
 
     A folder in its place goes to what nodes leave otherwise, where nobody looks.
     """
@@ -268,7 +268,7 @@ def _node_result(line: int, record: Result, *, multipart: bool) -> NodeResult:
         line,
         ok=record.ok,
         code=record.code,
-        # No longer than it is shown.
+        # Keep only as much as is shown.
         reason=one_line(record.reason) if record.reason else "",
         attempt=record.attempt,
         cog=(cog.bytes, cog.md5) if cog else (0, ""),

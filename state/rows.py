@@ -18,7 +18,7 @@ _LISTS_OF_A_ROW = {"fields", "sidecars"}
 
 
 class Refusal(StrEnum):
-    """Why a row is not given a node: the codes in docs/reference.md."""
+    """Codes of rows that get no node; docs/reference.md has a table of them."""
 
     NOT_CSV = "not-csv"
     NO_IMAGE = "no-image-named"

@@ -13,7 +13,7 @@ MAX_WAIT = timedelta(days=7)
 
 @dataclass(frozen=True)
 class Waiting:
-    """Why a run is not submitted yet.
+    """The reason why a run is not submitted yet.
 
     Attributes:
         key: key of the manifest of the run that it waits for.
