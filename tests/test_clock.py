@@ -1,4 +1,4 @@
-"""The clock of the access point steps back in the middle of a run."""
+"""The clock of the access point steps back while a run is in progress."""
 
 import os
 import subprocess
@@ -18,7 +18,7 @@ from tests.support import clock as clocks
 from tests.support.archive import Archive, archive_for
 from tests.support.clock import Clock
 
-# S3 grants a clock a quarter of an hour, and refuses what is signed by another.
+# S3 refuses a signature whose time is off by more than 15 minutes.
 AHEAD, BEHIND = "+14m", "-14m"
 HOUR_BACK = "-46m"
 
@@ -29,10 +29,10 @@ def clock(workplace: Path) -> Clock:
 
 
 @pytest.fixture
-def mistaken(
+def pool_with_clock(
     clock: Clock, workplace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[PersonalPool]:
-    """A pool whose daemons go by a test's clock, as what is launched on it does."""
+    """Yield a pool whose daemons and launches use a test's clock."""
     start = process.start
 
     def start_with_clock(command, environment, **named) -> None:
@@ -41,7 +41,7 @@ def mistaken(
     monkeypatch.setattr(condor.process, "start", start_with_clock)
     directory = Path(tempfile.mkdtemp(dir=workplace, prefix="mistaken-"))
     (directory / "s3").mkdir()
-    # The server's certificate is valid from when it is made.
+    # The server's certificate is valid from the time of its creation.
     with monkeypatch.context() as earlier:
         for name, value in clock.environment.items():
             earlier.setenv(name, value)
@@ -56,13 +56,13 @@ def mistaken(
             yield pool
         clock.turn("+0")
         if "CONDOR_CONFIG" in os.environ:
-            # Or the bindings would look for this pool when it is gone.
+            # Otherwise the bindings would look for this pool after its end.
             queue.htcondor2.reload_config()
 
 
 @pytest.fixture
-def archive(mistaken: PersonalPool, workplace: Path) -> Iterator[Archive]:
-    server = mistaken.s3
+def archive(pool_with_clock: PersonalPool, workplace: Path) -> Iterator[Archive]:
+    server = pool_with_clock.s3
     store = S3Endpoint(
         server.endpoint, server.access_key, server.secret_key, ca_certs=server.ca_certs
     )
@@ -78,21 +78,21 @@ def assert_processed(archive: Archive, name: str) -> None:
     assert archive.outcome(f"{name}-") == ([[f"{name}.tif", "1"]], [])
 
 
-def told_time() -> float:
-    asked = [sys.executable, "-c", "import time; print(time.time())"]
-    return float(subprocess.check_output(asked, env=os.environ, text=True))
+def time_of_subprocess() -> float:
+    command = [sys.executable, "-c", "import time; print(time.time())"]
+    return float(subprocess.check_output(command, env=os.environ, text=True))
 
 
-def test_runs_go_on_when_the_clock_steps_back(archive: Archive, clock: Clock):
+def test_runs_continue_when_the_clock_steps_back(archive: Archive, clock: Clock):
     archive.launch()
     begin(archive, "before")
     done = archive.poll()
     assert done.returncode == 0, done.stderr
-    before = told_time()
+    before = time_of_subprocess()
 
     clock.turn(BEHIND)
 
-    assert told_time() < before
+    assert time_of_subprocess() < before
     begin(archive, "after")
     done = archive.poll()
     assert done.returncode == 0, done.stderr
@@ -100,7 +100,9 @@ def test_runs_go_on_when_the_clock_steps_back(archive: Archive, clock: Clock):
         assert_processed(archive, name)
 
 
-def test_an_hour_back_is_said_and_waited_for(archive: Archive, clock: Clock):
+def test_a_clock_that_is_an_hour_behind_is_reported_until_it_is_right(
+    archive: Archive, clock: Clock
+):
     archive.launch()
     begin(archive, "before")
     done = archive.poll()

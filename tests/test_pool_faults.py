@@ -25,7 +25,7 @@ exec {script} "$@"
 
 @pytest.fixture
 def mortal(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[PersonalPool]:
-    """A pool that a test may kill."""
+    """Yield a pool that a test may kill."""
     with personal.running_pool(
         workplace / f"mortal-{uuid.uuid4().hex[:8]}", print
     ) as pool:

@@ -1,4 +1,4 @@
-"""A run that was interrupted is carried on by what comes next."""
+"""The next command carries on a run that was interrupted."""
 
 import json
 import re
@@ -20,7 +20,7 @@ def test_a_claimed_manifest_is_submitted_by_the_next_poll(archive: Archive):
     assert broken.returncode != 0
     assert "the next poll tries again" in broken.stdout
     assert "Traceback" not in broken.stderr
-    keys = [found.key for found in archive.maps.list("batch-")]
+    keys = [item.key for item in archive.maps.list("batch-")]
     assert [key[:17] for key in keys] == ["batch-processing-"]
 
     archive.poll()
@@ -28,30 +28,30 @@ def test_a_claimed_manifest_is_submitted_by_the_next_poll(archive: Archive):
     assert len(list(archive.directory.glob("workflow-run-*"))) == 1
 
 
-def test_a_poll_that_is_repeated_submits_nothing_twice(archive: Archive):
+def test_a_repeated_poll_submits_no_run_twice(archive: Archive):
     archive.upload_raster("image.tif", 1)
     archive.upload_manifest("batch-raw.csv", [("image.tif", 1)])
     archive.launch()
     (run,) = archive.directory.glob("workflow-run-*")
-    # As after a crash between the submission and its record.
+    # The state after a crash between the submission and its record.
     (run / "submitted.json").unlink()
 
     archive.poll()
 
-    seen = subprocess.run(
+    output = subprocess.run(
         ["condor_q", "-constraint", f'CogPipelineRun == "{run}"', "-af", "ClusterId"],
         capture_output=True,
         text=True,
         check=True,
     )
-    assert len(seen.stdout.split()) == 1
+    assert len(output.stdout.split()) == 1
     assert archive.outcome("batch-") == ([["image.tif", "1"]], [])
 
 
 def test_a_dag_that_was_removed_is_reconciled(archive: Archive):
     archive.upload_raster("image.tif", 1)
     archive.upload_manifest("batch-raw.csv", [("image.tif", 1), ("gone.tif", 1)])
-    # Nodes that no machine takes, so that there is time to remove them.
+    # No machine matches the nodes, so that there is time to remove them.
     archive.launch("--submit-option", "requirements = false")
     (run,) = archive.directory.glob("workflow-run-*")
     cluster = json.loads((run / "submitted.json").read_text())["cluster"]
@@ -67,7 +67,7 @@ def test_a_dag_that_was_removed_is_reconciled(archive: Archive):
 def test_a_dagman_that_htcondor_holds_is_released(archive: Archive):
     archive.upload_raster("image.tif", 1)
     archive.upload_manifest("batch-raw.csv", [("image.tif", 1)])
-    # A node that no machine takes yet.
+    # No machine matches the node yet.
     never = "requirements = WantsToRun =?= true"
     archive.launch_to_poll_by_hand("--submit-option", never)
     (run,) = archive.directory.glob("workflow-run-*")
@@ -96,7 +96,7 @@ def test_a_reconcile_that_fails_is_tried_again(archive: Archive):
     (run,) = archive.directory.glob("workflow-run-*")
     launch = run / "launch.json"
     kept = launch.read_text()
-    # An endpoint where nobody answers, as when the store is down.
+    # No server listens at this endpoint, as when the store is down.
     launch.write_text(kept.replace(archive.store.endpoint, "127.0.0.1:9"))
     log = run / "reconcile.log"
     wait_for_words(log, "attempt 1")
@@ -125,7 +125,7 @@ def test_reconciling_twice_changes_nothing(archive: Archive):
     assert archive.outcome("batch-") == outcome
 
 
-def test_an_output_of_another_run_is_no_success(archive: Archive):
+def test_an_output_of_another_run_does_not_count(archive: Archive):
     archive.upload_raster("image.tif", 1)
     archive.cogs.write("image.tif", b"from an earlier run")
     archive.cogs.write("image.jpg", b"from an earlier run")

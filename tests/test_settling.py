@@ -1,4 +1,4 @@
-"""What becomes of an upload in parts once its node has ended, or never began."""
+"""A multipart upload is completed or aborted after its node ended or never began."""
 
 import hashlib
 import json
@@ -40,20 +40,20 @@ def md5(content: bytes) -> str:
 
 
 @dataclass(frozen=True)
-class Begun:
-    """A run of one large image, for which an upload was begun.
+class UploadRun:
+    """A run of one large image, with a multipart upload, whose DAG has left the queue.
 
-    As it is when its DAG has left the queue; what its node did is up to the test.
+    The test decides what the node did.
     """
 
     run: Run
     launch: Launch
     cogs: Bucket
-    said: list[str]
+    messages: list[str]
 
     @property
     def journal(self) -> Journal:
-        return Journal(self.said.append, (self.run.directory / "log.jsonl",))
+        return Journal(self.messages.append, (self.run.directory / "log.jsonl",))
 
     @property
     def rows(self) -> list[Row]:
@@ -67,7 +67,7 @@ class Begun:
         multipart.open_all(self.run, self.launch, self.rows, self.journal)
 
     def send(self, parts: Sequence[bytes] = PARTS) -> None:
-        """As HTCondor does when a node leaves these parts."""
+        """Upload these parts and the JPEG as HTCondor does after a node."""
         self.cogs.write("scenes/with ; sign.jpg", b"the jpeg", "image/jpeg")
         trust = self.launch.store.ca_certs
         http = urllib3.PoolManager(ca_certs=trust and str(trust))
@@ -75,17 +75,17 @@ class Begun:
             url = self.cogs.url_to_write_part(KEY, self.upload, number, 3600)
             assert http.request("PUT", url, body=content).status == 200
 
-    def tell(self, parts: Sequence[bytes] = PARTS) -> None:
-        """As a node's result does that made these parts."""
+    def write_result(self, parts: Sequence[bytes] = PARTS) -> None:
+        """Write the result of a node that wrote these parts."""
         whole = b"".join(parts)
-        described = [{"bytes": len(part), "md5": md5(part)} for part in parts]
-        cog = {"bytes": len(whole), "md5": md5(whole), "parts": described}
+        entries = [{"bytes": len(part), "md5": md5(part)} for part in parts]
+        cog = {"bytes": len(whole), "md5": md5(whole), "parts": entries}
         jpeg = {"bytes": len(b"the jpeg"), "md5": md5(b"the jpeg")}
-        told = {"ok": True, "cog": cog, "jpeg": jpeg}
-        (self.run.results_directory / "row1.json").write_text(json.dumps(told))
+        result = {"ok": True, "cog": cog, "jpeg": jpeg}
+        (self.run.results_directory / "row1.json").write_text(json.dumps(result))
 
     def reason(self) -> str | None:
-        """Reconcile; returns why the row failed, None if it did not."""
+        """Reconcile, and return why the row failed, or None if it was processed."""
         outcome = reconcile(self.run, self.launch, self.journal)
         assert outcome.processed + outcome.failed == 1
         inputs = self.launch.inputs()
@@ -98,7 +98,7 @@ class Begun:
         return reason
 
     def killed_after(self, step: str) -> None:
-        """Reconcile in another process, until right after a step."""
+        """Reconcile in another process that is killed right after a step."""
         command = (sys.executable, "-m", "tests.support.killed", step, "reconcile")
         done = subprocess.run(
             [*command, str(self.run.directory)],
@@ -110,8 +110,8 @@ class Begun:
         assert done.returncode == -signal.SIGKILL, done.stdout + done.stderr
 
 
-def begin(archive: Archive, by_way_of: FaultyS3 | None = None) -> Begun:
-    endpoint = by_way_of.endpoint if by_way_of else archive.store.endpoint
+def begin(archive: Archive, proxy: FaultyS3 | None = None) -> UploadRun:
+    endpoint = proxy.endpoint if proxy else archive.store.endpoint
     launch = Launch(
         directory=archive.directory,
         store=replace(archive.store, endpoint=endpoint),
@@ -127,32 +127,32 @@ def begin(archive: Archive, by_way_of: FaultyS3 | None = None) -> Begun:
     downloaded = launch.home / "manifest.download"
     downloaded.write_bytes(content)
     run = create_run(launch, manifest, downloaded, ())
-    # As after the claim, which takes some seconds.
+    # The state after the claim, which would take some seconds.
     archive.maps.write(run.processing_key, content)
     archive.maps.remove("batch-raw.csv")
     row = Row(1, (KEY, "3"), key=KEY, bands=3, size=10_000)
     save_rows(run, Manifest((row,)))
     run.submitted_file.write_text(json.dumps({"dag": "convert.dag", "cluster": 2**30}))
-    return Begun(run, launch, archive.cogs, [])
+    return UploadRun(run, launch, archive.cogs, [])
 
 
 @pytest.fixture
-def begun(archive: Archive) -> Begun:
-    made = begin(archive)
-    made.open()
-    return made
+def upload_run(archive: Archive) -> UploadRun:
+    run = begin(archive)
+    run.open()
+    return run
 
 
-def test_parts_are_put_together(begun: Begun):
-    begun.send()
-    begun.tell()
-    assert begun.reason() is None
-    assert begun.cogs.read(KEY, ALL) == b"".join(PARTS)
-    assert begun.cogs.list_multipart_uploads(KEY) == ()
+def test_an_upload_with_all_parts_is_completed(upload_run: UploadRun):
+    upload_run.send()
+    upload_run.write_result()
+    assert upload_run.reason() is None
+    assert upload_run.cogs.read(KEY, ALL) == b"".join(PARTS)
+    assert upload_run.cogs.list_multipart_uploads(KEY) == ()
 
 
 @pytest.mark.parametrize(
-    ("sent", "said"),
+    ("sent", "message"),
     [
         (PARTS[:2], "part 3 of the 3 of its COG is not in the output bucket"),
         ((PARTS[0], b"short", PARTS[2]), "part 2 of the 3 of its COG has 5 bytes"),
@@ -160,39 +160,43 @@ def test_parts_are_put_together(begun: Begun):
         ((), "part 1 of the 3 of its COG is not in the output bucket"),
     ],
 )
-def test_parts_of_another_attempt_are_no_success(
-    begun: Begun, sent: Sequence[bytes], said: str
+def test_parts_of_another_attempt_fail_the_row(
+    upload_run: UploadRun, sent: Sequence[bytes], message: str
 ):
-    # Of the right size, by an earlier run: no success either.
+    # An earlier run's object of the right size must not count as a success.
     old = b"o" * sum(map(len, PARTS))
-    begun.cogs.write(KEY, old)
-    begun.send(sent)
-    begun.tell()
-    assert said in begun.reason()
-    assert begun.cogs.read(KEY, ALL) == old
-    assert begun.cogs.list_multipart_uploads(KEY) == ()
+    upload_run.cogs.write(KEY, old)
+    upload_run.send(sent)
+    upload_run.write_result()
+    assert message in upload_run.reason()
+    assert upload_run.cogs.read(KEY, ALL) == old
+    assert upload_run.cogs.list_multipart_uploads(KEY) == ()
 
 
 @pytest.mark.parametrize("result", [None, '{"ok": false, "reason": "broken"}', "{"])
-def test_a_node_that_failed_leaves_no_parts_behind(begun: Begun, result: str | None):
-    begun.send()
+def test_the_upload_of_a_failed_node_is_aborted(
+    upload_run: UploadRun, result: str | None
+):
+    upload_run.send()
     if result is not None:
-        (begun.run.results_directory / "row1.json").write_text(result)
-    assert begun.reason() is not None
-    assert begun.cogs.list_multipart_uploads(KEY) == ()
-    assert not begun.cogs.exists(KEY)
+        (upload_run.run.results_directory / "row1.json").write_text(result)
+    assert upload_run.reason() is not None
+    assert upload_run.cogs.list_multipart_uploads(KEY) == ()
+    assert not upload_run.cogs.exists(KEY)
 
 
-def test_a_cog_that_was_sent_whole_leaves_no_upload_behind(begun: Begun):
-    begun.send(parts=())
-    begun.cogs.write(KEY, b"whole")
-    begun.tell(parts=(b"whole",))
-    result = begun.run.results_directory / "row1.json"
-    told = json.loads(result.read_text())
-    del told["cog"]["parts"]
-    result.write_text(json.dumps(told))
-    assert begun.reason() is None
-    assert begun.cogs.list_multipart_uploads(KEY) == ()
+def test_the_upload_of_a_cog_that_was_sent_whole_is_aborted(
+    upload_run: UploadRun,
+):
+    upload_run.send(parts=())
+    upload_run.cogs.write(KEY, b"whole")
+    upload_run.write_result(parts=(b"whole",))
+    file = upload_run.run.results_directory / "row1.json"
+    result = json.loads(file.read_text())
+    del result["cog"]["parts"]
+    file.write_text(json.dumps(result))
+    assert upload_run.reason() is None
+    assert upload_run.cogs.list_multipart_uploads(KEY) == ()
 
 
 @pytest.mark.parametrize(
@@ -207,218 +211,226 @@ def test_a_cog_that_was_sent_whole_leaves_no_upload_behind(begun: Begun):
         (False, "delete batch-processing"),
     ],
 )
-def test_reconcile_killed_after(begun: Begun, good: bool, step: str):
-    begun.send(PARTS if good else PARTS[:2])
-    begun.tell()
-    begun.killed_after(step)
+def test_reconcile_killed_after(upload_run: UploadRun, good: bool, step: str):
+    upload_run.send(PARTS if good else PARTS[:2])
+    upload_run.write_result()
+    upload_run.killed_after(step)
 
-    again = begun.reason()
+    reason = upload_run.reason()
 
-    assert (again is None) == good
-    assert good or "part 3 of the 3" in again
-    assert not good or begun.cogs.read(KEY, ALL) == b"".join(PARTS)
-    assert begun.cogs.list_multipart_uploads(KEY) == ()
+    assert (reason is None) == good
+    assert good or "part 3 of the 3" in reason
+    assert not good or upload_run.cogs.read(KEY, ALL) == b"".join(PARTS)
+    assert upload_run.cogs.list_multipart_uploads(KEY) == ()
 
 
 def test_parts_that_were_replaced_are_left_out(
     store: S3Endpoint, workplace: Path, tmp_path: Path
 ):
-    # rclone's server takes no other part in place of one; this one takes none of
-    # less than 5 MiB but the last.
+    # rclone's server does not let a part be replaced. This one does, but refuses
+    # parts of less than 5 MiB, except the last.
     three = (b"1" * 5 * 2**20, b"2" * 5 * 2**20, b"3")
     two = (b"4" * 5 * 2**20, b"5")
     with seaweedfs.running(tmp_path, store) as other:
         for first, second in ((three, two), (two, three)):
             for archive in archive_for(other, workplace, "replaced"):
-                begun = begin(archive)
-                begun.open()
-                # Another image's.
+                upload_run = begin(archive)
+                upload_run.open()
+                # This upload belongs to another image.
                 archive.cogs.start_multipart_upload(f"{KEY}f", "image/tiff")
                 for parts in (first, second):
-                    begun.send(parts)
-                    begun.tell(parts)
-                assert begun.reason() is None
-                assert begun.cogs.read(KEY, ALL) == b"".join(second)
-                assert begun.cogs.list_multipart_uploads(KEY) == ()
+                    upload_run.send(parts)
+                    upload_run.write_result(parts)
+                assert upload_run.reason() is None
+                assert upload_run.cogs.read(KEY, ALL) == b"".join(second)
+                assert upload_run.cogs.list_multipart_uploads(KEY) == ()
 
 
-def test_an_output_bucket_that_was_deleted_fails_the_row(begun: Begun):
-    begun.tell()
-    deleted = replace(begun.launch, output_bucket=f"{begun.cogs.name}-deleted")
-    assert "is not in the output bucket" in replace(begun, launch=deleted).reason()
+def test_an_output_bucket_that_was_deleted_fails_the_row(
+    upload_run: UploadRun,
+):
+    upload_run.write_result()
+    deleted = replace(
+        upload_run.launch, output_bucket=f"{upload_run.cogs.name}-deleted"
+    )
+    assert "is not in the output bucket" in replace(upload_run, launch=deleted).reason()
 
 
 @pytest.mark.parametrize(
-    ("fault", "said"),
+    ("fault", "message"),
     [
         (Fault("POST", "uploadId", answer_lost=True), "completing the upload of"),
-        # S3 answers before it is done; the error stands in an answer that says 200.
+        # S3 answers with status 200 before it is done; the body then has the error.
         (Fault("POST", "uploadId", status=200), "it may later"),
     ],
 )
-def test_completing_that_fails_is_tried_again(
-    archive: Archive, faulty_s3_server: FaultyS3, fault: Fault, said: str
+def test_a_failed_completion_is_repeated(
+    archive: Archive, faulty_s3_server: FaultyS3, fault: Fault, message: str
 ):
-    begun = begin(archive, faulty_s3_server)
-    begun.open()
-    begun.send()
-    begun.tell()
-    refused = pytest.raises(BucketError, match=said)
+    upload_run = begin(archive, faulty_s3_server)
+    upload_run.open()
+    upload_run.send()
+    upload_run.write_result()
+    refused = pytest.raises(BucketError, match=message)
     with faulty_s3_server.suffering(fault), refused:
-        begun.reason()
-    assert begun.reason() is None
+        upload_run.reason()
+    assert upload_run.reason() is None
 
 
-def test_a_store_that_removes_no_parts_keeps_no_run_from_ending(
+def test_a_run_ends_although_the_store_refuses_to_remove_parts(
     archive: Archive, faulty_s3_server: FaultyS3
 ):
-    begun = begin(archive, faulty_s3_server)
-    begun.open()
+    upload_run = begin(archive, faulty_s3_server)
+    upload_run.open()
     with faulty_s3_server.suffering(Fault("DELETE", "uploadId", status=403)):
-        assert begun.reason() is not None
-    assert any(f"parts of {KEY} may be left" in said for said in begun.said)
+        assert upload_run.reason() is not None
+    assert any(
+        f"parts of {KEY} may be left" in message for message in upload_run.messages
+    )
 
 
 @pytest.mark.parametrize(
-    ("method", "said"),
+    ("method", "message"),
     [("GET", "the parts of"), ("POST", "completing the upload of")],
 )
-def test_a_store_that_puts_nothing_together_fails_the_row(
-    archive: Archive, faulty_s3_server: FaultyS3, method: str, said: str
+def test_a_row_fails_if_the_store_refuses_to_complete_its_upload(
+    archive: Archive, faulty_s3_server: FaultyS3, method: str, message: str
 ):
-    begun = begin(archive, faulty_s3_server)
-    begun.open()
-    begun.send()
-    begun.tell()
+    upload_run = begin(archive, faulty_s3_server)
+    upload_run.open()
+    upload_run.send()
+    upload_run.write_result()
     with faulty_s3_server.suffering(Fault(method, "uploadId", status=403)):
-        assert said in begun.reason()
-    assert begun.cogs.list_multipart_uploads(KEY) == ()
+        assert message in upload_run.reason()
+    assert upload_run.cogs.list_multipart_uploads(KEY) == ()
 
 
 def test_an_upload_that_was_not_recorded_is_removed(
     archive: Archive, faulty_s3_server: FaultyS3
 ):
-    # Somebody else's, older than the run.
+    # This upload is older than the run and belongs to somebody else.
     older = archive.cogs.start_multipart_upload(KEY, "image/tiff")
     time.sleep(1.1)
-    begun = begin(archive, faulty_s3_server)
+    upload_run = begin(archive, faulty_s3_server)
     fault = Fault("POST", "uploads", answer_lost=True)
     refused = pytest.raises(BucketError, match="starting to upload")
     with faulty_s3_server.suffering(fault), refused:
-        begun.open()
+        upload_run.open()
     assert len(archive.cogs.list_multipart_uploads(KEY)) == 2
-    beside = f"{KEY}f"
-    archive.cogs.start_multipart_upload(beside, "image/tiff")
+    similar_key = f"{KEY}f"
+    archive.cogs.start_multipart_upload(similar_key, "image/tiff")
 
-    begun.open()
+    upload_run.open()
 
     left = {upload.id for upload in archive.cogs.list_multipart_uploads(KEY)}
-    assert left == {older, begun.upload}
-    assert archive.cogs.list_multipart_uploads(beside)
-    begun.open()
+    assert left == {older, upload_run.upload}
+    assert archive.cogs.list_multipart_uploads(similar_key)
+    upload_run.open()
     assert {upload.id for upload in archive.cogs.list_multipart_uploads(KEY)} == left
-    assert begun.said == []
+    assert upload_run.messages == []
 
 
-def test_a_record_that_was_cut_off_is_none(begun: Begun):
-    file = begun.run.uploads_file
-    lost = begun.upload
+def test_a_record_that_was_cut_off_is_ignored(upload_run: UploadRun):
+    file = upload_run.run.uploads_file
+    lost = upload_run.upload
     file.write_text(file.read_text()[:-2])
-    begun.open()
-    assert begun.upload != lost
-    (left,) = begun.cogs.list_multipart_uploads(KEY)
-    assert left.id == begun.upload
+    upload_run.open()
+    assert upload_run.upload != lost
+    (left,) = upload_run.cogs.list_multipart_uploads(KEY)
+    assert left.id == upload_run.upload
 
 
-def test_a_store_that_lists_no_uploads_is_lived_with(
+def test_uploads_start_although_the_store_refuses_to_list_them(
     archive: Archive, faulty_s3_server: FaultyS3
 ):
-    begun = begin(archive, faulty_s3_server)
-    begun.run.uploads_file.write_text("")
+    upload_run = begin(archive, faulty_s3_server)
+    upload_run.run.uploads_file.write_text("")
     with faulty_s3_server.suffering(Fault("GET", "uploads", status=403)):
-        begun.open()
-    assert "may be left" in begun.said[0]
-    assert begun.upload
+        upload_run.open()
+    assert "may be left" in upload_run.messages[0]
+    assert upload_run.upload
 
 
 def test_small_images_cost_no_request(archive: Archive, faulty_s3_server: FaultyS3):
-    begun = begin(archive, faulty_s3_server)
-    small = replace(begun.launch, max_put=16 * 10_000)
+    upload_run = begin(archive, faulty_s3_server)
+    small = replace(upload_run.launch, max_put=16 * 10_000)
     before = len(faulty_s3_server.requests)
-    multipart.open_all(begun.run, small, begun.rows, begun.journal)
-    state_multipart.abort_all(begun.run, small, begun.journal)
+    multipart.open_all(upload_run.run, small, upload_run.rows, upload_run.journal)
+    state_multipart.abort_all(upload_run.run, small, upload_run.journal)
     assert len(faulty_s3_server.requests) == before
-    assert not begun.run.uploads_file.exists()
+    assert not upload_run.run.uploads_file.exists()
 
 
-def test_what_was_decided_stays_decided(begun: Begun):
-    begun.send()
-    begun.tell()
-    begun.killed_after("put batch-processed-")
-    # As tidying up does, before it is done.
-    shutil.rmtree(begun.run.results_directory)
-    begun.cogs.remove(KEY)
-    assert begun.reason() is None
+def test_a_recorded_outcome_is_final(upload_run: UploadRun):
+    upload_run.send()
+    upload_run.write_result()
+    upload_run.killed_after("put batch-processed-")
+    # The cleanup after the outcome may have removed these.
+    shutil.rmtree(upload_run.run.results_directory)
+    upload_run.cogs.remove(KEY)
+    assert upload_run.reason() is None
 
 
-def test_nodes_that_are_leaving_the_queue_are_waited_for(begun: Begun):
-    directory = begun.run.directory
+def test_reconcile_waits_for_nodes_that_are_still_in_the_queue(
+    upload_run: UploadRun,
+):
+    directory = upload_run.run.directory
     job = queue.submit(
         "executable = /bin/true\nhold = true\n"
         f'My.{queue.NODE_ATTRIBUTE} = "{directory}"\nqueue\n'
     )
     with pytest.raises(NodesStillThere, match="1 jobs of it"):
-        begun.reason()
-    assert not begun.run.outcome_file.exists()
+        upload_run.reason()
+    assert not upload_run.run.outcome_file.exists()
     queue.remove(job, "the test")
     wait_for(lambda: not queue.still_there(queue.NODE_ATTRIBUTE, str(directory)))
-    assert begun.reason() is not None
+    assert upload_run.reason() is not None
 
 
 @pytest.mark.parametrize(
-    ("before", "after", "said"),
+    ("before", "after", "message"),
     [
         (b"WHOLE", None, "older than this run"),
         (b"", b"much longer", "its node made 5"),
         (b"", b"WHOLE", "not what its node made: somebody replaced it"),
     ],
 )
-def test_a_cog_that_another_run_sent_whole_is_no_success(
-    archive: Archive, before: bytes, after: bytes | None, said: str
+def test_a_cog_that_another_run_sent_whole_fails_the_row(
+    archive: Archive, before: bytes, after: bytes | None, message: str
 ):
     archive.cogs.write(KEY, before)
     time.sleep(1.1)
-    begun = begin(archive)
-    begun.send(parts=())
+    upload_run = begin(archive)
+    upload_run.send(parts=())
     if after:
         archive.cogs.write(KEY, after)
     cog, jpeg = ({"bytes": len(c), "md5": md5(c)} for c in (b"whole", b"the jpeg"))
-    told = {"ok": True, "cog": cog, "jpeg": jpeg}
-    (begun.run.results_directory / "row1.json").write_text(json.dumps(told))
-    assert said in (begun.reason() or "processed")
+    result = {"ok": True, "cog": cog, "jpeg": jpeg}
+    (upload_run.run.results_directory / "row1.json").write_text(json.dumps(result))
+    assert message in (upload_run.reason() or "processed")
 
 
-MADE = ((10, md5(b"a")), (3, md5(b"b")))
+EXPECTED = ((10, md5(b"a")), (3, md5(b"b")))
 
 
 @pytest.mark.parametrize(
-    ("etags", "ended_well", "wrong"),
+    ("etags", "ended_well", "fault"),
     [
         ((md5(b"a"), md5(b"b")), False, None),
-        # A store that encrypts: the ETags are no MD5s, though they look like some.
+        # The ETags of a store that encrypts look like MD5s, but are not.
         ((md5(b"x"), md5(b"y")), True, None),
         ((md5(b"x"), md5(b"y")), False, "part 1 of the 2"),
         ((md5(b"a"), md5(b"y")), True, "part 2 of the 2"),
     ],
 )
-def test_parts_are_known_by_their_etags_or_by_a_job_that_ended_well(
-    etags: tuple[str, str], ended_well: bool, wrong: str | None
+def test_parts_are_accepted_by_their_etags_or_after_a_successful_job(
+    etags: tuple[str, str], ended_well: bool, fault: str | None
 ):
-    there = [
+    stored = [
         UploadedPart(number, size, etag)
         for number, ((size, _), etag) in enumerate(
-            zip(MADE, etags, strict=True), start=1
+            zip(EXPECTED, etags, strict=True), start=1
         )
     ]
-    said = parts_fault(MADE, there, ended_well)
-    assert said is None if wrong is None else wrong in said
+    actual = parts_fault(EXPECTED, stored, ended_well)
+    assert actual is None if fault is None else fault in actual

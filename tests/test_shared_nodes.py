@@ -1,4 +1,4 @@
-"""``--rows-per-job``: several images in one job, each with a result of its own."""
+"""With ``--rows-per-job``, a job converts several images, with a result for each."""
 
 import itertools
 import json
@@ -30,19 +30,19 @@ def row(number: int, key: str, **more) -> Row:
 
 
 def nodes(rows: list[Row], rows_per_job: int) -> list[tuple[str, list[int]]]:
-    """The nodes' names and the numbers of their rows."""
+    """Return the nodes' names and the lines of their rows."""
     store = S3Endpoint("s3.example.org", Path("a"), Path("s"))
     launch = Launch(Path(), store, "maps", "cogs", rows_per_job=rows_per_job)
-    shared = list(batch_rows(rows, launch))
-    usable = [row for row in shared if row.reason is None]
-    assert [row.line for row in shared] == [row.line for row in rows]
+    batched = list(batch_rows(rows, launch))
+    usable = [row for row in batched if row.reason is None]
+    assert [row.line for row in batched] == [row.line for row in rows]
     return [
-        (name, [row.line for row in its])
-        for name, its in itertools.groupby(usable, dag_node_of)
+        (name, [row.line for row in group])
+        for name, group in itertools.groupby(usable, dag_node_of)
     ]
 
 
-def test_rows_that_follow_each_other_share_a_node():
+def test_consecutive_rows_share_a_node():
     rows = [row(n, f"{n}.tif") for n in range(1, 8)]
     assert nodes(rows, 3) == [
         ("rows1", [1, 2, 3]),
@@ -53,7 +53,7 @@ def test_rows_that_follow_each_other_share_a_node():
     assert nodes(rows, 10) == [("rows1", [1, 2, 3, 4, 5, 6, 7])]
 
 
-def test_rows_that_cannot_be_converted_are_passed_over():
+def test_rows_that_cannot_be_converted_are_skipped():
     rows = [row(1, "a.tif"), row(2, "", reason="no image"), row(3, "b.tif")]
     assert nodes(rows, 2) == [("rows1", [1, 3])]
 
@@ -62,9 +62,9 @@ def test_rows_that_cannot_be_converted_are_passed_over():
     "second",
     [
         row(2, "there/a.tif"),
-        # GDAL would take one's world file for the other's.
+        # GDAL would use the world file of one image for the other.
         row(2, "there/A.tif", sidecars=("there/A.tfw",)),
-        # Both would have a.jpg.
+        # Both rows would write a.jpg.
         row(2, "a.tiff"),
         row(2, "there/b.tif", sidecars=("there/b.tif.ovr", "there/a.tif")),
     ],
@@ -73,24 +73,24 @@ def test_rows_do_not_share_a_node_whose_files_have_the_same_name(second: Row):
     assert nodes([row(1, "here/a.tif"), second], 5) == [("row1", [1]), ("row2", [2])]
 
 
-def test_an_image_that_may_come_in_parts_has_a_node_to_itself():
+def test_an_image_with_a_multipart_upload_does_not_share_its_node():
     large = row(2, "b.tif", size=2**32)
     rows = [row(1, "a.tif"), large, row(3, "c.tif"), row(4, "d.tif")]
     assert nodes(rows, 5) == [("row1", [1]), ("row2", [2]), ("rows3", [3, 4])]
 
 
 def arguments(*names: str, limit: int = 60) -> list[str]:
-    """Those of a node for each of these images."""
+    """Return the arguments of a node for these images."""
     words = []
     for number, name in enumerate(names, start=1):
-        said = [f"{name}.tif", "1", "--time-limit", str(limit)]
-        words += ["--next", *said, "--result", f"row{number}.json"]
+        row_words = [f"{name}.tif", "1", "--time-limit", str(limit)]
+        words += ["--next", *row_words, "--result", f"row{number}.json"]
     return words[1:]
 
 
 def results(directory: Path) -> dict[str, dict]:
-    told = (json.loads(file.read_text()) for file in directory.glob("row*.json"))
-    return {result["image"].partition(".")[0]: result for result in told}
+    contents = (json.loads(file.read_text()) for file in directory.glob("row*.json"))
+    return {result["image"].partition(".")[0]: result for result in contents}
 
 
 @pytest.fixture
@@ -102,32 +102,32 @@ def work(tmp_path: Path) -> Path:
     return directory
 
 
-def test_a_row_that_fails_does_not_fail_its_neighbours(work: Path):
+def test_a_failed_row_does_not_fail_other_rows_of_its_job(work: Path):
     (work / "bad.tif").write_bytes(b"no raster")
     done = run_node(work, *arguments("first", "bad", "missing", "last"))
-    # The images themselves are the reason: no try more.
+    # The images are the reason, so that another try is useless.
     assert done.returncode == 65
-    told = results(work)
-    assert {name: each["ok"] for name, each in told.items()} == {
+    result_of = results(work)
+    assert {name: result["ok"] for name, result in result_of.items()} == {
         **{"first": True, "bad": False},
         **{"missing": False, "last": True},
     }
-    assert told["bad"]["code"] == "not-a-raster"
-    assert told["missing"]["code"] == "image-missing"
+    assert result_of["bad"]["code"] == "not-a-raster"
+    assert result_of["missing"]["code"] == "image-missing"
     assert (work / "first.jpg").exists()
     assert (work / "last.jpg").exists()
 
 
 def write_empty(path: Path, side: int) -> None:
-    """An image of many pixels, none of them written, that is a small file."""
-    how = {"driver": "GTiff", "dtype": "uint8", "tiled": True, "sparse_ok": "TRUE"}
+    """Write an image of many pixels as a small sparse file."""
+    layout = {"driver": "GTiff", "dtype": "uint8", "tiled": True, "sparse_ok": "TRUE"}
     sides = {"width": side, "height": side, "transform": rasters.TRANSFORM}
-    with rasterio.open(path, "w", count=1, crs="EPSG:32616", **how, **sides):
+    with rasterio.open(path, "w", count=1, crs="EPSG:32616", **layout, **sides):
         pass
 
 
 def write_endless(path: Path) -> None:
-    """An image that a node is at work at for longer than a test lasts."""
+    """Write an image whose conversion takes longer than a test."""
     write_empty(path, 60_000)
 
 
@@ -141,28 +141,31 @@ def start_node(work: Path, *words: str) -> subprocess.Popen:
     )
 
 
-def test_a_row_that_is_killed_leaves_its_neighbours_alone(work: Path):
+def test_a_killed_row_does_not_fail_other_rows_of_its_job(work: Path):
     write_endless(work / "killed.tif")
     before = files(work)
     node = start_node(work, *arguments("first", "killed", "last"))
     wait_for(lambda: bool(list(work.glob(".cog-*-1.*"))))
-    # The shell, its Python, and the one that converts.
+    # The descendants are the shell, its Python, and the process that converts.
     (*_, child) = descendants(node.pid)
     os.kill(child, signal.SIGKILL)
-    _, said = node.communicate(timeout=60)
+    _, log = node.communicate(timeout=60)
 
-    # Want of memory may be the reason: to be tried again.
-    assert node.returncode == 137, said
-    told = results(work)
-    assert {name for name, each in told.items() if each["ok"]} == {"first", "last"}
-    assert told["killed"]["code"] == "killed"
-    assert "memory" in told["killed"]["reason"]
-    made = {"first.jpg", "last.jpg", "row1.json", "row2.json", "row3.json"}
-    assert files(work) == before | made, "no temporary file is left"
+    # The reason may be a lack of memory, so that the node is tried again.
+    assert node.returncode == 137, log
+    result_of = results(work)
+    assert {name for name, result in result_of.items() if result["ok"]} == {
+        "first",
+        "last",
+    }
+    assert result_of["killed"]["code"] == "killed"
+    assert "memory" in result_of["killed"]["reason"]
+    expected = {"first.jpg", "last.jpg", "row1.json", "row2.json", "row3.json"}
+    assert files(work) == before | expected, "a temporary file is left"
 
 
 def test_a_node_that_is_killed_itself_leaves_a_reason_and_no_process(work: Path):
-    """The process that reports how each conversion ended, not a conversion."""
+    """Kill the process that reports how each conversion ended, not a conversion."""
     write_endless(work / "endless.tif")
     before = files(work)
     node = start_node(work, "endless.tif", "1", "--time-limit", "600")
@@ -176,21 +179,24 @@ def test_a_node_that_is_killed_itself_leaves_a_reason_and_no_process(work: Path)
     assert result["code"] == "killed"
     assert "signal 9" in result["reason"]
     wait_for(lambda: not Path(f"/proc/{child}").exists())
-    assert files(work) == before | {"result.json"}, "no temporary file is left"
+    assert files(work) == before | {"result.json"}, "a temporary file is left"
 
 
-def test_a_row_that_takes_too_long_leaves_its_neighbours_alone(work: Path):
+def test_a_row_over_its_time_limit_does_not_fail_other_rows_of_its_job(work: Path):
     write_endless(work / "endless.tif")
     done = run_node(work, *arguments("first", "endless", "last", limit=3))
 
     assert done.returncode == 75
-    told = results(work)
-    assert {name for name, each in told.items() if each["ok"]} == {"first", "last"}
-    assert told["endless"]["code"] == "time-limit"
+    result_of = results(work)
+    assert {name for name, result in result_of.items() if result["ok"]} == {
+        "first",
+        "last",
+    }
+    assert result_of["endless"]["code"] == "time-limit"
     assert not list(work.glob(".cog-*"))
 
 
-def test_when_all_of_it_is_killed_the_rows_that_were_not_done_say_so(work: Path):
+def test_unfinished_rows_of_a_killed_job_report_it(work: Path):
     write_endless(work / "endless.tif")
     node = start_node(work, *arguments("first", "endless", "last"))
     wait_for(lambda: bool(list(work.glob(".cog-*-1.*"))))
@@ -199,21 +205,25 @@ def test_when_all_of_it_is_killed_the_rows_that_were_not_done_say_so(work: Path)
     node.communicate(timeout=60)
 
     assert node.returncode == 137
-    told = {file.name: json.loads(file.read_text()) for file in work.glob("row*.json")}
-    assert [told[f"row{n}.json"]["ok"] for n in (1, 2, 3)] == [True, False, False]
-    assert {told[f"row{n}.json"]["code"] for n in (2, 3)} == {"killed"}
+    result_of = {
+        file.name: json.loads(file.read_text()) for file in work.glob("row*.json")
+    }
+    assert [result_of[f"row{n}.json"]["ok"] for n in (1, 2, 3)] == [True, False, False]
+    assert {result_of[f"row{n}.json"]["code"] for n in (2, 3)} == {"killed"}
     assert not list(work.glob(".cog-*"))
 
 
 @pytest.mark.parametrize("limit", [3, 60])
-def test_an_unfit_machine_is_told_for_each_row(work: Path, tmp_path: Path, limit: int):
+def test_an_unfit_machine_is_reported_for_each_row(
+    work: Path, tmp_path: Path, limit: int
+):
     faults = {3: "import time; time.sleep(600)", 60: "raise ImportError('none')"}
     python = python_with(tmp_path, "zstandard", faults[limit])
     done = run_node(work, *arguments("first", "last", limit=limit), PYTHON=python)
     assert done.returncode == {3: 75, 60: 69}[limit]
-    told = [json.loads(file.read_text()) for file in work.glob("row*.json")]
+    rows = [json.loads(file.read_text()) for file in work.glob("row*.json")]
     code = {3: "time-limit", 60: "unfit-machine"}[limit]
-    assert [each["code"] for each in told] == [code, code]
+    assert [row["code"] for row in rows] == [code, code]
 
 
 def test_the_rows_of_a_run_share_jobs(archive: Archive):
@@ -231,22 +241,22 @@ def test_the_rows_of_a_run_share_jobs(archive: Archive):
     assert [row[0] for row in failed] == ["bad.tif", "gone.tif"]
     assert "cannot read it as a GeoTIFF" in failed[0][2]
     (run,) = archive.directory.glob("workflow-run-*")
-    # 0 1 bad, 2 3 x/0, x/1 x/2 x/3, and the FINAL node.
+    # The jobs: 0 1 bad; 2 3 x/0; x/1 x/2 x/3; and the FINAL node.
     log = (run / "convert.dag.nodes.log").read_text()
     assert len(re.findall("Job submitted from host", log)) == 4
     wait_for(lambda: (run / "done.json").exists())
-    # The log of the one that failed, and nothing of the others.
+    # Only the log of the failed node is kept.
     assert files(run / "logs") == {"rows1.log"}
     assert not (run / "results").exists()
-    told = cost(load_run(run))
-    assert (told.jobs, told.retries, told.rows_begun) == (3, 0, 9)
+    report = cost(load_run(run))
+    assert (report.jobs, report.retries, report.rows_begun) == (3, 0, 9)
 
 
 def test_a_node_of_several_rows_is_tried_again(archive: Archive):
     node = archive.directory / "node.sh"
     node.write_text(
         "#!/bin/sh\n"
-        # In its first try, the second row has not the time it needs.
+        # In the first try, the time limit is too short for the second row.
         '[ "$COG_PIPELINE_RETRY" != 0 ] || set -- "$@" --time-limit 1\n'
         f'exec {SCRIPT} "$@"\n'
     )
@@ -264,12 +274,12 @@ def test_a_node_of_several_rows_is_tried_again(archive: Archive):
     assert attempts == {"small.tif": 2, "large.tif": 2}
 
 
-def test_what_succeeded_once_counts_whatever_becomes_of_the_next_try(archive: Archive):
+def test_a_row_that_succeeded_in_a_try_stays_processed(archive: Archive):
     node = archive.directory / "node.sh"
     dies = archive.directory / "dies"
     dies.write_text("#!/bin/sh\nkill -9 $$\n")
     dies.chmod(0o755)
-    # The first try has time for one of them, and all of each other one is killed.
+    # The first try has time for one row. All later tries are killed as a whole.
     node.write_text(
         "#!/bin/sh\n"
         f'[ "$COG_PIPELINE_RETRY" = 0 ] || export PYTHON="{dies}"\n'

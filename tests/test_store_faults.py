@@ -1,4 +1,4 @@
-"""The S3 server fails in all the ways it can, and nothing is lost."""
+"""Rows survive every kind of fault of the S3 server."""
 
 import json
 import re
@@ -20,19 +20,19 @@ from tests.support.archive import Archive, archive_for, wait_for
 from tests.support.faulty_s3 import Fault, FaultyS3
 
 pytestmark = pytest.mark.long
-# Else a transfer that fails waits for a quarter of a minute, and then for half.
+# By default, a failed transfer waits for 15 seconds, and then for 30.
 QUICKLY = ("--submit-option", "hold_backoff_seconds = 1", "--retry-seconds", "1")
 GONE = Fault(cut_after=0)
-# Images that no node can have yet: time for a test to do something.
+# No node can read an image, so that a test has time to act.
 UNREADABLE = Fault("GET", r"\.tif", cut_after=0)
 
 
-def assert_each_is_processed(archive: Archive, keys: list[str]) -> None:
+def assert_all_are_processed(archive: Archive, keys: list[str]) -> None:
     assert archive.outcome("batch-") == ([[key, "3"] for key in keys], [])
 
 
 def with_images(archive: Archive, count: int) -> list[str]:
-    """Upload images and a manifest of them; returns their keys."""
+    """Upload images and a manifest of them, and return their keys."""
     keys = [f"{number}.tif" for number in range(count)]
     for key in keys:
         archive.upload_raster(key, 3)
@@ -41,7 +41,7 @@ def with_images(archive: Archive, count: int) -> list[str]:
 
 
 @pytest.mark.timeout(600)
-def test_a_server_that_fails_now_and_then_is_asked_again(
+def test_requests_that_fail_at_random_are_repeated(
     faulty_archive: Archive, faulty_s3_server: FaultyS3
 ):
     keys = with_images(faulty_archive, 4)
@@ -52,60 +52,60 @@ def test_a_server_that_fails_now_and_then_is_asked_again(
         Fault(cut_after=20_000, probability=0.1),
         Fault(answer_lost=True, method="PUT|DELETE", probability=0.1),
     ]
-    # Chance lets some launches fail, too.
+    # Some launches fail at random, too.
     launches = (faulty_archive.run(*QUICKLY) for _ in range(20))
     assert any(
         done.returncode == 0 or "already running" in done.stderr for done in launches
     )
 
-    # A poll a minute, of which chance lets some fail.
+    # There is a poll every minute. Some polls fail at random.
     outcome = faulty_archive.outcome("batch-", seconds=500)
     assert outcome == ([[key, "3"] for key in keys], [])
 
 
-def test_a_server_that_is_down_for_the_poll_is_found_by_the_next(
+def test_a_poll_works_after_one_that_found_the_server_down(
     faulty_archive: Archive, faulty_s3_server: FaultyS3
 ):
     faulty_archive.launch_to_poll_by_hand(*QUICKLY)
     keys = with_images(faulty_archive, 1)
     with faulty_s3_server.suffering(GONE):
-        said = faulty_archive.poll()
-    assert said.returncode != 0
-    assert "Traceback" not in said.stderr
-    assert faulty_s3_server.endpoint in said.stderr
+        result = faulty_archive.poll()
+    assert result.returncode != 0
+    assert "Traceback" not in result.stderr
+    assert faulty_s3_server.endpoint in result.stderr
 
     faulty_archive.poll()
-    assert_each_is_processed(faulty_archive, keys)
+    assert_all_are_processed(faulty_archive, keys)
 
 
-@pytest.mark.parametrize("way", ["GET", "PUT"])
-def test_a_server_that_is_down_for_the_nodes_is_waited_for(
-    faulty_archive: Archive, faulty_s3_server: FaultyS3, way: str
+@pytest.mark.parametrize("method", ["GET", "PUT"])
+def test_nodes_wait_for_a_server_that_is_down(
+    faulty_archive: Archive, faulty_s3_server: FaultyS3, method: str
 ):
     keys = with_images(faulty_archive, 2)
-    with faulty_s3_server.suffering(Fault(way, r"\.tif", cut_after=0)):
+    with faulty_s3_server.suffering(Fault(method, r"\.tif", cut_after=0)):
         faulty_archive.launch(*QUICKLY)
-        wait_for(lambda: faulty_s3_server.count(way, r"\.tif") >= 4)
+        wait_for(lambda: faulty_s3_server.count(method, r"\.tif") >= 4)
 
-    assert_each_is_processed(faulty_archive, keys)
+    assert_all_are_processed(faulty_archive, keys)
 
 
-def test_a_reconcile_that_fails_ten_times_works_in_the_end(
+def test_a_reconcile_works_after_ten_failures(
     faulty_archive: Archive, faulty_s3_server: FaultyS3
 ):
     keys = with_images(faulty_archive, 1)
     faulty_archive.launch_to_poll_by_hand(*QUICKLY, "--submit-option", "hold = true")
     (run,) = faulty_archive.directory.glob("workflow-run-*")
-    # The listing, by which it looks at what is there.
+    # The reconcile lists the output bucket.
     listing = Fault("GET", rf"/{faulty_archive.cogs.name}\?", cut_after=0)
     with faulty_s3_server.suffering(listing):
         _release_all(run)
         wait_for(lambda: _attempts(run) >= 10)
 
-    assert_each_is_processed(faulty_archive, keys)
+    assert_all_are_processed(faulty_archive, keys)
 
 
-def test_a_slow_server_delays_and_spoils_nothing(
+def test_a_slow_server_only_delays_a_run(
     faulty_archive: Archive, faulty_s3_server: FaultyS3
 ):
     key = "slow.tif"
@@ -114,10 +114,10 @@ def test_a_slow_server_delays_and_spoils_nothing(
     faulty_s3_server.faults = [Fault(bytes_per_second=10_000)]
     faulty_archive.launch(*QUICKLY)
 
-    assert_each_is_processed(faulty_archive, [key])
+    assert_all_are_processed(faulty_archive, [key])
 
 
-def test_connections_that_break_in_an_image_leave_no_half_of_it(
+def test_connections_that_break_leave_no_partial_image(
     faulty_archive: Archive, faulty_s3_server: FaultyS3
 ):
     keys = with_images(faulty_archive, 2)
@@ -127,8 +127,8 @@ def test_connections_that_break_in_an_image_leave_no_half_of_it(
     ]
     faulty_archive.launch(*QUICKLY)
 
-    assert_each_is_processed(faulty_archive, keys)
-    assert {found.key for found in faulty_archive.cogs.list()} == {
+    assert_all_are_processed(faulty_archive, keys)
+    assert {item.key for item in faulty_archive.cogs.list()} == {
         *keys,
         *(key.replace("tif", "jpg") for key in keys),
     }
@@ -149,7 +149,7 @@ def test_a_bucket_that_is_deleted_fails_its_rows(
     assert all("held until it was given up: Transfer" in row[2] for row in failed)
 
 
-def test_an_image_that_is_deleted_after_the_claim_fails_alone(
+def test_an_image_that_is_deleted_after_the_claim_fails_only_its_row(
     faulty_archive: Archive, faulty_s3_server: FaultyS3
 ):
     keys = with_images(faulty_archive, 5)
@@ -158,7 +158,7 @@ def test_an_image_that_is_deleted_after_the_claim_fails_alone(
         faulty_archive.maps.remove(keys[1])
 
     (run,) = (load_run(d) for d in faulty_archive.directory.glob("workflow-run-*"))
-    # Four tries of the job that they share, and four of the one without an image.
+    # The shared job has four tries, and so has the one whose image is missing.
     wait_for(lambda: run.solo_file.exists())
     wait_for(lambda: faulty_archive.poll().returncode == 0 and run.cluster is not None)
     processed, failed = faulty_archive.outcome("batch-")
@@ -169,13 +169,13 @@ def test_an_image_that_is_deleted_after_the_claim_fails_alone(
     assert reason.startswith("its job was held")
     assert "error: 404" in reason
     assert solo_rows(run) == {1, 2}
-    told = cost(run)
-    # A job that did not get its images never began: two of the first DAG did, and
-    # one of those that were tried apart.
-    assert (told.rows_begun, told.jobs) == (4, 3)
+    report = cost(run)
+    # A job that does not get its images never starts. Two jobs of the first DAG
+    # started, and one of the solo jobs.
+    assert (report.rows_begun, report.jobs) == (4, 3)
 
 
-def test_an_image_that_is_replaced_after_the_claim_is_converted_as_it_is_then(
+def test_an_image_that_is_replaced_after_the_claim_is_converted_in_its_new_version(
     archive: Archive,
 ):
     keys = with_images(archive, 1)
@@ -184,12 +184,12 @@ def test_an_image_that_is_replaced_after_the_claim_is_converted_as_it_is_then(
     archive.upload_raster(keys[0], 3, width=70, height=50)
     _release_all(run)
 
-    assert_each_is_processed(archive, keys)
-    (told,) = [json.loads(line) for line in (run / "results.jsonl").open()]
-    assert (told["width"], told["height"]) == (70, 50)
+    assert_all_are_processed(archive, keys)
+    (result,) = [json.loads(line) for line in (run / "results.jsonl").open()]
+    assert (result["width"], result["height"]) == (70, 50)
 
 
-def test_keys_that_are_revoked_stop_everything_until_there_are_new_ones(
+def test_a_run_with_revoked_keys_continues_with_new_keys(
     faulty_archive: Archive, faulty_s3_server: FaultyS3
 ):
     keys = with_images(faulty_archive, 1)
@@ -202,14 +202,14 @@ def test_keys_that_are_revoked_stop_everything_until_there_are_new_ones(
         assert refused.returncode != 0
         assert "have no permission for this" in refused.stderr
 
-    assert_each_is_processed(faulty_archive, keys)
+    assert_all_are_processed(faulty_archive, keys)
 
 
 @pytest.fixture
 def own_store(
     pool: PersonalPool, store: S3Endpoint, workplace: Path
 ) -> Iterator[tuple[S3Endpoint, s3.S3Server]]:
-    """A server whose keys a test may change, with the certificate of the pool's."""
+    """Yield a server whose keys a test may change, with the pool's certificate."""
     directory = workplace / f"own-s3-{secrets.token_hex(4)}"
     directory.mkdir(mode=0o700)
     server = s3.S3Server(directory, s3.free_port())
@@ -231,7 +231,7 @@ def own_store(
         s3.stop(server)
 
 
-def test_keys_that_are_rotated_in_the_middle_of_a_run_are_taken(
+def test_a_run_uses_keys_that_are_rotated_while_it_runs(
     own_store: tuple[S3Endpoint, s3.S3Server], workplace: Path
 ):
     store, server = own_store
@@ -246,7 +246,7 @@ def test_keys_that_are_rotated_in_the_middle_of_a_run_are_taken(
     _release_all(run)
 
     archive = replace(archive, maps=type(archive.maps)(store, archive.maps.name))
-    assert_each_is_processed(archive, keys)
+    assert_all_are_processed(archive, keys)
 
 
 def _attempts(run: Path) -> int:
@@ -256,24 +256,24 @@ def _attempts(run: Path) -> int:
 
 def _release_all(run: Path) -> None:
     """Release the nodes of a run once they are all in the queue, held."""
-    ours = f'CogPipelineNodeOf == "{run}"'
+    constraint = f'CogPipelineNodeOf == "{run}"'
     rows = (run / "convert.dag").read_text().count("\nJOB ")
 
     def held() -> bool:
-        seen = subprocess.run(
+        output = subprocess.run(
             [
                 "condor_q",
                 "-constraint",
-                f"{ours} && JobStatus == 5",
+                f"{constraint} && JobStatus == 5",
                 "-af",
                 "ClusterId",
             ],
             capture_output=True,
             text=True,
         )
-        return len(seen.stdout.split()) == rows
+        return len(output.stdout.split()) == rows
 
     wait_for(held)
     subprocess.run(
-        ["condor_release", "-constraint", ours], check=True, capture_output=True
+        ["condor_release", "-constraint", constraint], check=True, capture_output=True
     )

@@ -1,4 +1,4 @@
-"""A server whose certificate nobody vouches for gets no request of ours."""
+"""A server whose certificate has no trusted issuer gets no request."""
 
 import os
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ from tests.support.archive import Archive
 
 @pytest.fixture(scope="module")
 def stranger(pool: PersonalPool, workplace: Path) -> Iterator[s3.S3Server]:
-    """A server with the same keys and an authority of its own."""
+    """Yield a server with the same keys and its own certificate authority."""
     directory = workplace / "stranger"
     directory.mkdir()
     server = s3.S3Server(directory, s3.free_port())
@@ -41,7 +41,7 @@ def test_a_poll_is_refused(archive: Archive, stranger: s3.S3Server):
     trusted.write_bytes(archive.store.ca_certs.read_bytes())
     archive.launch("--ca-certs", str(trusted))
     assert archive.poll().returncode == 0
-    # From now on nobody vouches for the server.
+    # From now on, the server's issuer is not trusted.
     trusted.write_bytes(stranger.ca_certs.read_bytes())
     done = archive.poll()
     assert done.returncode != 0
@@ -49,7 +49,7 @@ def test_a_poll_is_refused(archive: Archive, stranger: s3.S3Server):
 
 
 def test_a_nodes_transfers_are_refused(archive: Archive, stranger: s3.S3Server):
-    # The access point is told to trust it; the execution points are not.
+    # The access point trusts the server; the execution points do not.
     trusted = S3Endpoint(
         stranger.endpoint,
         stranger.access_key,
@@ -57,17 +57,17 @@ def test_a_nodes_transfers_are_refused(archive: Archive, stranger: s3.S3Server):
         ca_certs=stranger.ca_certs,
     )
     maps, cogs = Bucket(trusted, archive.maps.name), Bucket(trusted, archive.cogs.name)
-    theirs = Archive(trusted, maps, cogs, archive.directory)
+    untrusted = Archive(trusted, maps, cogs, archive.directory)
     maps.create()
     cogs.create()
-    theirs.upload_raster("image.tif", 1)
-    theirs.upload_manifest("batch-raw.csv", [("image.tif", 1)])
-    theirs.launch(
+    untrusted.upload_raster("image.tif", 1)
+    untrusted.upload_manifest("batch-raw.csv", [("image.tif", 1)])
+    untrusted.launch(
         *("--submit-option", "hold_backoff_seconds = 1"),
         *("--submit-option", "max_holds = 0"),
     )
 
-    processed, failed = theirs.outcome("batch-")
+    processed, failed = untrusted.outcome("batch-")
 
     assert processed == []
     assert "held until it was given up" in failed[0][2]
@@ -88,11 +88,11 @@ def test_ca_certs_are_trusted_besides_the_usual_ones(store: S3Endpoint, stranger
             "any",
         ).check()
     context = both._http.connection_pool_kw["ssl_context"]
-    named = {str(each["subject"]) for each in context.get_ca_certs()}
+    named = {str(cert["subject"]) for cert in context.get_ca_certs()}
     usual = Bucket(
         S3Endpoint(store.endpoint, store.access_key, store.secret_key), "any"
     )._http.connection_pool_kw["ssl_context"]
-    assert {str(each["subject"]) for each in usual.get_ca_certs()} < named
+    assert {str(cert["subject"]) for cert in usual.get_ca_certs()} < named
 
 
 def test_no_variable_turns_it_off(archive: Archive, stranger: s3.S3Server):
