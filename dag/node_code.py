@@ -9,6 +9,8 @@ is updated.
 
 import hashlib
 import io
+import marshal
+from importlib.util import MAGIC_NUMBER, source_hash
 from pathlib import Path
 from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
 
@@ -44,10 +46,35 @@ def keep(launch: Launch) -> Path:
 
 
 def _archive(modules: list[Path]) -> bytes:
-    """Return an archive of modules: the same bytes for the same modules."""
+    """Return an archive of modules: the same bytes for the same modules.
+
+    It also has the modules as bytecode, which a Python of the same version uses. To
+    compile them takes a tenth of the CPU time of the conversion of a small image.
+    """
     content = io.BytesIO()
-    with ZipFile(content, "w", ZIP_DEFLATED) as archive:
+    with ZipFile(content, "w") as archive:
         for module in modules:
-            # ZipInfo has a constant date, in 1980.
-            archive.writestr(ZipInfo(f"node/{module.name}"), module.read_bytes())
+            name, source = f"node/{module.name}", module.read_bytes()
+            files = {name: source, f"{name}c": _bytecode(name, source)}
+            for file, file_content in files.items():
+                if file_content is not None:
+                    # ZipInfo has a constant date, in 1980.
+                    archive.writestr(ZipInfo(file), file_content, ZIP_DEFLATED)
     return content.getvalue()
+
+
+def _bytecode(name: str, source: bytes) -> bytes | None:
+    """Return what a .pyc file holds (PEP 552), None if it cannot be the same each time.
+
+    Later versions of marshal write an object that is referred to more than once in
+    another way, which depends on what else is in memory.
+    """
+    code = compile(source, name, "exec", dont_inherit=True)
+    try:
+        dumped = marshal.dumps(code, 2)
+    except ValueError:
+        # Python 3.14 has slices as constants, which that version does not know.
+        return None
+    # "Unchecked": the source beside it is the one that it was made of.
+    flags = (1).to_bytes(4, "little")
+    return MAGIC_NUMBER + flags + source_hash(source) + dumped

@@ -26,7 +26,9 @@ def test_two_files_are_kept_and_nothing_else(launch: Launch):
     assert {file.name for file in kept.iterdir()} == {"generate_cogs.sh", "node.zip"}
     with ZipFile(kept / "node.zip") as archive:
         names = {Path(name).name for name in archive.namelist()}
-    assert names == {module.name for module in PROJECT.glob("node/*.py")}
+    modules = {module.name for module in PROJECT.glob("node/*.py")}
+    assert names - modules <= {f"{module}c" for module in modules}
+    assert modules <= names
     before = (kept / "node.zip").stat()
     assert node_code.keep(launch) == kept
     assert (kept / "node.zip").stat().st_mtime_ns == before.st_mtime_ns
@@ -56,3 +58,49 @@ def test_they_convert_an_image_with_nothing_else(launch: Launch, tmp_path: Path)
     )
     assert done.returncode == 0, done.stderr
     assert (work / "image.jpg").exists()
+
+
+def archive_of_a_new_process(seed: str) -> bytes:
+    code = """
+import sys
+from pathlib import Path
+from dag import node_code
+sys.stdout.buffer.write(node_code._archive(sorted(Path("node").glob("*.py"))))
+"""
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=PROJECT,
+        env={"PYTHONHASHSEED": seed},
+        capture_output=True,
+        check=True,
+    ).stdout
+
+
+def test_each_poll_makes_the_same_archive():
+    assert archive_of_a_new_process("1") == archive_of_a_new_process("2")
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 14), reason="there is no bytecode then")
+@pytest.mark.parametrize("version", ["the same", "another"])
+def test_a_python_of_the_same_version_does_not_compile(
+    tmp_path: Path, version: str, monkeypatch: pytest.MonkeyPatch
+):
+    package = tmp_path / "node"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    (package / "which.py").write_text("")
+    if version == "another":
+        monkeypatch.setattr(node_code, "MAGIC_NUMBER", b"old\n")
+    content = node_code._archive(sorted(package.iterdir()))
+    archive = tmp_path / "node.zip"
+    archive.write_bytes(content)
+    code = "import node.which; print(node.which.__file__)"
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", code],
+        env={"PYTHONPATH": str(archive)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    ending = ".pyc\n" if version == "the same" else ".py\n"
+    assert done.stdout.endswith(ending)
