@@ -33,7 +33,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 # Fixtures that start HTCondor. Most others use the pool of the session.
-_POOLS = {"pool", "mortal", "mistaken", "hostile_pool"}
+_POOLS = {"pool", "mortal", "pool_with_clock", "hostile_pool"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Function]) -> None:
