@@ -1,7 +1,7 @@
 """The daemons of a personal HTCondor pool: configure, start, stop."""
 
-import getpass
 import os
+import pwd
 import secrets
 import signal
 import subprocess
@@ -16,6 +16,7 @@ from pool import ordinary_user, process
 from pool.distribution import Distribution
 from pool.errors import PoolError
 from pool.ordinary_user import command_prefix, give
+from state.text import one_line
 
 _TEMPLATES = Path(__file__).resolve().parent.parent / "templates"
 _DOMAIN = "cog-pipeline.pool"
@@ -50,10 +51,14 @@ class Condor:
 
 
 def configure(condor: Condor) -> None:
-    """Write the configuration and a token, and a signing key if there is none."""
+    """Write the configuration and a token, and a signing key if there is none.
+
+    Raises:
+        PoolError: the user has no name, or no token could be made.
+    """
     for folder in ("log", "spool", "execute", "passwords.d", "tokens.d"):
         (condor.directory / folder).mkdir(mode=0o700, exist_ok=True)
-    user = getpass.getuser() if os.geteuid() else "nobody"
+    user = _user()
     templates = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_TEMPLATES),
         undefined=jinja2.StrictUndefined,
@@ -87,6 +92,21 @@ def configure(condor: Condor) -> None:
     copy.write_bytes((tokens / "owner").read_bytes())
 
 
+def _user() -> str:
+    """Return the name of the user that the daemons run as."""
+    uid = os.geteuid()
+    if uid == 0:
+        return "nobody"
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError as error:
+        raise PoolError(
+            f"HTCondor does not start as user id {uid}, which has no entry in "
+            f"/etc/passwd: add one with 'useradd --uid {uid} NAME', or use a user that "
+            "has one."
+        ) from error
+
+
 def start(condor: Condor, certificates: Path) -> None:
     """Start the daemons and wait until they accept jobs.
 
@@ -95,7 +115,8 @@ def start(condor: Condor, certificates: Path) -> None:
             trust, prepared by ``openssl rehash``.
 
     Raises:
-        PoolError: the daemons were not ready in time; the message names the log.
+        PoolError: the daemons ended, or were not ready in time; the message names the
+            log.
     """
     master = condor.distribution.sbin / "condor_master"
     environment = _clean_environment(condor)
@@ -108,6 +129,8 @@ def start(condor: Condor, certificates: Path) -> None:
     )
     deadline = time.monotonic() + _READY_SECONDS
     while not _ready(condor):
+        if not running(condor):
+            raise PoolError(f"condor_master ended at once: {_last_words(condor)}")
         if time.monotonic() > deadline:
             stop(condor)
             raise PoolError(
@@ -115,6 +138,14 @@ def start(condor: Condor, certificates: Path) -> None:
                 f"read the logs in {condor.directory / 'log'}, MasterLog first."
             )
         time.sleep(0.2)
+
+
+def _last_words(condor: Condor) -> str:
+    output = (condor.directory / "log" / "master.out").read_text(errors="replace")
+    lines = output.strip().splitlines()
+    if lines:
+        return one_line(lines[-1])
+    return f"read the logs in {condor.directory / 'log'}, MasterLog first."
 
 
 def running(condor: Condor) -> bool:

@@ -4,11 +4,15 @@ import os
 import re
 import subprocess
 import sys
+import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from pool.condor import configure, start
 from pool.distribution import program_of_environment
+from pool.errors import PoolError
 from pool.personal import PersonalPool
 from state.project import PROJECT
 from tests.support.archive import wait_for
@@ -52,6 +56,28 @@ def test_it_starts_answers_and_stops(workplace: Path):
         stop = run_pool("stop", directory)
     assert stop.returncode == 0, stop.stderr
     assert run_pool("status", directory).returncode == 1
+
+
+def test_a_user_without_a_name_is_told_before_the_daemons_start(
+    pool: PersonalPool, workplace: Path, monkeypatch: pytest.MonkeyPatch
+):
+    condor = replace(pool.condor, directory=workplace / "nameless")
+    condor.directory.mkdir()
+    monkeypatch.setattr(os, "geteuid", lambda: 4_000_000_000)
+    with pytest.raises(PoolError, match="useradd --uid 4000000000"):
+        configure(condor)
+
+
+@pytest.mark.pool
+def test_daemons_that_end_at_once_are_not_waited_for(
+    pool: PersonalPool, workplace: Path
+):
+    condor = replace(pool.condor, directory=workplace / "without configuration")
+    (condor.directory / "log").mkdir(parents=True)
+    began = time.monotonic()
+    with pytest.raises(PoolError, match="condor_master ended at once"):
+        start(condor, pool.s3.certificates)
+    assert time.monotonic() - began < 30
 
 
 @pytest.mark.pool
