@@ -1,4 +1,4 @@
-"""What an image says leads nowhere, and a bomb ends quickly: a reason for each."""
+"""Images that refer to other files, and images that are bombs, fail with a reason."""
 
 import ctypes
 import json
@@ -17,7 +17,7 @@ from tests.support.node import files, run_node
 
 Make = Callable[[Path, str], object]
 WARPED = ("--reproject", "EPSG:3857")
-# It has GDAL look at an image's overviews.
+# With this option, GDAL reads the overviews of an image.
 RESAMPLED = (*WARPED, "--op", "overview_resampling=cubic")
 _IN_OPEN, _NONBLOCKING = 0x20, os.O_NONBLOCK
 
@@ -46,11 +46,12 @@ def beside(suffix: str, content: Callable[[str], str]) -> Make:
 
 def metadata(domain: str, **items: str) -> Callable[[str], str]:
     def content(target: str) -> str:
-        said = "".join(
+        elements = "".join(
             f'<MDI key="{name}">{escaped(value or target)}</MDI>'
             for name, value in items.items()
         )
-        return f'<PAMDataset><Metadata domain="{domain}">{said}</Metadata></PAMDataset>'
+        inner = f'<Metadata domain="{domain}">{elements}</Metadata>'
+        return f"<PAMDataset>{inner}</PAMDataset>"
 
     return content
 
@@ -80,9 +81,9 @@ def grids(srs: str) -> Make:
     def make(image: Path, target: str) -> None:
         degrees = Affine(0.001, 0, 10, 0, -0.001, 50)
         rasters.write(image, 1, crs=None, transform=degrees)
-        named = escaped(srs.replace("TARGET", target))
-        said = f"<PAMDataset><SRS>{named}</SRS></PAMDataset>"
-        image.with_name(f"{image.name}.aux.xml").write_text(said)
+        escaped_srs = escaped(srs.replace("TARGET", target))
+        xml = f"<PAMDataset><SRS>{escaped_srs}</SRS></PAMDataset>"
+        image.with_name(f"{image.name}.aux.xml").write_text(xml)
 
     return make
 
@@ -94,11 +95,11 @@ GEOGRAPHIC = (
 BOUND = rasterio.CRS.from_string(
     "+proj=longlat +ellps=GRS80 +nadgrids=TARGET +type=crs"
 ).to_wkt(version="WKT2_2019")
-LEADS_ELSEWHERE: dict[str, tuple[Make, tuple[str, ...]]] = {
+REFERENCES: dict[str, tuple[Make, tuple[str, ...]]] = {
     "a mask that is a VRT": (beside(".msk", vrt), ()),
-    "a mask that is a description": (beside(".msk", str), ()),
+    "a mask that is a dataset description": (beside(".msk", str), ()),
     "overviews that are a VRT": (beside(".ovr", vrt), RESAMPLED),
-    "overviews that are a description": (beside(".ovr", str), RESAMPLED),
+    "overviews that are a dataset description": (beside(".ovr", str), RESAMPLED),
     "overviews named beside the image": (
         beside(".aux.xml", metadata("OVERVIEWS", OVERVIEW_FILE="")),
         RESAMPLED,
@@ -117,8 +118,8 @@ LEADS_ELSEWHERE: dict[str, tuple[Make, tuple[str, ...]]] = {
 }
 
 
-class Watched:
-    """A file that tells when it is opened, and an address that tells of a call."""
+class Watch:
+    """Watch whether a file is opened and whether an address is called."""
 
     def __init__(self, folder: Path) -> None:
         self.file = rasters.write(folder / "secret.tif", 1)
@@ -131,18 +132,19 @@ class Watched:
         self._server.setblocking(False)
         self.address = f"http://127.0.0.1:{self._server.getsockname()[1]}/secret.tif"
 
-    def touched(self) -> list[str]:
-        found = []
-        for what, look in (
+    def accesses(self) -> list[str]:
+        """Return which of the two were accessed since the last call."""
+        accesses = []
+        for target, check in (
             (str(self.file), lambda: os.read(self._events, 4096)),
             (self.address, self._server.accept),
         ):
             try:
-                look()
+                check()
             except BlockingIOError:
                 continue
-            found.append(what)
-        return found
+            accesses.append(target)
+        return accesses
 
     def close(self) -> None:
         os.close(self._events)
@@ -150,70 +152,72 @@ class Watched:
 
 
 @pytest.fixture
-def watched(tmp_path: Path):
+def watch(tmp_path: Path):
     folder = tmp_path / "elsewhere"
     folder.mkdir()
-    made = Watched(folder)
-    yield made
-    made.close()
+    watch = Watch(folder)
+    yield watch
+    watch.close()
 
 
-def targets(watched: Watched) -> dict[str, str]:
+def targets(watch: Watch) -> dict[str, str]:
     tiles = (
-        '<GDAL_WMS><Service name="TMS"><ServerUrl>' + watched.address + "</ServerUrl>"
+        '<GDAL_WMS><Service name="TMS"><ServerUrl>' + watch.address + "</ServerUrl>"
         "</Service><DataWindow><UpperLeftX>0</UpperLeftX><UpperLeftY>1</UpperLeftY>"
         "<LowerRightX>1</LowerRightX><LowerRightY>0</LowerRightY><SizeX>350</SizeX>"
         "<SizeY>300</SizeY></DataWindow><BandsCount>1</BandsCount></GDAL_WMS>"
     )
     return {
-        "file": str(watched.file),
-        "address": watched.address,
-        "curl": f"/vsicurl/{watched.address}",
+        "file": str(watch.file),
+        "address": watch.address,
+        "curl": f"/vsicurl/{watch.address}",
         "tiles": tiles,
     }
 
 
-def test_the_watch_sees(watched: Watched):
-    assert watched.touched() == []
-    watched.file.read_bytes()
-    with socket.create_connection(watched._server.getsockname()):
-        assert watched.touched() == [str(watched.file), watched.address]
+def test_the_watch_notices_each_access(watch: Watch):
+    assert watch.accesses() == []
+    watch.file.read_bytes()
+    with socket.create_connection(watch._server.getsockname()):
+        assert watch.accesses() == [str(watch.file), watch.address]
 
 
 @pytest.mark.parametrize("target", ["file", "address", "curl", "tiles"])
-@pytest.mark.parametrize("how", LEADS_ELSEWHERE)
+@pytest.mark.parametrize("reference", REFERENCES)
 def test_no_image_makes_gdal_look_elsewhere(
-    how: str, target: str, tmp_path: Path, watched: Watched
+    reference: str, target: str, tmp_path: Path, watch: Watch
 ):
-    make, options = LEADS_ELSEWHERE[how]
+    make, options = REFERENCES[reference]
     sandbox = tmp_path / "sandbox"
     sandbox.mkdir()
-    # A description is one where a file's name is expected, too.
-    make(sandbox / "image.tif", targets(watched)[target])
+    # GDAL also accepts a dataset description in place of a file name.
+    make(sandbox / "image.tif", targets(watch)[target])
     before = files(sandbox)
-    watched.touched()
+    watch.accesses()
 
-    # Nobody answers: what calls nevertheless is not to wait for ever.
+    # No server answers, so a call that is made nevertheless must not wait forever.
     done = run_node(sandbox, "image.tif", "1", *options, GDAL_HTTP_TIMEOUT="2")
 
-    assert watched.touched() == []
+    assert watch.accesses() == []
     result = json.loads((sandbox / "result.json").read_text())
     if result["ok"]:
-        # It was not followed; nor is the COG's reader told to.
+        # The reference was not followed, and the COG does not contain it.
         cog = (sandbox / "image.tif").read_bytes()
-        assert watched.address.encode() not in cog
-        assert os.fsencode(watched.file) not in cog
+        assert watch.address.encode() not in cog
+        assert os.fsencode(watch.file) not in cog
     else:
         assert done.returncode == 65, result
         assert result["code"] in ("unsupported-raster", "not-a-raster", "no-crs")
         assert files(sandbox) == before | {"result.json"}
 
 
-def test_a_geotiff_by_name_only_is_not_opened(tmp_path: Path, watched: Watched):
-    for content in (vrt(str(watched.file)), targets(watched)["tiles"]):
+def test_a_file_that_is_a_geotiff_only_by_name_is_not_opened(
+    tmp_path: Path, watch: Watch
+):
+    for content in (vrt(str(watch.file)), targets(watch)["tiles"]):
         (tmp_path / "image.tif").write_text(content)
         run_node(tmp_path, "image.tif", "1")
-        assert watched.touched() == []
+        assert watch.accesses() == []
         assert "not-a-raster" in (tmp_path / "result.json").read_text()
 
 
@@ -224,20 +228,25 @@ def test_geolocation_is_left_out_of_the_cog(tmp_path: Path):
 
 
 def sparse(width: int, height: int, **options) -> Callable[[Path], object]:
-    """An image none of whose tiles is in the file."""
+    """Return a maker of an image whose file contains no tiles."""
 
     def make(path: Path) -> None:
         shape = {"width": width, "height": height, "crs": "EPSG:32616"}
-        how = {"count": 1, "dtype": "uint8", "SPARSE_OK": True, "BIGTIFF": "YES"}
-        how |= {"transform": rasters.TRANSFORM}
-        with rasterio.open(path, "w", driver="GTiff", **shape | how | options):
+        storage = {"count": 1, "dtype": "uint8", "SPARSE_OK": True, "BIGTIFF": "YES"}
+        storage |= {"transform": rasters.TRANSFORM}
+        with rasterio.open(path, "w", driver="GTiff", **shape | storage | options):
             pass
 
     return make
 
 
 def directory(*entries: tuple[int, int, int, int], behind: int = 0):
-    """A file that is one directory: tag, type, count and value of each entry."""
+    """Return a maker of a file with one TIFF directory.
+
+    Args:
+        entries: tag, type, count and value of each entry.
+        behind: the number of zero bytes after the directory.
+    """
     always = [(258, 3, 1, 8), (259, 3, 1, 1), (262, 3, 1, 1), (277, 3, 1, 1)]
     packed = [struct.pack("<HHII", *entry) for entry in sorted([*always, *entries])]
     head = struct.pack("<2sHIH", b"II", 42, 8, len(packed))
@@ -246,9 +255,9 @@ def directory(*entries: tuple[int, int, int, int], behind: int = 0):
 
 
 def strips(width: int, height: int, *more: tuple[int, int, int, int], behind: int = 0):
-    of_one = [(273, 4, 1, 8), (278, 4, 1, height), (279, 4, 1, 100)]
+    one_strip = [(273, 4, 1, 8), (278, 4, 1, height), (279, 4, 1, 100)]
     sides = [(256, 4, 1, width), (257, 4, 1, height)]
-    return directory(*sides, *of_one, *more, behind=behind)
+    return directory(*sides, *one_strip, *more, behind=behind)
 
 
 def pixels_of(width: float, height: float) -> Callable[[Path], object]:
@@ -260,7 +269,7 @@ def pixels_of(width: float, height: float) -> Callable[[Path], object]:
 
 
 def tags_beside(content: str) -> Callable[[Path], object]:
-    """An image with a little XML beside it that takes GDAL long."""
+    """Return a maker of an image with a small .aux.xml that keeps GDAL busy."""
 
     def make(path: Path) -> None:
         rasters.write(path, 1)
@@ -272,7 +281,12 @@ def tags_beside(content: str) -> Callable[[Path], object]:
 
 
 def tags_within(number: int, directories: int = 1) -> Callable[[Path], object]:
-    """An image, and overviews of it, each with so many tags that GDAL keeps in XML."""
+    """Return a maker of an image with overviews, each with many tags in GDAL's XML.
+
+    Args:
+        number: of tags in each directory.
+        directories: number of directories, which are the image and its overviews.
+    """
     items = "".join(f'<Item name="a{n}">b</Item>' for n in range(number))
     xml = f"<GDALMetadata>{items}</GDALMetadata>".encode() + b"\0"
     pixels = 8 * 8
@@ -317,8 +331,8 @@ BOMBS: dict[str, tuple[Callable[[Path], object], int, tuple[str, ...]]] = {
         1,
         (),
     ),
-    "terabytes of nothing": (sparse(1_400_000, 1_400_000, **LARGE), 1, ()),
-    "37 GiB of nothing": (sparse(200_000, 200_000, **LARGE), 1, ()),
+    "terabytes without data": (sparse(1_400_000, 1_400_000, **LARGE), 1, ()),
+    "37 GiB without data": (sparse(200_000, 200_000, **LARGE), 1, ()),
     "a tile of gigabytes": (
         sparse(50_000, 50_000, **TILED, blockxsize=49_152, blockysize=49_152),
         1,
@@ -343,7 +357,7 @@ BOMBS: dict[str, tuple[Callable[[Path], object], int, tuple[str, ...]]] = {
         1,
         (),
     ),
-    "100,000 tags beside, strangely written": (
+    "100,000 tags beside, in unusual spelling": (
         tags_beside(
             "<Metadata>" + many(lambda n: f'< mDI key="a{n}">b</mdi>') + "</Metadata>"
         ),
@@ -359,9 +373,13 @@ BOMBS: dict[str, tuple[Callable[[Path], object], int, tuple[str, ...]]] = {
     ),
     "60 MB beside": (tags_beside("<a/>" * 15_000_000), 1, ()),
     "20,000 images": (tags_within(1, 20_000), 1, ()),
-    "no size when warped": (pixels_of(1e-300, 1e-300), 1, WARPED),
-    "no size in tiles": (pixels_of(1e-300, 1e-300), 1, ("--profile", "web")),
-    "no numbers": (
+    "pixels of size zero, warped": (pixels_of(1e-300, 1e-300), 1, WARPED),
+    "pixels of size zero, in web tiles": (
+        pixels_of(1e-300, 1e-300),
+        1,
+        ("--profile", "web"),
+    ),
+    "a transform of infinity and NaN": (
         lambda path: rasters.write(
             path, 1, transform=Affine(float("inf"), 0, float("nan"), 0, 1, 1)
         ),
@@ -376,7 +394,8 @@ def test_a_bomb_ends_with_a_reason(kind: str, tmp_path: Path):
     make, bands, options = BOMBS[kind]
     make(tmp_path / "image.tif")
 
-    # As much memory as a job has, and some that Python and GDAL only reserve.
+    # The limit is the memory of a job plus address space that Python and GDAL only
+    # reserve.
     done = run_node(
         tmp_path, "image.tif", str(bands), "--allow-no-crs", *options, memory=6 * 2**30
     )
@@ -405,8 +424,8 @@ def test_a_world_file_of_megabytes_is_refused(tmp_path: Path):
     assert "image.tfw beside it" in (tmp_path / "result.json").read_text()
 
 
-def test_what_real_images_have_beside_them_is_no_bomb(tmp_path: Path):
-    """A raster attribute table of 16 bits, and a few thousand tags."""
+def test_the_sidecar_of_a_real_image_is_accepted(tmp_path: Path):
+    """Convert an image with a 16-bit raster attribute table and 4,000 tags."""
     rasters.write(tmp_path / "image.tif", 1, dtype="uint16")
     titles = ("Value", "Count", "Class_Name", "Red", "Green", "Blue")
     fields = "".join(

@@ -1,4 +1,4 @@
-"""The main job on a pool of several hosts, which share nothing; see tests/hosts."""
+"""The main job on a pool of several hosts that share nothing; see tests/hosts."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -22,15 +22,16 @@ from tests.hosts.pool import (
 from tests.support import compare
 from tests.support.archive import Archive, new_archive, wait_for
 
-# Most of it is waiting, for cron's minute and for machines to be given up for lost.
+# These tests mostly wait: for the next minute of the crondor job, and until HTCondor
+# gives up a lost machine.
 pytestmark = [pytest.mark.long, pytest.mark.pool, pytest.mark.timeout(600)]
-# Ways of nodes to their Python: what the launch is told, and whether nodes then run
-# on a machine that has none.
+# How a node gets its Python: the options of the launch, and whether nodes can then
+# also run on a machine without Python.
 HOST = (("--submit-option", "requirements = HasNodePython"), False)
 PACKED = (("--node-environment", "packed"), True)
 GO = "srv/go"
-# Comes before bin/generate_cogs.sh: nodes of some images end when the test wants it,
-# on each host by itself.
+# This script is put before bin/generate_cogs.sh. With it, the nodes of some images
+# wait until the test writes a file on their host.
 WAIT = f"""\
 #!/bin/sh
 case $1 in
@@ -53,7 +54,7 @@ def archive_on_hosts(
 def launch(pool: HostPool, archive: Archive, *options: str) -> None:
     """Launch as alice, on the access point."""
     host = pool.access_point.host
-    # She has no home to keep a packed node in.
+    # alice has no home directory in which a packed node could be cached.
     cache = f"XDG_CACHE_HOME={archive.directory}"
     command = ("env", cache, *archive.command(*options))
     host.run(*command, user="alice", directory=archive.directory)
@@ -65,13 +66,13 @@ def log_of_nodes(archive: Archive) -> str:
 
 
 def ran_on(archive: Archive, machine: Machine) -> int:
-    """How many times a node was begun on a machine."""
-    began = rf"SlotName: slot\S+@{machine.host.name}\b"
-    return len(re.findall(began, log_of_nodes(archive)))
+    """Return how often a node was started on a machine."""
+    start = rf"SlotName: slot\S+@{machine.host.name}\b"
+    return len(re.findall(start, log_of_nodes(archive)))
 
 
 def space_left(machine: Machine) -> int:
-    """KiB that jobs find."""
+    """Return the free disk space for jobs in KiB."""
     return int(machine.host.run("df", "--output=avail", EXECUTE).split()[-1])
 
 
@@ -84,7 +85,7 @@ def test_the_main_job_on_hosts_that_share_nothing(
     name = "packed" if anywhere else "by-host"
     software = (ON_THE_PATH, BY_ITS_NAME, NO_PYTHON)
     with archive_on_hosts(workplace, name, software) as (pool, archive):
-        # What crondor finds was not there when the launch looked.
+        # The launch finds no manifest, so the crondor job must find it.
         launch(pool, archive, *options)
         good = [f"scenes/{number}.tif" for number in range(12)]
         sources = {key: archive.upload_raster(key, 3) for key in good}
@@ -99,8 +100,8 @@ def test_the_main_job_on_hosts_that_share_nothing(
         assert [row[0] for row in failed] == bad
         assert "it is damaged" in failed[0][2]
         assert "not in the bucket" in failed[1][2]
-        made = {found.key for found in archive.cogs.list()}
-        assert made == {*good, *(key.replace(".tif", ".jpg") for key in good)}
+        outputs = {found.key for found in archive.cogs.list()}
+        assert outputs == {*good, *(key.replace(".tif", ".jpg") for key in good)}
         for key, source in sources.items():
             cog = archive.fetch(archive.cogs, key)
             compare.assert_valid(cog)
@@ -110,11 +111,13 @@ def test_the_main_job_on_hosts_that_share_nothing(
         assert bool(ran_on(archive, without)) == anywhere
         for machine in pool.execution_points:
             assert machine.host.run("hostname").strip() == machine.host.name
-            for of_others in (PROJECT, pool.directory):
-                machine.host.run("test", "!", "-e", str(of_others))
+            for outside in (PROJECT, pool.directory):
+                machine.host.run("test", "!", "-e", str(outside))
 
 
-def test_rows_outlive_machines_cut_off_without_power_and_full(workplace: Path):
+def test_rows_survive_machines_that_are_cut_off_or_without_power_or_full(
+    workplace: Path,
+):
     small = Software(ON_THE_PATH.python, ON_THE_PATH.variables, disk=256)
     with archive_on_hosts(workplace, "faults", [small] * 3) as (pool, archive):
         good = [f"{name}-{n}.tif" for name in ("wait", "later") for n in range(6)]
@@ -141,9 +144,9 @@ def test_rows_outlive_machines_cut_off_without_power_and_full(workplace: Path):
         fill(full)
         for machine in pool.execution_points:
             hosts.file(machine.host.disk / GO)
-        # Both nodes of the machine that is full; nobody hears of the other four.
+        # Both nodes on the full machine fail; nothing is known of the other four.
         wait_for(lambda: log_of_nodes(archive).count("(return value 74)") == 2)
-        # The other two stay as they are: all is left to this one.
+        # The other two machines stay as they are, so this one does all the work.
         pool.switch_on(powered_off)
 
         processed, failed = archive.outcome("batch-")
@@ -158,7 +161,7 @@ def test_rows_outlive_machines_cut_off_without_power_and_full(workplace: Path):
 
 
 def fill(machine: Machine) -> None:
-    """Fill a machine's disk, also with what is freed on it from now on."""
+    """Fill the disk of a machine, and fill again any space that becomes free."""
     filling = f"while :; do cat /dev/zero >>{EXECUTE}/full; sleep 0.1; done"
     log = machine.host.disk / "var" / "log" / "filling"
     machine.host.start("sh", "-c", filling, user="root", log=log)

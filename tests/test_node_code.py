@@ -1,4 +1,4 @@
-"""What jobs are sent of the node: two files, as the clone has them."""
+"""The two files with the code of the node that each job gets."""
 
 import subprocess
 import sys
@@ -16,34 +16,34 @@ from tests.support import rasters
 
 @pytest.fixture
 def launch(tmp_path: Path) -> Launch:
-    made = Launch(tmp_path, S3Endpoint("s3", tmp_path, tmp_path), "maps", "cogs")
-    made.home.mkdir()
-    return made
+    launch = Launch(tmp_path, S3Endpoint("s3", tmp_path, tmp_path), "maps", "cogs")
+    launch.home.mkdir()
+    return launch
 
 
-def test_two_files_are_kept_and_nothing_else(launch: Launch):
-    kept = node_code.keep(launch)
-    assert {file.name for file in kept.iterdir()} == {"generate_cogs.sh", "node.zip"}
-    with ZipFile(kept / "node.zip") as archive:
+def test_exactly_two_files_are_written(launch: Launch):
+    folder = node_code.keep(launch)
+    assert {file.name for file in folder.iterdir()} == {"generate_cogs.sh", "node.zip"}
+    with ZipFile(folder / "node.zip") as archive:
         names = {Path(name).name for name in archive.namelist()}
     modules = {module.name for module in PROJECT.glob("node/*.py")}
     assert names - modules <= {f"{module}c" for module in modules}
     assert modules <= names
-    before = (kept / "node.zip").stat()
-    assert node_code.keep(launch) == kept
-    assert (kept / "node.zip").stat().st_mtime_ns == before.st_mtime_ns
+    before = (folder / "node.zip").stat()
+    assert node_code.keep(launch) == folder
+    assert (folder / "node.zip").stat().st_mtime_ns == before.st_mtime_ns
 
 
 @pytest.mark.parametrize("name", ["generate_cogs.sh", "node.zip"])
-def test_what_was_changed_is_made_anew(launch: Launch, name: str):
-    kept = node_code.keep(launch)
-    content = (kept / name).read_bytes()
-    (kept / name).write_bytes(b"another program")
-    assert node_code.keep(launch) == kept
-    assert (kept / name).read_bytes() == content
+def test_a_changed_file_is_written_again(launch: Launch, name: str):
+    folder = node_code.keep(launch)
+    content = (folder / name).read_bytes()
+    (folder / name).write_bytes(b"another program")
+    assert node_code.keep(launch) == folder
+    assert (folder / name).read_bytes() == content
 
 
-def test_they_convert_an_image_with_nothing_else(launch: Launch, tmp_path: Path):
+def test_the_two_files_suffice_to_convert_an_image(launch: Launch, tmp_path: Path):
     work = tmp_path / "work"
     work.mkdir()
     for file in node_code.keep(launch).iterdir():
@@ -76,13 +76,13 @@ sys.stdout.buffer.write(node_code._archive(sorted(Path("node").glob("*.py"))))
     ).stdout
 
 
-def test_each_poll_makes_the_same_archive():
+def test_the_archive_is_reproducible():
     assert archive_of_a_new_process("1") == archive_of_a_new_process("2")
 
 
 @pytest.mark.skipif(sys.version_info >= (3, 14), reason="there is no bytecode then")
 @pytest.mark.parametrize("version", ["the same", "another"])
-def test_a_python_of_the_same_version_does_not_compile(
+def test_a_python_of_the_same_version_uses_the_bytecode(
     tmp_path: Path, version: str, monkeypatch: pytest.MonkeyPatch
 ):
     package = tmp_path / "node"

@@ -1,4 +1,4 @@
-"""How a COG is stored: profiles, creation and overview options, other CRSs."""
+"""Tests of profiles, creation and overview options, and the CRS options."""
 
 import json
 import math
@@ -55,19 +55,19 @@ def test_a_profile_stores_a_colour_image(profile: str, make, tmp_path: Path):
     if profile not in LOSSY:
         compare.assert_same_pixels(image, cog)
     else:
-        with rasterio.open(image) as ours, rasterio.open(cog) as theirs:
-            difference = ours.read().astype(float) - theirs.read()
+        with rasterio.open(image) as source, rasterio.open(cog) as converted:
+            difference = source.read().astype(float) - converted.read()
             assert 0 < numpy.abs(difference).mean() < 8
     with rasterio.open(cog) as raster:
         compression = raster.tags(ns="IMAGE_STRUCTURE").get("COMPRESSION")
-        known = {"YCbCr JPEG": "jpeg"}.get(compression, compression)
-        assert (known.lower() if known else None) == COMPRESSIONS[profile]
+        name = {"YCbCr JPEG": "jpeg"}.get(compression, compression)
+        assert (name.lower() if name else None) == COMPRESSIONS[profile]
     assert (result["profile"], result["ok"]) == (profile, True)
 
 
 @pytest.mark.parametrize("profile", ["elevation", "lerc", "lerc_zstd", "archive"])
 @pytest.mark.parametrize("dtype", ["float32", "float64", "int16"])
-def test_heights_are_kept_to_the_bit(profile: str, dtype: str, tmp_path: Path):
+def test_elevations_are_stored_exactly(profile: str, dtype: str, tmp_path: Path):
     make = plain(1, dtype=dtype, nodata=-9999)
     status, result, image = convert(tmp_path, make, 1, "--profile", profile)
     assert status == 0, result["reason"]
@@ -85,7 +85,7 @@ def test_heights_are_kept_to_the_bit(profile: str, dtype: str, tmp_path: Path):
         (plain(1, dtype="int64"), 1, "lerc"),
     ],
 )
-def test_what_a_compression_cannot_hold_is_said(
+def test_an_image_that_a_compression_cannot_store_has_a_reason(
     make, bands: int, profile: str, tmp_path: Path
 ):
     status, result, _ = convert(tmp_path, make, bands, "--profile", profile)
@@ -93,13 +93,16 @@ def test_what_a_compression_cannot_hold_is_said(
     assert "choose another --profile" in result["reason"]
 
 
-def test_an_error_that_lerc_may_make_is_the_largest_it_makes(tmp_path: Path):
+def test_lerc_stays_within_the_given_error(tmp_path: Path):
     options = ("--profile", "lerc", "--co", "MAX_Z_ERROR=0.5")
     make = plain(1, dtype="float32", width=1200, height=900)
     status, _, image = convert(tmp_path, make, 1, *options)
     assert status == 0
-    with rasterio.open(image) as ours, rasterio.open(tmp_path / "image.tif") as theirs:
-        worst = numpy.abs(ours.read(1) - theirs.read(1)).max()
+    with (
+        rasterio.open(image) as source,
+        rasterio.open(tmp_path / "image.tif") as converted,
+    ):
+        worst = numpy.abs(source.read(1) - converted.read(1)).max()
     assert 0 < worst <= 0.5
 
 
@@ -115,7 +118,7 @@ def test_creation_options_change_a_profile(tmp_path: Path):
 
 
 @pytest.mark.parametrize("level", ["0", "1", "3"])
-def test_there_are_as_many_overviews_as_asked_for(level: str, tmp_path: Path):
+def test_the_number_of_overviews_is_the_requested_one(level: str, tmp_path: Path):
     options = ("--overview-level", str(level))
     assert convert(tmp_path, plain(1), 1, *options)[0] == 0
     with rasterio.open(tmp_path / "image.tif") as raster:
@@ -125,8 +128,8 @@ def test_there_are_as_many_overviews_as_asked_for(level: str, tmp_path: Path):
 @pytest.mark.parametrize(
     "method", ["nearest", "average", "bilinear", "cubic", "lanczos", "mode", "rms"]
 )
-def test_overviews_are_resampled_as_asked_for(method: str, tmp_path: Path):
-    # Of a checkerboard of single pixels every method makes something else.
+def test_overviews_are_resampled_with_the_requested_method(method: str, tmp_path: Path):
+    # The methods give different results for a checkerboard of single pixels.
     board = numpy.indices((1, 1024, 1024)).sum(axis=0).astype("u1") % 2 * 200
     options = ("--overview-resampling", method)
     assert convert(tmp_path, filled(board), 1, *options)[0] == 0
@@ -141,7 +144,7 @@ def test_overviews_are_resampled_as_asked_for(method: str, tmp_path: Path):
         assert values <= {99, 100, 101}
 
 
-def test_what_is_not_data_never_bleeds_into_an_overview(tmp_path: Path):
+def test_nodata_never_bleeds_into_an_overview(tmp_path: Path):
     values = numpy.full((1, 2048, 2048), 100, "u1")
     values[0, numpy.random.default_rng(1).random((2048, 2048)) < 0.5] = 255
     assert convert(tmp_path, filled(values, nodata=255), 1)[0] == 0
@@ -150,44 +153,44 @@ def test_what_is_not_data_never_bleeds_into_an_overview(tmp_path: Path):
             assert set(numpy.unique(overview.read(1))) <= {100, 255}
 
 
-def test_what_is_masked_never_bleeds_into_an_overview(tmp_path: Path):
+def test_masked_pixels_never_bleed_into_an_overview(tmp_path: Path):
     def make(path: Path) -> None:
         values = numpy.full((3, 1100, 1100), 100, "u1")
-        seen = numpy.random.default_rng(1).random((1100, 1100)) < 0.5
-        values[:, ~seen] = 255
+        valid = numpy.random.default_rng(1).random((1100, 1100)) < 0.5
+        values[:, ~valid] = 255
         filled(values)(path)
         with (
             rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True),
             rasterio.open(path, "r+") as raster,
         ):
-            raster.write_mask(seen)
+            raster.write_mask(valid)
 
     assert convert(tmp_path, make, 3)[0] == 0
     with rasterio.open(tmp_path / "image.tif", overview_level=0) as overview:
-        seen = overview.dataset_mask() > 0
-        assert 0.9 < seen.mean() < 1
-        assert (overview.read()[:, seen] == 100).all()
+        valid = overview.dataset_mask() > 0
+        assert 0.9 < valid.mean() < 1
+        assert (overview.read()[:, valid] == 100).all()
 
 
-def test_what_is_transparent_never_bleeds_into_an_overview(tmp_path: Path):
+def test_transparent_pixels_never_bleed_into_an_overview(tmp_path: Path):
     values = numpy.full((4, 1100, 1100), 100, "u1")
-    seen = numpy.random.default_rng(1).random((1100, 1100)) < 0.5
-    values[:3, ~seen] = 255
-    values[3] = seen * 255
+    valid = numpy.random.default_rng(1).random((1100, 1100)) < 0.5
+    values[:3, ~valid] = 255
+    values[3] = valid * 255
     make = filled(values, photometric="RGB", alpha="YES")
     assert convert(tmp_path, make, 4)[0] == 0
     with rasterio.open(tmp_path / "image.tif", overview_level=0) as overview:
-        found = overview.read()
-        assert (found[:3, found[3] > 0] == 100).all()
+        pixels = overview.read()
+        assert (pixels[:3, pixels[3] > 0] == 100).all()
 
 
-def test_classes_stay_classes_in_an_overview(tmp_path: Path):
+def test_an_overview_has_only_the_classes_of_the_image(tmp_path: Path):
     assert convert(tmp_path, with_palette, 1)[0] == 0
     with rasterio.open(tmp_path / "image.tif", overview_level=0) as overview:
         assert set(numpy.unique(overview.read(1))) <= set(range(9))
 
 
-def test_a_valid_cog_is_copied_when_that_is_asked_for(tmp_path: Path):
+def test_a_valid_cog_is_copied_with_copy_valid_cog(tmp_path: Path):
     rasters.write(tmp_path / "image.tif", 3)
     run_node(tmp_path, "image.tif", "3", "--profile", "jpeg")
     cog = (tmp_path / "image.tif").read_bytes()
@@ -200,30 +203,30 @@ def test_a_valid_cog_is_copied_when_that_is_asked_for(tmp_path: Path):
     assert files(tmp_path) == {"image.tif", "image.jpg", "result.json"}
 
 
-def test_a_valid_cog_that_is_to_be_changed_is_not_copied(tmp_path: Path):
+def test_a_valid_cog_is_not_copied_if_its_crs_changes(tmp_path: Path):
     rasters.write(tmp_path / "image.tif", 3)
     run_node(tmp_path, "image.tif", "3")
-    again = ("--copy-valid-cog", "--assign-crs", "EPSG:26915")
-    assert run_node(tmp_path, "image.tif", "3", *again).returncode == 0
+    options = ("--copy-valid-cog", "--assign-crs", "EPSG:26915")
+    assert run_node(tmp_path, "image.tif", "3", *options).returncode == 0
     with rasterio.open(tmp_path / "image.tif") as raster:
         assert raster.crs.to_epsg() == 26915
 
 
-def test_what_is_no_valid_cog_is_not_copied(tmp_path: Path):
+def test_an_invalid_cog_is_not_copied(tmp_path: Path):
     status, result, _ = convert(tmp_path, plain(3), 3, "--copy-valid-cog")
     assert status == 0
     assert not result["copied"]
     compare.assert_valid(tmp_path / "image.tif")
 
 
-def test_a_jpeg_made_of_a_jpeg_is_warned_of(tmp_path: Path):
+def test_compressing_a_jpeg_as_jpeg_again_gives_a_warning(tmp_path: Path):
     make = plain(3, compress="JPEG", photometric="YCBCR")
     status, result, _ = convert(tmp_path, make, 3, "--profile", "jpeg")
     assert status == 0
-    assert any("was compressed as JPEG before" in said for said in result["warnings"])
+    assert any("was compressed as JPEG before" in text for text in result["warnings"])
 
 
-def test_an_image_without_a_crs_can_be_given_one(tmp_path: Path):
+def test_assign_crs_gives_an_image_a_crs(tmp_path: Path):
     make = plain(1, crs=None)
     status, result, _ = convert(tmp_path, make, 1, "--assign-crs", "EPSG:26915")
     assert (status, result["crs"]) == (0, "EPSG:26915")
@@ -232,7 +235,7 @@ def test_an_image_without_a_crs_can_be_given_one(tmp_path: Path):
         assert raster.transform == rasters.TRANSFORM
 
 
-def test_an_image_without_a_crs_can_be_let_through(tmp_path: Path):
+def test_allow_no_crs_accepts_an_image_without_a_crs(tmp_path: Path):
     status, result, image = convert(tmp_path, plain(1, crs=None), 1, "--allow-no-crs")
     assert (status, result["crs"]) == (0, None)
     assert "it has no coordinate reference system" in result["warnings"]
@@ -245,17 +248,21 @@ def test_an_image_is_warped_to_another_crs(nodata: int | None, tmp_path: Path):
     status, result, image = convert(tmp_path, make, 3, "--reproject", "EPSG:4326")
     assert status == 0, result["reason"]
     compare.assert_valid(tmp_path / "image.tif")
-    with rasterio.open(image) as ours, rasterio.open(tmp_path / "image.tif") as theirs:
-        assert theirs.crs.to_epsg() == 4326
-        assert theirs.count == 3
-        # The corners of the warped image are not the image's: white or nodata.
-        mask = theirs.dataset_mask()
+    with (
+        rasterio.open(image) as source,
+        rasterio.open(tmp_path / "image.tif") as converted,
+    ):
+        assert converted.crs.to_epsg() == 4326
+        assert converted.count == 3
+        # The corners of the warped image are outside the source image, so they have
+        # no data.
+        mask = converted.dataset_mask()
         assert 0 < (mask > 0).mean() < 1
         expected = MaskFlags.nodata if nodata is not None else MaskFlags.per_dataset
-        assert theirs.mask_flag_enums[0] == [expected]
-        middle = theirs.read(1)[theirs.height // 2, theirs.width // 2]
-        ours_there = ours.read(1)[ours.height // 2, ours.width // 2]
-        assert abs(int(middle) - int(ours_there)) < 20
+        assert converted.mask_flag_enums[0] == [expected]
+        middle = converted.read(1)[converted.height // 2, converted.width // 2]
+        source_middle = source.read(1)[source.height // 2, source.width // 2]
+        assert abs(int(middle) - int(source_middle)) < 20
 
 
 def test_the_web_profile_has_the_tiles_of_web_maps(tmp_path: Path):
@@ -290,7 +297,7 @@ def test_the_web_profile_has_the_tiles_of_web_maps(tmp_path: Path):
         ("--jpeg-max-size", "0"),
     ],
 )
-def test_an_impossible_option_is_named_and_nothing_is_done(
+def test_an_invalid_option_is_named_and_nothing_is_converted(
     options: tuple[str, str], tmp_path: Path
 ):
     rasters.write(tmp_path / "image.tif", 1)
@@ -300,7 +307,7 @@ def test_an_impossible_option_is_named_and_nothing_is_done(
     assert files(tmp_path) == {"image.tif"}
 
 
-def test_help_tells_every_profile(tmp_path: Path):
+def test_the_help_lists_every_profile(tmp_path: Path):
     done = run_node(tmp_path, "--help")
     assert done.returncode == 0
     assert "generate_cogs.sh scene.tif 4" in done.stdout
@@ -316,18 +323,18 @@ def test_the_former_spelling_of_overview_options_works_and_the_last_one_counts()
     assert options.overview_level == 4
 
 
-def test_the_help_has_the_new_spelling_only(tmp_path: Path):
+def test_the_help_has_only_the_new_spelling(tmp_path: Path):
     help_page = run_node(tmp_path, "--help").stdout
     assert "--overview-level N" in help_page
     assert "--op " not in help_page
 
 
 def test_several_cores_make_the_same_cog(tmp_path: Path):
-    rasters.write(tmp_path / "kept.tif", 3, width=1500, height=1200)
-    made = []
+    rasters.write(tmp_path / "source.tif", 3, width=1500, height=1200)
+    cogs = []
     for cores in ("1", "2"):
-        shutil.copy(tmp_path / "kept.tif", tmp_path / "image.tif")
+        shutil.copy(tmp_path / "source.tif", tmp_path / "image.tif")
         done = run_node(tmp_path, "image.tif", "3", OMP_NUM_THREADS=cores)
         assert done.returncode == 0
-        made.append((tmp_path / "image.tif").read_bytes())
-    assert made[0] == made[1]
+        cogs.append((tmp_path / "image.tif").read_bytes())
+    assert cogs[0] == cogs[1]

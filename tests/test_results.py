@@ -1,4 +1,4 @@
-"""What nodes tell is gathered while the run lasts."""
+"""The results of nodes are checked and gathered while the run is in progress."""
 
 import base64
 import dataclasses
@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy
 import pytest
-from hypothesis import given, strategies as some
+from hypothesis import given, strategies
 from PIL import Image
 
 import bucket as buckets
@@ -38,25 +38,25 @@ FAILED = {"ok": False, "code": "bad", "reason": "it is bad"}
 
 @pytest.fixture
 def run(tmp_path: Path) -> Run:
-    named = dict.fromkeys(Run.__dataclass_fields__, "")
-    made = Run(**named | {"directory": tmp_path})
-    made.results_directory.mkdir()
-    made.logs_directory.mkdir()
-    return made
+    fields = dict.fromkeys(Run.__dataclass_fields__, "")
+    run = Run(**fields | {"directory": tmp_path})
+    run.results_directory.mkdir()
+    run.logs_directory.mkdir()
+    return run
 
 
-def tell(run: Run, row: int, told: object) -> None:
-    (run.results_directory / f"row{row}.json").write_text(json.dumps(told))
-    (run.logs_directory / f"row{row}.log").write_text("said")
+def write_result(run: Run, row: int, result: object) -> None:
+    (run.results_directory / f"row{row}.json").write_text(json.dumps(result))
+    (run.logs_directory / f"row{row}.log").write_text("log")
 
 
 def files(directory: Path) -> set[str]:
     return {file.name for file in directory.iterdir()}
 
 
-def test_a_success_leaves_no_file_of_its_own(run: Run):
-    tell(run, 1, OK)
-    tell(run, 20, FAILED)
+def test_the_files_of_a_successful_row_are_removed(run: Run):
+    write_result(run, 1, OK)
+    write_result(run, 20, FAILED)
     results.gather(run)
     assert files(run.results_directory) == set()
     assert files(run.logs_directory) == {"row20.log"}
@@ -66,16 +66,16 @@ def test_a_success_leaves_no_file_of_its_own(run: Run):
     }
 
 
-def test_the_last_word_of_a_row_counts(run: Run):
-    tell(run, 1, FAILED)
+def test_the_last_result_of_a_row_counts(run: Run):
+    write_result(run, 1, FAILED)
     results.gather(run)
-    tell(run, 1, OK)
+    write_result(run, 1, OK)
     results.gather(run)
     assert results.load(run)[1].ok
     assert len(run.results_file.read_text().splitlines()) == 2
 
 
-def test_what_is_half_written_is_gathered_when_it_is_whole(run: Run):
+def test_a_half_written_result_is_gathered_when_it_is_complete(run: Run):
     whole = json.dumps(OK)
     file = run.results_directory / "row1.json"
     with file.open("w") as writing:
@@ -89,13 +89,15 @@ def test_what_is_half_written_is_gathered_when_it_is_whole(run: Run):
     assert files(run.results_directory) == set()
 
 
-def test_what_a_node_writes_while_its_earlier_result_is_gathered_is_kept(
+def test_a_result_written_while_an_earlier_one_is_gathered_is_kept(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ):
-    tell(run, 1, FAILED)
+    write_result(run, 1, FAILED)
     sync = os.fsync
-    # The moment between reading what is there and removing it.
-    monkeypatch.setattr(os, "fsync", lambda file: (sync(file), tell(run, 1, OK)))
+    # fsync runs between the reading of a result and the removal of its file.
+    monkeypatch.setattr(
+        os, "fsync", lambda file: (sync(file), write_result(run, 1, OK))
+    )
     results.gather(run)
     monkeypatch.undo()
     assert not results.load(run)[1].ok
@@ -105,7 +107,7 @@ def test_what_a_node_writes_while_its_earlier_result_is_gathered_is_kept(
 
 def test_a_line_that_a_crash_cut_off_is_written_again(run: Run):
     run.results_file.write_text('{"row": 1, "ok": tr')
-    tell(run, 1, OK)
+    write_result(run, 1, OK)
     results.gather(run)
     assert results.load(run)[1].ok
 
@@ -118,50 +120,52 @@ def square(west: float) -> dict:
     return {"type": "Polygon", "coordinates": [ring]}
 
 
-def picture(
+def make_thumbnail(
     side: int,
     kind: str = "WEBP",
     noise: bool = False,
-    more: bytes = b"",
+    trailing: bytes = b"",
     **options: object,
 ) -> dict:
-    """A thumbnail as a node writes it."""
+    """Return a thumbnail in the form in which a node writes it."""
     pixels = numpy.zeros((side, side, 3), "u1")
     if noise:
         pixels = numpy.random.default_rng(1).integers(0, 256, pixels.shape, "u1")
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, kind, **options)
-    content = file.getvalue() + more
+    content = file.getvalue() + trailing
     webp = base64.b64encode(content).decode()
     return {"width": side, "height": side, "bytes": len(content), "webp": webp}
 
 
 NOT_A_RESULT = {
     "a list": "[]",
-    "a word": '"ok"',
+    "a string": '"ok"',
     "null": "null",
-    "nothing": "",
-    "empty": "{}",
+    "an empty file": "",
+    "an empty object": "{}",
     "no files": '{"ok": true}',
     "a file that is a number": json.dumps(OK | {"cog": 3}),
     "a file without its size": json.dumps(OK | {"cog": {}}),
     "a negative size": json.dumps(OK | {"cog": {"bytes": -1, "md5": "c0" * 16}}),
-    "a size that is true": json.dumps(OK | {"cog": {"bytes": True, "md5": "c0" * 16}}),
-    "an MD5 that is none": json.dumps(OK | {"cog": {"bytes": 7, "md5": "../../x"}}),
+    "a Boolean as size": json.dumps(OK | {"cog": {"bytes": True, "md5": "c0" * 16}}),
+    "an invalid MD5": json.dumps(OK | {"cog": {"bytes": 7, "md5": "../../x"}}),
     "infinity": json.dumps(OK | {"seconds": float("inf")}),
     "too large a number": '{"ok": false, "code": "a", "reason": "", "seconds": 1e999}',
     "too many digits": '{"ok": false, "code": "a", "reason": "", "width": %s}'
     % ("9" * 5000),
-    "no number": json.dumps(OK | {"attempt": "2"}),
+    "a string as a number": json.dumps(OK | {"attempt": "2"}),
     "a code of a megabyte": json.dumps(FAILED | {"code": "x" * 2**20}),
     "deep nesting": "[" * 200_000,
     "deep nesting in a field": '{"ok": true, "cog": ' + "[" * 200_000,
-    "no UTF-8": b"\xff\xfe{",
-    "a footprint of numbers": json.dumps(OK | {"footprint": 5}),
+    "invalid UTF-8": b"\xff\xfe{",
+    "a number as footprint": json.dumps(OK | {"footprint": 5}),
     "a footprint that is a line": json.dumps(
         OK | {"footprint": {"type": "LineString", "coordinates": [[0, 0], [1, 1]]}}
     ),
-    "a footprint beside the Earth": json.dumps(OK | {"footprint": square(190)}),
+    "a footprint outside the valid longitudes": json.dumps(
+        OK | {"footprint": square(190)}
+    ),
     "a footprint of NaN": json.dumps(OK | {"footprint": square(float("nan"))}),
     "a footprint that is not closed": json.dumps(
         OK | {"footprint": {"type": "Polygon", "coordinates": OPEN_RING}}
@@ -172,54 +176,58 @@ NOT_A_RESULT = {
     "a footprint of too many small rings": json.dumps(
         OK | {"footprint": {"type": "Polygon", "coordinates": [[[0, 0]] * 4] * 13}}
     ),
-    "a box beside the Earth": json.dumps(OK | {"bbox": [0, 0, 10, 91]}),
-    "a box upside down": json.dumps(OK | {"bbox": [0, 10, 10, 0]}),
+    "a bounding box outside the valid latitudes": json.dumps(
+        OK | {"bbox": [0, 0, 10, 91]}
+    ),
+    "a bounding box upside down": json.dumps(OK | {"bbox": [0, 10, 10, 0]}),
     "too many bands": json.dumps(OK | {"bands_info": [{}] * (MAX_BANDS + 1)}),
     "a mean of infinity": json.dumps(OK | {"bands_info": [{"mean": "inf"}]}),
-    "a share of more than all": json.dumps(
+    "more than 100 percent of valid pixels": json.dumps(
         OK | {"bands_info": [{"valid_percent": 101}]}
     ),
     "a large PROJJSON": json.dumps(OK | {"projjson": {"a": "x" * 10_000}}),
     "a PROJJSON with infinity": json.dumps(OK | {"projjson": {"a": 1e300}}).replace(
         "1e+300", "1e999"
     ),
-    "a SHA-256 that is none": json.dumps(OK | {"cog": OK["cog"] | {"sha256": "x"}}),
-    "a thumbnail that is a PNG": json.dumps(OK | {"thumbnails": [picture(8, "PNG")]}),
-    "a thumbnail without losses": json.dumps(
-        OK | {"thumbnails": [picture(8, "WEBP", lossless=True)]}
+    "an invalid SHA-256": json.dumps(OK | {"cog": OK["cog"] | {"sha256": "x"}}),
+    "a thumbnail that is a PNG": json.dumps(
+        OK | {"thumbnails": [make_thumbnail(8, "PNG")]}
     ),
-    "a thumbnail too wide": json.dumps(OK | {"thumbnails": [picture(300)]}),
+    "a lossless thumbnail": json.dumps(
+        OK | {"thumbnails": [make_thumbnail(8, "WEBP", lossless=True)]}
+    ),
+    "a thumbnail too wide": json.dumps(OK | {"thumbnails": [make_thumbnail(300)]}),
     "a thumbnail too large": json.dumps(
-        OK | {"thumbnails": [picture(250, noise=True, quality=100)]}
+        OK | {"thumbnails": [make_thumbnail(250, noise=True, quality=100)]}
     ),
     "a second thumbnail too wide": json.dumps(
-        OK | {"thumbnails": [picture(100), picture(100)]}
+        OK | {"thumbnails": [make_thumbnail(100), make_thumbnail(100)]}
     ),
-    "three thumbnails": json.dumps(OK | {"thumbnails": [picture(8)] * 3}),
-    "a thumbnail with more behind it": json.dumps(
-        OK | {"thumbnails": [picture(8, more=b"<script>")]}
+    "three thumbnails": json.dumps(OK | {"thumbnails": [make_thumbnail(8)] * 3}),
+    "a thumbnail with trailing bytes": json.dumps(
+        OK | {"thumbnails": [make_thumbnail(8, trailing=b"<script>")]}
     ),
-    "a thumbnail of another size than it says": json.dumps(
-        OK | {"thumbnails": [picture(8) | {"width": 9}]}
+    "a thumbnail of another size than stated": json.dumps(
+        OK | {"thumbnails": [make_thumbnail(8) | {"width": 9}]}
     ),
     "a thumbnail that is not Base64": json.dumps(
-        OK | {"thumbnails": [picture(8) | {"webp": "%%%"}]}
+        OK | {"thumbnails": [make_thumbnail(8) | {"webp": "%%%"}]}
     ),
     "200 MB": b"{" + b" " * 200_000_000 + b"}",
 }
 
 
 @pytest.mark.parametrize("content", NOT_A_RESULT.values(), ids=NOT_A_RESULT)
-def test_what_is_no_result_fails_its_row_alone(run: Run, content: str | bytes):
+def test_an_invalid_result_fails_only_its_row(run: Run, content: str | bytes):
     content = content if isinstance(content, bytes) else content.encode()
     (run.results_directory / "row1.json").write_bytes(content)
-    tell(run, 2, OK)
+    write_result(run, 2, OK)
     tracemalloc.start()
     results.gather(run)
     results.gather(run, settled=True)
-    _, most = tracemalloc.get_traced_memory()
+    _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert most < 20 * 2**20
+    assert peak < 20 * 2**20
     loaded = results.load(run)
     assert loaded[2].ok
     assert loaded[1].code == results.BAD_RESULT
@@ -228,23 +236,23 @@ def test_what_is_no_result_fails_its_row_alone(run: Run, content: str | bytes):
     assert files(run.results_directory) == set()
 
 
-def test_results_as_large_as_can_be_take_little_memory(run: Run):
+def test_the_largest_valid_results_take_little_memory(run: Run):
     part = {"bytes": 1, "md5": "c0" * 16}
-    told = OK | {"cog": part | {"parts": [part] * 4000}}
+    result = OK | {"cog": part | {"parts": [part] * 4000}}
     for row in range(1, 31):
-        tell(run, row, told)
+        write_result(run, row, result)
     tracemalloc.start()
     results.gather(run, settled=True)
     loaded = results.load(run)
-    _, most = tracemalloc.get_traced_memory()
+    _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert most < 10 * 2**20
-    # No upload in parts was begun for any of them.
+    assert peak < 10 * 2**20
+    # No multipart upload was started for any of them, so the parts are dropped.
     assert {(result.ok, result.parts) for result in loaded.values()} == {(True, ())}
 
 
-def test_a_reason_is_kept_no_longer_than_it_is_shown(run: Run):
-    tell(run, 1, FAILED | {"reason": "\N{PILE OF POO}" * 2000})
+def test_a_reason_is_cut_to_the_length_that_is_shown(run: Run):
+    write_result(run, 1, FAILED | {"reason": "\N{PILE OF POO}" * 2000})
     results.gather(run)
     assert len(results.load(run)[1].reason) <= 500
 
@@ -254,7 +262,7 @@ def _a_folder(place: Path, secret: Path) -> None:
 
 
 def _deep_folders(place: Path, secret: Path) -> None:
-    # More than Python removes recursively.
+    # The nesting is deeper than Python can remove recursively.
     place.mkdir()
     here = os.open(place, os.O_RDONLY)
     for _ in range(1500):
@@ -281,7 +289,7 @@ def _a_pipe(place: Path, secret: Path) -> None:
 @pytest.mark.parametrize(
     "make", [_a_folder, _deep_folders, _a_link, _a_link_to_nothing, _a_pipe]
 )
-def test_what_is_no_file_fails_its_row_alone(
+def test_a_result_that_is_not_a_file_fails_only_its_row(
     run: Run,
     tmp_path: Path,
     make: Callable[[Path, Path], None],
@@ -298,24 +306,24 @@ def test_what_is_no_file_fails_its_row_alone(
     assert loaded[2].ok
     assert secret.read_text() == json.dumps(OK)
     assert files(run.results_directory) | files(run.logs_directory) == set()
-    # A later try of the same row still counts.
-    tell(run, 1, OK)
+    # The result of a later attempt still counts.
+    write_result(run, 1, OK)
     results.gather(run, settled=settled)
     assert results.load(run)[1].ok
-    # Before pytest tries to, in Python.
+    # pytest cannot remove these folders, because it does so in Python.
     subprocess.run(["rm", "-rf", run.sandbox_directory], check=True)
 
 
-def test_a_folder_that_a_crash_left_keeps_no_later_result_waiting(run: Run):
+def test_a_folder_left_by_a_crash_does_not_block_later_results(run: Run):
     (run.results_directory / "row1.taken").mkdir()
-    tell(run, 1, OK)
+    write_result(run, 1, OK)
     results.gather(run)
     assert results.load(run)[1].ok
 
 
-def test_its_name_decides_whose_result_it_is(run: Run):
-    tell(run, 1, FAILED | {"row": 2, "run": "another"})
-    tell(run, 2, OK)
+def test_the_name_of_a_file_decides_to_which_row_its_result_belongs(run: Run):
+    write_result(run, 1, FAILED | {"row": 2, "run": "another"})
+    write_result(run, 2, OK)
     results.gather(run)
     loaded = results.load(run)
     assert not loaded[1].ok
@@ -327,14 +335,16 @@ def test_its_name_decides_whose_result_it_is(run: Run):
 @pytest.mark.parametrize(
     "name", ["rowx.json", "row01.json", "row٣.json", "row1.json.json", "row-1.json"]
 )
-def test_only_its_exact_name_makes_a_file_a_result(run: Run, name: str):
+def test_a_file_with_another_name_is_not_a_result(run: Run, name: str):
     (run.results_directory / name).write_text(json.dumps(OK))
     results.gather(run, settled=True)
     assert results.load(run) == {}
 
 
-def test_fields_that_no_node_of_ours_has_are_not_kept(run: Run):
-    tell(run, 1, OK | {"planted": "x" * 1000, "cog": OK["cog"] | {"planted": 1}})
+def test_unknown_fields_are_dropped(run: Run):
+    write_result(
+        run, 1, OK | {"planted": "x" * 1000, "cog": OK["cog"] | {"planted": 1}}
+    )
     results.gather(run)
     assert "planted" not in run.results_file.read_text()
     assert results.load(run)[1].ok
@@ -342,16 +352,16 @@ def test_fields_that_no_node_of_ours_has_are_not_kept(run: Run):
 
 def test_thumbnails_are_gathered_beside_the_results(run: Run):
     for row in (1, 2):
-        large = picture(200 + row, noise=True, quality=0) | {"position": 7}
-        # Whatever a node says of a position, it has no thumbnail there.
+        large = make_thumbnail(200 + row, noise=True, quality=0) | {"position": 7}
+        # A position that a node sets itself is ignored.
         planted = {"width": 9, "height": 9, "bytes": 9, "position": 0}
-        thumbnails = [large, picture(90)] if row == 1 else [large, planted]
-        tell(run, row, OK | {"thumbnails": thumbnails})
+        thumbnails = [large, make_thumbnail(90)] if row == 1 else [large, planted]
+        write_result(run, row, OK | {"thumbnails": thumbnails})
         results.gather(run)
-    # A crash may have written more than what a line points to.
+    # A crash may leave bytes to which no line points.
     with run.thumbnails_file.open("ab") as file:
         file.write(b"cut o")
-    tell(run, 3, OK | {"thumbnails": [picture(30)]})
+    write_result(run, 3, OK | {"thumbnails": [make_thumbnail(30)]})
     results.gather(run)
     records = dict(results.records(run))
     sizes = {
@@ -365,7 +375,7 @@ def test_thumbnails_are_gathered_beside_the_results(run: Run):
     assert "webp" not in run.results_file.read_text()
 
 
-def test_a_record_is_the_same_after_json():
+def test_a_result_survives_the_conversion_to_json_and_back():
     whole = Result(
         ok=True,
         crs="EPSG:32616",
@@ -382,7 +392,7 @@ def test_a_record_is_the_same_after_json():
             parts=(node_result.Part(bytes=7, md5="c0" * 16),),
         ),
         jpeg=node_result.Jpeg(bytes=5, md5="1e" * 16, width=3, height=4, quality=80),
-        thumbnails=(node_result.Thumbnail(**picture(8)),),
+        thumbnails=(node_result.Thumbnail(**make_thumbnail(8)),),
     )
     for compact in (False, True):
         text = json.dumps(whole.to_json(compact=compact), allow_nan=False)
@@ -390,7 +400,7 @@ def test_a_record_is_the_same_after_json():
 
 
 def test_results_of_the_format_without_a_version_are_read(run: Run):
-    # As the node of version 0.1 wrote it, and as it was gathered.
+    # Read it both as the node of version 0.1 wrote it and as a gathered line.
     former = json.loads(FORMER)
     record = Result.from_json(former)
     assert (record.version, record.ok, record.bands) == (1, True, 4)
@@ -411,14 +421,14 @@ FORMER = """{"ok": true, "width": 20, "height": 10, "bands": 4, "data_type": "fl
 "cpu_seconds": 2.3, "attempt": 1}"""
 
 
-def test_results_of_a_later_format_are_read_as_far_as_they_are_known():
+def test_a_result_of_a_later_format_is_read_without_its_unknown_fields():
     later = OK | {"version": 99, "moons": 2, "cog": OK["cog"] | {"blake3": "x"}}
     record = Result.from_json(later)
     assert record.version == 99
     assert record.cog.bytes == 7
 
 
-def test_the_largest_record_of_a_node_is_not_too_large():
+def test_the_largest_result_of_a_node_is_within_the_limit():
     part = node_result.Part(bytes=2**33, md5="c0" * 16)
     wide = "\N{PILE OF POO}" * 80
     ring = [[-123.1234567, 45.1234567]] * MAX_VERTICES
@@ -448,7 +458,7 @@ def test_the_largest_record_of_a_node_is_not_too_large():
     assert node_result.MAX_BYTES / 2 < size + thumbnails < node_result.MAX_BYTES
 
 
-def test_what_an_earlier_version_gathered_is_checked_as_well(run: Run):
+def test_lines_gathered_by_an_earlier_version_are_checked_too(run: Run):
     lines = [
         '{"row": 1, "ok": true, "cog": {"bytes": Infinity, "md5": ""}}',
         '{"row": 1e999, "ok": false, "code": "a", "reason": ""}',
@@ -461,40 +471,46 @@ def test_what_an_earlier_version_gathered_is_checked_as_well(run: Run):
 
 FIELDS = {field.name for field in dataclasses.fields(Result)}
 
-anything = some.recursive(
-    some.none() | some.booleans() | some.integers() | some.floats() | some.text(),
+json_values = strategies.recursive(
+    strategies.none()
+    | strategies.booleans()
+    | strategies.integers()
+    | strategies.floats()
+    | strategies.text(),
     lambda inner: (
-        some.lists(inner, max_size=4)
-        | some.dictionaries(some.sampled_from([*OK, "code", "reason", "x"]), inner)
+        strategies.lists(inner, max_size=4)
+        | strategies.dictionaries(
+            strategies.sampled_from([*OK, "code", "reason", "x"]), inner
+        )
     ),
     max_leaves=12,
 )
 
 
 @given(
-    some.one_of(
-        some.binary(max_size=60),
-        anything.map(lambda value: json.dumps(value).encode()),
-        some.fixed_dictionaries(
-            {"ok": some.booleans()},
-            optional=dict.fromkeys(FIELDS - {"ok"}, anything),
+    strategies.one_of(
+        strategies.binary(max_size=60),
+        json_values.map(lambda value: json.dumps(value).encode()),
+        strategies.fixed_dictionaries(
+            {"ok": strategies.booleans()},
+            optional=dict.fromkeys(FIELDS - {"ok"}, json_values),
         ).map(lambda value: json.dumps(value).encode()),
     )
 )
-def test_any_bytes_are_a_result_or_an_error_with_a_name(content: bytes):
+def test_any_bytes_give_a_result_or_a_named_error(content: bytes):
     try:
-        kept = node_result.read(content).to_json()
+        saved = node_result.read(content).to_json()
     except ValueError as error:
         assert str(error)
         return
-    # What was kept once is kept again, and JSON can say it.
-    again = node_result.read(json.dumps(kept, allow_nan=False).encode())
-    assert again.to_json() == kept
+    # A second conversion keeps the same fields, and the result is valid JSON.
+    again = node_result.read(json.dumps(saved, allow_nan=False).encode())
+    assert again.to_json() == saved
 
 
 @pytest.fixture(scope="module")
-def crowded(store: S3Endpoint, tmp_path_factory: pytest.TempPathFactory):
-    """A bucket on a server that counts a thousand objects a listing as S3 does."""
+def large_bucket(store: S3Endpoint, tmp_path_factory: pytest.TempPathFactory):
+    """Yield a bucket on a server that lists 1,000 objects a page, as S3 does."""
     with seaweedfs.running(tmp_path_factory.mktemp("seaweed"), store) as server:
         bucket = Bucket(server, f"crowded-{uuid.uuid4().hex[:8]}")
         bucket.create()
@@ -503,24 +519,28 @@ def crowded(store: S3Endpoint, tmp_path_factory: pytest.TempPathFactory):
         yield bucket
 
 
-def test_a_few_images_among_many_are_asked_for(
-    crowded: Bucket, monkeypatch: pytest.MonkeyPatch
+def test_a_few_images_among_many_are_requested_one_by_one(
+    large_bucket: Bucket, monkeypatch: pytest.MonkeyPatch
 ):
-    asked = []
-    stat = crowded.stat
-    monkeypatch.setattr(crowded, "stat", lambda key: (asked.append(key), stat(key))[1])
+    requested = []
+    stat = large_bucket.stat
+    monkeypatch.setattr(
+        large_bucket, "stat", lambda key: (requested.append(key), stat(key))[1]
+    )
     monkeypatch.setattr(buckets, "_PAGE_SIZE", 500)
     two = ("maps/1009.tif", "maps/0003.tif")
-    keys = [found.key for found in crowded.find_objects(two, lambda key: (key + "x",))]
-    # Two answers would tell of a thousand; there are more.
+    keys = [
+        found.key for found in large_bucket.find_objects(two, lambda key: (key + "x",))
+    ]
+    # Two pages would list 1,000 objects; the bucket has more.
     assert set(two) <= set(keys)
-    assert asked == [two[0], two[0] + "x", two[1], two[1] + "x"]
+    assert requested == [two[0], two[0] + "x", two[1], two[1] + "x"]
 
 
-def test_many_images_are_listed(crowded: Bucket, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(crowded, "stat", None)
+def test_many_images_are_listed(large_bucket: Bucket, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(large_bucket, "stat", None)
     three = {"maps/1009.tif", "maps/0003.tif", "maps/missing.tif"}
-    found = {found.key for found in crowded.find_objects(three, lambda key: ())}
+    found = {found.key for found in large_bucket.find_objects(three, lambda key: ())}
     assert three - found == {"maps/missing.tif"}
 
 
