@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import replace
 
 from bucket import Bucket, StoredObject
-from dag.manifest import TIFF_SUFFIXES
+from dag.fields import TIFF_SUFFIXES
 from node import sidecars
 from state.keys import MAX_NAME, key_stem, sandbox_name
 from state.rows import Manifest, Refusal, Row

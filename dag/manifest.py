@@ -1,32 +1,37 @@
 """Read a manifest as people write it, and say what is wrong with each row."""
 
 import csv
-import io
 import re
-from collections.abc import Iterator
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
-from typing import TextIO
 
 from bucket import MAX_KEY_BYTES
+from dag.fields import (
+    SEPARATORS,
+    TIFF_SUFFIXES,
+    Fields,
+    Line,
+    bare,
+    is_comment,
+    is_header,
+    is_marked,
+    is_row,
+    is_separator_line,
+    option_of,
+    read_lines,
+    separator_fault,
+)
 from node import options
 from state.errors import NotAManifest
 from state.keys import MAX_NAME, jpeg_key, sandbox_name
 from state.rows import Manifest, Refusal, Row
 
-TIFF_SUFFIXES = (".tif", ".tiff")
 # TIFF stores the number of samples of a pixel in 16 bits (TIFF 6.0, tag 277).
 _MAX_BANDS = 65_535
 # Some sidecar files have names that are eight bytes longer: image.tif.aux.xml.
 _MAX_KEY = MAX_KEY_BYTES - 8  # bytes
 # HTCondor walks the path of a URL, at most 128 levels with the host and the bucket.
 _MAX_FOLDERS = 100
-_BYTE_ORDER_MARKS = {
-    b"\xef\xbb\xbf": "utf-8-sig",
-    b"\xff\xfe": "utf-16",
-    b"\xfe\xff": "utf-16",
-}
 # A million rows of two fields are 48 MiB, and a poll needs 1.1 GB of memory for them.
 # A larger manifest could use all the memory of the access point.
 MAX_SIZE = 128 * 2**20  # bytes
@@ -35,13 +40,8 @@ MAX_FIELDS = 8_000_000
 MAX_ROWS = 2_000_000
 # All options of one row together: they become part of a command line.
 _MAX_OPTIONS = 1000  # characters
-_PIECE = 2**20  # characters
 # One field may fill the manifest; the default limit of csv is 131,072 characters.
 csv.field_size_limit(MAX_SIZE)
-# Titles that people write above the two columns.
-_IMAGE_HEADER = re.compile(r"\W*(image|file|path|key|name|object|url|raster)\b", re.I)
-_NUMBER = re.compile(r"\s*\d+(\.\d*)?\s*", re.ASCII)
-_BANDS_HEADER = re.compile(r"band|channel|sample|count|number", re.I)
 
 
 def read(path: Path) -> Manifest:
@@ -67,26 +67,34 @@ def too_large(size: int) -> str:
 def parse(content: bytes) -> Manifest:
     """Read a manifest.
 
-    A row that cannot be converted is kept, with its reason. Only blank lines are left
-    out.
+    A row that cannot be converted is kept, with its reason. Blank lines and comments
+    are left out. The header is the last one before the first row: there may be other
+    lines before it, such as the title of a table.
 
     Raises:
         NotAManifest: the content is not text, has no rows, or has too many rows or
             fields.
     """
-    if sum(content.count(mark) for mark in (b",", b"\n", b"\r")) > MAX_FIELDS:
+    if sum(content.count(mark.encode()) for mark in SEPARATORS + "\r\n") > MAX_FIELDS:
         raise NotAManifest(f"the manifest has more than {MAX_FIELDS} fields: split it")
-    header = None
+    header: Fields | None = None
     rows: list[Row] = []
-    for line, fields, fault in _read_fields(content):
+    begun = False
+    for line in read_lines(content):
+        fields = line.fields
         if not any(field.strip() for field in fields):
             continue
-        if fault:
-            rows.append(Row(line, fields).failed(Refusal.NOT_CSV, fault))
-        elif not rows and header is None and _is_header(fields):
-            header = fields
-        else:
-            rows.append(_read_options(_read_row(line, fields), header))
+        if line.fault:
+            rows.append(_row(line).failed(Refusal.NOT_CSV, line.fault))
+        elif is_row(fields) and not is_comment(fields):
+            rows.append(_read_options(_read_row(line), header))
+            # A row that somebody turned into a comment may stand before the header.
+            begun = begun or not is_marked(fields)
+        elif is_header(fields) and not begun:
+            if header is None or not is_marked(fields):
+                header = fields
+        elif not is_comment(fields) and (begun or not is_separator_line(fields)):
+            rows.append(_read_row(line))
         if len(rows) > MAX_ROWS:
             raise NotAManifest(f"the manifest has more than {MAX_ROWS} rows: split it")
     if not rows:
@@ -94,99 +102,29 @@ def parse(content: bytes) -> Manifest:
     return Manifest(tuple(rows), header)
 
 
-def _text(content: bytes) -> TextIO:
-    """Return a manifest's text, to be read line by line.
-
-    The whole text at once could need four times as much memory as its bytes: one
-    character outside of Latin-1 is enough.
-    """
-    encodings = (
-        encoding
-        for mark, encoding in _BYTE_ORDER_MARKS.items()
-        if content.startswith(mark)
-    )
-    encoding = next(encodings, "utf-8")
-    return io.TextIOWrapper(io.BytesIO(content), encoding, newline="")
+def _row(line: Line) -> Row:
+    return Row(line.number, line.fields)
 
 
-def _check_text(content: bytes) -> None:
-    """Raise NotAManifest unless the whole manifest is text."""
-    try:
-        pieces = iter(partial(_text(content).read, _PIECE), "")
-        binary = any("\0" in piece for piece in pieces)
-    except UnicodeDecodeError as error:
-        raise NotAManifest(
-            "the manifest is not text in UTF-8: save it again as 'CSV UTF-8'"
-        ) from error
-    if binary and _looks_like_utf_16(content[:200]):
-        raise NotAManifest(
-            "the manifest is UTF-16 without a byte order mark: save it again as 'CSV "
-            "UTF-8'"
+def _read_row(line: Line) -> Row:
+    fields = line.fields
+    key = bare(fields[0])
+    row = replace(_row(line), key=key)
+    if is_header(fields):
+        reason = (
+            "a header after the first row is not used: move it to the first line, or "
+            "make a manifest of the rows below it"
         )
-    if binary:
-        raise NotAManifest("the manifest is not a CSV file, but binary data")
-
-
-def _looks_like_utf_16(head: bytes) -> bool:
-    """Return whether every second byte is zero, and no other, as in ASCII's UTF-16."""
-    halves = set(head[::2]), set(head[1::2])
-    return any(
-        zeros == {0} and others and 0 not in others
-        for zeros, others in (halves, halves[::-1])
-    )
-
-
-def _read_fields(
-    content: bytes,
-) -> Iterator[tuple[int, tuple[str, ...], str | None]]:
-    """Yield the line number, the fields, and the fault of a line that is not CSV."""
-    _check_text(content)
-    if _is_csv(content):
-        reader = csv.reader(_text(content), strict=True)
-        line = 1
-        for fields in reader:
-            yield line, tuple(fields), None
-            line = reader.line_num + 1
-        return
-    # One line, for instance with a quote that is never closed, makes the whole file
-    # invalid. Read each line on its own, so that only that one fails.
-    for line, text in enumerate(_text(content), start=1):
-        try:
-            fields = next(csv.reader([text], strict=True), [])
-            yield line, tuple(fields), None
-        except csv.Error as error:
-            # A space after a closing quote is harmless: the line has two fields.
-            fields = [field.strip() for field in next(csv.reader([text]))]
-            fault = f"the line is not CSV: {error}" if len(fields) < 2 else None
-            yield line, tuple(fields), fault
-
-
-def _is_csv(content: bytes) -> bool:
-    try:
-        for _ in csv.reader(_text(content), strict=True):
-            pass
-    except csv.Error:
-        return False
-    return True
-
-
-def _is_header(fields: tuple[str, ...]) -> bool:
-    image, bands = (*fields, "")[:2]
-    if image.strip().lower().endswith(TIFF_SUFFIXES) or _NUMBER.fullmatch(bands):
-        return False
-    return bool(_IMAGE_HEADER.match(image) or _BANDS_HEADER.search(bands))
-
-
-def _read_row(line: int, fields: tuple[str, ...]) -> Row:
-    key = _bare(fields[0])
-    row = Row(line, fields, key=key)
+        return row.failed(Refusal.LATE_HEADER, reason)
+    if not any(fields[1:]) and (fault := separator_fault(key)):
+        return row.failed(Refusal.NOT_CSV, fault)
     if refusal := _refusal_of_key(key):
         return row.failed(*refusal)
-    bands = _bare(fields[1]) if len(fields) > 1 else ""
+    bands = bare(fields[1]) if len(fields) > 1 else ""
     if not bands:
         return row.failed(Refusal.BAD_BANDS, "no number of bands: write image,bands")
-    # A spreadsheet may turn 3 into 3.0.
-    number = re.fullmatch(r"(\d{1,9})(\.0*)?", bands, re.ASCII)
+    # A spreadsheet may turn 3 into 3.0, or into 3,0.
+    number = re.fullmatch(r"(\d{1,9})([.,]0*)?", bands, re.ASCII)
     if not number or not 1 <= int(number[1]) <= _MAX_BANDS:
         return row.failed(
             Refusal.BAD_BANDS,
@@ -231,15 +169,15 @@ def _refusal_of_key(key: str) -> tuple[Refusal, str] | None:
     return None
 
 
-def _read_options(row: Row, header: tuple[str, ...] | None) -> Row:
+def _read_options(row: Row, header: Fields | None) -> Row:
     """Read the options of a row's node from the columns that have their names."""
     if row.reason is not None or header is None:
         return row
     values: dict[str, list[str]] = {}
     length = 0
     for title, field in zip(header[2:], row.fields[2:], strict=False):
-        name = title.strip().lower().removeprefix("--").replace("-", "_")
-        if name in options.OPTION_NAMES and field.strip():
+        name = option_of(title)
+        if name and field.strip():
             length += len(field)
             if length > _MAX_OPTIONS:
                 return row.failed(
@@ -253,11 +191,3 @@ def _read_options(row: Row, header: tuple[str, ...] | None) -> Row:
         return replace(row, options=options.checked(values))
     except options.UsageError as error:
         return row.failed(Refusal.BAD_OPTION, f"the option {error}: correct the column")
-
-
-def _bare(field: str) -> str:
-    """Return a field without spaces around it, and without quotes after a space."""
-    field = field.strip()
-    if len(field) > 1 and field[0] == field[-1] == '"':
-        return field[1:-1].strip()
-    return field

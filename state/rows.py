@@ -21,6 +21,7 @@ class Refusal(StrEnum):
     """Codes of rows that get no node; docs/reference.md has a table of them."""
 
     NOT_CSV = "not-csv"
+    LATE_HEADER = "late-header"
     NO_IMAGE = "no-image-named"
     BAD_PATH = "bad-path"
     NOT_A_TIFF = "not-a-tiff"
