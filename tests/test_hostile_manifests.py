@@ -444,10 +444,11 @@ def test_a_manifest_that_is_too_large_takes_no_memory(archive: Archive):
     assert int(measured.stdout.split()[-1]) < manifests.MAX_SIZE
 
     keys = [found.key for found in archive.maps.list("batch-")]
-    assert len(keys) == 2
+    assert len(keys) == 3
     assert keys[0].startswith("batch-other-failed-")
     assert b"128 is the maximum" in archive.maps.read(keys[0], ALL)
-    assert keys[1].startswith("batch-other-unreadable-")
+    assert keys[1].startswith("batch-other-processed-")
+    assert keys[2].startswith("batch-other-unreadable-")
     assert not list(archive.directory.glob("workflow-run-*/manifest.csv"))
     assert not (home / "manifest.download").exists()
 

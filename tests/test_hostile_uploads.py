@@ -182,7 +182,7 @@ def test_what_is_too_large_to_read_is_not_downloaded_and_stays(
     assert kept.key in reason
     assert kept.size == MAX_SIZE + 1
     left = {found.key for found in faulty_archive.maps.list("batch-")}
-    assert len(left) == 2
+    assert len(left) == 3
 
 
 def test_a_manifest_that_grows_when_it_is_unpacked_is_not_read(archive: Archive):

@@ -123,11 +123,8 @@ class Archive:
         raise AssertionError(f"no end of {stem}raw.csv; in the bucket: {keys}")
 
     def _rows(self, prefix: str) -> list[list[str]]:
-        found = list(self.maps.list(prefix))
-        assert len(found) <= 1, found
-        if not found:
-            return []
-        return list(csv.reader(io.StringIO(self.maps.read(found[0].key, ALL).decode())))
+        (found,) = self.maps.list(prefix)
+        return list(csv.reader(io.StringIO(self.maps.read(found.key, ALL).decode())))
 
     def fetch(self, bucket: Bucket, key: str) -> Path:
         path = self.directory / f"fetched-{uuid.uuid4().hex}{Path(key).suffix}"
