@@ -70,7 +70,7 @@ export COG_PIPELINE_SCRATCH=".cog-$$-"
 
 if [ -f "$packed" ]; then
     machine=$(uname -m)
-    [ "$machine" = "${packed##*.}" ] || fail 69 wrong-machine "this machine is of the kind $machine, the packed node of ${packed##*.}: it needs machines like the access point, or --node-environment container:IMAGE"
+    [ "$machine" = "${packed##*.}" ] || fail 69 wrong-machine "this machine has the processor type $machine, but the packed node is for ${packed##*.}: use machines like the access point, or --node-environment container:IMAGE"
     # It unpacks itself here: programs may be forbidden to run in /tmp.
     export TMPDIR="$here/$COG_PIPELINE_SCRATCH"packed
     mkdir -p "$TMPDIR"

@@ -213,7 +213,7 @@ def launch(
     _check_combinations(launch, in_place)
     for folder in (PROJECT, Path(sys.prefix)):
         for fault in ownership.faults(folder):
-            warn(f"the code that runs as you can be changed: {fault}")
+            warn(f"other users can change the code that you run: {fault}")
     try:
         with console.status("checking the endpoint, the buckets and HTCondor"):
             if launch.node_environment == "packed":

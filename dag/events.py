@@ -16,9 +16,9 @@ def run_unreadable(error: PipelineError) -> Event:
 
 
 def manifest_refused(key: str, reason: str) -> Event:
-    """Return the event of a manifest that no run can take."""
+    """Return the event of a manifest that no run can process."""
     # The key is last, because the end of a long message is not shown.
-    message = f"a manifest is not taken, since {reason} ({key})"
+    message = f"a manifest is not processed, because {reason} ({key})"
     return Event("manifest-refused", message, "warning", {"manifest": key})
 
 
@@ -44,7 +44,7 @@ def manifest_gone(key: str) -> Event:
 
 def being_uploaded(key: str) -> Event:
     """Return the event of a manifest that changed since it was listed."""
-    message = f"{key} is being uploaded; the next poll takes it"
+    message = f"{key} is being uploaded; the next poll processes it"
     return Event("being-uploaded", message, facts={"manifest": key})
 
 
@@ -58,7 +58,7 @@ def not_claimed(run: Run) -> Event:
 
 def nothing_to_convert(run: Run) -> Event:
     """Return the event of a run with no row that can be converted."""
-    message = f"{run.manifest_key}: no row can be converted, see {run.failed_key}"
+    message = f"{run.manifest_key}: no row can be converted; see {run.failed_key}"
     return Event("nothing-to-convert", message)
 
 
@@ -89,7 +89,9 @@ def submitted(run: Run, rows: int, convertible: int, nodes: int, job: int) -> Ev
 
 def dag_left_queue(run: Run) -> Event:
     """Return the event of a DAG that ended without reconciling."""
-    message = f"{run.directory.name}: its DAG has left the queue, reconciling"
+    message = (
+        f"{run.directory.name}: its DAG has left the queue; the poll reconciles it"
+    )
     return Event("dag-left-queue", message)
 
 
@@ -97,8 +99,8 @@ def dagman_released(run: Run, job: Job) -> Event:
     """Return the event of a DAGMan that HTCondor had held and the poll released."""
     return Event(
         "dagman-released",
-        f"{run.directory.name}: its DAGMan was held, and is released: "
-        f"{job.hold_reason}",
+        f"{run.directory.name}: HTCondor had held its DAGMan job, and this poll "
+        f"releases it. The reason of the hold was: {job.hold_reason}",
         "warning",
         {"job": job.cluster},
     )
@@ -111,5 +113,5 @@ def dagman_held(run: Run, job: Job) -> Event:
 
 
 def failed(what: str, message: str) -> Event:
-    """Return the event of a manifest or run that this poll could not carry on."""
+    """Return the event of a manifest or run that this poll could not continue."""
     return Event("failed", f"{what}: {message}; the next poll tries again", "error")

@@ -149,7 +149,8 @@ def _reserve_outputs(row: Row, owners: dict[str, Row]) -> Row:
         return row
     if earlier.key == row.key:
         return row.failed(
-            Refusal.DUPLICATE, f"twice in the manifest: line {earlier.line} is the same"
+            Refusal.DUPLICATE,
+            f"line {earlier.line} already names this image: remove one",
         )
     return row.failed(
         Refusal.OUTPUT_COLLISION,

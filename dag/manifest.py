@@ -122,13 +122,15 @@ def _read_row(line: Line) -> Row:
         return row.failed(*refusal)
     bands = bare(fields[1]) if len(fields) > 1 else ""
     if not bands:
-        return row.failed(Refusal.BAD_BANDS, "no number of bands: write image,bands")
+        return row.failed(
+            Refusal.BAD_BANDS, "its number of bands is missing: write image,bands"
+        )
     # A spreadsheet may turn 3 into 3.0, or into 3,0.
     number = re.fullmatch(r"(\d{1,9})([.,]0*)?", bands, re.ASCII)
     if not number or not 1 <= int(number[1]) <= _MAX_BANDS:
         return row.failed(
             Refusal.BAD_BANDS,
-            f"impossible number of bands {bands[:40]!r}: write a number from 1 to "
+            f"invalid number of bands {bands[:40]!r}: write a number from 1 to "
             f"{_MAX_BANDS}",
         )
     return replace(row, bands=int(number[1]))
@@ -142,7 +144,7 @@ def _refusal_of_key(key: str) -> tuple[Refusal, str] | None:
         reason = "the image begins with '/': write bucket/path/image.tif"
         return Refusal.BAD_PATH, reason
     if {".", ".."} & set(key.split("/")):
-        reason = "the image has '.' or '..' in its path: write it without"
+        reason = "the image has '.' or '..' in its path: write the path without them"
         return Refusal.BAD_PATH, reason
     if (folders := key.count("/")) > _MAX_FOLDERS:
         reason = (

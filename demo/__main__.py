@@ -193,7 +193,7 @@ def _show_outputs(cogs: Bucket) -> bool:
             is_valid, errors, _ = cog_validate(file, strict=True, quiet=True)
             if not is_valid:
                 all_are_valid = False
-                console.print(f"{file.name} is no valid COG: {errors}", style="red")
+                console.print(f"{file.name} is not a valid COG: {errors}", style="red")
         else:
             thumbnails.append(file)
     _draw_contact_sheet(thumbnails, OUTPUT / "contact-sheet.jpg")

@@ -112,7 +112,7 @@ def _untiled(directories: Sequence[_Image]) -> Iterator[str]:
 def _truncated(directories: Sequence[_Image], length: int) -> Iterator[str]:
     for image in directories:
         if image.end > length:
-            yield f"tiles of image {image.index} lie behind the file's end"
+            yield f"tiles of image {image.index} are beyond the end of the file"
 
 
 def _directories_in_order(directories: Sequence[_Image]) -> Iterator[str]:
@@ -123,13 +123,13 @@ def _directories_in_order(directories: Sequence[_Image]) -> Iterator[str]:
 def _directories_before_pixels(directories: Sequence[_Image]) -> Iterator[str]:
     tiles = [image.first_tile for image in directories if image.first_tile]
     if tiles and directories[-1].position > min(tiles):
-        yield "a directory stands behind pixels"
+        yield "a directory comes after pixels"
 
 
 def _image_before_overviews(directories: Sequence[_Image]) -> Iterator[str]:
     image, *overviews = _images(directories)
     if image.kind != 0 or any(not each.kind & tiff.REDUCED for each in overviews):
-        yield "an image that is no overview stands behind the first one"
+        yield "an image that is not an overview comes after the first image"
 
 
 def _overviews_by_size(directories: Sequence[_Image]) -> Iterator[str]:
@@ -137,7 +137,7 @@ def _overviews_by_size(directories: Sequence[_Image]) -> Iterator[str]:
         if smaller.size >= larger.size:
             yield "an overview is not smaller than the one before"
         if 0 < larger.first_tile < smaller.first_tile:
-            yield "an overview's pixels stand behind those of a larger one"
+            yield "the pixels of an overview come after those of a larger one"
 
 
 _LAYOUT_RULES: tuple[_Rule, ...] = (
@@ -167,7 +167,7 @@ def check(
     """
     want_overviews = plan.options.overview_level != 0
     if faults := layout_faults(path, want_overviews):
-        raise CheckFailed(f"what was written is no valid COG: {'; '.join(faults)}")
+        raise CheckFailed(f"the COG that was written is not valid: {'; '.join(faults)}")
     source = plan.source
     max_mean_error = plan.options.stored_as.max_mean_error
     try:
@@ -175,7 +175,7 @@ def check(
             for name, expected, actual in _descriptions(source, raster):
                 if expected != actual:
                     raise CheckFailed(
-                        f"its COG has another {name}: {_cut(actual)}, not "
+                        f"the {name} of its COG is {_cut(actual)} instead of "
                         f"{_cut(expected)}"
                     )
             if checksums.pixels is not None:
@@ -245,7 +245,9 @@ def _compare_tiles(path: Path, codec: Codec, checksums: tuple[int | None, ...]) 
             except codec.error:
                 same = False
             if not same:
-                raise CheckFailed(f"tile {number} of its COG is not as it was written")
+                raise CheckFailed(
+                    f"tile {number} of its COG differs from what was written"
+                )
 
 
 def _compare_pixels(raster: rasterio.DatasetReader, plan: Plan, checksum: int) -> None:
@@ -256,7 +258,7 @@ def _compare_pixels(raster: rasterio.DatasetReader, plan: Plan, checksum: int) -
         raster.read(window=window, out=pixels.transpose(2, 0, 1))
         actual = zlib.crc32(pixels.data, actual)
     if actual != checksum:
-        raise CheckFailed("its COG has other pixels than the image")
+        raise CheckFailed("the pixels of its COG differ from those of the image")
 
 
 def _compare_samples(
@@ -271,16 +273,18 @@ def _compare_samples(
         if mask is not None and not source.warped:
             actual_mask = raster.dataset_mask(window=window) > 0
             if (actual_mask != mask).any():
-                raise CheckFailed("its COG has another mask than the image")
+                raise CheckFailed("the mask of its COG differs from that of the image")
         if max_mean_error == 0:
             if expected.tobytes() != actual.tobytes():
-                raise CheckFailed("its COG has other pixels than the image")
+                raise CheckFailed(
+                    "the pixels of its COG differ from those of the image"
+                )
             continue
         mean = _mean_error(expected, actual, source.valid(expected, mask))
         if mean > max_mean_error:
             raise CheckFailed(
-                f"its COG's pixels differ from the image's by {mean:.3g} in the "
-                f"mean, and the profile may lose {max_mean_error:g}"
+                f"on average, the pixels of its COG differ by {mean:.3g} from those of "
+                f"the image, and the profile allows {max_mean_error:g}"
             )
 
 

@@ -243,7 +243,7 @@ def _warnings(plan: levels.Plan) -> list[str]:
     if not source.crs and not source.dataset.gcps[0] and not source.dataset.rpcs:
         warnings.append("it has no coordinate reference system")
     elif source.pixels.transform.is_identity and source.crs:
-        warnings.append("it has a coordinate reference system, but no place in it")
+        warnings.append("it has a coordinate reference system, but no georeferencing")
     if pages := len(source.dataset.subdatasets):
         warnings.append(f"it has {pages} images: the first one is converted")
     compression = source.dataset.compression

@@ -292,7 +292,7 @@ def _as_type(read: Callable[[str], object]) -> Callable[[str], object]:
 def _file(text: str) -> Path:
     # bin/generate_cogs.sh recognizes only these names.
     if not re.fullmatch(r"[A-Za-z0-9._-]+", text):
-        raise ValueError(f"{_quoted(text)} may have letters, digits and '._-' only")
+        raise ValueError(f"{_quoted(text)} may contain only letters, digits and '._-'")
     return Path(text)
 
 

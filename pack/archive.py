@@ -88,7 +88,7 @@ def _build_launcher(scratch: Path) -> Path:
         last_line = (result.stderr.splitlines() or ["?"])[-1]
         messages.append(f" ({compiler[0]}: {last_line})")
     raise PackError(
-        "packing the node takes a C compiler that can link statically: 'pip install "
+        "packing the node needs a C compiler that can link statically: 'pip install "
         "ziglang' installs one; or install gcc and a static libc (on Debian libc6-dev, "
         f"on Fedora and its relatives glibc-static){''.join(messages)}"
     )

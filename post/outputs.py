@@ -66,7 +66,7 @@ def output_faults(
     for key, output in expected.items():
         if output:
             faults[output.line] = (
-                f"its node ended well, but {key} is not in the output bucket"
+                f"its node succeeded, but {key} is not in the output bucket"
             )
     # The ETags of a store that encrypts only look like MD5s. So a difference counts
     # only if most ETags are the expected MD5s; one node alone cannot change that.

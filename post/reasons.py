@@ -23,7 +23,7 @@ _STOPS = {
     "given up": (_GIVEN_UP, "{job} was given up"),
     "given up, held": (
         _GIVEN_UP,
-        "{job} was held until it was given up: {reason}",
+        "{job} was given up while it was held: {reason}",
     ),
     "given up, running": (
         _GIVEN_UP,

@@ -58,17 +58,17 @@ class _RetrySolo(Exception):
 
 
 def check_ended(run: Run) -> None:
-    """Raise NotEnded while a run's DAG is in the queue, or is still to be submitted."""
+    """Raise NotEnded while a DAG is in the queue or has not been submitted yet."""
     if job := queue.find(queue.RUN_ATTRIBUTE, str(run.directory)):
         raise NotEnded(
-            f"its DAG is in the queue, as job {job.cluster}, and reconciles it when "
-            f"all nodes have ended; to end it earlier, use 'condor_rm {job.cluster}'"
+            f"its DAG is in the queue (job {job.cluster}) and will reconcile the run "
+            f"when all nodes have ended; 'condor_rm {job.cluster}' ends it earlier"
         )
     if run.has_begun or run.outcome_file.exists():
         return
     checked = run.rows_file.exists()
     if not checked or any(row.reason is None for row in load_rows(run)):
-        raise NotEnded("its DAG is still to be submitted, which the next poll does")
+        raise NotEnded("its DAG has not been submitted yet; the next poll submits it")
 
 
 def reconcile(
@@ -128,8 +128,8 @@ def _decide(run: Run, launch: Launch, journal: Journal) -> bool:
     # A node that was removed may send its outputs until it has left the queue.
     if left := queue.still_there(queue.NODE_ATTRIBUTE, str(run.directory)):
         raise NodesStillThere(
-            f"{left} jobs of it are still leaving the queue; 'condor_q' shows them, "
-            "and 'condor_rm -forcex' removes those that do not leave"
+            f"{left} jobs of the run are still leaving the queue; 'condor_q' shows "
+            "them, and 'condor_rm -forcex' removes those that do not leave"
         )
     results.gather(run, settled=True)
     outcomes = row_outcomes(run, gather_evidence(run, launch, journal))

@@ -201,8 +201,8 @@ def load_launch(path: Path) -> Launch:
         return _launch(json.loads(path.read_text()))
     except UNREADABLE as error:
         raise PipelineError(
-            f"{path} is no {FILE} of a launch ({type(error).__name__}: {error}): name "
-            "the one in its launch-… directory, or launch again"
+            f"{path} is not the {FILE} of a launch ({type(error).__name__}: {error}): "
+            "name the one in its launch-… directory, or launch again"
         ) from error
 
 

@@ -150,7 +150,7 @@ def _read_or_fail(file: Path, settled: bool) -> Result | None:
     except _NotAResult as error:
         if error.may_be_half_written and not settled:
             return None
-        reason = f"what its node sent as its result cannot be used: {error}"
+        reason = f"the result that its node sent cannot be used: {error}"
         return Result(ok=False, code=BAD_RESULT, reason=one_line(reason))
 
 
@@ -164,7 +164,7 @@ def _take(run: Run, file: Path) -> Path:
 
 
 class _NotAResult(Exception):
-    """A file is no result of a node."""
+    """A file is not the result of a node."""
 
     def __init__(self, why: str, *, may_be_half_written: bool) -> None:
         super().__init__(why)
@@ -176,7 +176,7 @@ def _read(file: Path) -> Result:
 
     Raises:
         FileNotFoundError: it is not there.
-        _NotAResult: it is no file, or holds no result.
+        _NotAResult: it is not a regular file, or does not contain a result.
     """
     try:
         # Do not follow links or wait for pipes.
@@ -184,10 +184,12 @@ def _read(file: Path) -> Result:
     except FileNotFoundError:
         raise
     except OSError as error:
-        raise _NotAResult("it is no file", may_be_half_written=False) from error
+        raise _NotAResult(
+            "it is not a regular file", may_be_half_written=False
+        ) from error
     if not stat.S_ISREG(os.fstat(opened).st_mode):
         os.close(opened)
-        raise _NotAResult("it is no file", may_be_half_written=False)
+        raise _NotAResult("it is not a regular file", may_be_half_written=False)
     with os.fdopen(opened, "rb") as content:
         read = content.read(node_result.MAX_BYTES + 1)
     try:

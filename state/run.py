@@ -418,7 +418,7 @@ def settings_of(run: Run) -> Launch:
     launched = load_launch(launch)
     if run_settings.identity != launched.identity:
         raise PipelineError(
-            f"{run.directory.name} says that it is of the launch {run.launch}, but has "
+            f"{run.directory.name} says that it belongs to {run.launch}, but has "
             "another endpoint, bucket or pattern: remove it if you did not make it"
         )
     return replace(run_settings, store=launched.store)

@@ -77,7 +77,7 @@ def test_killed_on_the_way_to_that(archive: Archive, command: str, step: str):
     by_hand = reconcile(run)
     assert by_hand.returncode == 1
     submitted = command == "poll" and step != "file retry-solo.dag"
-    why = "is in the queue" if submitted else "is still to be submitted"
+    why = "is in the queue" if submitted else "has not been submitted"
     assert why in by_hand.stderr
     polled = archive.poll()
     assert polled.returncode == 0, polled.stderr

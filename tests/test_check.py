@@ -96,7 +96,7 @@ def test_what_is_no_valid_cog_is_told(layout: str, tmp_path: Path):
     assert {
         "strips": "image 0 is not tiled",
         "no overviews": "it has no overviews",
-        "appended": "a directory stands behind pixels",
+        "appended": "a directory comes after pixels",
         "text": "no TIFF header",
     }[layout] == fault
 

@@ -298,7 +298,7 @@ def test_a_line_of_a_megabyte_fails_alone():
     )
     assert [bool(row.reason) for row in manifest.rows] == [0, 1, 1, 1, 0]
     assert "too long" in manifest.rows[1].reason
-    assert "impossible number" in manifest.rows[2].reason
+    assert "invalid number" in manifest.rows[2].reason
     assert manifest.rows[4].fields[2] == "z" * MEGABYTE
 
 

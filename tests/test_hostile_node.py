@@ -148,7 +148,7 @@ def test_a_folder_in_the_place_of_a_file_harms_its_row_alone(
     processed, failed = archive.outcome("batch-")
 
     assert [row[0] for row in processed] == ["PLANTED-log.tif", "other.tif"]
-    assert "sent as its result cannot be used: it is no file" in failed[0][2]
+    assert "node sent cannot be used: it is not a regular file" in failed[0][2]
     assert_nothing_came_through(archive, jobs)
 
 

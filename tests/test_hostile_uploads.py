@@ -279,7 +279,7 @@ def test_a_manifest_after_which_nothing_can_be_named_keeps_nobody_waiting(
     archive.upload_manifest("zraw.csv", [("missing.tif", 1)])
     done = archive.poll()
     assert done.returncode == 0, done.stderr
-    assert "is not taken, since its name is too long" in done.stdout
+    assert "is not processed, because its name is too long" in done.stdout
     assert archive.maps.exists(key)
     # It has no run, which would be alive for ever.
     assert len(list(archive.directory.glob("workflow-run-*"))) == 1

@@ -282,11 +282,11 @@ def test_each_kind_of_bad_row_fails_with_its_reason(archive: Archive):
     archive.upload_raster("twin.tif", 1)
     archive.upload_raster("twin.tiff", 1)
     bad = {
-        ("good.tif", "1"): "twice in the manifest",
-        ("no-bands.tif", ""): "no number of bands",
-        ("bands.tif", "three"): "impossible number of bands 'three'",
-        ("bands.tif", "0"): "impossible number of bands '0'",
-        ("bands.tif", "-3"): "impossible number of bands '-3'",
+        ("good.tif", "1"): "already names this image",
+        ("no-bands.tif", ""): "its number of bands is missing",
+        ("bands.tif", "three"): "invalid number of bands 'three'",
+        ("bands.tif", "0"): "invalid number of bands '0'",
+        ("bands.tif", "-3"): "invalid number of bands '-3'",
         ("/etc/image.tif", "3"): "begins with '/'",
         ("a/../b.tif", "3"): "'..'",
         ("a/./b.tif", "3"): "'.'",
@@ -299,7 +299,7 @@ def test_each_kind_of_bad_row_fails_with_its_reason(archive: Archive):
         ("地" * 85 + ".tif", "1"): "too long",
         ("f/" * 101 + "deep.tif", "1"): "101 folders deep",
         ("x" * 2**20 + ".tif", "1"): "too long",
-        ("a.tif", "9" * 2**20): "impossible number of bands",
+        ("a.tif", "9" * 2**20): "invalid number of bands",
         ("a/../../../b.tif", "3"): "'..'",
         ("gone\u202e\x1b[31m.tif", "3"): "not in the bucket",
         ("=cmd|' /C calc'!A0", "1"): "not a TIFF by name",
@@ -426,7 +426,7 @@ def test_transfers_that_fail_are_tried_again_and_given_up(archive: Archive):
     processed, failed = archive.outcome("batch-")
 
     assert processed == []
-    assert "held until it was given up: Transfer" in failed[0][2]
+    assert "given up while it was held: Transfer" in failed[0][2]
     (run,) = archive.directory.glob("workflow-run-*")
     log = (run / "convert.dag.nodes.log").read_text()
     # A node is tried four times; each of its jobs is held twice, released once.

@@ -22,7 +22,7 @@ def given_up(reason: str, before: str, starts: int = 0) -> NodeEnd:
         ("given-up", "after 7 starts", None, given_up("", "idle", 7), None),
         (
             "given-up",
-            "until it was given up: why",
+            "given up while it was held: why",
             FAILED,
             given_up("why", "held"),
             None,

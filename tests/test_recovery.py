@@ -81,7 +81,7 @@ def test_a_dagman_that_htcondor_holds_is_released(archive: Archive):
         return job is not None and job.hold_reason is not None
 
     wait_for(held)
-    assert "its DAGMan was held, and is released" in archive.poll().stdout
+    assert "HTCondor had held its DAGMan job" in archive.poll().stdout
     assert not held()
     subprocess.run(["condor_hold", str(cluster)], capture_output=True, check=True)
     wait_for(held)

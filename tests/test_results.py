@@ -231,7 +231,7 @@ def test_an_invalid_result_fails_only_its_row(run: Run, content: str | bytes):
     loaded = results.load(run)
     assert loaded[2].ok
     assert loaded[1].code == results.BAD_RESULT
-    assert loaded[1].reason.startswith("what its node sent as its result")
+    assert loaded[1].reason.startswith("the result that its node sent cannot be used")
     assert loaded[1].reason.isprintable()
     assert files(run.results_directory) == set()
 

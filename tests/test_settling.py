@@ -379,7 +379,7 @@ def test_reconcile_waits_for_nodes_that_are_still_in_the_queue(
         "executable = /bin/true\nhold = true\n"
         f'My.{queue.NODE_ATTRIBUTE} = "{directory}"\nqueue\n'
     )
-    with pytest.raises(NodesStillThere, match="1 jobs of it"):
+    with pytest.raises(NodesStillThere, match="1 jobs of the run"):
         upload_run.reason()
     assert not upload_run.run.outcome_file.exists()
     queue.remove(job, "the test")

@@ -146,7 +146,7 @@ def test_a_bucket_that_is_deleted_fails_its_rows(
 
     assert processed == []
     assert len(failed) == 2
-    assert all("held until it was given up: Transfer" in row[2] for row in failed)
+    assert all("given up while it was held: Transfer" in row[2] for row in failed)
 
 
 def test_an_image_that_is_deleted_after_the_claim_fails_only_its_row(

@@ -24,7 +24,7 @@ Answer = TypeVar("Answer")
 # Parts of the reasons for which a row may fail although its image is valid.
 EXCUSES = (
     "removed from the queue",
-    "held until it was given up",
+    "given up while it was held",
     "left no result",
     "ended before this row was converted",
     "killed",
@@ -270,5 +270,5 @@ def _fault_of_outputs(uploaders: Uploaders, key: str) -> str | None:
         return f"the COG is invalid: {errors}"
     with rasterio.open(cog) as cog_dataset, rasterio.open(source) as source_dataset:
         if not numpy.array_equal(cog_dataset.read(), source_dataset.read()):
-            return "the COG has other pixels than the image"
+            return "the pixels of the COG differ from those of the image"
     return None

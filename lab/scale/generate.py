@@ -35,7 +35,7 @@ class Fate(Enum):
 
     PROCESSED = ""
     NOT_UPLOADED = "not in the bucket"
-    IMPOSSIBLE = "impossible number of bands"
+    IMPOSSIBLE = "invalid number of bands"
     UNREADABLE = "cannot read it as a GeoTIFF"
     OUTPUT_LOST = "is not in the output bucket"
     OUTPUT_CUT_OFF = "but its node made"
