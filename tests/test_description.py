@@ -1,4 +1,4 @@
-"""Footprint, place, statistics and thumbnails in a result."""
+"""The footprint, location, statistics and thumbnails in a result."""
 
 import base64
 import io
@@ -26,28 +26,30 @@ from node.result import MAX_BANDS, MAX_VERTICES, THUMBNAIL_LIMITS, Result
 UTM = CRS.from_epsg(32616)
 
 
-def described(folder: Path, pixels: numpy.ndarray, *options: str, **profile: Any):
+def write_and_convert(
+    folder: Path, pixels: numpy.ndarray, *options: str, **profile: Any
+):
     """Convert an image of shape (bands, rows, columns) and return its result."""
     write(folder / "image.tif", pixels, **profile)
-    return converted(folder, len(pixels), *options)
+    return convert_image(folder, len(pixels), *options)
 
 
 def write(path: Path, pixels: numpy.ndarray, **profile: Any) -> None:
     bands, height, width = pixels.shape
     size = {"count": bands, "height": height, "width": width}
-    place = {"crs": UTM, "transform": from_origin(500_000, 4_800_000, 10, 10)}
-    profile = {"driver": "GTiff", "dtype": pixels.dtype} | size | place | profile
+    georeference = {"crs": UTM, "transform": from_origin(500_000, 4_800_000, 10, 10)}
+    profile = {"driver": "GTiff", "dtype": pixels.dtype} | size | georeference | profile
     with rasterio.open(path, "w", **profile) as raster:
         raster.write(pixels)
 
 
-def converted(folder: Path, bands: int, *options: str) -> Result:
+def convert_image(folder: Path, bands: int, *options: str) -> Result:
     ((image, bands, parsed),) = parse(["image.tif", str(bands), *options])
     files = folder / "cog.tif", folder / "jpeg.jpg"
     for file in files:
         file.unlink(missing_ok=True)
     result = convert(folder / image, bands, parsed, *files)
-    # All of it is what the access point takes.
+    # The access point accepts each field unchanged.
     content = result.to_json()
     assert node_result.Result.from_json(content).to_json() == content
     return result
@@ -72,10 +74,10 @@ def signed_area(ring: numpy.ndarray) -> float:
 
 
 def check_geometry(result: Result, slack: float = 0.02) -> None:
-    """Check what RFC 7946 and this project promise of each footprint.
+    """Check that a footprint conforms to RFC 7946 and to the limits of the project.
 
     Args:
-        slack: by how many degrees the footprint may be smaller than its bounding box.
+        slack: how much smaller than its bounding box the footprint may be, in degrees.
     """
     assert result.footprint is not None
     assert result.bbox is not None
@@ -105,8 +107,8 @@ def contains(geometry: dict, x: float, y: float) -> bool:
     return inside
 
 
-def test_a_whole_image_is_its_four_corners(tmp_path: Path):
-    result = described(tmp_path, noise(3, 600, 700))
+def test_the_footprint_of_an_image_without_nodata_is_its_four_corners(tmp_path: Path):
+    result = write_and_convert(tmp_path, noise(3, 600, 700))
     check_geometry(result)
     to_lonlat = pyproj.Transformer.from_crs(32616, 4326, always_xy=True).transform
     corners = [
@@ -150,7 +152,7 @@ def test_a_whole_image_is_its_four_corners(tmp_path: Path):
 def test_ground_sample_distance(
     tmp_path: Path, crs: CRS, transform: Affine, expected: float
 ):
-    result = described(tmp_path, noise(1, 40, 40), crs=crs, transform=transform)
+    result = write_and_convert(tmp_path, noise(1, 40, 40), crs=crs, transform=transform)
     assert result.gsd == pytest.approx(expected, rel=0.01)
     check_geometry(result)
     assert area_in_square_metres(result.footprint) == pytest.approx(
@@ -159,12 +161,12 @@ def test_ground_sample_distance(
 
 
 def test_corners_without_data_are_cut_off(tmp_path: Path):
-    # A square that stands on its tip.
+    # The valid pixels form a square that is rotated by 45°.
     side = 1000
     y, x = numpy.mgrid[:side, :side]
     diamond = abs(x - side / 2) + abs(y - side / 2) < side / 2
     pixels = noise(1, side, side) * diamond
-    result = described(tmp_path, pixels, nodata=0)
+    result = write_and_convert(tmp_path, pixels, nodata=0)
     check_geometry(result)
     assert area_in_square_metres(result.footprint) == pytest.approx(
         diamond.sum() * 100, rel=0.03
@@ -174,28 +176,28 @@ def test_corners_without_data_are_cut_off(tmp_path: Path):
 
 
 @pytest.mark.parametrize("kind", ["nodata", "mask", "alpha", "nan"])
-def test_an_angle_is_an_angle_however_no_data_is_said(tmp_path: Path, kind: str):
+def test_each_way_to_mark_nodata_gives_the_same_footprint(tmp_path: Path, kind: str):
     pixels = noise(1, 700, 700)
     valid = numpy.ones((700, 700), bool)
     valid[300:, 300:] = False
     if kind == "nan":
         floats = pixels.astype("f4")
         floats[0][~valid] = numpy.nan
-        result = described(tmp_path, floats)
+        result = write_and_convert(tmp_path, floats)
     elif kind == "nodata":
-        result = described(tmp_path, pixels * valid, nodata=0)
+        result = write_and_convert(tmp_path, pixels * valid, nodata=0)
     elif kind == "alpha":
-        both = numpy.stack((pixels[0], valid * numpy.uint8(255)))
-        write(tmp_path / "image.tif", both, alpha="YES")
+        with_alpha = numpy.stack((pixels[0], valid * numpy.uint8(255)))
+        write(tmp_path / "image.tif", with_alpha, alpha="YES")
         with rasterio.open(tmp_path / "image.tif", "r+") as raster:
             raster.colorinterp = (ColorInterp.gray, ColorInterp.alpha)
-        result = converted(tmp_path, 2)
+        result = convert_image(tmp_path, 2)
     else:
         with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True):
             write(tmp_path / "image.tif", pixels)
             with rasterio.open(tmp_path / "image.tif", "r+") as raster:
                 raster.write_mask(valid)
-        result = converted(tmp_path, 1)
+        result = convert_image(tmp_path, 1)
     check_geometry(result)
     assert area_in_square_metres(result.footprint) == pytest.approx(
         valid.sum() * 100, rel=0.02
@@ -211,7 +213,7 @@ def test_islands_are_several_polygons_and_holes_are_filled(tmp_path: Path):
     valid[50:350, 50:350] = True
     valid[150:250, 150:250] = False
     valid[500:700, 400:700] = True
-    result = described(tmp_path, noise(1, 800, 800) * valid, nodata=0)
+    result = write_and_convert(tmp_path, noise(1, 800, 800) * valid, nodata=0)
     check_geometry(result)
     assert result.footprint["type"] == "MultiPolygon"
     areas = [
@@ -225,9 +227,9 @@ def test_islands_are_several_polygons_and_holes_are_filled(tmp_path: Path):
 
 
 @pytest.mark.parametrize("share", [0.0001, 0.01, 0.3, 0.7, 0.999])
-def test_a_sieve_has_an_outline(tmp_path: Path, share: float):
+def test_an_image_with_random_nodata_has_a_footprint(tmp_path: Path, share: float):
     valid = numpy.random.default_rng(2).random((900, 900)) < share
-    result = described(tmp_path, noise(1, 900, 900) * valid, nodata=0)
+    result = write_and_convert(tmp_path, noise(1, 900, 900) * valid, nodata=0)
     check_geometry(result)
     assert area_in_square_metres(result.footprint) > 0.5 * 9000 * 9000
 
@@ -236,15 +238,15 @@ def test_a_ragged_outline_has_few_vertices(tmp_path: Path):
     y, x = numpy.mgrid[:1024, :1024] - 512
     angle = numpy.arctan2(y, x)
     valid = numpy.hypot(x, y) < 350 + 100 * numpy.sin(23 * angle)
-    result = described(tmp_path, noise(1, 1024, 1024) * valid, nodata=0)
+    result = write_and_convert(tmp_path, noise(1, 1024, 1024) * valid, nodata=0)
     check_geometry(result)
     assert area_in_square_metres(result.footprint) == pytest.approx(
         valid.sum() * 100, rel=0.35
     )
 
 
-def test_an_image_of_nothing_has_no_footprint(tmp_path: Path):
-    result = described(tmp_path, numpy.zeros((2, 300, 300), "u2"), nodata=0)
+def test_an_image_without_data_has_no_footprint(tmp_path: Path):
+    result = write_and_convert(tmp_path, numpy.zeros((2, 300, 300), "u2"), nodata=0)
     assert (result.footprint, result.bbox) == (None, None)
     assert result.gsd == pytest.approx(10, rel=0.01)
     for band in result.bands_info:
@@ -252,14 +254,14 @@ def test_an_image_of_nothing_has_no_footprint(tmp_path: Path):
         assert band.valid_percent == 0
 
 
-def test_across_the_antimeridian_there_are_two_polygons(tmp_path: Path):
+def test_a_footprint_across_the_antimeridian_has_two_polygons(tmp_path: Path):
     crs = CRS.from_epsg(32601)  # from 180° to 174° W
-    place = from_origin(166_000, 200_000, 100, 100)
-    result = described(
+    origin = from_origin(166_000, 200_000, 100, 100)
+    result = write_and_convert(
         tmp_path,
         noise(1, 400, 800),
         crs=crs,
-        transform=place * Affine.translation(-400, 0),
+        transform=origin * Affine.translation(-400, 0),
     )
     check_geometry(result)
     assert result.footprint["type"] == "MultiPolygon"
@@ -286,7 +288,7 @@ def test_across_the_antimeridian_there_are_two_polygons(tmp_path: Path):
 def test_longitudes_are_within_180_degrees(
     tmp_path: Path, bounds: tuple[float, ...], bbox: tuple[float, ...]
 ):
-    result = described(
+    result = write_and_convert(
         tmp_path,
         noise(1, 300, 600),
         crs=CRS.from_epsg(4326),
@@ -300,8 +302,8 @@ def test_longitudes_are_within_180_degrees(
 
 
 @pytest.mark.parametrize(("code", "sign"), [(3413, 1), (3031, -1)])
-def test_around_a_pole(tmp_path: Path, code: int, sign: int):
-    result = described(
+def test_a_footprint_contains_its_pole(tmp_path: Path, code: int, sign: int):
+    result = write_and_convert(
         tmp_path,
         noise(1, 400, 400),
         crs=CRS.from_epsg(code),
@@ -316,15 +318,15 @@ def test_around_a_pole(tmp_path: Path, code: int, sign: int):
         assert not contains(result.footprint, longitude, 60 * sign)
 
 
-def test_a_corner_at_a_pole(tmp_path: Path):
-    result = described(
+def test_a_footprint_with_a_corner_at_a_pole(tmp_path: Path):
+    result = write_and_convert(
         tmp_path,
         noise(1, 400, 400),
         crs=CRS.from_epsg(3413),
         transform=from_origin(0, 0, 1000, 1000),
     )
     check_geometry(result)
-    # The quadrant from 45° W, which points down, to 45° E.
+    # The image is the quadrant from 45° W, which points down, to 45° E.
     assert result.bbox[3] == 90
     for longitude in (-40, 0, 40):
         assert contains(result.footprint, longitude, 89.9)
@@ -332,10 +334,12 @@ def test_a_corner_at_a_pole(tmp_path: Path):
         assert not contains(result.footprint, longitude, 89.9)
 
 
-def test_a_picture_of_the_full_disk_ends_where_the_earth_does(tmp_path: Path):
+def test_the_footprint_of_a_full_disk_image_ends_at_the_edge_of_the_earth(
+    tmp_path: Path,
+):
     crs = CRS.from_proj4("+proj=geos +h=35785831 +lon_0=0 +sweep=y +datum=WGS84")
     edge = 5_500_000
-    result = described(
+    result = write_and_convert(
         tmp_path,
         noise(1, 550, 550),
         crs=crs,
@@ -350,23 +354,23 @@ def test_a_picture_of_the_full_disk_ends_where_the_earth_does(tmp_path: Path):
     assert result.projjson["type"] == "ProjectedCRS"
 
 
-def test_an_image_without_crs_has_no_place(tmp_path: Path):
-    result = described(tmp_path, noise(1, 300, 300), "--allow-no-crs", crs=None)
-    place = result.crs, result.projjson, result.gsd, result.footprint, result.bbox
-    assert place == (None,) * 5
+def test_an_image_without_a_crs_has_no_location(tmp_path: Path):
+    result = write_and_convert(tmp_path, noise(1, 300, 300), "--allow-no-crs", crs=None)
+    location = result.crs, result.projjson, result.gsd, result.footprint, result.bbox
+    assert location == (None,) * 5
     assert result.bands_info
     assert result.thumbnails
 
 
-def test_an_engineering_crs_is_no_place_on_the_earth(tmp_path: Path):
+def test_an_image_with_an_engineering_crs_has_no_footprint(tmp_path: Path):
     crs = CRS.from_wkt('LOCAL_CS["building site",UNIT["metre",1]]')
-    result = described(tmp_path, noise(1, 300, 300), crs=crs)
+    result = write_and_convert(tmp_path, noise(1, 300, 300), crs=crs)
     assert (result.gsd, result.footprint, result.bbox) == (None, None, None)
-    assert any("footprint cannot be computed" in each for each in result.warnings)
+    assert any("footprint cannot be computed" in text for text in result.warnings)
     assert "building site" in result.crs
 
 
-def test_ground_control_points_tell_the_place(tmp_path: Path):
+def test_ground_control_points_locate_an_image(tmp_path: Path):
     points = [
         GroundControlPoint(row, column, 10 + column / 1000, 50 - row / 1000)
         for row in (0, 300)
@@ -375,15 +379,16 @@ def test_ground_control_points_tell_the_place(tmp_path: Path):
     write(tmp_path / "image.tif", noise(1, 300, 400), crs=None, transform=None)
     with rasterio.open(tmp_path / "image.tif", "r+") as raster:
         raster.gcps = points, CRS.from_epsg(4326)
-    result = converted(tmp_path, 1)
+    result = convert_image(tmp_path, 1)
     check_geometry(result)
     assert result.crs == "EPSG:4326"
     assert result.bbox == pytest.approx((10, 49.7, 10.4, 50), abs=1e-4)
 
 
-def test_rational_polynomials_tell_the_place(tmp_path: Path):
+def test_rational_polynomial_coefficients_locate_an_image(tmp_path: Path):
     linear = [0.0] * 20
-    # Of the normalized latitude and longitude, in the order of NITF's RPC00B.
+    # The coefficients apply to the normalized latitude and longitude, in the order of
+    # NITF's RPC00B.
     line, sample = linear.copy(), linear.copy()
     line[2], sample[1] = -1.0, 1.0
     one = [1.0, *[0.0] * 19]
@@ -399,16 +404,16 @@ def test_rational_polynomials_tell_the_place(tmp_path: Path):
     write(tmp_path / "image.tif", noise(1, 300, 400), crs=None, transform=None)
     with rasterio.open(tmp_path / "image.tif", "r+") as raster:
         raster.rpcs = rpcs
-    result = converted(tmp_path, 1)
+    result = convert_image(tmp_path, 1)
     check_geometry(result)
     assert result.bbox == pytest.approx((9.8, 49.85, 10.2, 50.15), abs=2e-3)
 
 
 @pytest.mark.parametrize("code", ["EPSG:3857", "EPSG:4326"])
-def test_a_warped_image_is_where_it_was(tmp_path: Path, code: str):
+def test_a_warped_image_keeps_its_location(tmp_path: Path, code: str):
     pixels = noise(1, 600, 600)
-    before = described(tmp_path, pixels)
-    after = converted(tmp_path, 1, "--reproject", code)
+    before = write_and_convert(tmp_path, pixels)
+    after = convert_image(tmp_path, 1, "--reproject", code)
     check_geometry(after)
     assert after.crs == code
     assert after.bbox == pytest.approx(before.bbox, abs=5e-4)
@@ -419,12 +424,12 @@ def test_a_warped_image_is_where_it_was(tmp_path: Path, code: str):
 
 @pytest.mark.parametrize("dtype", ["u1", "u2", "i2", "i4", "f4", "f8"])
 @pytest.mark.parametrize("side", [200, 1100])
-def test_statistics_are_those_of_the_pixels(tmp_path: Path, dtype: str, side: int):
+def test_the_statistics_match_the_pixels(tmp_path: Path, dtype: str, side: int):
     y, x = numpy.mgrid[:side, :side]
     smooth = 100 + 60 * numpy.sin(x / 150) + 30 * numpy.cos(y / 99)
     pixels = numpy.stack((smooth, 255 - smooth)).astype(dtype)
     pixels[:, : side // 4] = 0
-    result = described(tmp_path, pixels, nodata=0)
+    result = write_and_convert(tmp_path, pixels, nodata=0)
     for band, values in zip(result.bands_info, pixels, strict=True):
         valid = values[values != 0]
         assert band.data_type == numpy.dtype(dtype).name
@@ -435,45 +440,45 @@ def test_statistics_are_those_of_the_pixels(tmp_path: Path, dtype: str, side: in
         assert band.maximum == pytest.approx(valid.max(), abs=3)
         assert band.valid_percent == pytest.approx(75, abs=1)
         if side == 200:
-            # There is no overview: they are exact.
+            # Without overviews, the statistics are exact.
             assert band.mean == pytest.approx(valid.mean(), rel=1e-6)
             assert band.stddev == pytest.approx(valid.astype("f8").std(), rel=1e-6)
             assert band.minimum == valid.min()
 
 
-def test_a_band_is_described(tmp_path: Path):
+def test_the_metadata_of_a_band_are_in_the_result(tmp_path: Path):
     write(tmp_path / "image.tif", noise(2, 100, 100, dtype="i2"))
     with rasterio.open(tmp_path / "image.tif", "r+") as raster:
         raster.descriptions = ("height", "x" * 500)
         raster.units = ("m", "")
         raster.scales = (0.1, 1.0)
         raster.offsets = (-100.0, 0.0)
-    first, second = converted(tmp_path, 2).bands_info
+    first, second = convert_image(tmp_path, 2).bands_info
     assert (first.description, first.unit) == ("height", "m")
     assert (first.scale, first.offset) == (0.1, -100.0)
     assert first.color_interpretation == "gray"
     assert (second.description, second.unit) == ("x" * 80, None)
 
 
-def test_values_that_are_not_numbers_do_not_count(tmp_path: Path):
+def test_nan_and_infinity_are_left_out_of_the_statistics(tmp_path: Path):
     pixels = noise(1, 100, 100, dtype="f4")
     pixels[0, :10] = numpy.nan
     pixels[0, 10:20] = numpy.inf
-    (band,) = described(tmp_path, pixels, nodata=float("nan")).bands_info
+    (band,) = write_and_convert(tmp_path, pixels, nodata=float("nan")).bands_info
     assert band.mean == pytest.approx(pixels[0, 20:].mean())
     assert band.valid_percent == 80
     assert math.isnan(band.nodata)
 
 
-def test_values_too_large_to_be_summed_have_no_mean(tmp_path: Path):
+def test_a_mean_that_would_overflow_is_left_out(tmp_path: Path):
     pixels = numpy.full((1, 64, 64), 1.7e308)
-    (band,) = described(tmp_path, pixels).bands_info
+    (band,) = write_and_convert(tmp_path, pixels).bands_info
     assert (band.mean, band.stddev) == (None, None)
 
 
-def test_many_bands_are_described_by_the_first_ones(tmp_path: Path):
+def test_only_the_first_of_very_many_bands_are_described(tmp_path: Path):
     pixels = noise(1000, 4, 4)
-    result = described(tmp_path, pixels, "--co", "BLOCKSIZE=128")
+    result = write_and_convert(tmp_path, pixels, "--co", "BLOCKSIZE=128")
     assert result.bands == 1000
     assert len(result.bands_info) == MAX_BANDS
     assert result.bands_info[-1].mean == pytest.approx(pixels[MAX_BANDS - 1].mean())
@@ -481,7 +486,7 @@ def test_many_bands_are_described_by_the_first_ones(tmp_path: Path):
 
 def test_complex_numbers_have_no_statistics(tmp_path: Path):
     pixels = noise(1, 300, 300, dtype="c8")
-    result = described(tmp_path, pixels)
+    result = write_and_convert(tmp_path, pixels)
     (band,) = result.bands_info
     assert (band.mean, band.valid_percent) == (None, 100)
     check_geometry(result)
@@ -489,7 +494,7 @@ def test_complex_numbers_have_no_statistics(tmp_path: Path):
 
 
 @pytest.mark.parametrize("kind", ["palette", "one bit", "white is zero"])
-def test_classes_are_shown_as_they_are_seen(tmp_path: Path, kind: str):
+def test_class_values_have_statistics_and_colours(tmp_path: Path, kind: str):
     pixels = numpy.zeros((1, 300, 300), "u1")
     pixels[:, :, 150:] = 1
     profile = {
@@ -501,13 +506,13 @@ def test_classes_are_shown_as_they_are_seen(tmp_path: Path, kind: str):
     if kind == "palette":
         with rasterio.open(tmp_path / "image.tif", "r+") as raster:
             raster.write_colormap(1, {0: (255, 0, 0), 1: (0, 0, 255)})
-    result = converted(tmp_path, 1)
+    result = convert_image(tmp_path, 1)
     check_geometry(result)
     (band,) = result.bands_info
     assert (band.minimum, band.maximum, band.mean) == (0, 1, 0.5)
     if kind == "palette":
-        with Image.open(io.BytesIO(result.thumbnails[0].content())) as shown:
-            red, _, blue = shown.getpixel((20, 128))
+        with Image.open(io.BytesIO(result.thumbnails[0].content())) as thumbnail:
+            red, _, blue = thumbnail.getpixel((20, 128))
             assert red > 200 > 50 > blue
 
 
@@ -525,9 +530,9 @@ def test_classes_are_shown_as_they_are_seen(tmp_path: Path, kind: str):
 def test_thumbnails_are_small_webp_files(
     tmp_path: Path, shape: tuple[int, int, int], options: tuple[str, ...]
 ):
-    # Nothing compresses worse.
+    # Noise is the worst case for compression.
     pixels = noise(*shape, dtype="u2" if shape[0] == 1 else "u1")
-    result = described(tmp_path, pixels, *options)
+    result = write_and_convert(tmp_path, pixels, *options)
     assert len(result.thumbnails) == 2
     _, height, width = shape
     for thumbnail, (side, size) in zip(
@@ -547,7 +552,7 @@ def test_thumbnails_are_small_webp_files(
 def test_a_thumbnail_looks_like_the_image(tmp_path: Path):
     y, x = numpy.mgrid[:2000, :2000] // 8
     pixels = numpy.stack((x, y, 255 - x)).astype("u1")
-    result = described(tmp_path, pixels)
+    result = write_and_convert(tmp_path, pixels)
     for thumbnail in result.thumbnails:
         with Image.open(io.BytesIO(thumbnail.content())) as image:
             side = thumbnail.width
@@ -557,11 +562,13 @@ def test_a_thumbnail_looks_like_the_image(tmp_path: Path):
                 assert image.getpixel(at) == pytest.approx(expected, abs=16)
 
 
-def test_a_cog_that_is_kept_is_described_as_well(tmp_path: Path):
-    made = described(tmp_path, noise(3, 1200, 1200))
+def test_a_copied_cog_has_a_full_description_too(tmp_path: Path):
+    original = write_and_convert(tmp_path, noise(3, 1200, 1200))
     (tmp_path / "cog.tif").rename(tmp_path / "image.tif")
-    kept = converted(tmp_path, 3, "--copy-valid-cog")
-    assert kept.copied
-    assert kept.footprint == made.footprint
-    assert len(kept.thumbnails) == 2
-    assert kept.bands_info[0].mean == pytest.approx(made.bands_info[0].mean, rel=0.02)
+    copy = convert_image(tmp_path, 3, "--copy-valid-cog")
+    assert copy.copied
+    assert copy.footprint == original.footprint
+    assert len(copy.thumbnails) == 2
+    assert copy.bands_info[0].mean == pytest.approx(
+        original.bands_info[0].mean, rel=0.02
+    )

@@ -1,4 +1,4 @@
-"""Every kind of raster, and what becomes of it: a COG that is the same, or a reason."""
+"""Each kind of raster becomes an equivalent COG, or fails with a reason."""
 
 import shutil
 from collections.abc import Callable
@@ -27,7 +27,7 @@ from tests.support.kinds import (
 )
 
 
-def described(change: Callable[[rasterio.io.DatasetWriter], None], **options) -> Make:
+def changed_by(change: Callable[[rasterio.io.DatasetWriter], None], **options) -> Make:
     def make(path: Path) -> None:
         rasters.write(path, **options)
         with rasterio.open(path, "r+") as raster:
@@ -122,7 +122,7 @@ DTYPES = [
     *("uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64"),
     *("float32", "float64", "complex64", "complex128", "complex_int16"),
 ]
-WELL: dict[str, tuple[Make, int]] = {
+CONVERTIBLE: dict[str, tuple[Make, int]] = {
     **{f"{bands} bands": (plain(bands), bands) for bands in (1, 2, 3, 4, 7, 40)},
     **{dtype: (plain(2, dtype=dtype), 2) for dtype in DTYPES},
     "float16": (plain(dtype="float32", nbits=16), 1),
@@ -166,7 +166,7 @@ WELL: dict[str, tuple[Make, int]] = {
     ),
     "ground control points": (with_points, 1),
     "RPCs": (with_rpcs, 1),
-    "descriptions": (described(describe, bands=2, dtype="int16", nodata=-9999), 2),
+    "descriptions": (changed_by(describe, bands=2, dtype="int16", nodata=-9999), 2),
     "a COG": (a_cog, 3),
     "1 x 1": (plain(3, width=1, height=1), 3),
     "one row": (plain(3, width=1700, height=1), 3),
@@ -174,14 +174,14 @@ WELL: dict[str, tuple[Make, int]] = {
 }
 
 
-@pytest.mark.parametrize("kind", WELL)
-def test_its_cog_is_the_image(kind: str, tmp_path: Path):
-    make, bands = WELL[kind]
+@pytest.mark.parametrize("kind", CONVERTIBLE)
+def test_the_cog_has_the_pixels_and_metadata_of_the_image(kind: str, tmp_path: Path):
+    make, bands = CONVERTIBLE[kind]
 
     status, result, image = convert(tmp_path, make, bands)
 
     assert status == 0, result["reason"]
-    # What stood beside the image would answer for the COG.
+    # Rename the COG, because GDAL would read the sidecars of the image for it.
     cog = (tmp_path / "image.tif").rename(tmp_path / "cog.tif")
     compare.assert_valid(cog)
     compare.assert_same_pixels(image, cog)
@@ -192,9 +192,9 @@ def test_its_cog_is_the_image(kind: str, tmp_path: Path):
         jpeg.load()
 
 
-def test_a_single_column_is_as_valid_as_gdals_own(tmp_path: Path):
-    # rio-cogeo takes its overviews, which are as wide as it is, for the same
-    # size; so it does with those of GDAL's COG driver.
+def test_an_image_of_a_single_column_is_converted(tmp_path: Path):
+    # rio-cogeo calls such a COG invalid, because its overviews have the width of the
+    # image. It does the same with the COGs of GDAL's COG driver.
     status, _, image = convert(tmp_path, plain(1, width=1, height=1700), 1)
     assert status == 0
     compare.assert_same_pixels(image, tmp_path / "image.tif")
@@ -210,7 +210,7 @@ def test_a_side_too_long_for_a_jpeg_is_scaled_down(tmp_path: Path):
     with Image.open(tmp_path / "image.jpg") as jpeg:
         assert jpeg.size == (35_001, 5)
         assert (result["jpeg"]["width"], result["jpeg"]["height"]) == jpeg.size
-    assert any("scaled down to 35001 x 5" in said for said in result["warnings"])
+    assert any("scaled down to 35001 x 5" in text for text in result["warnings"])
 
 
 def mixed_masks(path: Path) -> None:
@@ -221,7 +221,7 @@ def mixed_masks(path: Path) -> None:
         raster.update_tags(INTERNAL_MASK_FLAGS_1="0", INTERNAL_MASK_FLAGS_2="0")
 
 
-NOT_WELL: dict[str, tuple[Make, int, str]] = {
+UNCONVERTIBLE: dict[str, tuple[Make, int, str]] = {
     "no CRS": (plain(crs=None, transform=Affine.identity()), 1, "no-crs"),
     "another number of bands": (plain(3), 4, "wrong-bands"),
     "a mask for each band": (mixed_masks, 2, "unsupported-raster"),
@@ -230,9 +230,9 @@ NOT_WELL: dict[str, tuple[Make, int, str]] = {
 }
 
 
-@pytest.mark.parametrize("kind", NOT_WELL)
-def test_what_cannot_be_converted_has_its_reason(kind: str, tmp_path: Path):
-    make, bands, code = NOT_WELL[kind]
+@pytest.mark.parametrize("kind", UNCONVERTIBLE)
+def test_an_image_that_cannot_be_converted_has_a_reason(kind: str, tmp_path: Path):
+    make, bands, code = UNCONVERTIBLE[kind]
     status, result, _ = convert(tmp_path, make, bands)
     assert (status, result["code"]) == (65, code)
 
@@ -281,9 +281,9 @@ def test_a_jpeg_in_a_tiff_that_has_a_hole_is_damaged(tmp_path: Path):
     assert (status, result["code"]) == (65, "damaged-image")
 
 
-def test_an_image_that_says_it_is_petabytes_is_not_begun(tmp_path: Path):
+def test_an_image_that_claims_terabytes_is_refused(tmp_path: Path):
     def make(path: Path) -> None:
-        # A file of some megabytes: none of its tiles is there.
+        # The file has a few megabytes, because it contains no tiles.
         rasters.write(path, 1)
         with rasterio.open(
             path, "w", driver="GTiff", width=2_000_000, height=2_000_000, count=1,

@@ -1,4 +1,4 @@
-"""A node that its machine fails: killed, hanging, out of memory or of disk."""
+"""Nodes that are killed, hang, or run out of memory or disk space."""
 
 import json
 import os
@@ -20,7 +20,7 @@ from state.rows import Row
 from tests.support import rasters
 from tests.support.node import SCRIPT, files, python_with, run_node, work_directory
 
-# What cannot be compressed, so that it needs memory and disk for sure.
+# The pixels of this image cannot be compressed, so it needs much memory and disk.
 LARGE = {"width": 4000, "height": 4000}
 
 
@@ -29,7 +29,7 @@ def result(directory: Path) -> dict:
 
 
 def run_limited(directory: Path, limit: str, *arguments: str):
-    """Run a node under a limit of the shell's, as ``-v 250000`` in KiB."""
+    """Run a node under a limit of ``ulimit``, for example ``-v 250000`` (KiB)."""
     return subprocess.run(
         ["sh", "-c", f'ulimit {limit} && exec "$@"', "-", str(SCRIPT), *arguments],
         cwd=directory,
@@ -39,12 +39,12 @@ def run_limited(directory: Path, limit: str, *arguments: str):
     )
 
 
-@pytest.mark.parametrize("hangs", ["time.sleep(600)", "signal.pause()"])
-def test_a_node_that_hangs_ends_itself(tmp_path: Path, hangs: str):
-    # Even before it is asked whether it can be imported at all.
-    python = python_with(tmp_path, "zstandard", f"import signal, time; {hangs}")
+@pytest.mark.parametrize("code", ["time.sleep(600)", "signal.pause()"])
+def test_a_node_that_hangs_ends_itself(tmp_path: Path, code: str):
+    # It hangs even before the script has checked that Python can import the node.
+    python = python_with(tmp_path, "zstandard", f"import signal, time; {code}")
     work = work_directory(tmp_path)
-    given = (work / "image.tif").read_bytes()
+    original = (work / "image.tif").read_bytes()
 
     done = run_node(work, "image.tif", "1", "--time-limit", "2", PYTHON=python)
 
@@ -52,10 +52,10 @@ def test_a_node_that_hangs_ends_itself(tmp_path: Path, hangs: str):
     assert result(work)["code"] == "time-limit"
     assert re.search(r"not done after [2-9] s", result(work)["reason"])
     assert files(work) == {"image.tif", "result.json"}, "no temporary file is left"
-    assert (work / "image.tif").read_bytes() == given
+    assert (work / "image.tif").read_bytes() == original
 
 
-def test_a_node_within_its_time_is_not_disturbed(tmp_path: Path):
+def test_a_node_within_its_time_limit_succeeds(tmp_path: Path):
     work = work_directory(tmp_path)
     done = run_node(work, "image.tif", "1", "--time-limit", "100")
     assert done.returncode == 0, done.stderr
@@ -75,7 +75,7 @@ def test_a_node_that_is_killed_leaves_a_reason(tmp_path: Path, signal: int, word
     assert files(work) == {"image.tif", "result.json"}, "no temporary file is left"
 
 
-def test_a_node_that_dies_without_a_word_leaves_a_reason(tmp_path: Path):
+def test_a_node_that_dies_silently_leaves_a_reason(tmp_path: Path):
     python = python_with(tmp_path, "zstandard", "import os; os._exit(5)")
     work = work_directory(tmp_path)
     (work / "result.json").write_text('{"ok": true, "of": "another one"}')
@@ -87,12 +87,12 @@ def test_a_node_that_dies_without_a_word_leaves_a_reason(tmp_path: Path):
     assert "status 5" in result(work)["reason"]
 
 
-# What GDAL says of it, and what libtiff does not.
+# At one limit GDAL reports the lack of memory; at the other, libtiff hides it.
 @pytest.mark.parametrize("kibibytes", [240_000, 300_000])
-def test_memory_that_ends_while_an_image_is_read_is_no_damage(
+def test_a_lack_of_memory_while_reading_is_not_reported_as_damage(
     tmp_path: Path, kibibytes: int
 ):
-    # One tile of 64 MiB, in a file of nearly as much.
+    # The image is one tile of 64 MiB, and the file is nearly as large.
     tile = {"tiled": True, "blockxsize": 8192, "blockysize": 8192}
     size = {"width": 8192, "height": 8192}
     rasters.write(tmp_path / "image.tif", 1, compress="deflate", **size, **tile)
@@ -105,7 +105,7 @@ def test_memory_that_ends_while_an_image_is_read_is_no_damage(
     assert files(tmp_path) == {"image.tif", "result.json"}
 
 
-def test_memory_that_ends_elsewhere_says_so_too(tmp_path: Path):
+def test_a_lack_of_memory_elsewhere_is_reported_too(tmp_path: Path):
     python = python_with(tmp_path, "zstandard", "raise MemoryError")
     work = work_directory(tmp_path)
     done = run_node(work, "image.tif", "1", PYTHON=python)
@@ -115,11 +115,11 @@ def test_memory_that_ends_elsewhere_says_so_too(tmp_path: Path):
 
 def on_a_small_disk(directory: Path, script: str) -> subprocess.CompletedProcess:
     """Run a shell script in ``directory``, which is a disk of 40 MiB."""
-    # As whoever runs the tests: root of a namespace of its own may mount.
+    # The user who runs the tests may mount as root of a new user namespace.
     mounted = f'mount -t tmpfs -o size=40m small "{directory}" && cd "{directory}"'
     unshare = ["unshare", "--user", "--map-root-user", "--mount"]
     if subprocess.run([*unshare, "sh", "-c", mounted], capture_output=True).returncode:
-        pytest.skip("nobody may mount a small disk here")
+        pytest.skip("this user may not mount a small disk")
     return subprocess.run(
         [*unshare, "sh", "-c", f"{mounted} && {script}"],
         env=os.environ | {"PYTHON": sys.executable},
@@ -129,7 +129,9 @@ def on_a_small_disk(directory: Path, script: str) -> subprocess.CompletedProcess
 
 
 @pytest.mark.parametrize("free", [20, 0.2])
-def test_a_full_disk_is_said_with_what_is_free_and_needed(tmp_path: Path, free: float):
+def test_a_full_disk_is_reported_with_the_free_and_needed_space(
+    tmp_path: Path, free: float
+):
     image = rasters.write(tmp_path / "large.tif", 1, **LARGE)
     disk = tmp_path / "disk"
     disk.mkdir()
@@ -149,12 +151,13 @@ def test_a_full_disk_is_said_with_what_is_free_and_needed(tmp_path: Path, free: 
     assert "differ" not in done.stdout + done.stderr
 
 
-def test_an_overview_that_has_no_room_to_wait_is_known_at_once(tmp_path: Path):
-    # Of so many pixels that its overview is mapped, 137 MiB, on a disk of 40.
+def test_a_lack_of_space_for_the_overviews_is_noticed_at_once(tmp_path: Path):
+    # The image is so large that its overview goes to a file of 137 MiB, on a disk of
+    # 40 MiB.
     side = {"width": 24_000, "height": 24_000}
-    how = {"driver": "GTiff", "dtype": "uint8", "crs": "EPSG:32616", **side}
+    profile = {"driver": "GTiff", "dtype": "uint8", "crs": "EPSG:32616", **side}
     options = {"compress": "deflate", "sparse_ok": "TRUE", "tiled": True}
-    with rasterio.open(tmp_path / "large.tif", "w", count=1, **how, **options):
+    with rasterio.open(tmp_path / "large.tif", "w", count=1, **profile, **options):
         pass
     disk = tmp_path / "disk"
     disk.mkdir()
@@ -166,12 +169,14 @@ def test_an_overview_that_has_no_room_to_wait_is_known_at_once(tmp_path: Path):
     )
 
     assert "status 74" in done.stdout, done.stderr
-    # Not when the disk is full, by a signal or by luck by an error.
+    # The node fails before the disk is full, so no SIGBUS can kill it.
     assert re.search(r"0 MiB written, 3\d MiB free", done.stderr)
 
 
 @pytest.mark.parametrize("log", ["/dev/stderr", "log"])
-def test_a_disk_with_no_room_for_the_result_leaves_a_status(tmp_path: Path, log: str):
+def test_the_exit_status_says_that_there_was_no_space_for_the_result(
+    tmp_path: Path, log: str
+):
     rasters.write(tmp_path / "large.tif", 1, **LARGE)
     disk = tmp_path / "disk"
     disk.mkdir()
@@ -188,7 +193,7 @@ def test_a_disk_with_no_room_for_the_result_leaves_a_status(tmp_path: Path, log:
 
 
 def test_every_exit_is_documented():
-    """In one table, with the status that goes with the code."""
+    """Compare the table in the documentation with the codes and their statuses."""
     table = (PROJECT / "docs" / "conversion.md").read_text().partition("\n## Codes")[2]
     table = table.partition("\n## ")[0]
     documented = {
@@ -199,27 +204,27 @@ def test_every_exit_is_documented():
     fails = re.findall(r"fail (\d+|\$status) ([\w-]+)", SCRIPT.read_text())
     exits = {code: 128 if "$" in status else int(status) for status, code in fails}
     exits |= {
-        each.code: each.exit_status
-        for each in vars(errors).values()
-        if isinstance(each, type) and issubclass(each, errors.NodeError)
+        error.code: error.exit_status
+        for error in vars(errors).values()
+        if isinstance(error, type) and issubclass(error, errors.NodeError)
     }
-    # Never raised by themselves.
+    # The base class is never raised itself.
     exits.pop(errors.NodeError.code)
-    # What comes before the node's own code in a packed node cannot import it.
+    # The start programs of a packed node run before they can import the node.
     for file in ("pack/start.py", "pack/launcher.c"):
         unfit, full = re.findall(r"\b(69|74)\b", (PROJECT / file).read_text())[-2:]
         assert {int(unfit), int(full)} == {exits["not-unpacked"], exits["out-of-disk"]}
     assert documented == exits
     assert documented["image-missing"] == errors.Unconvertible.exit_status
-    said_by_status = set(errors.EXIT_REASONS) - {128 + 9}
-    assert said_by_status == {documented[code] for code in WITHOUT_RESULT}
+    explained = set(errors.EXIT_REASONS) - {128 + 9}
+    assert explained == {documented[code] for code in WITHOUT_RESULT}
 
 
 WITHOUT_RESULT = ("out-of-memory", "out-of-disk", "time-limit")
 
 
 @pytest.mark.parametrize(
-    ("mebibytes", "launched", "own", "limit", "running"),
+    ("mebibytes", "launch_options", "row_options", "limit", "running"),
     [
         (1, {}, {}, 1810, 5660),
         (1024, {}, {}, 12_040, 271_640),
@@ -227,11 +232,14 @@ WITHOUT_RESULT = ("out-of-memory", "out-of-disk", "time-limit")
         (1, {"time_limit": ("60",)}, {"time_limit": ("90",)}, 90, 3940),
     ],
 )
-def test_time_follows_from_the_images_size(mebibytes, launched, own, limit, running):
-    row = Row(1, ("a.tif", "1"), "a.tif", 1, size=mebibytes * 2**20, options=own)
+def test_the_time_limit_depends_on_the_size_of_the_image(
+    mebibytes, launch_options, row_options, limit, running
+):
+    size = mebibytes * 2**20
+    row = Row(1, ("a.tif", "1"), "a.tif", 1, size=size, options=row_options)
     urls = TransferUrls(("s3://in",), "s3://cog", "s3://jpeg")
     conversion = render.RowTransfer(row, urls, UploadLimits(2**32), {})
-    node = render.node("row1", [conversion], launched)
+    node = render.node("row1", [conversion], launch_options)
     (parsed,) = parse(node.arguments.split())
     assert parsed[2].time_limit == limit
     assert node.running_seconds == running

@@ -1,11 +1,11 @@
-"""Between an image and its COG there is no difference, whatever the image is."""
+"""A COG has the same pixels as its image, for randomly chosen images."""
 
 import tempfile
 from pathlib import Path
 
 import numpy
 import rasterio
-from hypothesis import HealthCheck, example, given, settings, strategies as some
+from hypothesis import HealthCheck, example, given, settings, strategies
 from rasterio.transform import from_origin
 
 from node import overviews
@@ -20,39 +20,39 @@ LOSSLESS = (
 )
 
 
-@some.composite
-def images(draw: some.DrawFn) -> dict:
-    tiled = draw(some.booleans())
-    block = {"blockxsize": 16 * draw(some.integers(1, 20))} if tiled else {}
+@strategies.composite
+def images(draw: strategies.DrawFn) -> dict:
+    tiled = draw(strategies.booleans())
+    block = {"blockxsize": 16 * draw(strategies.integers(1, 20))} if tiled else {}
     return {
-        "width": draw(some.integers(1, 1200)),
-        "height": draw(some.integers(1, 1200)),
-        "count": draw(some.integers(1, 5)),
-        "dtype": draw(some.sampled_from(KINDS)),
-        "nodata": draw(some.sampled_from((None, 0, 1, 7))),
-        "interleave": draw(some.sampled_from(("pixel", "band"))),
-        "compress": draw(some.sampled_from(("none", "lzw", "deflate", "zstd"))),
+        "width": draw(strategies.integers(1, 1200)),
+        "height": draw(strategies.integers(1, 1200)),
+        "count": draw(strategies.integers(1, 5)),
+        "dtype": draw(strategies.sampled_from(KINDS)),
+        "nodata": draw(strategies.sampled_from((None, 0, 1, 7))),
+        "interleave": draw(strategies.sampled_from(("pixel", "band"))),
+        "compress": draw(strategies.sampled_from(("none", "lzw", "deflate", "zstd"))),
         "tiled": tiled,
-        "blockysize": 16 * draw(some.integers(1, 20)),
+        "blockysize": 16 * draw(strategies.integers(1, 20)),
         **block,
     }
 
 
 @given(
     image=images(),
-    profile=some.sampled_from(LOSSLESS),
-    seed=some.integers(0, 2**32 - 1),
+    profile=strategies.sampled_from(LOSSLESS),
+    seed=strategies.integers(0, 2**32 - 1),
 )
-@example(  # a row of tiles is more than is read at a time
+@example(  # one row of tiles is larger than the amount that is read at a time
     image={"width": 40_000, "height": 30, "count": 3, "dtype": "float32"},
     profile="deflate",
     seed=0,
 )
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-def test_no_bit_is_lost(image: dict, profile: str, seed: int):
+def test_each_pixel_is_stored_exactly(image: dict, profile: str, seed: int):
     chance = numpy.random.default_rng(seed)
     shape = image["count"], image["height"], image["width"]
-    # Some equal, some not: both ways that a codec can take.
+    # Half of the samples are zero, so codecs get both compressible and random data.
     samples = chance.integers(0, 256, shape) * (chance.random(shape) < 0.5)
     with tempfile.TemporaryDirectory() as directory:
         source, cog, jpeg = (Path(directory, name) for name in ("a", "b", "c"))
@@ -69,7 +69,7 @@ def test_no_bit_is_lost(image: dict, profile: str, seed: int):
 
         convert(source, image["count"], options, cog, jpeg)
 
-        # See test_a_single_column_is_as_valid_as_gdals_own.
+        # See test_an_image_of_a_single_column_is_converted.
         if image["width"] > 1 or image["height"] <= 512:
             compare.assert_valid(cog)
         compare.assert_same_pixels(source, cog)
@@ -77,14 +77,14 @@ def test_no_bit_is_lost(image: dict, profile: str, seed: int):
 
 
 @given(
-    kind=some.sampled_from(KINDS),
-    bands=some.integers(1, 5),
-    rows=some.integers(1, 9),
-    columns=some.integers(1, 9),
-    seed=some.integers(0, 2**32 - 1),
+    kind=strategies.sampled_from(KINDS),
+    bands=strategies.integers(1, 5),
+    rows=strategies.integers(1, 9),
+    columns=strategies.integers(1, 9),
+    seed=strategies.integers(0, 2**32 - 1),
 )
 @settings(deadline=None)
-def test_an_average_is_that_of_the_data_among_four(
+def test_an_average_uses_only_the_valid_pixels_of_four(
     kind: str, bands: int, rows: int, columns: int, seed: int
 ):
     chance = numpy.random.default_rng(seed)
@@ -105,11 +105,11 @@ def test_an_average_is_that_of_the_data_among_four(
             band,
         )
         data = pixels[area][valid[area]]
-        found = halved[row, column, band]
+        average = halved[row, column, band]
         if not data.size:
-            assert found == 7
+            assert average == 7
         else:
-            assert found != 7
-            # Rounded, and moved off nodata by one where it had to be.
-            assert abs(float(found) - data.mean()) <= 1.5
-            assert int(data.min()) - 1 <= found <= int(data.max()) + 1
+            assert average != 7
+            # The mean is rounded, and differs by one if it would be the nodata value.
+            assert abs(float(average) - data.mean()) <= 1.5
+            assert int(data.min()) - 1 <= average <= int(data.max()) + 1
