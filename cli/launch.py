@@ -80,7 +80,7 @@ _SECTIONS = {
     "--pattern",
     default=Launch.pattern,
     metavar="PATTERN",
-    help="Which keys are manifests. '*' also matches '/'.",
+    help="Which keys are manifests; it ends in .csv. '*' also matches '/'.",
 )
 @click.option(
     "--every",

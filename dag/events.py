@@ -22,6 +22,15 @@ def manifest_refused(key: str, reason: str) -> Event:
     return Event("manifest-refused", message, "warning", {"manifest": key})
 
 
+def apple_doubles(keys: list[str]) -> Event:
+    """Return the event of files that macOS wrote beside manifests."""
+    message = (
+        f"{len(keys)} files of macOS are not taken for manifests; remove them: "
+        + ", ".join(keys)
+    )
+    return Event("not-manifests", message, facts={"manifests": len(keys)})
+
+
 def no_room(key: str, reason: str) -> Event:
     """Return the event of a manifest that waits for other runs or for disk."""
     return Event("no-room", f"{key} waits: {reason}", "warning")

@@ -2,12 +2,14 @@
 
 People who may upload may upload anything, and as much as they like. So a poll checks
 the size of a manifest before it downloads it, checks the disk before it starts a run,
-and limits the number of active runs.
+and limits the number of active runs. It takes only objects whose keys end in ``.csv``,
+because a manifest is renamed, and an image that a pattern matches must stay.
 """
 
 import fnmatch
 import heapq
 import random
+import re
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -27,6 +29,11 @@ from state.run import Run, sibling_key, timestamp_now, timestamp_of
 _MAX_FOLDERS = 1000
 _MAX_NAMES = 100_000
 _MAX_REFUSED = 20
+# macOS writes such a file beside each file that it copies to another kind of disk.
+_APPLE_DOUBLE = "._"
+_SUFFIX = ".csv"
+# One character of a shell pattern, or a set of characters.
+_PART_OF_PATTERN = re.compile(r"\[!?\]?[^\]]*\]|.", re.DOTALL)
 # A store needs time to copy a manifest that is not downloaded; nobody waits for hours.
 _MAX_SIZE_COPIED = 2**30  # bytes
 
@@ -39,11 +46,36 @@ class Listing:
         manifests: the oldest manifests of each folder.
         taken: keys that the pipeline could give to objects of its own from now on.
         refused: the first manifests for which no run may start, and why.
+        apple_doubles: the first keys of files that macOS wrote beside manifests.
     """
 
     manifests: list[StoredObject]
     taken: set[str]
     refused: list[tuple[str, str]]
+    apple_doubles: list[str]
+
+
+def pattern_fault(pattern: str) -> str | None:
+    """Return why a pattern is refused: it can match keys that do not end in ``.csv``.
+
+    >>> pattern_fault("*raw.csv"), pattern_fault("*raw.[cC][sS][vV]")
+    (None, None)
+    >>> pattern_fault("scenes/*")
+    "the pattern 'scenes/*' can match images, and manifests are renamed: end it in .csv"
+    """
+    ends = _PART_OF_PATTERN.findall(pattern)[-len(_SUFFIX) :]
+    if [{*end.strip("[]").lower()} for end in ends] == [{char} for char in _SUFFIX]:
+        return None
+    return (
+        f"the pattern {pattern!r} can match images, and manifests are renamed: end it "
+        f"in {_SUFFIX}"
+    )
+
+
+def _is_manifest(key: str, launch: Launch) -> bool:
+    # A launch of before version 0.1 may have any pattern.
+    matches = fnmatch.fnmatchcase(key, launch.pattern)
+    return matches and key.lower().endswith(_SUFFIX)
 
 
 def list_manifests(inputs: Bucket, launch: Launch) -> Listing:
@@ -57,18 +89,21 @@ def sift(objects: Iterable[StoredObject], launch: Launch) -> Listing:
     folders = _Folders(launch.max_runs)
     taken: set[str] = set()
     refused: list[tuple[str, str]] = []
+    apple_doubles: list[str] = []
     for stored in objects:
         if timestamp := timestamp_of(stored.key):
             if timestamp >= now and len(taken) < _MAX_NAMES:
                 taken.add(stored.key)
-        elif stored.key.endswith(claim.SUFFIX):
+        elif not _is_manifest(stored.key, launch):
             continue
-        elif fnmatch.fnmatchcase(stored.key, launch.pattern):
-            if (refusal := _refusal(stored)) is None:
-                folders.add(stored)
-            elif len(refused) < _MAX_REFUSED:
-                refused.append((stored.key, refusal))
-    return Listing(list(folders.manifests()), taken, refused)
+        elif stored.key.rpartition("/")[2].startswith(_APPLE_DOUBLE):
+            if len(apple_doubles) < _MAX_REFUSED:
+                apple_doubles.append(stored.key)
+        elif (refusal := _refusal(stored)) is None:
+            folders.add(stored)
+        elif len(refused) < _MAX_REFUSED:
+            refused.append((stored.key, refusal))
+    return Listing(list(folders.manifests()), taken, refused, apple_doubles)
 
 
 def _refusal(manifest: StoredObject) -> str | None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from bucket import Bucket, S3Endpoint
 from condor import queue
-from dag import render
+from dag import intake, render
 from state import ownership
 from state.errors import OthersCanChange, PipelineError
 from state.files import (
@@ -81,6 +81,8 @@ def check(launch: Launch) -> None:
     if store.ca_certs and not store.ca_certs.is_file():
         raise PipelineError(f"there is no file {store.ca_certs}: see --ca-certs")
     _check_names(launch)
+    if refusal := intake.pattern_fault(launch.pattern):
+        raise PipelineError(refusal)
     if not os.access(launch.directory, os.W_OK):
         raise PipelineError(
             f"you cannot write in {launch.directory}: launch in another directory"

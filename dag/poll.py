@@ -22,7 +22,7 @@ from dag.manifest import read
 from node import options
 from post.reconcile import reconcile
 from state import results
-from state.errors import NotAManifest, PollFailed, user_message
+from state.errors import NotAManifest, PipelineError, PollFailed, user_message
 from state.files import check_nobody_else_writes
 from state.heartbeat import record_heartbeat
 from state.journal import Journal
@@ -95,6 +95,8 @@ def _start_all(
     listing = intake.list_manifests(inputs, launch)
     for key, reason in listing.refused:
         journal.record(events.manifest_refused(key, reason))
+    if listing.apple_doubles:
+        journal.record(events.apple_doubles(listing.apple_doubles))
     waiting = [
         manifest
         for manifest in listing.manifests
@@ -211,7 +213,8 @@ def _keep_unreadable(run: Run, inputs: Bucket) -> None:
         inputs.upload(run.unreadable_key, run.manifest_file)
         return
     stored = inputs.stat(run.processing_key)
-    inputs.copy(run.processing_key, run.unreadable_key, stored.etag)
+    if not inputs.copy(run.processing_key, run.unreadable_key, stored.etag):
+        raise PipelineError(f"{run.processing_key} was replaced while it was copied")
 
 
 def _check_row(row: Row, launch: Launch) -> Row:
