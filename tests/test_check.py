@@ -1,4 +1,4 @@
-"""What the node checks before a COG leaves it, and that it finds what is wrong."""
+"""The node checks each COG before upload and finds what is wrong with it."""
 
 import struct
 from collections.abc import Iterator
@@ -20,20 +20,20 @@ from tests.support import rasters
 
 
 @contextmanager
-def made(directory: Path, *options: str) -> Iterator[tuple]:
-    """A COG of an image, and all with which it is checked."""
+def converted(directory: Path, *options: str) -> Iterator[tuple]:
+    """Yield a COG of a new image, and the other arguments of ``check.check``."""
     image = rasters.write(directory / "image.tif", 3, width=1300, height=1100)
     cog = directory / "cog.tif"
-    ((_, _, told),) = parse(["image.tif", "3", *options])
-    with warning_log() as log, open_source(image, 3, told, log) as source:
-        plan = converting.plan(source, told, directory)
-        jpeg, look = directory / "image.jpg", picture(source)
-        codec, checksums = converting.make(plan, cog, jpeg, look)
+    ((_, _, chosen),) = parse(["image.tif", "3", *options])
+    with warning_log() as log, open_source(image, 3, chosen, log) as source:
+        plan = converting.plan(source, chosen, directory)
+        jpeg, preview = directory / "image.jpg", picture(source)
+        codec, checksums = converting.make(plan, cog, jpeg, preview)
         yield cog, plan, codec, checksums
 
 
 def damage(cog: Path, tile: int) -> None:
-    """Turn a bit in one of the first pixels of a tile of the image."""
+    """Flip a bit in one of the first pixels of a tile of the image."""
     with cog.open("r+b") as file:
         structure = tiff.read(file)
         offset = int(structure.numbers(0, tiff.TILE_OFFSETS)[tile])
@@ -45,21 +45,21 @@ def damage(cog: Path, tile: int) -> None:
 
 @pytest.mark.parametrize("profile", ["zstd", "deflate", "lzw", "jpeg", "webp"])
 def test_a_good_cog_passes(profile: str, tmp_path: Path):
-    with made(tmp_path, "--profile", profile) as arguments:
+    with converted(tmp_path, "--profile", profile) as arguments:
         assert check.check(*arguments) == []
 
 
 @pytest.mark.parametrize("tile", [0, 4, 8])
 @pytest.mark.parametrize("profile", ["zstd", "deflate", "lzw", "raw"])
-def test_one_bit_in_any_tile_is_found(profile: str, tile: int, tmp_path: Path):
-    with made(tmp_path, "--profile", profile) as arguments:
+def test_one_wrong_bit_in_any_tile_is_found(profile: str, tile: int, tmp_path: Path):
+    with converted(tmp_path, "--profile", profile) as arguments:
         damage(arguments[0], tile)
         with pytest.raises(CheckFailed):
             check.check(*arguments)
 
 
-def test_more_than_a_lossy_profile_may_lose_is_found(tmp_path: Path):
-    with made(tmp_path, "--profile", "jpeg") as arguments:
+def test_a_loss_above_the_limit_of_a_lossy_profile_is_found(tmp_path: Path):
+    with converted(tmp_path, "--profile", "jpeg") as arguments:
         inverted = tmp_path / "inverted.tif"
         with rasterio.open(tmp_path / "image.tif") as raster:
             profile, pixels = raster.profile, raster.read()
@@ -72,8 +72,8 @@ def test_more_than_a_lossy_profile_may_lose_is_found(tmp_path: Path):
             check.check(*arguments)
 
 
-def test_another_description_is_found(tmp_path: Path):
-    with made(tmp_path) as arguments:
+def test_a_changed_nodata_value_is_found(tmp_path: Path):
+    with converted(tmp_path) as arguments:
         with rasterio.open(arguments[0], "r+", IGNORE_COG_LAYOUT_BREAK=True) as raster:
             raster.nodata = 9
         with pytest.raises(CheckFailed):
@@ -81,7 +81,7 @@ def test_another_description_is_found(tmp_path: Path):
 
 
 @pytest.mark.parametrize("layout", ["strips", "no overviews", "appended", "text"])
-def test_what_is_no_valid_cog_is_told(layout: str, tmp_path: Path):
+def test_a_file_that_is_not_a_valid_cog_is_reported(layout: str, tmp_path: Path):
     tiled = {"tiled": True, "blockxsize": 512, "blockysize": 512}
     path = tmp_path / "image.tif"
     if layout == "text":
@@ -101,15 +101,15 @@ def test_what_is_no_valid_cog_is_told(layout: str, tmp_path: Path):
     }[layout] == fault
 
 
-def test_a_tiff_without_a_stored_tile_or_without_an_image_is_judged(tmp_path: Path):
+def test_a_tiff_needs_an_image_but_no_stored_tiles(tmp_path: Path):
     path = tmp_path / "sparse.tif"
-    how = {"driver": "GTiff", "dtype": "uint8", "tiled": True, "sparse_ok": "TRUE"}
-    with rasterio.open(path, "w", width=300, height=300, count=1, **how):
+    profile = {"driver": "GTiff", "dtype": "uint8", "tiled": True, "sparse_ok": "TRUE"}
+    with rasterio.open(path, "w", width=300, height=300, count=1, **profile):
         pass
     assert check.layout_faults(path) == []
     with path.open("r+b") as file:
         position = tiff.read(file).positions[0]
-        # The first tag of the directory, in its first entry, becomes a mask's kind.
+        # Overwrite the first entry of the directory: the image becomes a mask.
         file.seek(position + 2)
         file.write(struct.pack("<HHII", tiff.SUBFILE_TYPE, 4, 1, tiff.MASK))
     assert check.layout_faults(path) == ["no image"]
@@ -122,7 +122,7 @@ def test_gdals_own_cog_is_valid(tmp_path: Path):
     assert check.layout_faults(cog) == []
 
 
-def test_what_was_read_of_a_tiff_is_what_gdal_reads(tmp_path: Path):
+def test_the_tags_that_were_read_are_those_that_gdal_reads(tmp_path: Path):
     path = rasters.write(tmp_path / "image.tif", 3, ENDIANNESS="BIG", BIGTIFF="YES")
     with path.open("rb") as file:
         structure = tiff.read(file)
@@ -145,7 +145,7 @@ def test_what_was_read_of_a_tiff_is_what_gdal_reads(tmp_path: Path):
         {"ENDIANNESS": "BIG", "BIGTIFF": "YES"},
     ],
 )
-def test_a_plain_image_is_whole_until_a_byte_is_missing(options: dict, tmp_path: Path):
+def test_a_plain_image_is_not_whole_if_a_byte_is_missing(options: dict, tmp_path: Path):
     path = rasters.write(tmp_path / "image.tif", 3, **options)
     assert tiff.is_plain_and_whole(path)
     with path.open("rb") as file:

@@ -1,8 +1,8 @@
-"""Whatever others write, ten times as much of it takes about ten times as long.
+"""Functions that read untrusted text take time in proportion to its length.
 
-An expression that looks at text again from each of its characters takes a hundred
-times as long, and days for a megabyte. Each function that reads text of others is tried
-with what such expressions stumble over.
+A regular expression that restarts at each character takes a hundred times as long for
+ten times the text, and days for a megabyte. Each function that reads untrusted text is
+tried with fragments on which such expressions are slow.
 """
 
 import contextlib
@@ -37,10 +37,10 @@ from state.rows import Manifest, Row
 from state.run import is_processing, timestamp_of
 from tests.support.runs import resolve
 
-# Below it, seconds are noise; the next sizes are tried.
-_MEASURABLE = 0.02
-_LARGEST = 2**19  # characters, and ten times as many
-_MOST_TIMES = 15
+# Shorter times are noise; then a larger size is tried.
+_MEASURABLE = 0.02  # seconds
+_MAX_SIZE = 2**19  # characters; the comparison has ten times as many
+_MAX_RATIO = 15
 
 FRAGMENTS = [
     *("?", "a", " ", '"', "'", ",", "\n", "\r", "=", "0", "1", "<", "/", "\\", "$("),
@@ -85,22 +85,22 @@ def command_line(text: str) -> None:
             options.parse(words)
 
 
-def rows_and_their_files(text: str) -> None:
-    """Read many rows, find what the bucket has of them, and let them share nodes."""
-    # As many rows as the text has words, each of another name.
+def rows_and_sidecars(text: str) -> None:
+    """Read many rows, find their images and sidecars, and batch them into jobs."""
+    # One row for each hundred characters of the text, each with its own name.
     names = [f"{number}.tif" for number in range(len(text) // 100)]
     listed = [
         StoredObject(name + suffix, 7, "", datetime.now(UTC))
         for name in names
         for suffix in ("", ".aux.xml", ".msk")
     ]
-    read = manifest("".join(f"{name},1\n" for name in names))
-    if read:
-        found = resolve(read, "maps", listed)
-        list(batch_rows(found.rows, launch()))
+    parsed = manifest("".join(f"{name},1\n" for name in names))
+    if parsed:
+        resolved = resolve(parsed, "maps", listed)
+        list(batch_rows(resolved.rows, launch()))
 
 
-def rendered(text: str) -> None:
+def template_filters(text: str) -> None:
     filters = render._environment.filters
     for name in ("vars", "classad", "comment"):
         with contextlib.suppress(PipelineError):
@@ -110,7 +110,7 @@ def rendered(text: str) -> None:
     filters["condor_environment"]({"NAME": text})
 
 
-def written_as_csv(text: str) -> None:
+def csv_file(text: str) -> None:
     row = Row(1, (text, text)).failed("x", text)
     with tempfile.TemporaryDirectory() as folder:
         file, header = Path(folder, "failed.csv"), ("image", "bands")
@@ -119,32 +119,32 @@ def written_as_csv(text: str) -> None:
 
 
 def reason(text: str) -> None:
-    told = NodeResult(1, ok=False, code="x", reason=text)
+    result = NodeResult(1, ok=False, code="x", reason=text)
     for event in ("held", "removed", "given up", "killed"):
         before = "idle" if event == "given up" else ""
-        last = NodeEnd(event, text, before)
-        _, why = reasons.failure_reason(told, last, text, text)
-        Row(1, (text,)).failed("x", why)
+        end = NodeEnd(event, text, before)
+        _, sentence = reasons.failure_reason(result, end, text, text)
+        Row(1, (text,)).failed("x", sentence)
 
 
-def notes_of_a_job(text: str) -> None:
+def job_notes(text: str) -> None:
     submitted = queue.htcondor2.JobEventType.SUBMIT
     eventlog._submitted_node(eventlog._Event(submitted, 1, 0, {"LogNotes": text}))
 
 
-def warning_of_gdal(text: str) -> None:
+def gdal_warning(text: str) -> None:
     with gdal.warning_log():
         logging.getLogger("rasterio").warning("CPLE_%s", text)
         logging.getLogger("rasterio").warning("%s", text)
 
 
-def error_of_gdal(text: str) -> None:
+def gdal_error(text: str) -> None:
     error = ValueError(text)
     in_short(error)
     exhaustion.exhaustion(error, Path())
 
 
-def metadata_in_xml(text: str) -> None:
+def xml_metadata(text: str) -> None:
     safety._count_items(text.encode("utf-8", "replace"))
 
 
@@ -153,7 +153,7 @@ class Unwarped:
     crs = None
 
 
-def description_of_gdal(text: str) -> None:
+def gdal_description(text: str) -> None:
     escaped = text.replace("&", "&amp;").replace("<", "&lt;")
     xml = f'<VRTDataset><Metadata><MDI key="a">{escaped}</MDI></Metadata></VRTDataset>'
     with contextlib.suppress(UnsupportedRaster):
@@ -169,7 +169,7 @@ def internal_error(text: str) -> None:
 
 
 def directories(text: str) -> None:
-    """Read a TIFF of as many directories as the text has hundreds of characters."""
+    """Read a TIFF with one directory for each hundred characters of the text."""
     content = struct.pack("<2sHI", b"II", 42, 8)
     pieces, at = [content], len(content)
     entries = struct.pack("<HHII", 256, 4, 1, 1) * 5
@@ -195,9 +195,9 @@ def names(text: str) -> None:
 
 
 READS: dict[str, Read] = {
-    "without_signatures": state_text.redact_signatures,
-    "printable": state_text.one_line,
-    "presentable": state_text.csv_safe,
+    "redact_signatures": state_text.redact_signatures,
+    "one_line": state_text.one_line,
+    "csv_safe": state_text.csv_safe,
     "a manifest": manifest,
     "an image's name": lambda text: manifest(f"{text}.tif,1\n"),
     "a number of bands": lambda text: manifest(f"a.tif,{text}\n"),
@@ -207,80 +207,85 @@ READS: dict[str, Read] = {
     "a line sep=": lambda text: manifest(f"sep={text}\na.tif,1\n"),
     "an open quote": lambda text: manifest(f'a.tif,1\n"{text}'),
     "an options column": options_column,
-    "rows and their files": rows_and_their_files,
+    "rows and their sidecars": rows_and_sidecars,
     "arguments": arguments,
     "a command line": command_line,
     "names": names,
-    "rendered": rendered,
-    "written as CSV": written_as_csv,
+    "the filters of templates": template_filters,
+    "a CSV that is written": csv_file,
     "a reason": reason,
-    "notes of a job": notes_of_a_job,
-    "an error that was not foreseen": internal_error,
-    "a warning of GDAL": warning_of_gdal,
-    "an error of GDAL": error_of_gdal,
+    "the notes of a job": job_notes,
+    "an internal error": internal_error,
+    "a warning of GDAL": gdal_warning,
+    "an error of GDAL": gdal_error,
     "grids in WKT": safety._GRIDS.findall,
-    "metadata in XML": metadata_in_xml,
-    "a description of GDAL": description_of_gdal,
+    "metadata in XML": xml_metadata,
+    "a description by GDAL": gdal_description,
     "directories of a TIFF": directories,
 }
 
 
-def best(read: Read, text: str, times: int = 3) -> float:
+def min_seconds(read: Read, text: str, times: int = 3) -> float:
     """Return the fewest seconds of CPU time that reading a text took."""
-    took = []
+    seconds = []
     for _ in range(times):
         state_text._csv_safe.cache_clear()
-        began = time.process_time()
+        start = time.process_time()
         read(text)
-        took.append(time.process_time() - began)
-        if took[-1] > 50 * _MEASURABLE:
+        seconds.append(time.process_time() - start)
+        if seconds[-1] > 50 * _MEASURABLE:
             break
-    return min(took)
+    return min(seconds)
 
 
-def assert_linear(read: Read, fragment: str, smallest: int = 2**9) -> None:
-    size, few = smallest, 0.0
+def assert_linear(read: Read, fragment: str, min_size: int = 2**9) -> None:
+    size, baseline = min_size, 0.0
     while True:
-        few = best(read, repeated(fragment, size))
-        if few >= _MEASURABLE or size >= _LARGEST:
+        baseline = min_seconds(read, repeated(fragment, size))
+        if baseline >= _MEASURABLE or size >= _MAX_SIZE:
             break
         size *= 4
-    few = max(few, _MEASURABLE)
-    # A machine that does other things meanwhile may slow it down once, not always.
+    baseline = max(baseline, _MEASURABLE)
+    # Other work on the machine may slow one measurement down, but not all of them.
     ratios = []
     for _ in range(3):
-        ratios.append(best(read, repeated(fragment, 10 * size)) / few)
-        if ratios[-1] <= _MOST_TIMES:
+        ratios.append(min_seconds(read, repeated(fragment, 10 * size)) / baseline)
+        if ratios[-1] <= _MAX_RATIO:
             return
-        few = max(few, best(read, repeated(fragment, size)))
-    pytest.fail(f"{fragment!r}, {size} characters: ten times as many take {ratios}")
+        baseline = max(baseline, min_seconds(read, repeated(fragment, size)))
+    pytest.fail(
+        f"{fragment!r}: ten times {size} characters take {ratios} times as long"
+    )
 
 
 def repeated(fragment: str, size: int) -> str:
     return (fragment * (size // len(fragment) + 1))[:size]
 
 
-@pytest.mark.parametrize("what", READS)
-def test_what_takes_long_for_little_takes_no_longer_for_much(what: str):
-    """Look at all fragments in small first: only what is slow there is of interest."""
-    read = READS[what]
+@pytest.mark.parametrize("name", READS)
+def test_the_slowest_fragments_take_linear_time(name: str):
+    """Try all fragments in a short text, and only the slowest of them in long ones."""
+    read = READS[name]
     size = 2**13
-    took = {each: best(read, repeated(each, size), 1) for each in FRAGMENTS}
-    slowest = sorted(FRAGMENTS, key=took.__getitem__)[-3:]
+    seconds = {
+        fragment: min_seconds(read, repeated(fragment, size), 1)
+        for fragment in FRAGMENTS
+    }
+    slowest = sorted(FRAGMENTS, key=seconds.__getitem__)[-3:]
     for fragment in slowest:
         assert_linear(read, fragment)
 
 
-@pytest.mark.parametrize("what", READS)
-@given(fragment=some.lists(some.sampled_from(FRAGMENTS), min_size=1, max_size=4))
+@pytest.mark.parametrize("name", READS)
+@given(fragments=some.lists(some.sampled_from(FRAGMENTS), min_size=1, max_size=4))
 @settings(
     max_examples=15,
     deadline=None,
     derandomize=True,
     suppress_health_check=[HealthCheck.too_slow],
 )
-def test_no_mixture_takes_long(what: str, fragment: list[str]):
-    # A quadratic one would take seconds: 20,000 times as long as a character does.
-    took = best(READS[what], repeated("".join(fragment), 2**15), 1)
-    if took > 10 * _MEASURABLE:
-        assert_linear(READS[what], "".join(fragment))
+def test_mixed_fragments_take_linear_time(name: str, fragments: list[str]):
+    # Quadratic time would be seconds: 20,000 times as long as one character takes.
+    text = "".join(fragments)
+    if min_seconds(READS[name], repeated(text, 2**15), 1) > 10 * _MEASURABLE:
+        assert_linear(READS[name], text)
