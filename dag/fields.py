@@ -121,7 +121,9 @@ def option_of(title: str) -> str | None:
 
 def bare(field: str) -> str:
     """Return a field without spaces around it, and without quotes after a space."""
-    field = field.strip().strip(_INVISIBLE).strip()
+    field = field.strip()
+    if not field.isascii():
+        field = field.strip(_INVISIBLE).strip()
     if len(field) > 1 and field[0] == field[-1] and field[0] in "\"'":
         return field[1:-1].strip()
     return field

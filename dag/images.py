@@ -1,10 +1,11 @@
 """Find the images of a manifest's rows in the bucket."""
 
 import itertools
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import replace
 
 from bucket import Bucket, StoredObject
+from dag import names
 from dag.fields import TIFF_SUFFIXES
 from node import sidecars
 from state.keys import MAX_NAME, key_stem, sandbox_name
@@ -21,10 +22,9 @@ _SUFFIXES_IN_ANY_CASE = tuple(
 )
 
 
-def candidate_keys(row: Row, bucket: str) -> tuple[str, ...]:
+def candidate_keys(row: Row, bucket: str, endpoint: str = "") -> tuple[str, ...]:
     """Return the keys that a row's image can have, the more likely one first."""
-    without_bucket = row.key.removeprefix(f"{bucket}/")
-    return tuple(dict.fromkeys((without_bucket, row.key)))
+    return names.candidate_keys(row.key, bucket, endpoint)
 
 
 def sidecar_keys(key: str) -> tuple[str, ...]:
@@ -39,51 +39,80 @@ def sidecar_keys(key: str) -> tuple[str, ...]:
     )
 
 
-def find_objects(
-    manifest: Manifest, inputs: Bucket, listed_prefix: str
-) -> Iterator[StoredObject]:
-    """Yield the images that rows can name and their sidecar files, among other objects.
-
-    ``Bucket.find_objects`` lists the prefix that the keys share, and stops as soon as
-    asking for each key needs fewer requests. Keys with and without the bucket's name
-    share no prefix, so each kind is looked for by itself. So the requests are bounded
-    by the pages of the listing, and by nine for each row, whichever is less: this is
-    what docs/scale.md measures.
-
-    Args:
-        listed_prefix: everything under this prefix is listed and yielded as well.
-    """
-    yield from inputs.list(listed_prefix)
-    candidates = [candidate_keys(row, inputs.name) for row in manifest.convertible]
-    likely = {keys[0] for keys in candidates}
-    unlikely = {keys[-1] for keys in candidates} - likely
-    for keys in (likely, unlikely):
-        others = {key for key in keys if not key_stem(key).startswith(listed_prefix)}
-        yield from inputs.find_objects(others, sidecar_keys)
-
-
 class ImageIndex:
     """The images of a manifest's rows, and their sidecar files, with their sizes.
 
     Only objects that a row can name are kept, so that a bucket may be of any size.
     """
 
-    def __init__(self, manifest: Manifest, bucket: str) -> None:
+    def __init__(self, manifest: Manifest, bucket: str, endpoint: str = "") -> None:
         self._manifest = manifest
         self._bucket = bucket
-        self._candidates = {
-            key for row in manifest.convertible for key in candidate_keys(row, bucket)
+        self._endpoint = endpoint
+        # In one Unicode form, so that objects in all forms are kept.
+        self._wanted = {
+            names.composed(key)
+            for row in manifest.convertible
+            for key in self._candidates(row)
         }
         self._sizes: dict[str, int] = {}
+        # The keys that are not in that form, by their form.
+        self._variants: dict[str, set[str]] = {}
         # By the key of the image: the sizes of its sidecar files, by key.
         self._sidecars: dict[str, dict[str, int]] = {}
 
+    def find(self, inputs: Bucket, listed_prefix: str) -> Iterator[StoredObject]:
+        """Add the images and their sidecar files; yield them among other objects.
+
+        ``Bucket.find_objects`` lists the prefix that the keys share, and stops as soon
+        as asking for each key needs fewer requests. The keys that a name can mean share
+        no prefix, so the likely ones are looked for first. The next ones are looked for
+        where a row's image is not found yet. So for most manifests, the requests are
+        bounded by the pages of the listing, and by nine for each row, whichever is
+        less: this is what docs/scale.md measures.
+
+        Args:
+            listed_prefix: everything under this prefix is listed and yielded as well.
+        """
+        yield from self._added(inputs.list(listed_prefix))
+        rows = self._manifest.convertible
+        for rank in itertools.count():
+            rows = tuple(row for row in rows if self._needs(row, rank))
+            if not rows:
+                return
+            keys = {self._asked(row)[rank] for row in rows}
+            others = {
+                key for key in keys if not key_stem(key).startswith(listed_prefix)
+            }
+            yield from self._added(inputs.find_objects(others, sidecar_keys))
+
+    def _candidates(self, row: Row) -> tuple[str, ...]:
+        return candidate_keys(row, self._bucket, self._endpoint)
+
+    def _asked(self, row: Row) -> tuple[str, ...]:
+        """Return the keys to look for, for one row, in their order."""
+        candidates = self._candidates(row)
+        return tuple(dict.fromkeys((*candidates, *names.other_forms(candidates))))
+
+    def _needs(self, row: Row, rank: int) -> bool:
+        """Return whether none of the first keys was found, and there is another one."""
+        keys = self._asked(row)
+        return rank < len(keys) and self._sizes.keys().isdisjoint(keys[:rank])
+
+    def _added(self, objects: Iterable[StoredObject]) -> Iterator[StoredObject]:
+        for stored in objects:
+            self.add(stored)
+            yield stored
+
     def add(self, stored: StoredObject) -> None:
         """Add an object of the bucket. The order of objects does not matter."""
-        if stored.key in self._candidates:
+        form = names.composed(stored.key)
+        if form in self._wanted:
             self._sizes[stored.key] = stored.size
+            if form != stored.key:
+                self._variants.setdefault(form, set()).add(stored.key)
         for image in _images_of_sidecar(stored.key):
-            if image in self._candidates:
+            if names.composed(image) in self._wanted:
                 self._sidecars.setdefault(image, {})[stored.key] = stored.size
 
     def resolve(self) -> Manifest:
@@ -103,20 +132,43 @@ class ImageIndex:
         return replace(self._manifest, rows=tuple(rows))
 
     def _find(self, row: Row) -> Row:
-        for key in candidate_keys(row, self._bucket):
+        candidates = self._candidates(row)
+        for key in candidates:
             if key in self._sizes:
-                sizes = self._sidecars.get(key, {})
-                used = _usable_sidecars(key, sizes)
-                for sidecar in used:
-                    name = sidecar.rpartition("/")[2]
-                    if fault := sidecars.fault(name, sizes[sidecar]):
-                        return row.failed(Refusal.BAD_SIDECAR, fault)
-                size = self._sizes[key] + sum(sizes[sidecar] for sidecar in used)
-                return replace(row, key=key, size=size, sidecars=used)
+                return self._found(row, key)
+        for key in candidates:
+            # The objects whose keys look like this one.
+            form = names.composed(key)
+            keys = {form} & self._sizes.keys() | self._variants.get(form, set())
+            if len(keys) > 1:
+                return row.failed(
+                    Refusal.AMBIGUOUS,
+                    f"{len(keys)} objects in the bucket {self._bucket} have this name, "
+                    "in different Unicode forms (NFC, NFD): rename or remove all but "
+                    "one",
+                )
+            if keys:
+                return self._found(row, keys.pop())
+        if elsewhere := names.elsewhere(row.key, self._bucket, self._endpoint):
+            return row.failed(
+                Refusal.NOT_FOUND,
+                f"{elsewhere}, not the bucket {self._bucket}: upload it there, or "
+                "correct its name",
+            )
         return row.failed(
             Refusal.NOT_FOUND,
             f"not in the bucket {self._bucket}: upload it, or correct its name",
         )
+
+    def _found(self, row: Row, key: str) -> Row:
+        sizes = self._sidecars.get(key, {})
+        used = _usable_sidecars(key, sizes)
+        for sidecar in used:
+            name = sidecar.rpartition("/")[2]
+            if fault := sidecars.fault(name, sizes[sidecar]):
+                return row.failed(Refusal.BAD_SIDECAR, fault)
+        size = self._sizes[key] + sum(sizes[sidecar] for sidecar in used)
+        return replace(row, key=key, size=size, sidecars=used)
 
 
 def _images_of_sidecar(key: str) -> Iterator[str]:

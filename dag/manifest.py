@@ -5,10 +5,9 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
-from bucket import MAX_KEY_BYTES
+from dag import names
 from dag.fields import (
     SEPARATORS,
-    TIFF_SUFFIXES,
     Fields,
     Line,
     bare,
@@ -23,15 +22,10 @@ from dag.fields import (
 )
 from node import options
 from state.errors import NotAManifest
-from state.keys import MAX_NAME, jpeg_key, sandbox_name
 from state.rows import Manifest, Refusal, Row
 
 # TIFF stores the number of samples of a pixel in 16 bits (TIFF 6.0, tag 277).
 _MAX_BANDS = 65_535
-# Some sidecar files have names that are eight bytes longer: image.tif.aux.xml.
-_MAX_KEY = MAX_KEY_BYTES - 8  # bytes
-# HTCondor walks the path of a URL, at most 128 levels with the host and the bucket.
-_MAX_FOLDERS = 100
 # A million rows of two fields are 48 MiB, and a poll needs 1.1 GB of memory for them.
 # A larger manifest could use all the memory of the access point.
 MAX_SIZE = 128 * 2**20  # bytes
@@ -40,6 +34,10 @@ MAX_FIELDS = 8_000_000
 MAX_ROWS = 2_000_000
 # All options of one row together: they become part of a command line.
 _MAX_OPTIONS = 1000  # characters
+_LATE_HEADER = (
+    "a header after the first row is not used: move it to the first line, or make a "
+    "manifest of the rows below it"
+)
 # One field may fill the manifest; the default limit of csv is 131,072 characters.
 csv.field_size_limit(MAX_SIZE)
 
@@ -85,13 +83,17 @@ def parse(content: bytes) -> Manifest:
         if not any(field.strip() for field in fields):
             continue
         if line.fault:
-            rows.append(_row(line).failed(Refusal.NOT_CSV, line.fault))
+            row = Row(line.number, fields)
+            rows.append(row.failed(Refusal.NOT_CSV, line.fault))
         elif is_row(fields) and not is_comment(fields):
             rows.append(_read_options(_read_row(line), header))
             # A row that somebody turned into a comment may stand before the header.
             begun = begun or not is_marked(fields)
-        elif is_header(fields) and not begun:
-            if header is None or not is_marked(fields):
+        elif is_header(fields) and not (begun and is_marked(fields)):
+            if begun:
+                row = Row(line.number, fields)
+                rows.append(row.failed(Refusal.LATE_HEADER, _LATE_HEADER))
+            elif header is None or not is_marked(fields):
                 header = fields
         elif not is_comment(fields) and (begun or not is_separator_line(fields)):
             rows.append(_read_row(line))
@@ -102,23 +104,13 @@ def parse(content: bytes) -> Manifest:
     return Manifest(tuple(rows), header)
 
 
-def _row(line: Line) -> Row:
-    return Row(line.number, line.fields)
-
-
 def _read_row(line: Line) -> Row:
     fields = line.fields
     key = bare(fields[0])
-    row = replace(_row(line), key=key)
-    if is_header(fields):
-        reason = (
-            "a header after the first row is not used: move it to the first line, or "
-            "make a manifest of the rows below it"
-        )
-        return row.failed(Refusal.LATE_HEADER, reason)
+    row = Row(line.number, fields, key=key)
     if not any(fields[1:]) and (fault := separator_fault(key)):
         return row.failed(Refusal.NOT_CSV, fault)
-    if refusal := _refusal_of_key(key):
+    if refusal := names.refusal(key):
         return row.failed(*refusal)
     bands = bare(fields[1]) if len(fields) > 1 else ""
     if not bands:
@@ -134,41 +126,6 @@ def _read_row(line: Line) -> Row:
             f"{_MAX_BANDS}",
         )
     return replace(row, bands=int(number[1]))
-
-
-def _refusal_of_key(key: str) -> tuple[Refusal, str] | None:
-    """Return why a row's image cannot have this key; None if it can."""
-    if not key:
-        return Refusal.NO_IMAGE, "no image is named"
-    if key.startswith("/"):
-        reason = "the image begins with '/': write bucket/path/image.tif"
-        return Refusal.BAD_PATH, reason
-    if {".", ".."} & set(key.split("/")):
-        reason = "the image has '.' or '..' in its path: write the path without them"
-        return Refusal.BAD_PATH, reason
-    if (folders := key.count("/")) > _MAX_FOLDERS:
-        reason = (
-            f"the image is {folders} folders deep, and HTCondor accepts "
-            f"{_MAX_FOLDERS}: move it"
-        )
-        return Refusal.BAD_PATH, reason
-    if not key.lower().endswith(TIFF_SUFFIXES):
-        reason = "not a TIFF by name: it must end in .tif or .tiff"
-        return Refusal.NOT_A_TIFF, reason
-    if key.rsplit("/", 1)[-1].startswith("."):
-        return Refusal.BAD_PATH, "its name begins with '.': rename the image"
-    encoded = max(len(sandbox_name(key)), len(sandbox_name(jpeg_key(key))))
-    if encoded > MAX_NAME:
-        reason = (
-            f"the image's name is too long: {encoded} characters when "
-            f"percent-encoded, at most {MAX_NAME}"
-        )
-        return Refusal.NAME_TOO_LONG, reason
-    # No store has such an object, and some refuse the whole request.
-    if (length := len(key.encode())) > _MAX_KEY:
-        reason = f"its key has {length} bytes, and {_MAX_KEY} is the maximum: rename it"
-        return Refusal.NAME_TOO_LONG, reason
-    return None
 
 
 def _read_options(row: Row, header: Fields | None) -> Row:

@@ -7,6 +7,7 @@ from bucket import Bucket, StoredObject
 from dag import processing
 from dag.images import candidate_keys
 from dag.manifest import parse
+from dag.names import composed
 from state.errors import NotAManifest
 from state.files import write_atomically
 from state.launch import Launch
@@ -46,7 +47,7 @@ def run_to_wait_for(
     if previous and awaited and awaited.etag == previous.etag:
         return previous
     own = others.pop(run.processing_key, None)
-    images = {row.key for row in manifest.convertible}
+    images = {composed(row.key) for row in manifest.convertible}
     for other in sorted(others.values(), key=_order):
         if own and _order(other) > _order(own):
             break
@@ -71,4 +72,8 @@ def _images(inputs: Bucket, launch: Launch, other: StoredObject) -> set[str]:
     except NotAManifest:
         # None of its images is converted.
         return set()
-    return {key for row in rows for key in candidate_keys(row, inputs.name)}
+    return {
+        composed(key)
+        for row in rows
+        for key in candidate_keys(row, inputs.name, inputs.endpoint)
+    }

@@ -194,9 +194,8 @@ def _check(run: Run, inputs: Bucket, launch: Launch) -> list[StoredObject]:
         save_rows(run, Manifest((row,)))
         return []
     claimed: list[StoredObject] = []
-    index = images.ImageIndex(manifest, launch.input_bucket)
-    for stored in images.find_objects(manifest, inputs, launch.literal_prefix):
-        index.add(stored)
+    index = images.ImageIndex(manifest, inputs.name, inputs.endpoint)
+    for stored in index.find(inputs, launch.literal_prefix):
         if is_processing(stored.key) and len(claimed) < processing.MAX_OBJECTS:
             claimed.append(stored)
     resolved = index.resolve()

@@ -30,6 +30,7 @@ class Refusal(StrEnum):
     BAD_OPTION = "bad-option"
     TIME_LIMIT_TOO_LONG = "time-limit-too-long"
     NOT_FOUND = "not-found"
+    AMBIGUOUS = "ambiguous"
     BAD_SIDECAR = "bad-sidecar"
     DUPLICATE = "duplicate"
     OUTPUT_COLLISION = "output-collision"

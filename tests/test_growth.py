@@ -21,7 +21,7 @@ from hypothesis import HealthCheck, given, settings, strategies as some
 from bucket import S3Endpoint, StoredObject
 from condor import eventlog, queue
 from condor.eventlog import NodeEnd
-from dag import images, render, signing
+from dag import images, names, render, signing
 from dag.batches import batch_rows
 from dag.manifest import parse
 from node import cog, exhaustion, gdal, options, safety, tiff
@@ -88,13 +88,13 @@ def command_line(text: str) -> None:
 def rows_and_sidecars(text: str) -> None:
     """Read many rows, find their images and sidecars, and batch them into jobs."""
     # One row for each hundred characters of the text, each with its own name.
-    names = [f"{number}.tif" for number in range(len(text) // 100)]
+    keys = [f"{number}.tif" for number in range(len(text) // 100)]
     listed = [
-        StoredObject(name + suffix, 7, "", datetime.now(UTC))
-        for name in names
+        StoredObject(key + suffix, 7, "", datetime.now(UTC))
+        for key in keys
         for suffix in ("", ".aux.xml", ".msk")
     ]
-    parsed = manifest("".join(f"{name},1\n" for name in names))
+    parsed = manifest("".join(f"{key},1\n" for key in keys))
     if parsed:
         resolved = resolve(parsed, "maps", listed)
         list(batch_rows(resolved.rows, launch()))
@@ -183,13 +183,18 @@ def directories(text: str) -> None:
         list(tiff.beginnings(file, 256, 10))
 
 
-def names(text: str) -> None:
+def keys(text: str) -> None:
     key = f"{text}.tif"
     sandbox_name(key)
     jpeg_key(key)
     timestamp_of(text)
     is_processing(text)
     images.candidate_keys(Row(1, (), key=key), "maps")
+    for written in (f"https://{key}", f"https://maps/{key}", f"s3://{key}", f"%{key}"):
+        names.refusal(written)
+        names.candidate_keys(written, "maps", "maps")
+        names.elsewhere(written, "maps", "maps")
+    list(names.other_forms([key]))
     list(images._images_of_sidecar(f"{text}.tfw"))
     signing.shadow_can_sign(launch(), Row(1, (), key=key, sidecars=(text,)))
 
@@ -210,7 +215,7 @@ READS: dict[str, Read] = {
     "rows and their sidecars": rows_and_sidecars,
     "arguments": arguments,
     "a command line": command_line,
-    "names": names,
+    "names": keys,
     "the filters of templates": template_filters,
     "a CSV that is written": csv_file,
     "a reason": reason,

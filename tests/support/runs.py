@@ -15,10 +15,13 @@ def a_run() -> Run:
 
 
 def resolve(
-    manifest: Manifest, bucket: str, objects: Iterable[StoredObject]
+    manifest: Manifest,
+    bucket: str,
+    objects: Iterable[StoredObject],
+    endpoint: str = "",
 ) -> Manifest:
     """Find the images of a manifest's rows among some objects."""
-    index = ImageIndex(manifest, bucket)
+    index = ImageIndex(manifest, bucket, endpoint)
     for stored in objects:
         index.add(stored)
     return index.resolve()
