@@ -1,4 +1,4 @@
-"""The run order decides which of several runs' nodes start first."""
+"""The run order decides which run's nodes start first."""
 
 import re
 from pathlib import Path
@@ -24,8 +24,8 @@ def start_times(run: Path) -> list[str]:
     return re.findall(r"^001 \S+ (\S+ \S+) Job executing", log, re.MULTILINE)
 
 
-@pytest.mark.parametrize("order", ["shared", "oldest-first"])
-def test_the_nodes_of_runs_start_in_the_requested_order(
+@pytest.mark.parametrize("order", ["fair", "fifo"])
+def test_nodes_start_in_the_run_order(
     archive: Archive, order: str, monkeypatch: pytest.MonkeyPatch
 ):
     # The older run must have nodes left to submit when the younger run starts.
@@ -41,7 +41,7 @@ def test_the_nodes_of_runs_start_in_the_requested_order(
         archive.upload_raster(key, 1, width=64, height=64)
     archive.upload_manifest("older-raw.csv", [(key, 1) for key in older])
     archive.launch_to_poll_by_hand(
-        *("--order", order, "--max-idle", "6"),
+        *("--run-order", order, "--max-idle", "6"),
         *("--submit-option", f"executable = {node}"),
     )
     (first,) = archive.directory.glob("workflow-run-*")
@@ -57,7 +57,7 @@ def test_the_nodes_of_runs_start_in_the_requested_order(
     for stem, keys in (("older-", older), ("younger-", younger)):
         processed, _ = archive.outcome(stem)
         assert [row[0] for row in processed] == keys
-    if order == "shared":
+    if order == "fair":
         assert start_times(second)[0] < start_times(first)[-1]
     else:
         assert start_times(second)[0] >= start_times(first)[-1]

@@ -1,4 +1,4 @@
-"""Rows whose shared job fails as a whole are tried again, each in a job of its own."""
+"""Solo rows: if a shared job fails as a whole, each of its rows gets its own job."""
 
 import json
 import subprocess
@@ -30,25 +30,25 @@ def ended(run: Run) -> bool:
     return log.exists() and "Job terminated" in log.read_text()
 
 
-def test_rows_whose_job_fails_as_a_whole_are_tried_apart(archive: Archive):
+def test_rows_whose_job_fails_as_a_whole_are_tried_alone(archive: Archive):
     run = launch_with_nodes(archive, DIES_IF_SHARED)
     wait_for(lambda: run.solo_file.exists())
     wait_for(lambda: (run.directory / "convert.dag.metrics").exists())
     assert solo_rows(run) == {1, 2, 3, 4}
-    assert [each.key for each in archive.maps.list("batch-")] == [run.processing_key]
-    # DAGMan may be in the queue for a moment yet.
+    assert [item.key for item in archive.maps.list("batch-")] == [run.processing_key]
+    # DAGMan may still be in the queue for a moment.
     wait_for(lambda: archive.poll().returncode == 0 and run.cluster is not None)
-    # As from a POST script that was stopped, and outlived its DAGMan.
+    # A POST script that was stopped may outlive its DAGMan, and call this.
     late = reconcile(run, "--final-node-of", "convert.dag")
     assert (late.returncode, late.stdout) == (0, "")
 
     assert_all_were_processed(archive, run)
     wait_for(lambda: run.done)
     assert not list(run.logs_directory.iterdir())
-    told = cost(run)
-    assert (told.rows_begun, told.jobs, told.retries) == (5, 8 + 1 + 4, 6)
+    total = cost(run)
+    assert (total.rows_begun, total.jobs, total.retries) == (5, 8 + 1 + 4, 6)
     events = [json.loads(line) for line in (run.directory / "log.jsonl").open()]
-    assert [each["event"] for each in events] == [
+    assert [event["event"] for event in events] == [
         *("submitted", "rows-solo", "submitted", "ended")
     ]
 
@@ -62,9 +62,11 @@ def test_rows_whose_job_fails_as_a_whole_are_tried_apart(archive: Archive):
         ("poll", "file submitted.json"),
     ],
 )
-def test_killed_on_the_way_to_that(archive: Archive, command: str, step: str):
+def test_a_process_is_killed_on_the_way_to_the_solo_rows(
+    archive: Archive, command: str, step: str
+):
     run = launch_with_nodes(archive, DIES_IF_SHARED)
-    # So that the POST script leaves it to us.
+    # The POST script fails, so that it leaves the work to this test.
     (run.directory / "reconcile.sh").write_text("#!/bin/sh\nexit 1\n")
     wait_for(lambda: ended(run))
     if command == "reconcile":
@@ -77,8 +79,8 @@ def test_killed_on_the_way_to_that(archive: Archive, command: str, step: str):
     by_hand = reconcile(run)
     assert by_hand.returncode == 1
     submitted = command == "poll" and step != "file retry-solo.dag"
-    why = "is in the queue" if submitted else "has not been submitted"
-    assert why in by_hand.stderr
+    message = "is in the queue" if submitted else "has not been submitted"
+    assert message in by_hand.stderr
     polled = archive.poll()
     assert polled.returncode == 0, polled.stderr
 
@@ -92,11 +94,11 @@ def reconcile(run: Run, *options: str) -> subprocess.CompletedProcess:
     )
 
 
-def test_a_second_dag_that_is_removed_before_it_starts(archive: Archive):
+def test_if_the_solo_dag_is_removed_before_it_starts_its_rows_fail(archive: Archive):
     run = launch_with_nodes(archive, DIES_IF_SHARED)
     wait_for(lambda: run.solo_file.exists())
     wait_for(lambda: (run.directory / "convert.dag.metrics").exists())
-    # Of a DAGMan that was held, say, and so left no log; no job has this number.
+    # No job has this number, as if DAGMan was held, wrote no log, and was removed.
     removed = {"dag": "retry-solo.dag", "cluster": 2**30}
     run.submitted_file.write_text(json.dumps(removed))
     wait_for(lambda: archive.poll().returncode == 0 and run.done)
@@ -109,7 +111,7 @@ def test_a_second_dag_that_is_removed_before_it_starts(archive: Archive):
     }
 
 
-def test_a_run_that_somebody_removes_stays_removed(archive: Archive):
+def test_a_run_that_a_user_removes_has_no_solo_rows(archive: Archive):
     waits = 'case "$*" in 0.tif*) kill -9 $$ ;; esac\nexec sleep 600\n'
     run = launch_with_nodes(archive, waits, KEYS[:4])
     log = run.node_log
@@ -126,33 +128,33 @@ def test_a_run_that_somebody_removes_stays_removed(archive: Archive):
 OK = NodeResult(1, ok=True)
 
 
-def told(code: str, attempt: int | None = None) -> NodeResult:
+def failure(code: str, attempt: int | None = None) -> NodeResult:
     return NodeResult(1, ok=False, code=code, attempt=attempt)
 
 
 @pytest.mark.parametrize(
-    ("maybe", "result", "last"),
+    ("collateral", "result", "end"),
     [
         (True, None, NodeEnd("given up", "no such object", "held", 2)),
         (True, None, NodeEnd("given up", "", "running", 1)),
         (True, None, NodeEnd("exited", "74")),
         (True, None, NodeEnd("given up", "", "idle", 21)),
         (True, OK, NodeEnd("given up", "an output was refused", "held", 1)),
-        (True, told("unfit-machine", 1), NodeEnd("given up", "", "held", attempt=4)),
-        (True, told("killed"), NodeEnd("killed", "signal 9")),
-        # Its image is the reason, or its own process.
-        (False, told("no-crs", 1), NodeEnd("exited", "65")),
-        (False, told("time-limit", 4), NodeEnd("exited", "75", attempt=4)),
-        # Alone it would fare no better.
+        (True, failure("unfit-machine", 1), NodeEnd("given up", "", "held", attempt=4)),
+        (True, failure("killed"), NodeEnd("killed", "signal 9")),
+        # The row's own image or process is the reason.
+        (False, failure("no-crs", 1), NodeEnd("exited", "65")),
+        (False, failure("time-limit", 4), NodeEnd("exited", "75", attempt=4)),
+        # A job of its own would end in the same way.
         (False, None, NodeEnd("given up", "", "idle")),
         (False, None, NodeEnd("removed", "via condor_rm", "running", 1)),
         (False, None, NodeEnd("held", "by hand")),
-        # Its job ended well, or was never there.
+        # The job succeeded, or there was none.
         (False, OK, None),
         (False, None, None),
     ],
 )
-def test_whose_neighbour_may_be_the_reason(
-    maybe: bool, result: NodeResult | None, last: NodeEnd | None
+def test_another_row_of_the_job_may_be_the_reason(
+    collateral: bool, result: NodeResult | None, end: NodeEnd | None
 ):
-    assert may_be_collateral(result, last) is maybe
+    assert may_be_collateral(result, end) is collateral

@@ -1,4 +1,4 @@
-"""Uploads in parts, from the launch to the object in the bucket."""
+"""Multipart uploads, from the launch to the object in the bucket."""
 
 import json
 
@@ -14,16 +14,16 @@ from tests.support.archive import Archive, wait_for_words
 from tests.support.compare import assert_same_image
 from tests.support.faulty_s3 import Fault, FaultyS3
 
-# The COG of a raster of 700 x 600 pixels and 3 bands has some 700 kB.
-LOWERED = ("--max-put", "400000")
+# The COG of a raster of 700 x 600 pixels and 3 bands has about 700 kB.
+LOW_LIMIT = ("--max-put", "400000")
 
 
-def test_large_cogs_arrive_in_parts_and_whole(archive: Archive):
+def test_large_cogs_arrive_complete_by_multipart_upload(archive: Archive):
     large = ("a.tif", "with ; sign.tif")
     sources = {key: archive.upload_raster(key, 3) for key in large}
     sources["small.tif"] = archive.upload_raster("small.tif", 1, width=90, height=90)
     archive.upload_raster("wrong.tif", 3)
-    _upload_one_that_grows(archive, "grows.tif")
+    _upload_raster_that_grows(archive, "grows.tif")
     archive.upload_manifest(
         "batch-raw.csv",
         [
@@ -33,7 +33,7 @@ def test_large_cogs_arrive_in_parts_and_whole(archive: Archive):
             ("grows.tif", 3, "raw"),
         ],
     )
-    archive.launch(*LOWERED)
+    archive.launch(*LOW_LIMIT)
 
     processed, failed = archive.outcome("batch-")
 
@@ -46,15 +46,15 @@ def test_large_cogs_arrive_in_parts_and_whole(archive: Archive):
         assert (cog.stat().st_size > 400_000) == (key in large)
         assert_same_image(cog, source)
     (run,) = archive.directory.glob("workflow-run-*")
-    told = wait_for_words(run / "results.jsonl", "wrong").splitlines()
-    told = [json.loads(line) for line in told]
+    lines = wait_for_words(run / "results.jsonl", "wrong").splitlines()
+    results = [json.loads(line) for line in lines]
     in_parts = [
-        result["image"] for result in told if "parts" in (result.get("cog") or {})
+        result["image"] for result in results if "parts" in (result.get("cog") or {})
     ]
     assert in_parts == ["a.tif", "with%20%3B%20sign.tif"]
-    begun = [json.loads(line)["line"] for line in (run / "uploads.jsonl").open()]
-    assert begun == [2, 3, 5], "neither of the small images cost a request"
-    assert _left(archive, *large, "wrong.tif") == []
+    rows = [json.loads(line)["line"] for line in (run / "uploads.jsonl").open()]
+    assert rows == [2, 3, 5], "only an image whose COG may be large has an upload"
+    assert _keys_with_open_uploads(archive, *large, "wrong.tif") == []
 
 
 def test_a_part_that_is_refused_once_is_sent_again(
@@ -63,14 +63,14 @@ def test_a_part_that_is_refused_once_is_sent_again(
     source = faulty_archive.upload_raster("image.tif", 3)
     faulty_archive.upload_manifest("batch-raw.csv", [("image.tif", 3)])
     faulty_s3_server.faults = [
-        # The upload is begun, and nobody hears of it.
+        # The server starts the upload, but its answer is lost.
         Fault(method="POST", path="uploads", answer_lost=True, times=1),
         Fault(method="PUT", path="partNumber=2", status=403, times=1),
     ]
-    said = faulty_archive.run(
-        *LOWERED, "--submit-option", "hold_backoff_seconds = 1"
+    errors = faulty_archive.run(
+        *LOW_LIMIT, "--submit-option", "hold_backoff_seconds = 1"
     ).stderr
-    assert "starting to upload" in said
+    assert "starting to upload" in errors
     faulty_archive.poll()
 
     processed, failed = faulty_archive.outcome("batch-")
@@ -79,23 +79,23 @@ def test_a_part_that_is_refused_once_is_sent_again(
     assert faulty_s3_server.count("PUT", "partNumber=1") >= 2
     assert_same_image(faulty_archive.fetch(faulty_archive.cogs, "image.tif"), source)
     assert faulty_s3_server.count("POST", "uploads") == 2
-    assert _left(faulty_archive, "image.tif") == []
+    assert _keys_with_open_uploads(faulty_archive, "image.tif") == []
 
 
 @given(strategies.integers(0, 2**50), strategies.integers(1, 2**40))
-def test_what_could_be_large_has_parts_enough(size: int, largest: int):
-    for most in (MAX_PUT, largest):
-        limits = multipart.limits(Row(1, (), size=size), most)
-        if 16 * size <= most:
+def test_an_image_whose_cog_may_be_large_has_enough_parts(size: int, limit: int):
+    for max_put in (MAX_PUT, limit):
+        limits = multipart.limits(Row(1, (), size=size), max_put)
+        if 16 * size <= max_put:
             assert limits.max_parts == 0
             continue
         assert 2 <= limits.max_parts <= 1000
-        assert most // 4 <= limits.part_size <= most
-        assert limits.max_parts * limits.part_size >= min(16 * size, 1000 * most)
+        assert max_put // 4 <= limits.part_size <= max_put
+        assert limits.max_parts * limits.part_size >= min(16 * size, 1000 * max_put)
 
 
-def _upload_one_that_grows(archive: Archive, key: str) -> None:
-    """A few kB, of which the profile raw makes more than a MB."""
+def _upload_raster_that_grows(archive: Archive, key: str) -> None:
+    """Upload a raster of a few kB whose COG has more than 1 MB with the profile raw."""
     path = archive.directory / "grows.tif"
     rasters.write(path, 3, compress="deflate")
     with rasterio.open(path) as raster:
@@ -105,5 +105,5 @@ def _upload_one_that_grows(archive: Archive, key: str) -> None:
     archive.maps.upload(key, path)
 
 
-def _left(archive: Archive, *keys: str) -> list[str]:
+def _keys_with_open_uploads(archive: Archive, *keys: str) -> list[str]:
     return [key for key in keys if archive.cogs.list_multipart_uploads(key)]
