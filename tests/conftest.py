@@ -32,7 +32,7 @@ from tests.support.faulty_s3 import FaultyS3
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-# Fixtures that start HTCondor. Most others use the pool of the session.
+# Fixtures that start HTCondor. Most tests use the pool of the session.
 _POOLS = {"pool", "mortal", "pool_with_clock", "hostile_pool"}
 
 

@@ -1,4 +1,4 @@
-"""The command line as a whole: its commands, its help, its former names."""
+"""The commands, the help and the former names of options."""
 
 import json
 import re
@@ -26,7 +26,7 @@ HIDDEN = {"poll", "reconcile"}
 
 
 def all_commands() -> Iterator[tuple[str, click.Command]]:
-    """Yield each command and subcommand, and what to type for it."""
+    """Yield each command and subcommand with the words to type for it."""
     for name, command in COMMANDS.items():
         yield name, command
         if isinstance(command, click.Group):
@@ -79,7 +79,7 @@ def test_every_command_and_its_options_are_in_the_reference(words: str):
 
 
 @pytest.mark.parametrize(
-    ("typed", "meant"),
+    ("typed", "suggestion"),
     [
         (["launhc"], "launch"),
         (["heath", "--json"], "health"),
@@ -87,13 +87,13 @@ def test_every_command_and_its_options_are_in_the_reference(words: str):
         (["pool", "startt"], "start"),
     ],
 )
-def test_a_mistyped_command_is_no_launch(typed: list[str], meant: str):
+def test_a_mistyped_command_does_not_launch(typed: list[str], suggestion: str):
     word = next(word for word in reversed(typed) if not word.startswith("-"))
-    message = f"No such command '{word}'. Did you mean '{meant}'?"
+    message = f"No such command '{word}'. Did you mean '{suggestion}'?"
     assert_wrong(invoke(*typed), message)
 
 
-def test_a_word_like_no_command_gets_no_suggestion():
+def test_a_word_that_resembles_no_command_gets_no_suggestion():
     result = invoke("xyzzy", *BUCKETS)
     assert_wrong(result, "No such command 'xyzzy'.")
     assert "Did you mean" not in result.stderr
@@ -126,7 +126,7 @@ def test_the_sections_of_the_options_are_those_of_the_reference():
         assert flags == documented, heading
 
 
-def test_without_a_command_it_is_a_launch():
+def test_launch_is_the_default_command():
     for arguments in ((), ("-a", "x"), ("--output-bucket", "cogs")):
         assert_wrong(invoke(*arguments), "cog_pipeline.py launch --help")
 
@@ -147,8 +147,8 @@ def test_a_poll_imports_no_other_command():
 
 
 @pytest.fixture
-def launched(monkeypatch: pytest.MonkeyPatch):
-    """The launch that a command line describes, read without any check of it."""
+def parse_launch(monkeypatch: pytest.MonkeyPatch):
+    """Return a function that parses the options of a launch without checks."""
 
     def parse(*arguments: str) -> Launch:
         command = import_module("cli.launch").launch
@@ -158,27 +158,27 @@ def launched(monkeypatch: pytest.MonkeyPatch):
     return parse
 
 
-def test_the_defaults_are_those_of_a_launch(launched):
-    settings = launched()
+def test_the_defaults_of_the_options_are_those_of_launch(parse_launch):
+    settings = parse_launch()
     for name in ("max_jobs", "max_idle", "max_runs", "disk_floor", "run_order"):
         assert settings[name] == getattr(Launch, name)
 
 
-def test_former_names_of_options_still_work(launched):
-    assert launched("--max-running", "7")["max_jobs"] == 7
-    assert launched("-m", "7")["max_jobs"] == 7
-    assert launched("--largest-put=7")["max_put"] == 7
+def test_former_names_of_options_still_work(parse_launch):
+    assert parse_launch("--max-running", "7")["max_jobs"] == 7
+    assert parse_launch("-m", "7")["max_jobs"] == 7
+    assert parse_launch("--largest-put=7")["max_put"] == 7
     for former, name in FORMER_ORDERS.items():
-        assert launched("--order", former)["run_order"] == name
-        assert launched(f"--run-order={former}")["run_order"] == name
+        assert parse_launch("--order", former)["run_order"] == name
+        assert parse_launch(f"--run-order={former}")["run_order"] == name
     for name in RUN_ORDERS:
-        assert launched("--order", name)["run_order"] == name
+        assert parse_launch("--order", name)["run_order"] == name
     shown = invoke("launch", "--help").stdout
     for word in ("--max-running", "--order", "--largest-put", "--max-put", "shared"):
         assert word not in shown
 
 
-def test_a_value_that_no_run_order_has():
+def test_an_unknown_run_order_is_refused():
     assert_wrong(invoke(*BUCKETS, "--order", "random"), "'random' is not one of")
 
 
@@ -207,10 +207,12 @@ def test_other_commands_can_take_the_options_of_the_store(tmp_path: Path):
         *((level, "/tmp/maps", False) for level in ("1", "2", "3")),
     ],
 )
-def test_where_dagman_accepts_its_log(strictness: str, directory: str, accepted: bool):
-    kept = queue.htcondor2.param["DAGMAN_USE_STRICT"]
+def test_dagman_accepts_a_log_under_tmp_only_if_not_strict(
+    strictness: str, directory: str, accepted: bool
+):
+    original = queue.htcondor2.param["DAGMAN_USE_STRICT"]
     queue.htcondor2.param["DAGMAN_USE_STRICT"] = strictness
     try:
         assert queue.dagman_accepts(Path(directory)) == accepted
     finally:
-        queue.htcondor2.param["DAGMAN_USE_STRICT"] = str(kept)
+        queue.htcondor2.param["DAGMAN_USE_STRICT"] = str(original)

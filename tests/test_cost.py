@@ -13,7 +13,7 @@ from state.project import PROJECT
 from state.run import Run, load_run
 from tests.support.archive import Archive, wait_for
 
-# The first try of `retry` occupies a slot for two seconds and fails.
+# The first attempt of `retry` occupies a slot for two seconds and fails.
 NODE = """\
 #!/bin/sh
 case $1 in

@@ -1,4 +1,4 @@
-"""The examples in docstrings are right."""
+"""The examples in docstrings work."""
 
 import doctest
 import importlib
@@ -18,7 +18,7 @@ MODULES = (
 
 
 @pytest.mark.parametrize("name", MODULES)
-def test_the_examples_of_a_module(name: str):
+def test_the_examples_of_a_module_work(name: str):
     failed, tried = doctest.testmod(importlib.import_module(name))
     assert failed == 0
     assert tried > 0, f"{name} has no examples"

@@ -45,7 +45,7 @@ def command(*arguments: str) -> list[str]:
     return [sys.executable, str(PROJECT / "cog_pipeline.py"), *arguments]
 
 
-def interrupted(
+def interrupt(
     archive: Archive,
     server: FaultyS3,
     method: str,
@@ -53,7 +53,7 @@ def interrupted(
     arguments: list[str] | None = None,
 ) -> subprocess.CompletedProcess:
     """Stop a command with Ctrl-C while it waits for the answer to a request."""
-    # So slow that the answer never arrives.
+    # The answer is so slow that it never arrives.
     stalled = Fault(method=method, path=path, bytes_per_second=0.1)
     before = server.count(method, path)
     with server.suffering(stalled):
@@ -84,7 +84,7 @@ def jobs_of(archive: Archive) -> list[str]:
 def test_ctrl_c_before_anything_was_submitted(
     faulty_archive: Archive, faulty_s3_server: FaultyS3
 ):
-    done = interrupted(faulty_archive, faulty_s3_server, "GET", "list-type")
+    done = interrupt(faulty_archive, faulty_s3_server, "GET", "list-type")
     assert done.returncode == Exit.INTERRUPTED
     assert done.stderr == "Error: stopped by Ctrl-C: nothing was submitted\n"
     assert jobs_of(faulty_archive) == []
@@ -94,14 +94,14 @@ def test_ctrl_c_during_the_first_poll(
     faulty_archive: Archive, faulty_s3_server: FaultyS3
 ):
     faulty_archive.upload_manifest("batch-raw.csv", [("image.tif", 1)])
-    done = interrupted(faulty_archive, faulty_s3_server, "GET", "batch-raw.csv")
+    done = interrupt(faulty_archive, faulty_s3_server, "GET", "batch-raw.csv")
     (job,) = jobs_of(faulty_archive)
     assert done.returncode == Exit.INTERRUPTED
     assert f"Launched as job {job}" in done.stdout
     assert f"job {job} continues to poll" in done.stderr
     assert "Traceback" not in done.stderr
 
-    again = interrupted(faulty_archive, faulty_s3_server, "GET", "list-type")
+    again = interrupt(faulty_archive, faulty_s3_server, "GET", "list-type")
     assert again.returncode == Exit.INTERRUPTED
     assert f"job {job} is in the queue" in again.stderr
 
@@ -122,27 +122,27 @@ def test_an_internal_error_of_reconcile(archive: Archive):
     archive.launch("--every", "1440", "--submit-option", "requirements = false")
     (run,) = archive.directory.glob("workflow-run-*")
     (run / "rows.jsonl").write_text("neither JSON")
-    by_hand = command("reconcile", str(run))
-    refused = subprocess.run(by_hand, capture_output=True, text=True)
+    reconcile = command("reconcile", str(run))
+    refused = subprocess.run(reconcile, capture_output=True, text=True)
     assert refused.returncode == Exit.REFUSED
     assert "its DAG is in the queue" in refused.stderr
     cluster = json.loads((run / "submitted.json").read_text())["cluster"]
     subprocess.run(["condor_rm", str(cluster)], capture_output=True, check=True)
     wait_for_words(run / "reconcile.log", "internal error")
     done = subprocess.run(
-        [*by_hand, "--final-node-of", "convert.dag"], capture_output=True, text=True
+        [*reconcile, "--final-node-of", "convert.dag"], capture_output=True, text=True
     )
     assert str(run / "log.jsonl") in done.stderr
     traceback = assert_internal_error(done, Exit.INTERNAL_ERROR, done.stderr)
     assert "JSONDecodeError" in traceback
 
 
-def test_an_internal_error_where_there_is_no_log_yet(archive: Archive):
+def test_an_internal_error_before_there_is_a_log(archive: Archive):
     archive.launch("--every", "1440")
     (home,) = archive.directory.glob("launch-*")
     subprocess.run(["condor_rm", *jobs_of(archive)], capture_output=True, check=True)
     wait_for(lambda: not jobs_of(archive))
-    home.rename(archive.directory / "kept")
+    home.rename(archive.directory / "former")
     home.write_text("a file in place of a directory")
     done = archive.run(TMPDIR=str(archive.directory))
     assert str(archive.directory) in done.stderr
@@ -166,10 +166,10 @@ def test_an_internal_error_of_health_is_unknown(archive: Archive):
     assert "TypeError" in assert_internal_error(done, State.UNKNOWN, done.stdout)
 
 
-def test_ctrl_c_of_a_poll(faulty_archive: Archive, faulty_s3_server: FaultyS3):
+def test_ctrl_c_during_a_poll(faulty_archive: Archive, faulty_s3_server: FaultyS3):
     faulty_archive.launch("--every", "1440")
     (file,) = faulty_archive.directory.glob("launch-*/launch.json")
-    done = interrupted(
+    done = interrupt(
         faulty_archive, faulty_s3_server, "GET", "list-type", command("poll", str(file))
     )
     assert done.returncode == Exit.INTERRUPTED
@@ -177,7 +177,7 @@ def test_ctrl_c_of_a_poll(faulty_archive: Archive, faulty_s3_server: FaultyS3):
     assert "Traceback" not in done.stderr
 
 
-def test_a_file_that_is_not_of_a_launch(tmp_path: Path):
+def test_a_file_that_does_not_belong_to_a_launch_is_refused(tmp_path: Path):
     other = tmp_path / "other.json"
     other.write_text("{}")
     polled = invoke("poll", str(other))

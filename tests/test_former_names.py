@@ -1,4 +1,4 @@
-"""Runs of former and of later versions are carried on.
+"""Runs of earlier and later versions continue.
 
 Before version 0.1, some files and fields had other names. A later version may add
 fields to any record.
@@ -27,7 +27,7 @@ from tests.support.shared_jobs import (
 
 
 def rewrite(file: Path, change) -> None:
-    """Change each record of a file of JSON lines, or the one of a JSON file."""
+    """Change each record of a JSON Lines file, or the one record of a JSON file."""
     text = file.read_text()
     parts = text.splitlines() if file.suffix == ".jsonl" else [text]
     changed = [json.dumps(change(json.loads(part))) for part in parts]
@@ -35,7 +35,7 @@ def rewrite(file: Path, change) -> None:
 
 
 def with_former_fields(record: dict) -> dict:
-    """A record as it was before version 0.1."""
+    """Return a record in the form that it had before version 0.1."""
     former = {"max_jobs": "max_running", "run_order": "order", "max_put": "largest_put"}
     record.pop("version", None)
     record = {former.get(name, name): value for name, value in record.items()}
@@ -45,7 +45,7 @@ def with_former_fields(record: dict) -> dict:
 
 
 def with_former_rows(record: dict) -> list | dict | None:
-    """A line of rows.jsonl as it was before version 0.1."""
+    """Return a line of rows.jsonl in the form that it had before version 0.1."""
     if "header" in record:
         return record["header"]
     record["number"] = record.pop("line")
@@ -54,7 +54,7 @@ def with_former_rows(record: dict) -> list | dict | None:
 
 
 def with_former_result(record: dict) -> dict:
-    """A line of results.jsonl as it was before version 0.1."""
+    """Return a line of results.jsonl in the form that it had before version 0.1."""
     if "line" in record:
         record["row"] = record.pop("line")
     record.pop("version", None)
@@ -66,7 +66,11 @@ def with_later_fields(record: dict) -> dict:
 
 
 def give_former_names(archive: Archive, run: Run) -> tuple[Path, Run]:
-    """Rename all that had another name; returns the launch's settings and the run."""
+    """Rename files and fields to their former names.
+
+    Returns:
+        The settings file of the launch, and the run.
+    """
     (home,) = archive.directory.glob("launch-*")
     former = home.rename(home.with_name("pipeline" + home.name.removeprefix("launch")))
     for folder in (former, run.directory):
@@ -92,7 +96,7 @@ def poll(launch_file: Path) -> subprocess.CompletedProcess:
 
 
 @pytest.mark.long
-def test_a_run_with_the_former_names_is_carried_on(archive: Archive):
+def test_a_run_with_the_former_names_continues(archive: Archive):
     run = launch_with_nodes(archive, DIES_IF_SHARED)
     wait_for(lambda: run.solo_file.exists())
     wait_for(lambda: (run.directory / "convert.dag.metrics").exists())
@@ -100,7 +104,7 @@ def test_a_run_with_the_former_names_is_carried_on(archive: Archive):
 
     assert load_launch(launch_file).file == launch_file
     assert all_runs(load_launch(launch_file)) == ([run], [])
-    # DAGMan may be in the queue for a moment yet.
+    # DAGMan may still be in the queue for a moment.
     wait_for(lambda: poll(launch_file) and run.cluster is not None)
     assert run.dag_file.name == "apart.dag"
     assert run.dag_file.exists()
@@ -111,7 +115,7 @@ def test_a_run_with_the_former_names_is_carried_on(archive: Archive):
 
 
 @pytest.mark.long
-def test_a_run_of_a_later_version_is_carried_on(archive: Archive):
+def test_a_run_of_a_later_version_continues(archive: Archive):
     run = launch_with_nodes(archive, DIES_IF_SHARED)
     wait_for(lambda: run.solo_file.exists())
     wait_for(lambda: (run.directory / "convert.dag.metrics").exists())
@@ -120,7 +124,7 @@ def test_a_run_of_a_later_version_is_carried_on(archive: Archive):
         *(run.submitted_file, run.rows_file, run.results_file),
     ):
         rewrite(file, with_later_fields)
-    # One that nobody can read does not stop the others.
+    # An unreadable run does not stop the others.
     broken = archive.directory / "workflow-run-20200101T000000Z"
     broken.mkdir(mode=0o700)
     (broken / "run.json").write_text("[]")
@@ -131,7 +135,7 @@ def test_a_run_of_a_later_version_is_carried_on(archive: Archive):
 
 
 @pytest.fixture
-def a_run(tmp_path: Path) -> Run:
+def small_run(tmp_path: Path) -> Run:
     run = Run(
         directory=tmp_path / "workflow-run-20261120T193637Z",
         launch="launch-maps-1",
@@ -145,27 +149,31 @@ def a_run(tmp_path: Path) -> Run:
     return run
 
 
-def test_small_records_of_other_versions_are_read(a_run: Run):
-    a_run.rows_file.write_text('["image", "bands"]\n{"number": 2, "fields": ["a"]}\n')
-    assert load_header(a_run) == ("image", "bands")
-    assert [row.line for row in load_rows(a_run)] == [2]
-    a_run.rows_file.write_text('{"header": null, "version": 9, "x": 1}\n{"line": 1}\n')
-    assert load_header(a_run) is None
+def test_small_records_of_other_versions_are_read(small_run: Run):
+    small_run.rows_file.write_text(
+        '["image", "bands"]\n{"number": 2, "fields": ["a"]}\n'
+    )
+    assert load_header(small_run) == ("image", "bands")
+    assert [row.line for row in load_rows(small_run)] == [2]
+    small_run.rows_file.write_text(
+        '{"header": null, "version": 9, "x": 1}\n{"line": 1}\n'
+    )
+    assert load_header(small_run) is None
 
-    a_run.uploads_file.write_text(
+    small_run.uploads_file.write_text(
         '{"row": 1, "key": "a.tif", "id": "i"}\n'
         '{"version": 9, "line": 2, "key": "b.tif", "id": "j", "new": 1}\n'
         '{"version": 9, "line": 3, "key": "c.tif", '
     )
-    assert {line: upload.id for line, upload in recorded(a_run).items()} == {
+    assert {line: upload.id for line, upload in recorded(small_run).items()} == {
         1: "i",
         2: "j",
     }
 
-    a_run.waiting_file.write_text(
+    small_run.waiting_file.write_text(
         '{"version": 9, "key": "k", "etag": "e", "since": "2026-11-20", "new": 1}'
     )
-    assert waiting(a_run).key == "k"
-    (a_run.directory / "apart.json").write_text("[1, 2]")
-    assert solo_rows(a_run) == {1, 2}
-    assert a_run.dag_file.name == "apart.dag"
+    assert waiting(small_run).key == "k"
+    (small_run.directory / "apart.json").write_text("[1, 2]")
+    assert solo_rows(small_run) == {1, 2}
+    assert small_run.dag_file.name == "apart.dag"

@@ -18,7 +18,7 @@ SIZE = 256 * PAGE
 
 @dataclass(frozen=True)
 class Disk:
-    """A small disk, and a file on it that occupies a part of it."""
+    """A small disk with a file that occupies a part of it."""
 
     directory: Path
 
@@ -30,11 +30,11 @@ class Disk:
     def leave(self, pages: int) -> None:
         """Fill the disk except for this number of pages."""
         fill = self.directory / "fill"
-        taken = fill.stat().st_size if fill.exists() else 0
+        before = fill.stat().st_size if fill.exists() else 0
         with fill.open("ab") as file:
             os.truncate(fill, 0)
             os.posix_fallocate(file.fileno(), 0, self.free - pages * PAGE)
-        assert fill.stat().st_size != taken or self.free == pages * PAGE
+        assert fill.stat().st_size != before or self.free == pages * PAGE
 
     def empty(self) -> None:
         (self.directory / "fill").unlink()
@@ -77,7 +77,7 @@ def test_a_poll_continues_after_the_disk_was_full_at_any_stage(
 ):
     small.launch_to_poll_by_hand("--disk-floor", "0")
     archive.upload_raster("image.tif", 1)
-    # Larger than a page, as the rows' file and the DAG are.
+    # The manifest is larger than a page, as are the file of the rows and the DAG.
     missing = [(f"missing-{number:04}.tif", 1) for number in range(400)]
     archive.upload_manifest("batch-raw.csv", [("image.tif", 1), *missing])
     stages = set()
@@ -92,7 +92,8 @@ def test_a_poll_continues_after_the_disk_was_full_at_any_stage(
         assert any("raw.csv" in key or "processing" in key for key in keys)
     disk.empty()
 
-    # Downloading, making the run directory, checking rows, rendering, submitting.
+    # The stages are the download, the run directory, the check of the rows, the DAG
+    # and the submission.
     assert len(stages) >= 5
     processed, failed = archive.outcome("batch-")
     assert processed == [["image.tif", "1"]]
@@ -105,9 +106,9 @@ def test_a_reconcile_continues_when_the_disk_has_room_again(
 ):
     node = archive.directory / "node.sh"
     script = PROJECT / "bin" / "generate_cogs.sh"
-    gate = archive.directory / "go"
+    go = archive.directory / "go"
     node.write_text(
-        f'#!/bin/sh\nwhile [ ! -e "{gate}" ]; do sleep 0.2; done\nexec {script} "$@"\n'
+        f'#!/bin/sh\nwhile [ ! -e "{go}" ]; do sleep 0.2; done\nexec {script} "$@"\n'
     )
     archive.upload_raster("image.tif", 1)
     archive.upload_manifest("batch-raw.csv", [("image.tif", 1), ("missing.tif", 1)])
@@ -120,7 +121,7 @@ def test_a_reconcile_continues_when_the_disk_has_room_again(
         "2",
     )
     (run,) = small.directory.glob("workflow-run-*")
-    gate.touch()
+    go.touch()
     result = run / "results" / "row1.json"
     wait_for(lambda: result.exists() and result.stat().st_size > 0)
     # An event that HTCondor cannot write is lost, and DAGMan would wait for it.

@@ -1,4 +1,4 @@
-"""A damaged image ends in a valid COG and JPEG or in a reason, never in a crash."""
+"""A damaged image gives a valid COG and JPEG or a reason, and never a crash."""
 
 import json
 import subprocess
@@ -17,7 +17,7 @@ CODES = {
 
 
 @pytest.mark.parametrize("first", range(0, 1000, CASES))
-def test_every_damaged_image_ends_well(first: int, tmp_path: Path):
+def test_every_damaged_image_gives_outputs_or_a_reason(first: int, tmp_path: Path):
     fuzz = subprocess.run(
         [
             sys.executable,

@@ -1,4 +1,4 @@
-"""The state of a launch, as monitoring reads it."""
+"""The health command reports the state of a launch to monitoring."""
 
 import json
 import os
@@ -43,13 +43,13 @@ def home(archive: Archive) -> Path:
     return folder
 
 
-def aged(path: Path, hours: float) -> None:
+def set_age(path: Path, hours: float) -> None:
     then = time.time() - hours * HOUR
     os.utime(path, (then, then))
 
 
-def cluster_of(launched: str) -> str:
-    return re.search(r"job (\d+)", launched)[1]
+def cluster_of(launch_output: str) -> str:
+    return re.search(r"job (\d+)", launch_output)[1]
 
 
 def condor(*command: str) -> None:
@@ -74,40 +74,40 @@ def test_a_healthy_launch(archive: Archive):
 
 def test_no_poll_within_three_periods(archive: Archive):
     archive.launch(*RARELY)
-    aged(home(archive) / "heartbeat", 3 * 24 - 1)
-    aged(home(archive) / "launch.json", 30 * 24)
+    set_age(home(archive) / "heartbeat", 3 * 24 - 1)
+    set_age(home(archive) / "launch.json", 30 * 24)
     assert_state(health(archive), "OK", "last poll 3 days ago")
 
-    aged(home(archive) / "heartbeat", 3 * 24 + 1)
+    set_age(home(archive) / "heartbeat", 3 * 24 + 1)
     assert_state(health(archive), "CRITICAL", "no poll has succeeded for 3 days")
 
     assert archive.poll().returncode == 0
     assert_state(health(archive), "OK")
 
 
-def test_a_launch_that_never_polled_has_three_periods_for_it(archive: Archive):
+def test_a_new_launch_has_three_periods_for_its_first_poll(archive: Archive):
     archive.launch(*RARELY)
     (home(archive) / "heartbeat").unlink()
     assert_state(health(archive), "OK", "no poll yet")
-    aged(home(archive) / "launch.json", 3 * 24 + 1)
+    set_age(home(archive) / "launch.json", 3 * 24 + 1)
     assert_state(health(archive), "CRITICAL", "no poll has succeeded")
 
 
-def test_a_poll_that_fails_is_no_poll(faulty_archive: Archive, faulty_s3_server):
+def test_a_failed_poll_does_not_count(faulty_archive: Archive, faulty_s3_server):
     faulty_archive.launch(*RARELY)
-    beat = (home(faulty_archive) / "heartbeat").read_text()
+    heartbeat = (home(faulty_archive) / "heartbeat").read_text()
     faulty_archive.upload_manifest("batch-raw.csv", [("image.tif", 1)])
     for path in ("list-type", "batch-raw.csv$"):
         with faulty_s3_server.suffering(Fault(path=path, status=403)):
             assert faulty_archive.poll().returncode == 1
-        assert (home(faulty_archive) / "heartbeat").read_text() == beat
+        assert (home(faulty_archive) / "heartbeat").read_text() == heartbeat
     assert faulty_archive.poll().returncode == 0
-    assert (home(faulty_archive) / "heartbeat").read_text() > beat
+    assert (home(faulty_archive) / "heartbeat").read_text() > heartbeat
 
 
-def test_a_clock_that_was_ahead_does_not_hide_that_nobody_polls(archive: Archive):
+def test_a_heartbeat_in_the_future_is_critical(archive: Archive):
     archive.launch(*RARELY)
-    aged(home(archive) / "heartbeat", -365 * 24)
+    set_age(home(archive) / "heartbeat", -365 * 24)
     assert_state(health(archive), "CRITICAL", "in the future")
 
 
@@ -121,7 +121,7 @@ def test_a_held_and_a_missing_crondor_job(archive: Archive):
     assert_state(health(archive), "CRITICAL")
 
 
-def test_a_run_that_stands_still(archive: Archive):
+def test_a_run_without_progress(archive: Archive):
     archive.upload_raster("image.tif", 1)
     archive.upload_manifest("batch-raw.csv", [("image.tif", 1)])
     archive.launch(*RARELY, "--submit-option", "requirements = false")
@@ -129,10 +129,10 @@ def test_a_run_that_stands_still(archive: Archive):
     log = run / "convert.dag.nodes.log"
     wait_for_words(log, "submitted from host")
     for place in (run, run / "results", log):
-        aged(place, 23)
+        set_age(place, 23)
     assert_state(health(archive), "OK")
     for place in (run, run / "results", log):
-        aged(place, 25)
+        set_age(place, 25)
     assert_state(health(archive), "WARNING", f"{run.name} has not moved for 25 h")
 
     job = str(json.loads((run / "submitted.json").read_text())["cluster"])
@@ -142,9 +142,7 @@ def test_a_run_that_stands_still(archive: Archive):
 
 @pytest.mark.parametrize("record", ["submitted.json", "waiting.json"])
 @pytest.mark.parametrize("content", ["", "[]", '{"key": 7, "since": 7}'])
-def test_a_record_that_cannot_be_read_hides_nothing(
-    archive: Archive, record: str, content: str
-):
+def test_an_unreadable_record_is_reported(archive: Archive, record: str, content: str):
     archive.upload_manifest("batch-raw.csv", [("missing.tif", 1)])
     archive.launch(*RARELY)
     (run,) = archive.directory.glob("workflow-run-*")
@@ -162,7 +160,7 @@ def test_the_disk_fills_up(archive: Archive, megabytes: int, state: str):
     assert_state(result, state, *(["has room for"] if state != "OK" else []))
 
 
-def test_the_disk_takes_no_more_files(archive: Archive):
+def test_the_disk_runs_out_of_inodes(archive: Archive):
     archive.launch(*RARELY)
     result = on_a_disk_of(archive, "size=6000m,nr_inodes=9000")
     assert_state(result, "CRITICAL", "files more")
@@ -171,9 +169,9 @@ def test_the_disk_takes_no_more_files(archive: Archive):
 def on_a_disk_of(archive: Archive, size: str) -> subprocess.CompletedProcess:
     """Return the health of a launch whose directory is a small disk."""
     script = f"""
-        cp -a {home(archive).name} ../{home(archive).name}.kept &&
+        cp -a {home(archive).name} ../{home(archive).name}.copy &&
         mount -t tmpfs -o {size},mode=755 tmpfs "$PWD" && cd "$PWD" &&
-        mv ../{home(archive).name}.kept {home(archive).name} &&
+        mv ../{home(archive).name}.copy {home(archive).name} &&
         exec {sys.executable} {PROJECT}/cog_pipeline.py health"""
     return subprocess.run(
         ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", script],
@@ -183,7 +181,7 @@ def on_a_disk_of(archive: Archive, size: str) -> subprocess.CompletedProcess:
     )
 
 
-def test_htcondor_does_not_answer(archive: Archive):
+def test_an_htcondor_that_does_not_answer_is_critical(archive: Archive):
     archive.launch(*RARELY)
     result = health(archive, CONDOR_CONFIG="/dev/null")
     assert_state(result, "CRITICAL", "condor_q")
@@ -198,14 +196,14 @@ def test_an_unreadable_launch_is_unknown(archive: Archive):
     assert health(archive, "--unknown").returncode == 3
 
 
-def test_each_launch_has_a_line_and_the_worst_decides(archive: Archive):
+def test_each_launch_has_a_line_and_the_worst_state_decides(archive: Archive):
     archive.launch(*RARELY)
     condor("condor_rm", cluster_of(archive.launch(*RARELY, "-p", "b|c*raw.csv")))
     wait_for(lambda: health(archive).returncode != 0)
     done = health(archive)
     assert sorted(states_of(done)) == ["CRITICAL", "OK"]
     assert done.returncode == 2
-    # Monitoring reads text after a bar as figures.
+    # Monitoring reads text after a bar as performance data.
     assert "|" not in done.stdout
 
     files = [str(file) for file in archive.directory.glob("launch-*/*.json")]

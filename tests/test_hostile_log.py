@@ -1,4 +1,4 @@
-"""What execution points have HTCondor write into the log of a run's nodes."""
+"""Text from execution points in the node log of a run is read safely."""
 
 from pathlib import Path
 
@@ -30,7 +30,9 @@ def held(cluster: int, reason: str) -> str:
     return event(12, cluster, f"Job was held.\n\t{reason}\n\tCode 12 Subcode 0")
 
 
-def terminated(cluster: int, status: int, bytes_sent: str = "3", more: str = "") -> str:
+def terminated(
+    cluster: int, status: int, bytes_sent: str = "3", usage: str = ""
+) -> str:
     counts = "".join(
         f"\t{count}  -  {what} By Job\n"
         for count, what in (
@@ -41,44 +43,46 @@ def terminated(cluster: int, status: int, bytes_sent: str = "3", more: str = "")
         )
     )
     ended = f"Job terminated.\n\t(1) Normal termination (return value {status})\n"
-    text = ended + USAGE + counts + more
+    text = ended + USAGE + counts + usage
     return event(5, cluster, text.removesuffix("\n"), at="19:00:30")
 
 
-# What comes after it is to be read all the same.
+# These events follow an unreadable one and must be read nevertheless.
 HONEST = submitted(7, "row2") + executing(7) + terminated(7, 9)
 ROW_2 = NodeEnd("exited", "9")
 
 UNREADABLE = {
-    "no text": held(6, "a file \xff\xfe").encode("latin-1"),
-    "no such event": event(999, 6, "Job was hacked.").encode(),
-    "no such time": event(8, 6, "x", at="99:99:99").encode(),
+    "invalid UTF-8": held(6, "a file \xff\xfe").encode("latin-1"),
+    "an unknown event": event(999, 6, "Job was hacked.").encode(),
+    "an invalid time": event(8, 6, "x", at="99:99:99").encode(),
     "half an event": event(5, 6, "Job terminated.").encode(),
-    "no attributes": event(28, 6, "Job ad information event triggered.\nx y").encode(),
+    "invalid attributes": event(
+        28, 6, "Job ad information event triggered.\nx y"
+    ).encode(),
 }
 
 
-@pytest.mark.parametrize("what", UNREADABLE)
-def test_an_event_that_cannot_be_read_is_left_out(tmp_path: Path, what: str):
+@pytest.mark.parametrize("kind", UNREADABLE)
+def test_an_event_that_cannot_be_read_is_left_out(tmp_path: Path, kind: str):
     log = tmp_path / "log"
     first = submitted(6, "row1") + executing(6)
-    log.write_bytes(first.encode() + UNREADABLE[what] + HONEST.encode())
+    log.write_bytes(first.encode() + UNREADABLE[kind] + HONEST.encode())
 
-    words = eventlog.node_ends(log)
+    ends = eventlog.node_ends(log)
     times = list(eventlog.executions(log))
 
-    assert words == {"row1": NodeEnd("running", starts=1), "row2": ROW_2}
+    assert ends == {"row1": NodeEnd("running", starts=1), "row2": ROW_2}
     assert [time.node for time in times] == ["row2"]
 
 
-def test_no_number_of_them_keeps_a_run_from_ending(tmp_path: Path):
+def test_a_run_ends_despite_very_many_unreadable_events(tmp_path: Path):
     log = tmp_path / "log"
-    unreadable = UNREADABLE["no text"] * (eventlog._MAX_UNREADABLE + 1)
+    unreadable = UNREADABLE["invalid UTF-8"] * (eventlog._MAX_UNREADABLE + 1)
     log.write_bytes(submitted(6, "row1").encode() + unreadable + HONEST.encode())
     assert eventlog.node_ends(log) == {"row1": NodeEnd("idle")}
 
 
-def test_an_execution_point_does_not_give_its_job_to_another_row(tmp_path: Path):
+def test_an_execution_point_cannot_give_its_job_to_another_row(tmp_path: Path):
     log = tmp_path / "log"
     log.write_text(HONEST + submitted(6, "row1") + submitted(6, "row2"))
     assert eventlog.node_ends(log) == {"row1": NodeEnd("idle"), "row2": ROW_2}
@@ -89,7 +93,7 @@ def test_an_execution_point_does_not_give_its_job_to_another_row(tmp_path: Path)
 
 
 @pytest.mark.parametrize("sent", ["inf", "nan", "-7", "1e400"])
-def test_numbers_that_are_none_count_nothing(tmp_path: Path, sent: str):
+def test_invalid_numbers_count_as_nothing(tmp_path: Path, sent: str):
     log = tmp_path / "log"
     usage = "\tPartitionable Resources :    Usage  Request Allocated \n"
     busy = usage + '\t   TimeSlotBusy (s)     :        real("NaN")          \n'
@@ -102,7 +106,7 @@ def test_numbers_that_are_none_count_nothing(tmp_path: Path, sent: str):
     assert times["row2"].bytes_moved == 7
 
 
-def test_a_text_is_cut(tmp_path: Path):
+def test_a_long_reason_is_cut(tmp_path: Path):
     log = tmp_path / "log"
     log.write_text(submitted(6, "row1") + held(6, "x" * 5_000_000))
     reason = eventlog.node_ends(log)["row1"].reason
@@ -110,10 +114,10 @@ def test_a_text_is_cut(tmp_path: Path):
     assert len(reason) < 10_000
 
 
-def test_a_process_does_not_read_more_than_it_has_memory_for(
+def test_a_process_reads_a_limited_part_of_the_log(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    # As little as the shortest event, so that each comes from a process of its own.
+    # The limit is below the shortest event, so each process reads one event.
     monkeypatch.setattr(eventlog, "_CHARACTERS_A_PROCESS", 1)
     log = tmp_path / "log"
     log.write_text(submitted(6, "row1") + HONEST)

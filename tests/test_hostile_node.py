@@ -1,4 +1,4 @@
-"""A node that turns against its access point gets nothing there but its own row."""
+"""A hostile node affects nothing on its access point except its own row."""
 
 import re
 import subprocess
@@ -15,7 +15,7 @@ from tests.support import hostile_node
 from tests.support.archive import PATIENCE_SECONDS, Archive, archive_for, wait_for
 from tests.support.hostile_node import HostileJobs, planted_in
 
-# The names that a hostile starter gives to files on their way to the access point.
+# A hostile starter sends files to the access point under these names.
 ESCAPES = (
     *("../reconcile.sh", "../results/row2.json", "../../planted", "/tmp/../planted"),
     *("result.json/../../reconcile.sh", "sub/../../reconcile.sh", ".."),
@@ -31,7 +31,7 @@ def hostile_place(workplace: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def hostile_pool(hostile_place: Path) -> Iterator[PersonalPool]:
-    """A pool whose configuration tests may change."""
+    """Yield a pool whose configuration tests may change."""
     with personal.running_pool(hostile_place / "pool", print) as pool:
         yield pool
 
@@ -60,7 +60,7 @@ def jobs(hostile_pool: PersonalPool, hostile_place: Path) -> Iterator[HostileJob
 def orders(
     hostile_pool: PersonalPool, hostile_place: Path, jobs: HostileJobs
 ) -> Iterator[Path]:
-    """The file of orders to the starters, of machines whose jobs are hostile too."""
+    """Yield the file of orders to hostile starters, whose jobs are hostile too."""
     folder = hostile_place / f"starter-{uuid.uuid4().hex[:8]}"
     with hostile_node.hostile_starter(hostile_pool, folder) as file:
         yield file
@@ -78,7 +78,7 @@ def the_run(archive: Archive) -> Path:
 
 
 def assert_nothing_came_through(archive: Archive, jobs: HostileJobs) -> None:
-    """Nothing that was planted was run, or is anywhere on the access point."""
+    """Assert that no planted file was run or is on the access point."""
     assert jobs.count, "no job was hostile"
     wait_for((the_run(archive) / "done.json").exists)
     assert not jobs.proof.exists()
@@ -86,17 +86,17 @@ def assert_nothing_came_through(archive: Archive, jobs: HostileJobs) -> None:
     assert list(the_run(archive).glob("sandbox/*")) == []
 
 
-def test_what_a_hostile_job_leaves_is_neither_run_nor_read(
+def test_the_files_of_a_hostile_job_are_neither_run_nor_read(
     archive: Archive, jobs: HostileJobs
 ):
-    # The second fails, though its neighbours leave results of success for it.
+    # The second row fails although its neighbours leave results of success for it.
     archive.upload_raster("two-bands.tif", 2)
     for name in ("first", "last"):
         archive.upload_raster(f"{name}.tif", 1)
     rows = [("first.tif", 1), ("two-bands.tif", 3), ("last.tif", 1)]
     archive.upload_manifest("batch-raw.csv", rows)
 
-    # One after the other, so that what the first leaves is there for a while.
+    # Jobs run one after the other, so that the files of the first exist for a while.
     archive.launch("-m", "1")
     run = the_run(archive)
     wait_for(lambda: planted_in(run))
@@ -114,18 +114,18 @@ def test_no_name_and_no_link_of_a_hostile_starter_leads_elsewhere(
 ):
     orders.write_text(
         "".join(f"name\tPLANTED-a.{n}\t{name}\n" for n, name in enumerate(ESCAPES))
-        # HTCondor's shadow makes this link when it is asked to. Then a file of its
-        # name is sent.
+        # HTCondor's shadow makes this link at the request of the starter, which then
+        # sends a file of the same name.
         + "symlink\t../reconcile.sh\tPLANTED-link.1\n"
     )
     upload(archive, "PLANTED-a", "PLANTED-link", "other")
 
     archive.launch("--submit-option", "max_holds = 0")
-    # Four tries, each of which is held.
+    # There are four attempts, and each is held.
     processed, failed = archive.outcome("batch-", 2 * PATIENCE_SECONDS)
 
     assert ["other.tif", "1"] in processed
-    # The COGs and JPEGs of others may have arrived, and their results as well.
+    # The outputs and results of the hostile rows may have arrived as well.
     assert len(processed + failed) == 3
     assert_nothing_came_through(archive, jobs)
     refused = (the_run(archive) / "convert.dag.nodes.log").read_text()
@@ -136,7 +136,7 @@ def test_no_name_and_no_link_of_a_hostile_starter_leads_elsewhere(
     )
 
 
-def test_a_folder_in_the_place_of_a_file_harms_its_row_alone(
+def test_a_folder_in_place_of_a_file_harms_only_its_row(
     archive: Archive, jobs: HostileJobs, orders: Path
 ):
     orders.write_text(
@@ -152,7 +152,9 @@ def test_a_folder_in_the_place_of_a_file_harms_its_row_alone(
     assert_nothing_came_through(archive, jobs)
 
 
-def test_no_name_of_a_file_keeps_a_run_from_ending(archive: Archive, jobs: HostileJobs):
+def test_a_run_ends_despite_a_file_whose_name_is_not_text(
+    archive: Archive, jobs: HostileJobs
+):
     upload(archive, "PLANTED-unreadable", "other")
 
     archive.launch(
@@ -167,7 +169,7 @@ def test_no_name_of_a_file_keeps_a_run_from_ending(archive: Archive, jobs: Hosti
     assert_nothing_came_through(archive, jobs)
 
 
-# What a starter says by an event of its own that holds the job, or when the job ends.
+# A starter sends these attributes in an event that holds the job, or at its end.
 AS_BY_HAND = """\
 tell\t284\tHoldReasonCode = 1
 tell\t284\tExecuteHost = "via condor_hold"
@@ -184,14 +186,14 @@ BACK_INTO_THE_QUEUE = HARMLESS + "exit\t107\n"
 
 
 @pytest.mark.parametrize(
-    "said",
+    "event",
     [AS_BY_HAND, AS_SUBMITTED, HELD_WITHOUT_A_REASON],
     ids=["as by hand", "as submitted", "without a reason"],
 )
-def test_a_hostile_starter_does_not_have_a_job_held_for_ever(
-    archive: Archive, jobs: HostileJobs, orders: Path, said: str
+def test_a_hostile_starter_cannot_hold_a_job_forever(
+    archive: Archive, jobs: HostileJobs, orders: Path, event: str
 ):
-    orders.write_text("event\tPLANTED-held.tif\n" + said)
+    orders.write_text("event\tPLANTED-held.tif\n" + event)
     upload(archive, "PLANTED-held", "other")
 
     archive.launch(
@@ -199,7 +201,7 @@ def test_a_hostile_starter_does_not_have_a_job_held_for_ever(
         *("--submit-option", "max_holds = 1"),
         *("--submit-option", "max_starts = 1"),
     )
-    # Two holds in each of four tries, on a pool that looks every few seconds.
+    # Each of four attempts is held twice, and the pool checks every few seconds.
     processed, failed = archive.outcome("batch-", 400)
 
     assert ["other.tif", "1"] in processed
@@ -207,7 +209,7 @@ def test_a_hostile_starter_does_not_have_a_job_held_for_ever(
     assert_nothing_came_through(archive, jobs)
 
 
-def test_a_hostile_starter_does_not_make_a_job_ask_for_what_no_machine_has(
+def test_a_hostile_starter_cannot_make_a_job_request_too_much_memory(
     archive: Archive, orders: Path
 ):
     memory = "".join(f"tell\t{call}\tMemoryUsage = 1000000000\n" for call in (-81, -65))
@@ -216,24 +218,26 @@ def test_a_hostile_starter_does_not_make_a_job_ask_for_what_no_machine_has(
 
     archive.launch()
 
-    def asked_for() -> list[str]:
-        shown = ["condor_q", "-all", "-af", "MemoryUsage", "RequestMemory"]
-        lines = subprocess.run(shown, capture_output=True, text=True).stdout.split("\n")
+    def requests() -> list[str]:
+        command = ["condor_q", "-all", "-af", "MemoryUsage", "RequestMemory"]
+        lines = subprocess.run(command, capture_output=True, text=True).stdout.split(
+            "\n"
+        )
         return [line for line in lines if line.startswith("1000000000 ")]
 
-    wait_for(asked_for)
-    assert asked_for() == [f"1000000000 {8 * 1024}"]
+    wait_for(requests)
+    assert requests() == [f"1000000000 {8 * 1024}"]
 
 
-def test_a_hostile_starter_does_not_fill_the_access_point(
+def test_a_hostile_starter_cannot_fill_the_disk_of_the_access_point(
     archive: Archive, jobs: HostileJobs, orders: Path
 ):
-    # It knows the bound, and sends more all the same.
+    # The starter knows the limit but sends more nevertheless.
     orders.write_text("whole\n")
     upload(archive, "PLANTED-large", "other")
 
     archive.launch("--submit-option", "max_holds = 0")
-    # Four tries, each of which is held.
+    # There are four attempts, and each is held.
     processed, failed = archive.outcome("batch-", 2 * PATIENCE_SECONDS)
 
     assert ["other.tif", "1"] in processed

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from state.project import PROJECT
 
-# What each room may import, itself apart. CONTRIBUTING.md says what each is for.
+# The rooms that each room may import besides itself. CONTRIBUTING.md describes them.
 GROUND = {"state", "bucket", "s3"}
 MAY_IMPORT = {
     "cog_pipeline": {"cli", "ops", "post", *GROUND},
@@ -51,7 +51,7 @@ def module_of(name: str) -> str:
 
 
 def test_every_import_goes_down():
-    # Code that runs inside the packed node is a node's.
+    # pack/start.py runs inside the packed node, so it may import the node.
     wrong = [
         f"{file.relative_to(PROJECT)} imports {name}"
         for room, allowed in MAY_IMPORT.items()
@@ -65,13 +65,13 @@ def test_every_import_goes_down():
     assert not wrong
 
 
-def test_no_module_imports_itself_by_way_of_others():
+def test_there_are_no_import_cycles():
     graph = {}
     for room in ROOMS:
         for file in files_of(room):
             parts = file.relative_to(PROJECT).with_suffix("").parts
             name = ".".join(parts).removesuffix(".__init__")
-            graph[name] = {module_of(each) for each in imports_of(file)}
+            graph[name] = {module_of(import_) for import_ in imports_of(file)}
     left = dict(graph)
     while free := [name for name, needs in left.items() if not needs & left.keys()]:
         for name in free:
@@ -79,7 +79,7 @@ def test_no_module_imports_itself_by_way_of_others():
     assert not left, f"these import each other: {sorted(left)}"
 
 
-def test_every_room_has_its_rule():
+def test_every_room_has_a_rule():
     folders = {path.parent.name for path in PROJECT.glob("*/__init__.py")}
     assert folders - {"demo", "lab", "tests"} <= ROOMS
 

@@ -1,4 +1,4 @@
-"""Jobs that end otherwise than well: tried again, then failed with the reason."""
+"""Jobs that fail are tried again; then their row fails with the reason."""
 
 import json
 import re
@@ -14,7 +14,8 @@ from tests.support.archive import Archive, tries, wait_for
 from tests.support.faulty_s3 import Fault, FaultyS3
 from tests.support.processes import kill_machines
 
-# In place of bin/generate_cogs.sh, which it goes on with, where that is to be.
+# This script runs in place of bin/generate_cogs.sh, and continues with it unless the
+# job must end before.
 NODE = """\
 #!/bin/sh
 given=$(sed -n 's/^Memory = //p' .machine.ad)
@@ -26,7 +27,7 @@ slow*) printf '#!/bin/sh\\nexec {python} -c "import signal, time
 signal.alarm(1); time.sleep(600)"\\n' >python; export PYTHON=./python ;;
 full*) exit 74 ;;
 wait*) sleep 600 ;;
-deadly*) kill -9 $PPID; sleep 600 ;;  # what watches over it, as if its machine died
+deadly*) kill -9 $PPID; sleep 600 ;;  # kills its starter, as if the machine died
 esac
 [ -f python ] && chmod +x python
 exec {script} "$@"
@@ -49,7 +50,9 @@ def upload(archive: Archive, *names: str) -> None:
     archive.upload_manifest("batch-raw.csv", [(f"{name}.tif", 1) for name in names])
 
 
-def test_every_end_is_tried_again_and_then_is_its_rows_reason(archive: Archive):
+def test_every_failure_is_tried_again_and_then_is_the_reason_of_its_row(
+    archive: Archive,
+):
     upload(archive, "memory", "killed", "hang", "slow", "full", "deadly", "nobodys")
     archive.launch(
         *misbehaving(archive),
@@ -71,12 +74,12 @@ def test_every_end_is_tried_again_and_then_is_its_rows_reason(archive: Archive):
     assert "disk of its machine was full" in reasons["full.tif"]
     assert re.search(r"after \d starts \(max_starts", reasons["deadly.tif"])
     assert "no machine took it (max_idle_seconds)" in reasons["nobodys.tif"]
-    counted = tries(archive)
-    assert counted.pop("row1") == 2, "the second one was given twice the memory"
-    assert set(counted.values()) == {4}, counted
+    attempts = tries(archive)
+    assert attempts.pop("row1") == 2, "the second attempt had twice the memory"
+    assert set(attempts.values()) == {4}, attempts
 
 
-def test_rows_that_were_done_stay_processed_when_the_run_is_removed(archive: Archive):
+def test_finished_rows_stay_processed_when_the_run_is_removed(archive: Archive):
     upload(archive, "done", "wait-1", "wait-2")
     archive.launch(*misbehaving(archive), "-m", "1")
     (run,) = archive.directory.glob("workflow-run-*")
@@ -96,7 +99,7 @@ def test_rows_that_were_done_stay_processed_when_the_run_is_removed(archive: Arc
     assert "before this row's turn: via condor_rm (by user" in failed[1][2]
 
 
-def test_half_an_upload_of_a_machine_that_vanished_is_no_output(
+def test_half_an_upload_of_a_lost_machine_is_not_an_output(
     pool: PersonalPool, faulty_s3_server: FaultyS3, faulty_archive: Archive
 ):
     upload(faulty_archive, "image")
@@ -111,12 +114,12 @@ def test_half_an_upload_of_a_machine_that_vanished_is_no_output(
 
     assert faulty_archive.outcome("batch-") == ([["image.tif", "1"]], [])
     assert faulty_s3_server.count("PUT", r"/cogs-.*\.tif") == 2
-    made = faulty_archive.fetch(faulty_archive.cogs, "image.tif")
-    assert cog_validate(made, strict=True, quiet=True)[0]
+    cog = faulty_archive.fetch(faulty_archive.cogs, "image.tif")
+    assert cog_validate(cog, strict=True, quiet=True)[0]
 
 
-def test_what_a_node_has_its_job_held_for_is_kept_no_longer_than_it_is_shown():
-    for said in ("x" * 10**6, "\x1b[2J"):
-        reason = eventlog._fact("HoldReason", said)
+def test_a_hold_reason_from_a_node_is_printable_and_cut_to_the_length_shown():
+    for text in ("x" * 10**6, "\x1b[2J"):
+        reason = eventlog._fact("HoldReason", text)
         assert len(reason) <= 500
         assert reason.isprintable()

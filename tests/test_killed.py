@@ -1,4 +1,4 @@
-"""The next poll carries a run on when a command was killed after any of its steps.
+"""The next poll continues a run after a command was killed after any of its steps.
 
 Each step of ``poll`` and of ``reconcile`` has its own launch and manifest. The command
 is killed right after that step. All these runs are in the queue at the same time.
@@ -69,7 +69,7 @@ def archives(store, workplace) -> Iterator[dict[str, Archive]]:
             _launch_with_a_batch(archive)
             killed_after(step, archive, "poll", str(archive.launch_file()))
             archive.poll()
-            # Starts a run where the kill left none that the first poll could carry on.
+            # This poll starts a run where the kill left none to continue.
             archive.poll()
         yield archives
 

@@ -47,11 +47,11 @@ def test_a_second_launch_submits_nothing(archive: Archive):
     assert len(crondor_jobs(archive)) == 2, "another pattern is another launch"
 
 
-def test_some_of_the_three_is_not_enough():
+def test_endpoint_and_keys_must_be_given_together():
     assert_wrong(invoke("-a", "x", *BUCKETS), "missing: -s, -e")
 
 
-def test_none_of_the_three_means_the_usual_keys(tmp_path: Path):
+def test_without_endpoint_and_keys_the_usual_keys_are_used(tmp_path: Path):
     done = subprocess.run(
         [sys.executable, str(PROJECT / "cog_pipeline.py"), *BUCKETS],
         env={"HOME": str(tmp_path)},
@@ -61,7 +61,7 @@ def test_none_of_the_three_means_the_usual_keys(tmp_path: Path):
     assert_refused(done, f"{tmp_path}/.chtc_s3/access.key")
 
 
-def test_a_key_file_that_is_not_there(archive: Archive):
+def test_a_missing_key_file(archive: Archive):
     assert_refused(archive.run("-s", "absent.key"), "no key file", "absent.key", "-s")
 
 
@@ -70,8 +70,8 @@ def test_a_key_file_that_is_not_there(archive: Archive):
 def test_a_key_file_that_others_can_use(archive: Archive, option: str, mode: int):
     store = archive.store
     key = archive.directory / "some.key"
-    kept = store.access_key if option == "-a" else store.secret_key
-    key.write_text(kept.read_text())
+    original = store.access_key if option == "-a" else store.secret_key
+    key.write_text(original.read_text())
     key.chmod(mode)
     assert_refused(archive.run(option, str(key)), f"chmod 600 {key}")
     assert crondor_jobs(archive) == []
@@ -88,7 +88,7 @@ def test_a_key_file_of_another_user(archive: Archive):
     assert_refused(archive.run("-s", str(key)), "another user", str(key))
 
 
-def test_a_poll_goes_on_with_a_key_that_others_can_use(archive: Archive):
+def test_a_poll_with_a_key_that_others_can_use_only_warns(archive: Archive):
     key = archive.directory / "secret.key"
     key.write_text(archive.store.secret_key.read_text())
     key.chmod(0o600)
@@ -119,13 +119,13 @@ def test_a_ca_file_without_certificates(archive: Archive):
     assert_refused(archive.run("--ca-certs", str(empty)), "certificate")
 
 
-def test_a_bucket_that_is_not_there(archive: Archive):
+def test_a_missing_bucket(archive: Archive):
     assert_refused(
         archive.run("--output-bucket", "nowhere"), "nowhere", "no such bucket"
     )
 
 
-def test_htcondor_that_does_not_answer(archive: Archive):
+def test_an_htcondor_that_does_not_answer(archive: Archive):
     done = archive.run(CONDOR_CONFIG="/dev/null")
     assert_refused(done, "HTCondor", "condor_q")
 
@@ -196,14 +196,16 @@ def test_a_schedd_that_does_not_answer_after_the_submission_is_a_warning():
     assert done.stdout == ""
 
 
-def test_a_directory_that_htcondor_cannot_take(archive: Archive):
-    odd = archive.directory / "a,b"
-    odd.mkdir()
-    done = subprocess.run(archive.command(), cwd=odd, capture_output=True, text=True)
+def test_a_directory_name_that_htcondor_cannot_handle(archive: Archive):
+    directory = archive.directory / "a,b"
+    directory.mkdir()
+    done = subprocess.run(
+        archive.command(), cwd=directory, capture_output=True, text=True
+    )
     assert_refused(done, "a,b", "rename it")
 
 
-def test_a_directory_with_a_space_is_fine(archive: Archive):
+def test_a_directory_name_may_contain_a_space(archive: Archive):
     spaced = archive.directory / "our maps"
     spaced.mkdir()
     archive.upload_raster("image.tif", 1)
@@ -213,7 +215,7 @@ def test_a_directory_with_a_space_is_fine(archive: Archive):
     assert archive.outcome("batch-") == ([["image.tif", "1"]], [])
 
 
-def test_a_time_limit_above_the_default_maximum(archive: Archive):
+def test_max_time_limit_permits_a_longer_time_limit(archive: Archive):
     archive.launch("--time-limit", "86401", "--max-time-limit", "86401")
 
 
@@ -232,8 +234,8 @@ def test_settings_of_a_launch_before_max_time_limit(tmp_path: Path):
 
 
 @pytest.mark.parametrize("image", ["docker://registry.example.org/node:1", "node.sif"])
-def test_nodes_run_in_the_container_that_was_named(archive: Archive, image: str):
-    (archive.directory / "node.sif").write_bytes(b"in place of an image")
+def test_nodes_run_in_the_requested_container(archive: Archive, image: str):
+    (archive.directory / "node.sif").write_bytes(b"instead of an image")
     archive.upload_raster("image.tif", 1)
     archive.upload_manifest("batch-raw.csv", [("image.tif", 1)])
 
@@ -241,11 +243,11 @@ def test_nodes_run_in_the_container_that_was_named(archive: Archive, image: str)
     archive.launch("--node-environment", f"container:{image}")
 
     (run,) = archive.directory.glob("workflow-run-*")
-    its_nodes = f"{queue.NODE_ATTRIBUTE} == {classad2.quote(str(run))}"
+    nodes_of_run = f"{queue.NODE_ATTRIBUTE} == {classad2.quote(str(run))}"
     names = ["WantContainer", "ContainerImage", "TransferInput", "TransferExecutable"]
     jobs = queue.htcondor2.Schedd()
-    wait_for(lambda: bool(jobs.query(its_nodes, names)), 60)
-    (job,) = jobs.query(its_nodes, names)
+    wait_for(lambda: bool(jobs.query(nodes_of_run, names)), 60)
+    (job,) = jobs.query(nodes_of_run, names)
     assert job["WantContainer"]
     assert job["ContainerImage"].endswith(image)
     assert "/node.zip," in job["TransferInput"], "the code of the node is sent as usual"
@@ -262,7 +264,7 @@ def test_the_csvs_of_a_manifest_are_listed_with_it(pattern: str):
     launch = Launch(Path("/nowhere"), None, "maps", "cogs", pattern=pattern)
     for filled in ("", "raw", "x-raw", ".raw"):
         manifest = pattern.replace("*", filled).replace("?", "r")
-        named = dict.fromkeys(Run.__dataclass_fields__, "")
-        run = Run(**named | {"manifest_key": manifest})
+        fields = dict.fromkeys(Run.__dataclass_fields__, "")
+        run = Run(**fields | {"manifest_key": manifest})
         for key in (run.manifest_key, run.processing_key, run.failed_key):
             assert key.startswith(launch.literal_prefix)

@@ -51,7 +51,8 @@ def read(lock: Path) -> Iterator[Locked]:
         if line and not line.lstrip().startswith(("#", "--only-binary")):
             required, *hashes = line.split("--hash=")
             yield Locked(
-                Requirement(required.strip()), tuple(each.strip() for each in hashes)
+                Requirement(required.strip()),
+                tuple(digest.strip() for digest in hashes),
             )
 
 
@@ -111,8 +112,8 @@ def test_each_package_of_a_lock_has_hashes_and_no_address(group: str):
     assert packages
     for package in packages:
         assert package.hashes, package.requirement
-        for each in package.hashes:
-            assert re.fullmatch(r"sha256:[0-9a-f]{64}", each), package.requirement
+        for digest in package.hashes:
+            assert re.fullmatch(r"sha256:[0-9a-f]{64}", digest), package.requirement
 
 
 def test_all_locks_agree_on_a_version():
@@ -127,17 +128,17 @@ def test_all_locks_agree_on_a_version():
 
 @pytest.fixture
 def trial(tmp_path: Path) -> Path:
-    """Make a project that needs one package, which lies beside it as a wheel."""
+    """Make a project that needs one package, and the wheel of that package."""
     project = tmp_path / "project"
     for folder in ("pool", "locks"):
         (project / folder).mkdir(parents=True)
     shutil.copy(PROJECT / "pool" / "make_environment.sh", project / "pool")
-    write_wheel(project, "print('as it was locked')\n")
+    write_wheel(project, "print('the locked version')\n")
     return project
 
 
 def lock(project: Path) -> None:
-    """Write a lock with the hash of the present wheel."""
+    """Write a lock with the hash of the current wheel."""
     content = (project / WHEEL).read_bytes()
     digest = hashlib.sha256(content).hexdigest()
     line = f"trial==1.0 --hash=sha256:{digest}\n"
@@ -173,7 +174,7 @@ def make_environment(project: Path) -> subprocess.CompletedProcess:
     )
 
 
-def test_a_package_is_installed_only_as_it_was_locked(trial: Path):
+def test_only_the_locked_wheel_of_a_package_is_installed(trial: Path):
     def is_installed() -> bool:
         modules = list(trial.glob(".venv/lib/*/site-packages/trial.py"))
         assert (trial / ".venv" / "ready-trial").exists() == bool(modules)

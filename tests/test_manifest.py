@@ -1,4 +1,4 @@
-"""A manifest is read as people make it."""
+"""Manifests are read in all the forms in which people write them."""
 
 import csv
 import io
@@ -47,18 +47,18 @@ def keys_and_bands(content: bytes) -> list[tuple[str, int]]:
         b"image.path,no. of bands\nmaps/a.tif,3\nmaps/b.tif,1\n",
     ],
 )
-def test_the_forms_people_make(content: bytes):
+def test_the_forms_in_which_people_write_manifests(content: bytes):
     assert keys_and_bands(content) == [("maps/a.tif", 3), ("maps/b.tif", 1)]
 
 
-def test_one_line_with_an_open_quote_fails_alone():
+def test_a_line_with_an_open_quote_fails_only_its_row():
     rows = parse(b'a.tif,1\n"b.tif,1\nc.tif,1\n').rows
     assert [row.key for row in rows if not row.reason] == ["a.tif", "c.tif"]
     assert [row.line for row in rows if row.reason] == [2]
 
 
 @pytest.mark.parametrize("first", ["photo.png,three", "alps,x", "alps", "<html>"])
-def test_a_first_row_that_is_bad_is_no_header(first: str):
+def test_an_invalid_first_row_is_not_a_header(first: str):
     manifest = parse(f"{first}\na.tif,1\n".encode())
     assert manifest.header is None
     assert [bool(row.reason) for row in manifest.rows] == [True, False]
@@ -70,21 +70,21 @@ def test_rows_keep_the_number_of_their_line():
 
 
 @pytest.mark.parametrize(
-    ("written", "meant"),
+    ("written", "key"),
     [
         ("maps/x/a.tif", "x/a.tif"),
         ("x/a.tif", "x/a.tif"),
         ("maps/own.tif", "maps/own.tif"),
     ],
 )
-def test_the_buckets_name_may_stand_before_the_key(written: str, meant: str):
+def test_a_key_may_begin_with_the_name_of_the_bucket(written: str, key: str):
     stored = [
-        StoredObject(key, 7, "", datetime.now(UTC))
-        for key in ("x/a.tif", "maps/own.tif")
+        StoredObject(stored_key, 7, "", datetime.now(UTC))
+        for stored_key in ("x/a.tif", "maps/own.tif")
     ]
     manifest = parse(f"{written},1\n".encode())
     (row,) = resolve(manifest, "maps", stored).rows
-    assert (row.key, row.size, row.reason) == (meant, 7, None)
+    assert (row.key, row.size, row.reason) == (key, 7, None)
 
 
 @given(strategies.binary(max_size=300))
@@ -120,11 +120,11 @@ def test_a_sandbox_name_is_harmless_in_any_language(name: str):
     assert not set(harmless) & set("/\\ ,;=\"'$(){}\n\r\t")
 
 
-def test_the_jpegs_key_stands_beside_the_image():
+def test_the_key_of_a_jpeg_is_next_to_the_image():
     assert jpeg_key("a.b/c.d.TIFF") == "a.b/c.d.jpg"
 
 
-def test_columns_with_the_names_of_options_are_options():
+def test_columns_named_like_options_set_the_options():
     manifest = parse(
         b"image,bands,--Profile,jpeg_max_size,co,op,allow-no-crs,note\n"
         b"a.tif,1,elevation,2000,ZSTD_LEVEL=3 BIGTIFF=YES,overview_level=2,yes,$(id)\n"
@@ -183,7 +183,7 @@ def test_the_codes_of_refused_rows_are_those_of_the_reference():
     assert documented == list(Refusal)
 
 
-def test_rows_are_read_back_as_they_were_saved(tmp_path: Path):
+def test_saved_rows_can_be_loaded(tmp_path: Path):
     run = replace(a_run(), directory=tmp_path)
     refused = Row(3, ("b.png", "1"), "b.png").failed(Refusal.NOT_A_TIFF, "not a TIFF")
     rows = (Row(2, ("a.tif", "1"), "a.tif", 1, options={"reproject": ("EPSG:3857",)}),)
@@ -191,7 +191,7 @@ def test_rows_are_read_back_as_they_were_saved(tmp_path: Path):
     assert tuple(load_rows(run)) == (*rows, refused)
 
 
-def test_rows_of_earlier_and_of_later_versions_are_read(tmp_path: Path):
+def test_rows_of_earlier_and_later_versions_are_read(tmp_path: Path):
     run = replace(a_run(), directory=tmp_path)
     run.rows_file.write_text(
         'null\n{"number": 1, "fields": ["a.png"], "reason": "not a TIFF"}\n'
@@ -218,13 +218,13 @@ def test_overview_options_have_columns_of_their_own():
     assert "--overview-level: 'many' is not a number from 0 to 99" in second.reason
 
 
-def test_without_a_header_no_column_is_an_option():
+def test_without_a_header_columns_set_no_options():
     (row,) = parse(b"a.tif,1,elevation\n").rows
     assert row.options == {}
 
 
 @given(strategies.lists(strategies.text(max_size=30), min_size=1, max_size=4))
-def test_no_column_makes_an_argument_that_would_need_quotes(fields: list[str]):
+def test_no_column_gives_an_argument_that_needs_quotes(fields: list[str]):
     text = io.StringIO()
     titles = ("image", "bands", "profile", "co", "op", "reproject")
     csv.writer(text).writerow(titles)

@@ -1,4 +1,4 @@
-"""COGs that are too large for one upload: the node, by itself."""
+"""The node splits a COG that is too large for one upload."""
 
 import hashlib
 import json
@@ -12,7 +12,7 @@ from tests.support.node import files, run_node
 
 
 def convert(folder: Path, limits: UploadLimits, *options: str) -> dict:
-    """Convert an image; returns the node's result."""
+    """Convert an image and return the result of the node."""
     if not (folder / "image.tif").exists():
         rasters.write(folder / "image.tif", 3)
     run_node(folder, "image.tif", "3", "--upload-limits", str(limits), *options)
@@ -25,7 +25,7 @@ def md5(content: bytes) -> str:
 
 @pytest.fixture
 def whole(tmp_path: Path) -> bytes:
-    """The COG that is to be cut, whole."""
+    """Return the content of the COG before it is split."""
     folder = tmp_path / "whole"
     folder.mkdir()
     assert "parts" not in convert(folder, UploadLimits(10**9))["cog"]
@@ -33,9 +33,7 @@ def whole(tmp_path: Path) -> bytes:
 
 
 @pytest.mark.parametrize("parts", [1.5, 2, 7])
-def test_a_large_cog_leaves_the_node_in_parts(
-    tmp_path: Path, whole: bytes, parts: float
-):
+def test_a_large_cog_is_split_into_parts(tmp_path: Path, whole: bytes, parts: float):
     part = int(len(whole) / parts)
     count = -(-len(whole) // part)
 
@@ -54,24 +52,24 @@ def test_a_large_cog_leaves_the_node_in_parts(
     }
 
 
-def test_a_cog_of_just_the_limit_stays_whole(tmp_path: Path, whole: bytes):
+def test_a_cog_of_exactly_the_limit_stays_whole(tmp_path: Path, whole: bytes):
     result = convert(tmp_path, UploadLimits(len(whole), 100, 1000))
     assert "parts" not in result["cog"]
     assert (tmp_path / "image.tif").read_bytes() == whole
 
 
-@pytest.mark.parametrize("most_parts", [0, 2])
-def test_a_cog_larger_than_was_expected_says_so(
-    tmp_path: Path, whole: bytes, most_parts: int
+@pytest.mark.parametrize("max_parts", [0, 2])
+def test_a_cog_that_exceeds_the_limits_is_reported(
+    tmp_path: Path, whole: bytes, max_parts: int
 ):
-    result = convert(tmp_path, UploadLimits(400_000, most_parts, 400_000))
+    result = convert(tmp_path, UploadLimits(400_000, max_parts, 400_000))
     assert (result["ok"], result["code"]) == (False, "output-too-large")
     assert f"its COG has {len(whole):,} bytes" in result["reason"]
     assert "upload the image less compressed" in result["reason"]
     assert files(tmp_path) == {"image.tif", "result.json", "whole"}
 
 
-def test_a_jpeg_that_is_too_large_says_so(tmp_path: Path):
+def test_a_jpeg_that_is_too_large_is_reported(tmp_path: Path):
     result = convert(
         tmp_path, UploadLimits(50_000, 100, 40_000), "--jpeg-quality", "95"
     )
@@ -80,9 +78,7 @@ def test_a_jpeg_that_is_too_large_says_so(tmp_path: Path):
     assert files(tmp_path) == {"image.tif", "result.json"}
 
 
-def test_an_image_that_is_a_cog_already_is_cut_like_any_other(
-    tmp_path: Path, whole: bytes
-):
+def test_a_copied_cog_is_split_too(tmp_path: Path, whole: bytes):
     (tmp_path / "image.tif").write_bytes(whole)
     result = convert(tmp_path, UploadLimits(400_000, 100, 300_000), "--copy-valid-cog")
     assert result["copied"]
@@ -92,19 +88,17 @@ def test_an_image_that_is_a_cog_already_is_cut_like_any_other(
 
 
 @pytest.mark.parametrize("text", ["", "1", "1:2", "1:-2:3", "1:2:3 ", "٣:1:1"])
-def test_limits_that_are_none_are_refused(text: str):
+def test_invalid_limits_are_refused(text: str):
     with pytest.raises(ValueError, match="MAX_SIZE"):
         read_limits(text)
 
 
-def test_a_disk_that_fails_leaves_nothing_that_could_be_sent(
-    tmp_path: Path, whole: bytes
-):
+def test_a_failed_split_leaves_no_file_that_could_be_sent(tmp_path: Path, whole: bytes):
     (tmp_path / "image.tif").write_bytes(whole)
-    # Where the first part should go nothing can be put.
+    # A directory occupies the name of the first part.
     (tmp_path / "cog.part0001").mkdir()
     result = convert(tmp_path, UploadLimits(400_000, 100, 300_000), "--copy-valid-cog")
     assert (result["ok"], result["code"]) == (False, "internal-error")
     assert "Is a directory" in result["reason"]
-    # Not the image either: it was the COG, and is cut short.
+    # The image, which was the COG, is removed too, because it is truncated.
     assert files(tmp_path) == {"cog.part0001", "result.json", "whole"}

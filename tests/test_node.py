@@ -1,4 +1,4 @@
-"""The node by hand, in a directory that holds the image, with no HTCondor."""
+"""The node runs by hand, without HTCondor, in a directory with the image."""
 
 import json
 from pathlib import Path
@@ -14,7 +14,7 @@ from tests.support.node import files, python_with, run_node, work_directory
 
 
 @pytest.mark.parametrize("bands", [1, 2, 3, 4, 7])
-def test_it_leaves_a_cog_a_jpeg_and_a_result(tmp_path: Path, bands: int):
+def test_a_conversion_leaves_a_cog_a_jpeg_and_a_result(tmp_path: Path, bands: int):
     rasters.write(tmp_path / "image.tif", bands)
 
     done = run_node(tmp_path, "image.tif", str(bands))
@@ -31,7 +31,7 @@ def test_it_leaves_a_cog_a_jpeg_and_a_result(tmp_path: Path, bands: int):
     assert result["cog"]["bytes"] == (tmp_path / "image.tif").stat().st_size
 
 
-def test_a_name_that_python_could_import_does_no_harm(tmp_path: Path):
+def test_python_does_not_import_files_of_the_sandbox(tmp_path: Path):
     (tmp_path / "rasterio.py").write_text("raise SystemExit('imported')")
     (tmp_path / "json.py").write_text("raise SystemExit('imported')")
     rasters.write(tmp_path / "node.tif", 1)
@@ -47,7 +47,7 @@ def test_a_name_that_python_could_import_does_no_harm(tmp_path: Path):
         (b"<VRTDataset rasterXSize='1' rasterYSize='1'/>", "1", "not-a-raster"),
     ],
 )
-def test_what_it_cannot_convert_it_explains(
+def test_an_image_that_cannot_be_converted_has_a_reason(
     tmp_path: Path, content: bytes | None, bands: str, code: str
 ):
     if content is not None:
@@ -60,11 +60,11 @@ def test_what_it_cannot_convert_it_explains(
     result = json.loads((tmp_path / "result.json").read_text())
     assert (result["ok"], result["code"]) == (False, code)
     assert result["reason"] in done.stderr
-    given = set() if content is None else {"image.tif"}
-    assert files(tmp_path) == {"result.json"} | given
+    images = set() if content is None else {"image.tif"}
+    assert files(tmp_path) == {"result.json"} | images
 
 
-def test_a_transform_that_is_no_number_still_leaves_a_result(tmp_path: Path):
+def test_an_infinite_transform_still_leaves_a_result(tmp_path: Path):
     path = rasters.write(tmp_path / "image.tif", 1)
     with rasterio.open(path, "r+") as raster:
         raster.transform = rasterio.Affine(float("inf"), 0, 0, 0, -1, 0)
@@ -89,7 +89,7 @@ def test_a_truncated_image_leaves_only_its_result(tmp_path: Path):
     assert result["reason"]
 
 
-def test_a_wrong_number_of_bands_names_both(tmp_path: Path):
+def test_a_wrong_number_of_bands_is_reported_with_the_right_one(tmp_path: Path):
     rasters.write(tmp_path / "image.tif", 3)
     done = run_node(tmp_path, "image.tif", "4")
     assert done.returncode == 65
@@ -100,7 +100,7 @@ def test_a_wrong_number_of_bands_names_both(tmp_path: Path):
 
 
 @pytest.mark.parametrize("name", ["-h.tif", "--profile.tif", "--.TIFF"])
-def test_a_name_that_looks_like_an_option_is_a_name(name: str, tmp_path: Path):
+def test_an_image_name_may_look_like_an_option(name: str, tmp_path: Path):
     rasters.write(tmp_path / name, 1)
     done = run_node(tmp_path, name, "1", "--profile", "raw")
     assert done.returncode == 0, done.stderr
@@ -110,13 +110,13 @@ def test_a_name_that_looks_like_an_option_is_a_name(name: str, tmp_path: Path):
     "arguments",
     [(), ("",), ("image.tif",), ("image.tif", "three"), ("image.tif", "0")],
 )
-def test_a_wrong_call_shows_how_to_call_it(tmp_path: Path, arguments: tuple[str, ...]):
+def test_a_wrong_call_shows_an_example(tmp_path: Path, arguments: tuple[str, ...]):
     done = run_node(tmp_path, *arguments)
     assert done.returncode == 64
     assert "e.g. generate_cogs.sh scene.tif 4" in done.stderr
 
 
-def test_a_machine_without_python_says_so(tmp_path: Path):
+def test_a_machine_without_python_is_reported(tmp_path: Path):
     rasters.write(tmp_path / "image.tif", 1)
     done = run_node(tmp_path, "image.tif", "1", PYTHON="/nowhere/python3")
     assert done.returncode == 69
@@ -125,7 +125,7 @@ def test_a_machine_without_python_says_so(tmp_path: Path):
 
 
 @pytest.mark.parametrize("package", ["rasterio", "zstandard"])
-def test_a_machine_that_lacks_a_package_says_so(package: str, tmp_path: Path):
+def test_a_machine_that_lacks_a_package_is_reported(package: str, tmp_path: Path):
     python = python_with(tmp_path, package, f"raise ImportError('no {package}')")
     work = work_directory(tmp_path)
 
@@ -138,7 +138,7 @@ def test_a_machine_that_lacks_a_package_says_so(package: str, tmp_path: Path):
     assert files(work) == {"image.tif", "result.json"}
 
 
-def test_a_processor_that_is_too_old_is_the_machines_fault(tmp_path: Path):
+def test_a_processor_that_is_too_old_is_reported_as_an_unfit_machine(tmp_path: Path):
     python = python_with(tmp_path, "numpy", "raise RuntimeError('wants X86_V2')")
     work = work_directory(tmp_path)
 
@@ -148,7 +148,7 @@ def test_a_processor_that_is_too_old_is_the_machines_fault(tmp_path: Path):
     assert "wants X86_V2" in done.stderr
 
 
-def test_the_dag_knows_the_status_that_forbids_another_try():
+def test_the_dag_has_the_status_that_forbids_another_attempt():
     from node.errors import Unconvertible, UnfitMachine
 
     dag = (PROJECT / "templates" / "convert.dag").read_text()

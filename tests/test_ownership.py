@@ -123,19 +123,19 @@ def assert_refused(done: subprocess.CompletedProcess, *words: str) -> None:
 @pytest.mark.parametrize("which", [".", "..", "home"])
 def test_a_launch_where_others_can_write_is_refused(archive: Archive, which: str):
     inner = make_folder(archive.directory / "above" / "launched")
-    there = replace(archive, directory=inner)
+    inner_archive = replace(archive, directory=inner)
     open_to_all = {".": inner, "..": inner.parent}.get(which)
     if open_to_all is None:
         # Another user can predict the name of a launch's folder.
-        there.launch(*RARELY)
-        open_to_all = there.launch_file().parent
+        inner_archive.launch(*RARELY)
+        open_to_all = inner_archive.launch_file().parent
         for entry in open_to_all.iterdir():
             shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
         subprocess.run(["condor_rm", "-all"], check=True, capture_output=True)
     open_to_all.chmod(0o777)
-    assert_refused(there.run(*RARELY), f"chmod go-w {open_to_all}")
+    assert_refused(inner_archive.run(*RARELY), f"chmod go-w {open_to_all}")
     open_to_all.chmod(0o755)
-    assert there.run(*RARELY).returncode == 0
+    assert inner_archive.run(*RARELY).returncode == 0
 
 
 def planted_run(archive: Archive, endpoint: str) -> Path:
@@ -161,7 +161,7 @@ def planted_run(archive: Archive, endpoint: str) -> Path:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
-def test_a_run_of_another_user_is_not_carried_on(archive: Archive):
+def test_a_run_of_another_user_is_not_continued(archive: Archive):
     archive.launch_to_poll_by_hand()
     run = planted_run(archive, "127.0.0.1:1")
     os.chown(run, OTHER_USER, -1)
@@ -207,10 +207,10 @@ def test_a_poll_in_a_folder_that_others_can_write_is_refused(archive: Archive):
 UNREADABLE = {
     "cut off": "{",
     "a list": "[]",
-    "nothing": "",
+    "an empty file": "",
     "binary": "\0\ud800",
     "nested deeply": "[" * 100_000,
-    "a number for a folder": '{"directory": 7, "launch": "x"}',
+    "a number as folder": '{"directory": 7, "launch": "x"}',
 }
 
 

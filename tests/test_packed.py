@@ -1,4 +1,4 @@
-"""The packed node is one file that needs nothing of a machine but its kernel."""
+"""The packed node is one file that needs only the kernel of its machine."""
 
 import importlib.util
 import json
@@ -75,9 +75,7 @@ def result(directory: Path) -> dict[str, Any]:
     return json.loads((directory / "result.json").read_text())
 
 
-def test_it_converts_in_an_empty_chroot_with_nothing_but_a_kernel(
-    tmp_path: Path, node: Path
-):
+def test_the_packed_node_converts_in_an_empty_chroot(tmp_path: Path, node: Path):
     if subprocess.run([*EMPTY, "true"], capture_output=True).returncode:
         pytest.skip("this user can make no namespace or not change its root directory")
     with rasterio.open(rasters.write(tmp_path / "image.tif", 3)) as source:
@@ -93,7 +91,7 @@ def test_it_converts_in_an_empty_chroot_with_nothing_but_a_kernel(
 
     assert done.returncode == 0, done.stderr
     assert result(tmp_path)["ok"]
-    # The folder that it unpacked itself into is gone.
+    # The folder into which it unpacked itself is gone.
     assert files(tmp_path) == {"image.tif", "image.jpg", "result.json", "node-packed"}
     assert cog_validate(tmp_path / "image.tif", strict=True, quiet=True)[0]
     with rasterio.open(tmp_path / "image.tif") as cog:
@@ -101,7 +99,9 @@ def test_it_converts_in_an_empty_chroot_with_nothing_but_a_kernel(
         assert (cog.read() == pixels).all()
 
 
-def test_the_wrapper_uses_it_where_there_is_no_python(sandbox: Path, node: Path):
+def test_the_script_uses_the_packed_node_where_there_is_no_python(
+    sandbox: Path, node: Path
+):
     before = files(sandbox)
 
     done = run_in(sandbox)
@@ -110,7 +110,7 @@ def test_the_wrapper_uses_it_where_there_is_no_python(sandbox: Path, node: Path)
     assert files(sandbox) == before | {"image.jpg", "result.json"}
 
 
-def test_a_reprojection_which_needs_the_data_of_proj_works(sandbox: Path):
+def test_a_reprojection_that_needs_the_data_of_proj_works(sandbox: Path):
     done = run_in(sandbox, "--reproject", "EPSG:3857", "--profile", "deflate")
     assert done.returncode == 0, done.stderr
     assert result(sandbox)["crs"] == "EPSG:3857"
@@ -127,7 +127,7 @@ def test_a_shared_packed_node_is_not_changed(sandbox: Path, node: Path):
     assert (sandbox / node.name).stat().st_mode & 0o777 == 0o444
 
 
-def test_it_gives_a_reason_like_every_node(sandbox: Path):
+def test_a_packed_node_gives_a_reason_like_every_node(sandbox: Path):
     (sandbox / "image.tif").write_text("no image")
     before = files(sandbox)
 
@@ -167,7 +167,7 @@ def test_a_killed_packed_node_leaves_nothing(sandbox: Path, number: int):
 
 
 def pythons_of(sandbox: Path) -> list[int]:
-    """Return the PIDs of the unpacked Python in a sandbox that has done its imports."""
+    """Return the PIDs of unpacked Pythons in a sandbox that have imported GDAL."""
     pids = []
     for process in Path("/proc").iterdir():
         try:
@@ -195,7 +195,7 @@ def test_a_machine_of_another_processor_type_is_named(sandbox: Path):
 
 
 def test_a_kernel_that_is_too_old_is_named(sandbox: Path, node: Path):
-    # The loader does this on such a kernel.
+    # On such a kernel, the loader fails in this way.
     loader = "#!/bin/sh\necho 'FATAL: kernel too old' >&2\nexit 127\n"
     (sandbox / node.name).write_text(loader)
     done = run_in(sandbox)
@@ -205,10 +205,10 @@ def test_a_kernel_that_is_too_old_is_named(sandbox: Path, node: Path):
 
 
 @pytest.mark.parametrize(("begin", "end"), [(5, 0), (5, 16), (20, 16)])
-def test_an_incomplete_packed_node_says_so(
+def test_an_incomplete_packed_node_is_reported(
     sandbox: Path, node: Path, begin: int, end: int
 ):
-    """Only ``begin`` MiB of the beginning and ``end`` bytes of the end are there."""
+    """Keep only the first ``begin`` MiB and the last ``end`` bytes of the file."""
     content = (sandbox / node.name).read_bytes()
     parts = content[: begin * 2**20] + content[len(content) - end :]
     (sandbox / node.name).write_bytes(parts)
@@ -222,7 +222,7 @@ def test_an_incomplete_packed_node_says_so(
     assert files(sandbox) == before | {"result.json"}
 
 
-def test_a_packed_node_that_was_damaged_on_its_way_is_not_run(
+def test_a_packed_node_that_was_damaged_in_transfer_is_not_run(
     sandbox: Path, node: Path
 ):
     with (sandbox / node.name).open("r+b") as file:
@@ -235,7 +235,9 @@ def test_a_packed_node_that_was_damaged_on_its_way_is_not_run(
     assert result(sandbox)["code"] == "not-unpacked"
 
 
-def test_a_disk_without_room_for_it_says_so(tmp_path: Path, node: Path):
+def test_a_disk_without_room_for_the_packed_node_is_reported(
+    tmp_path: Path, node: Path
+):
     disk = tmp_path / "disk"
     disk.mkdir()
     image = rasters.write(tmp_path / "image.tif", 1)
@@ -255,12 +257,12 @@ def test_a_disk_without_room_for_it_says_so(tmp_path: Path, node: Path):
     assert ".cog" not in done.stdout
 
 
-def test_a_launch_sends_it_to_machines_without_python(archive: Archive):
+def test_a_launch_sends_the_packed_node_to_machines_without_python(archive: Archive):
     archive.upload_raster("scenes/a.tif", 3)
     archive.upload_raster("scenes/b.tif", 1)
     rows = [("scenes/a.tif", 3), ("scenes/b.tif", 1), ("scenes/c.tif", 1)]
     archive.upload_manifest("batch-raw.csv", rows)
-    # The same script as always, with a PATH of its own.
+    # This is the usual script, but with a PATH that has no Python.
     path = programs_without_python(archive.directory / "sandbox")
     first, *rest = SCRIPT.read_text().splitlines(keepends=True)
     executable = archive.directory / "without-python.sh"

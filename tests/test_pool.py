@@ -29,7 +29,7 @@ def run_pool(command: str, directory: Path) -> subprocess.CompletedProcess:
 
 
 @pytest.mark.pool
-def test_it_starts_answers_and_stops(workplace: Path):
+def test_a_pool_starts_answers_and_stops(workplace: Path):
     directory = workplace / "another pool"
     assert "pool start" in run_pool("status", directory).stderr
     try:
@@ -58,7 +58,7 @@ def test_it_starts_answers_and_stops(workplace: Path):
     assert run_pool("status", directory).returncode == 1
 
 
-def test_a_user_without_a_name_is_told_before_the_daemons_start(
+def test_a_user_id_without_a_name_is_refused_before_the_daemons_start(
     pool: PersonalPool, workplace: Path, monkeypatch: pytest.MonkeyPatch
 ):
     condor = replace(pool.condor, directory=workplace / "nameless")
@@ -69,15 +69,15 @@ def test_a_user_without_a_name_is_told_before_the_daemons_start(
 
 
 @pytest.mark.pool
-def test_daemons_that_end_at_once_are_not_waited_for(
+def test_a_start_does_not_wait_for_daemons_that_ended_at_once(
     pool: PersonalPool, workplace: Path
 ):
     condor = replace(pool.condor, directory=workplace / "without configuration")
     (condor.directory / "log").mkdir(parents=True)
-    began = time.monotonic()
+    start_time = time.monotonic()
     with pytest.raises(PoolError, match="condor_master ended at once"):
         start(condor, pool.s3.certificates)
-    assert time.monotonic() - began < 30
+    assert time.monotonic() - start_time < 30
 
 
 @pytest.mark.pool
@@ -126,7 +126,7 @@ def _processes_with(words: str) -> list[str]:
     return descriptions
 
 
-def test_it_listens_only_on_loopback(pool: PersonalPool):
+def test_the_daemons_listen_only_on_loopback(pool: PersonalPool):
     addresses = [
         file.read_text().split()[0]
         for file in (pool.condor.directory / "log").glob(".*_address")

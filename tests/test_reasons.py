@@ -1,4 +1,4 @@
-"""The reason of a failed row, from what HTCondor and its node say."""
+"""The reason of a failed row follows from the result and the events of its node."""
 
 import pytest
 
@@ -32,7 +32,7 @@ def given_up(reason: str, before: str, starts: int = 0) -> NodeEnd:
         ("removed", "via condor_rm", None, NodeEnd("removed", "via condor_rm"), None),
         ("no-crs", "it has no CRS", FAILED, NodeEnd("exited", "65"), None),
         ("no-crs", "it has no CRS", FAILED, None, None),
-        # Its node succeeded, or was to be tried again when the run was removed.
+        # The node succeeded, or waited for another attempt when the run was removed.
         ("not-stored", "gone from the bucket", SUCCEEDED, None, None),
         ("not-stored", "gone from the bucket", FAILED, None, "by me"),
         ("exited", "too little memory", None, NodeEnd("exited", "71"), None),
@@ -40,7 +40,7 @@ def given_up(reason: str, before: str, starts: int = 0) -> NodeEnd:
         ("killed", "killed by signal 9", None, NodeEnd("killed", "signal 9"), None),
         ("removed", "before this row's turn: by me", None, None, "by me"),
         ("not-converted", "the run ended before", None, NodeEnd("idle"), None),
-        # Events that an execution point has forged.
+        # An execution point can forge these events.
         ("given-up", "its job was given up", None, given_up("", "given up"), None),
         ("exited", "ended with status none", None, NodeEnd("exited", "none"), None),
     ],
@@ -52,11 +52,11 @@ def test_each_end_of_a_node_has_a_code_and_a_sentence(
     end: NodeEnd | None,
     removal: str | None,
 ):
-    found_code, sentence = failure_reason(result, end, "gone from the bucket", removal)
-    assert found_code == code
+    actual_code, sentence = failure_reason(result, end, "gone from the bucket", removal)
+    assert actual_code == code
     assert words in sentence
 
 
-def test_a_row_that_shared_its_job_says_so():
+def test_the_reason_of_a_row_says_that_it_shared_its_job():
     _, sentence = failure_reason(None, NodeEnd("held", "why"), "", None, shared=True)
     assert sentence == "the job that it shared with other rows was held: why"

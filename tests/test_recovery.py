@@ -1,4 +1,4 @@
-"""The next command carries on a run that was interrupted."""
+"""The next command continues a run that was interrupted."""
 
 import json
 import re
@@ -95,12 +95,12 @@ def test_a_reconcile_that_fails_is_tried_again(archive: Archive):
     archive.launch("--retry-seconds", "5")
     (run,) = archive.directory.glob("workflow-run-*")
     launch = run / "launch.json"
-    kept = launch.read_text()
+    original = launch.read_text()
     # No server listens at this endpoint, as when the store is down.
-    launch.write_text(kept.replace(archive.store.endpoint, "127.0.0.1:9"))
+    launch.write_text(original.replace(archive.store.endpoint, "127.0.0.1:9"))
     log = run / "reconcile.log"
     wait_for_words(log, "attempt 1")
-    launch.write_text(kept)
+    launch.write_text(original)
 
     assert archive.outcome("batch-") == ([["image.tif", "1"]], [])
     assert "tried again soon" in log.read_text()
@@ -125,7 +125,7 @@ def test_reconciling_twice_changes_nothing(archive: Archive):
     assert archive.outcome("batch-") == outcome
 
 
-def test_an_output_of_another_run_does_not_count(archive: Archive):
+def test_the_outputs_of_another_run_do_not_count(archive: Archive):
     archive.upload_raster("image.tif", 1)
     archive.cogs.write("image.tif", b"from an earlier run")
     archive.cogs.write("image.jpg", b"from an earlier run")

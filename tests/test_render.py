@@ -1,4 +1,4 @@
-"""The DAG file of a run."""
+"""Tests of the DAG file of a run."""
 
 import json
 from collections.abc import Iterator
@@ -29,7 +29,7 @@ def write_dag(run: Run, launch: Launch, nodes: list[render.Node]) -> str:
     return run.dag_file.read_text()
 
 
-def test_a_dag_that_cannot_be_finished_leaves_the_former_one(tmp_path: Path):
+def test_a_failed_write_leaves_the_former_dag(tmp_path: Path):
     run = replace(a_run(), directory=tmp_path)
     before = write_dag(run, launch(tmp_path), [])
 
@@ -43,42 +43,42 @@ def test_a_dag_that_cannot_be_finished_leaves_the_former_one(tmp_path: Path):
     assert not list(tmp_path.glob(".convert.dag*"))
 
 
-def test_submit_options_may_have_the_former_names_of_macros(tmp_path: Path):
+def test_submit_options_may_use_the_former_names_of_macros(tmp_path: Path):
     run = replace(a_run(), directory=tmp_path)
     dag = write_dag(run, launch(tmp_path, "most_holds = 0"), [])
     assert "max_holds = 0" in dag
     assert "most_holds" not in dag
 
 
-LAUNCHED = {"profile": ("aerial-rgb",), "co": ("JPEG_QUALITY=90",)}
+LAUNCH_OPTIONS = {"profile": ("aerial-rgb",), "co": ("JPEG_QUALITY=90",)}
 
 
 @pytest.mark.parametrize(
-    ("own", "profile", "co"),
+    ("row_options", "profile", "co"),
     [
         ({}, "aerial-rgb", {"JPEG_QUALITY": "90"}),
         ({"co": ("BLOCKSIZE=256",)}, "aerial-rgb", {"BLOCKSIZE": "256"}),
         ({"profile": ("zstd",)}, "zstd", {}),
     ],
 )
-def test_options_of_a_row_come_after_those_of_the_launch(own, profile, co):
-    row = Row(1, ("a.tif", "3"), "a.tif", 3, options=own)
+def test_options_of_a_row_override_those_of_the_launch(row_options, profile, co):
+    row = Row(1, ("a.tif", "3"), "a.tif", 3, options=row_options)
     urls = TransferUrls(("s3://in",), "s3://cog", "s3://jpeg")
     transfer = render.RowTransfer(row, urls, UploadLimits(2**32), {})
-    node = render.node("row1", [transfer], LAUNCHED)
+    node = render.node("row1", [transfer], LAUNCH_OPTIONS)
     ((_, _, options),) = parse(node.arguments.split())
     assert options.profile == profile
     assert co.items() <= dict(options.co).items()
     assert ("JPEG_QUALITY" in dict(options.co)) == (profile == "aerial-rgb")
 
 
-def test_node_options_of_a_launch_before_they_had_names(tmp_path: Path):
-    saved = replace(launch(tmp_path), node_options=LAUNCHED)
+def test_node_options_of_an_earlier_version_are_read(tmp_path: Path):
+    saved = replace(launch(tmp_path), node_options=LAUNCH_OPTIONS)
     file = tmp_path / "launch-maps" / "launch.json"
     file.parent.mkdir(mode=0o700)
     save_launch(saved, file)
-    assert load_launch(file).node_options == LAUNCHED
+    assert load_launch(file).node_options == LAUNCH_OPTIONS
     record = json.loads(file.read_text())
     record["node_options"] = ["--profile", "aerial-rgb", "--co", "JPEG_QUALITY=90"]
     file.write_text(json.dumps(record))
-    assert load_launch(file).node_options == LAUNCHED
+    assert load_launch(file).node_options == LAUNCH_OPTIONS

@@ -1,4 +1,4 @@
-"""Keys and signatures stay where they must be, and files are their owner's alone."""
+"""Keys and signatures stay where they belong, and only the owner can read files."""
 
 import os
 import stat
@@ -83,20 +83,20 @@ def test_no_file_or_process_has_the_keys(
         assert stat.S_IMODE((run / "convert.dag").stat().st_mode) == 0o600
 
 
-def test_only_its_owner_can_read_a_run(archive: Archive):
+def test_only_the_owner_can_read_a_run(archive: Archive):
     archive.upload_raster("good.tif", 1)
     archive.maps.write("bad.tif", b"no raster")
     archive.upload_manifest("batch-raw.csv", [("good.tif", 1), ("bad.tif", 1)])
-    kept = os.umask(0)
+    original = os.umask(0)
     try:
         archive.launch()
     finally:
-        os.umask(kept)
+        os.umask(original)
     archive.outcome("batch-")
     (run,) = archive.directory.glob("workflow-run-*")
     (home,) = archive.directory.glob("launch-*")
     wait_for((run / "done.json").exists)
-    # Crondor writes this file, not the launch.
+    # The crondor job writes this file, not the launch.
     wait_for((home / "poll.out").exists)
 
     for place in (run, home):

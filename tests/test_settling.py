@@ -1,4 +1,4 @@
-"""A multipart upload is completed or aborted after its node ended or never began."""
+"""A multipart upload is completed or aborted after its node ended or never ran."""
 
 import hashlib
 import json

@@ -105,7 +105,7 @@ def work(tmp_path: Path) -> Path:
 def test_a_failed_row_does_not_fail_other_rows_of_its_job(work: Path):
     (work / "bad.tif").write_bytes(b"no raster")
     done = run_node(work, *arguments("first", "bad", "missing", "last"))
-    # The images are the reason, so that another try is useless.
+    # The images are the reason, so another attempt would be useless.
     assert done.returncode == 65
     result_of = results(work)
     assert {name: result["ok"] for name, result in result_of.items()} == {
@@ -151,7 +151,7 @@ def test_a_killed_row_does_not_fail_other_rows_of_its_job(work: Path):
     os.kill(child, signal.SIGKILL)
     _, log = node.communicate(timeout=60)
 
-    # The reason may be a lack of memory, so that the node is tried again.
+    # The reason may be a lack of memory, so the node is tried again.
     assert node.returncode == 137, log
     result_of = results(work)
     assert {name for name, result in result_of.items() if result["ok"]} == {
@@ -256,7 +256,7 @@ def test_a_node_of_several_rows_is_tried_again(archive: Archive):
     node = archive.directory / "node.sh"
     node.write_text(
         "#!/bin/sh\n"
-        # In the first try, the time limit is too short for the second row.
+        # In the first attempt, the time limit is too short for the second row.
         '[ "$COG_PIPELINE_RETRY" != 0 ] || set -- "$@" --time-limit 1\n'
         f'exec {SCRIPT} "$@"\n'
     )
@@ -274,12 +274,12 @@ def test_a_node_of_several_rows_is_tried_again(archive: Archive):
     assert attempts == {"small.tif": 2, "large.tif": 2}
 
 
-def test_a_row_that_succeeded_in_a_try_stays_processed(archive: Archive):
+def test_a_row_that_succeeded_in_one_attempt_stays_processed(archive: Archive):
     node = archive.directory / "node.sh"
     dies = archive.directory / "dies"
     dies.write_text("#!/bin/sh\nkill -9 $$\n")
     dies.chmod(0o755)
-    # The first try has time for one row. All later tries are killed as a whole.
+    # The first attempt has time for one row. All later attempts are killed completely.
     node.write_text(
         "#!/bin/sh\n"
         f'[ "$COG_PIPELINE_RETRY" = 0 ] || export PYTHON="{dies}"\n'

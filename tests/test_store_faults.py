@@ -23,7 +23,7 @@ pytestmark = pytest.mark.long
 # By default, a failed transfer waits for 15 seconds, and then for 30.
 QUICKLY = ("--submit-option", "hold_backoff_seconds = 1", "--retry-seconds", "1")
 GONE = Fault(cut_after=0)
-# No node can read an image, so that a test has time to act.
+# With this fault, no node can read an image, so a test has time to act.
 UNREADABLE = Fault("GET", r"\.tif", cut_after=0)
 
 
@@ -158,7 +158,7 @@ def test_an_image_that_is_deleted_after_the_claim_fails_only_its_row(
         faulty_archive.maps.remove(keys[1])
 
     (run,) = (load_run(d) for d in faulty_archive.directory.glob("workflow-run-*"))
-    # The shared job has four tries, and so has the one whose image is missing.
+    # The shared job has four attempts, and so has the job whose image is missing.
     wait_for(lambda: run.solo_file.exists())
     wait_for(lambda: faulty_archive.poll().returncode == 0 and run.cluster is not None)
     processed, failed = faulty_archive.outcome("batch-")
@@ -255,7 +255,7 @@ def _attempts(run: Path) -> int:
 
 
 def _release_all(run: Path) -> None:
-    """Release the nodes of a run once they are all in the queue, held."""
+    """Release the nodes of a run once all of them are held."""
     constraint = f'CogPipelineNodeOf == "{run}"'
     rows = (run / "convert.dag").read_text().count("\nJOB ")
 

@@ -1,4 +1,4 @@
-"""Lines that can be added to the submit description of nodes, and others."""
+"""Users may add certain lines to the submit description of nodes."""
 
 import re
 from pathlib import Path
@@ -44,7 +44,7 @@ def test_lines_that_pools_need_are_accepted(line: str):
 @pytest.mark.parametrize(
     "line", ["queue 5", "a = b\nqueue", "a b = c", "= x", "a = \\"]
 )
-def test_a_line_that_is_no_option_is_refused(line: str):
+def test_a_malformed_line_is_refused(line: str):
     with pytest.raises(ValueError, match=r"NAME = VALUE|backslash"):
         check(line)
 
@@ -56,7 +56,7 @@ def test_a_program_of_the_operator_is_found():
     assert executable(()) is None
 
 
-def test_macros_have_their_present_names():
+def test_former_names_of_macros_are_replaced():
     assert with_current_names("periodic_remove = NumHolds > $(most_holds)") == (
         "periodic_remove = NumHolds > $(max_holds)"
     )
@@ -64,6 +64,6 @@ def test_macros_have_their_present_names():
     assert with_current_names("almost_holds = 1") == "almost_holds = 1"
 
 
-def test_a_launch_refuses_such_a_line():
+def test_a_launch_refuses_a_dangerous_line():
     result = invoke(*BUCKETS, "--submit-option", "My.WantIOProxy = true")
     assert_wrong(result, "My.WantIOProxy is refused: it lets jobs read")

@@ -88,14 +88,16 @@ def test_ca_certs_are_trusted_besides_the_usual_ones(store: S3Endpoint, stranger
             "any",
         ).check()
     context = both._http.connection_pool_kw["ssl_context"]
-    named = {str(cert["subject"]) for cert in context.get_ca_certs()}
-    usual = Bucket(
+    subjects = {str(cert["subject"]) for cert in context.get_ca_certs()}
+    default_context = Bucket(
         S3Endpoint(store.endpoint, store.access_key, store.secret_key), "any"
     )._http.connection_pool_kw["ssl_context"]
-    assert {str(cert["subject"]) for cert in usual.get_ca_certs()} < named
+    assert {str(cert["subject"]) for cert in default_context.get_ca_certs()} < subjects
 
 
-def test_no_variable_turns_it_off(archive: Archive, stranger: s3.S3Server):
+def test_no_environment_variable_turns_the_verification_off(
+    archive: Archive, stranger: s3.S3Server
+):
     off = {
         "PYTHONHTTPSVERIFY": "0",
         "CURL_CA_BUNDLE": "",

@@ -85,7 +85,7 @@ def test_a_node_goes_to_another_machine(two_machines: PersonalPool, archive: Arc
     processed, failed = archive.outcome("batch-")
     assert [row[0] for row in processed] == [name for name, _ in rows], failed
     assert "was requeued" in node_log(archive), "no job came to the unfit machine"
-    assert set(tries(archive).values()) == {1}, "a try of DAGMan was spent on it"
+    assert set(tries(archive).values()) == {1}, "DAGMan spent an attempt on it"
 
 
 def test_a_row_reports_that_all_machines_are_unfit(
@@ -102,7 +102,7 @@ def test_a_row_reports_that_all_machines_are_unfit(
     assert processed == []
     assert "this machine has no /nowhere/python3" in failed[0][2]
     assert tries(archive) == {"row1": 4}
-    # In each try, the job goes once more to a machine where it has already run.
+    # In each attempt, the job also goes once to a machine where it has already run.
     starts = node_log(archive).count("Job executing on host")
     assert 8 <= starts <= 12
 
