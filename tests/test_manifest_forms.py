@@ -77,7 +77,7 @@ def test_a_separator_in_a_name_is_part_of_the_name(line: str, key: str):
 
 
 @pytest.mark.parametrize(
-    ("line", "said"),
+    ("line", "reason"),
     [
         ("b.tif 3", "a space separates image and bands: write a comma"),
         ("b.tif:3", "':' separates image and bands: write a comma"),
@@ -85,9 +85,9 @@ def test_a_separator_in_a_name_is_part_of_the_name(line: str, key: str):
         ("b.png;three", "the line has one field: write image,bands"),
     ],
 )
-def test_a_reason_names_a_separator_that_is_not_read(line: str, said: str):
+def test_a_reason_names_a_separator_that_is_not_read(line: str, reason: str):
     good, bad = parse(f"a.tif,1\n{line}\n".encode()).rows
-    assert (good.reason, bad.reason, bad.code) == (None, said, "not-csv")
+    assert (good.reason, bad.reason, bad.code) == (None, reason, "not-csv")
 
 
 def test_an_unusual_separator_of_a_whole_manifest_is_named():
@@ -117,7 +117,7 @@ def test_a_long_line_without_a_separator_takes_linear_time():
     ],
 )
 @pytest.mark.parametrize("separator", [",", ";", "\t"])
-def test_a_data_row_is_no_header(first: str, separator: str):
+def test_a_data_row_is_not_a_header(first: str, separator: str):
     lines = (first, "a.tif,1")
     content = "\n".join(line.replace(",", separator) for line in lines).encode()
     manifest = parse(content)
@@ -189,8 +189,10 @@ def test_more_fields_than_memory_is_for_are_not_read_with_any_separator(
 @pytest.mark.parametrize("encoding", ["latin-1", "cp1252"])
 def test_another_encoding_is_named_with_its_line_and_the_remedy(encoding: str):
     content = "a.tif,1\nKärnten.tif,3\n".encode(encoding)
-    said = "perhaps in Windows-1252 or Latin-1 (line 2): save it again as 'CSV UTF-8'"
-    with pytest.raises(NotAManifest, match=re.escape(said)):
+    message = (
+        "perhaps in Windows-1252 or Latin-1 (line 2): save it again as 'CSV UTF-8'"
+    )
+    with pytest.raises(NotAManifest, match=re.escape(message)):
         parse(content)
 
 

@@ -153,7 +153,7 @@ class Host:
         """Run a command on the host, and return its output.
 
         Raises:
-            HostError: it failed, and what it said.
+            HostError: the command failed.
         """
         done = subprocess.run(
             self.command(command, user, directory),
@@ -163,8 +163,8 @@ class Host:
             text=True,
         )
         if done.returncode != 0:
-            said = (done.stderr + done.stdout).strip()
-            raise HostError(f"{command[0]} on {self.name}: {done.returncode}: {said}")
+            output = (done.stderr + done.stdout).strip()
+            raise HostError(f"{command[0]} on {self.name}: {done.returncode}: {output}")
         return done.stdout
 
     def start(
@@ -238,11 +238,12 @@ def why_not() -> str | None:
         text=True,
     )
     if tried.returncode != 0:
-        said = tried.stderr.strip().splitlines()
+        lines = tried.stderr.strip().splitlines()
         return (
             "this root may not make namespaces, mounts or network links "
-            f"({said[-1] if said else 'no reason given'}): run the tests on a machine "
-            "of its own, or in a container with more rights (docker run --privileged)"
+            f"({lines[-1] if lines else 'no reason given'}): run the tests on a "
+            "machine of its own, or in a container with more rights "
+            "(docker run --privileged)"
         )
     return None
 

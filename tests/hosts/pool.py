@@ -37,10 +37,10 @@ class Software:
     """Software and limits of an execution point.
 
     Attributes:
-        python: where a Python environment with the node's packages is; None where
-            there is no Python at all.
-        variables: what its administrator has jobs find in their environment.
-        disk: what there is for jobs, in MiB.
+        python: path of a Python environment with the node's packages; None if there
+            is no Python at all.
+        variables: environment variables that its administrator sets for jobs.
+        disk: disk space for jobs, in MiB.
     """
 
     python: str | None
@@ -60,9 +60,9 @@ class Machine:
     """A host in the pool.
 
     Attributes:
-        role: HTCondor's word for what it does.
-        number: of its port at the switch, and in its address.
-        user: who runs its daemons.
+        role: HTCondor's name for its task.
+        number: number of its port at the switch and in its address.
+        user: the user who runs its daemons.
     """
 
     host: Host

@@ -1,4 +1,4 @@
-"""Compare a COG with its source, with readers that are not the node's."""
+"""Compare a COG with its source, with other readers than those of the node."""
 
 from pathlib import Path
 
@@ -35,7 +35,7 @@ def assert_same_pixels(image: Path, cog: Path) -> None:
 
 
 def assert_same_description(image: Path, cog: Path) -> None:
-    """Return all metadata of an image that do not depend on how it is stored."""
+    """Assert that all metadata that do not depend on the storage are equal."""
     with rasterio.open(image) as ours, rasterio.open(cog) as theirs:
         for name in (
             *("crs", "transform", "colorinterp", "descriptions", "units"),

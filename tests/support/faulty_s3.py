@@ -1,7 +1,8 @@
 """The real S3 server behind a proxy that injects faults.
 
-It speaks TLS on loopback with the server's own certificate, passes everything on
-as it is (signatures stay valid), and does to some requests what a test told it.
+It speaks TLS on loopback with the server's own certificate and forwards requests
+unchanged, so that signatures stay valid. For some requests, it injects the faults that
+a test has chosen.
 """
 
 import http.client

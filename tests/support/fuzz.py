@@ -1,7 +1,7 @@
 """Convert damaged images: ``python -m tests.support.fuzz SEED COUNT DIRECTORY``.
 
-For each it prints a line of JSON: what was done to which image, and what became of
-it. The images are made anew, the damage follows from the seed.
+For each image, it prints one line of JSON with the damage and the outcome. It creates
+the images itself and derives the damage from the seed.
 """
 
 import json

@@ -1,8 +1,9 @@
 """Execution points that attack their access point.
 
-A *hostile job* is what an image gets that takes one of GDAL's decoders over: it leaves
-what it likes in its sandbox. A *hostile starter* is what the owner of a machine has: it
-also speaks for HTCondor there, so that it gives files other names on their way.
+A *hostile job* is under the control of an image that has taken over one of GDAL's
+decoders. It can leave any file in its sandbox. A *hostile starter* is under the control
+of the owner of a machine. It also acts as HTCondor there, so it can send files under
+other names.
 """
 
 import contextlib
@@ -135,7 +136,7 @@ def hostile_jobs(pool: PersonalPool, folder: Path) -> Iterator[HostileJobs]:
 def hostile_starter(pool: PersonalPool, folder: Path) -> Iterator[Path]:
     """Make a pool's starters follow the orders in a file, and yield its path.
 
-    What can be ordered stands in ``tests/support/hostile_starter.c``.
+    ``tests/support/hostile_starter.c`` lists the orders.
     """
     folder.mkdir()
     library, orders = _compiled(folder), folder / "orders"

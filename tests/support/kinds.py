@@ -1,4 +1,4 @@
-"""Kinds of rasters that several tests make, and their conversion."""
+"""Make the kinds of rasters that several tests need, and convert them."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""Run bin/generate_cogs.sh as HTCondor does, in a directory of its own."""
+"""Run bin/generate_cogs.sh in a directory of its own, as HTCondor does."""
 
 import os
 import resource
@@ -15,7 +15,11 @@ SCRIPT = PROJECT / "bin" / "generate_cogs.sh"
 def run_node(
     directory: Path, *arguments: str, memory: int | None = None, **environment: str
 ):
-    """Run it as HTCondor does; ``memory`` limits its address space, in bytes."""
+    """Run a node as HTCondor does.
+
+    Args:
+        memory: limit of its address space in bytes.
+    """
 
     def limit() -> None:
         if memory is not None:

@@ -38,10 +38,10 @@ def kill(pool: PersonalPool, name: str) -> None:
 
 
 def kill_all(pids: Iterable[int]) -> None:
-    """Kill all, in this order, and wait until none of them runs.
+    """Kill all processes in this order, and wait until none of them runs.
 
-    Where the machine is busy a killed process is seen for a while yet, and whoever
-    asks whether the pool runs would hear that it does.
+    On a busy machine, a killed process is visible for a while, so a check whether the
+    pool runs would succeed.
     """
     killed = list(pids)
     for pid in killed:
