@@ -141,7 +141,11 @@ def test_a_run_without_progress(archive: Archive):
 
 
 @pytest.mark.parametrize("record", ["submitted.json", "waiting.json"])
-@pytest.mark.parametrize("content", ["", "[]", '{"key": 7, "since": 7}'])
+@pytest.mark.parametrize(
+    "content",
+    ["", "[]", '{"key": 7, "since": 7}'],
+    ids=["empty", "a list", "numbers"],
+)
 def test_an_unreadable_record_is_reported(archive: Archive, record: str, content: str):
     archive.upload_manifest("batch-raw.csv", [("missing.tif", 1)])
     archive.launch(*RARELY)
