@@ -36,11 +36,18 @@ _SEPARATOR_LINE = re.compile(r'"?sep=([^\w"])"?[,;\t]*', re.IGNORECASE)
 # A spreadsheet may turn 3 into 3.0, or into 3,0.
 _NUMBER = re.compile(r"\d+([.,]\d*)?", re.ASCII)
 # Titles that people write above the two columns.
-_IMAGE_TITLE = re.compile(r"\W*(image|file|path|key|name|object|url|raster)", re.I)
+_IMAGE_TITLE = re.compile(
+    r"\W*((s3|image|file|path|key|name|object|ur[li]|raster|tiff?|source)[\W_]*)+", re.I
+)
 _BANDS_TITLE = re.compile(
     r"band|bänd|[ck]anal|kanäl|canaux|channel|layer|sample|count|number|anzahl|nombre"
     r"|\bn\b",
     re.IGNORECASE,
+)
+# What stands between image and bands where no separator is. Not more than a few spaces,
+# so that it takes linear time.
+_OTHER_SEPARATOR = re.compile(
+    r"\.tiff?(\s|\s{0,9}[^\w\s./\\-])\s{0,9}\d", re.IGNORECASE
 )
 # Not seen, and left by programs at the beginning or the end of a file or a field.
 _INVISIBLE = "\ufeff\u200b"
@@ -105,8 +112,9 @@ def is_header(fields: Fields) -> bool:
         return False
     if any(option_of(title) for title in fields[2:]):
         return True
-    is_title = _IMAGE_TITLE.match(image) or (image and "." not in image)
-    return bool(is_title and _BANDS_TITLE.search(bands))
+    if "." in image and not _IMAGE_TITLE.fullmatch(image):
+        return False
+    return bool(image and not bands[:1].isdigit() and _BANDS_TITLE.search(bands))
 
 
 def option_of(title: str) -> str | None:
@@ -135,23 +143,17 @@ def separator_fault(text: str) -> str | None:
     >>> separator_fault("maps/a.tif 3")
     'a space separates image and bands: write a comma'
     """
-    text = text.rstrip()
-    image = text.rstrip("0123456789")
-    if image == text:
-        has_several = not text.lower().endswith(TIFF_SUFFIXES) and any(
-            separator in text for separator in SEPARATORS
-        )
-        return "the line has one field: write image,bands" if has_several else None
-    separator, stem = image[-1:], image.rstrip()
-    if not stem.lower().endswith(TIFF_SUFFIXES):
-        separator, stem = stem[-1:], stem[:-1].rstrip()
-    if separator.isalnum() or not stem.lower().endswith(TIFF_SUFFIXES):
+    if text.lower().endswith(TIFF_SUFFIXES):
         return None
-    return f"{_name_of(separator)} separates image and bands: write a comma"
+    if match := _OTHER_SEPARATOR.search(text):
+        return f"{_name_of(match[1])} separates image and bands: write a comma"
+    if any(separator in text for separator in SEPARATORS):
+        return "the line has one field: write image,bands"
+    return None
 
 
 def _name_of(separator: str) -> str:
-    return _NAMES_OF_SEPARATORS.get(separator, repr(separator))
+    return _NAMES_OF_SEPARATORS.get(separator, repr(separator.strip()))
 
 
 def _text(content: bytes) -> TextIO:

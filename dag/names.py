@@ -110,9 +110,11 @@ def _location(written: str) -> _Location | None:
         return _Location(uri[1], "", (written[uri.end() :],))
     if url := _URL.match(written):
         path = written[url.end() :]
-        # A key can contain these characters, and a URL can have a query.
-        paths = dict.fromkeys((path, _QUERY.split(path, maxsplit=1)[0]))
-        return _Location("", url[1].lower(), tuple(paths))
+        # A key can contain these characters, and a URL can have a query. AWS shows a
+        # space as a plus sign.
+        paths = [path, _QUERY.split(path, maxsplit=1)[0]]
+        paths += [path.replace("+", "%20") for path in paths]
+        return _Location("", url[1].lower(), tuple(dict.fromkeys(paths)))
     return None
 
 

@@ -68,6 +68,8 @@ def found(
         ("https://s3.example.org/maps/a.tif?versionId=7#top", "a.tif"),
         ("https://s3.example.org/maps/sheet#1.tif", "sheet#1.tif"),
         ("https://s3.example.org/maps/100%25.tif", "100%.tif"),
+        ("https://s3.example.org/maps/map+of+Bern.tif", "map of Bern.tif"),
+        ("https://s3.example.org/maps/a+b.tif", "a+b.tif"),
         ("x\\y\\a.tif", "x/y/a.tif"),
         ("maps\\x\\a.tif", "x/a.tif"),
         ("x\\" + NFD, f"x/{NFC}"),

@@ -80,6 +80,8 @@ def test_a_separator_in_a_name_is_part_of_the_name(line: str, key: str):
     ("line", "reason"),
     [
         ("b.tif 3", "a space separates image and bands: write a comma"),
+        ("b.tif 3 elevation", "a space separates image and bands: write a comma"),
+        ("b.tif\uff0c3", "'\uff0c' separates image and bands: write a comma"),
         ("b.tif:3", "':' separates image and bands: write a comma"),
         ("b.tif  =  3", "'=' separates image and bands: write a comma"),
         ("b.png;three", "the line has one field: write image,bands"),
@@ -96,8 +98,8 @@ def test_an_unusual_separator_of_a_whole_manifest_is_named():
 
 
 def test_a_long_line_without_a_separator_takes_linear_time():
-    text = "a.tif" + " " * 2**22 + "x" + "1" * 2**22
-    assert separator_fault(text) is None
+    for text in ("a.tif" + " " * 2**22 + "x" + "1" * 2**22, ".tif " * 2**20 + "x"):
+        assert separator_fault(text) is None
 
 
 @pytest.mark.parametrize(
@@ -112,6 +114,9 @@ def test_a_long_line_without_a_separator_takes_linear_time():
         "image-archive/scan 1.img,three",
         "image.img,three",
         "images/2019,bands",
+        "image 1.img,3 bands",
+        "image 1,3 bands",
+        "file.name.png,bands",
         "name,",
         "image",
     ],
