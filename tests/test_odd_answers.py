@@ -1,6 +1,6 @@
-"""A server that does not answer as S3 does, and objects that nobody should read whole.
+"""A server whose answers are not those of S3, and objects too large to read.
 
-The server behind the faults is real; what it answers is changed on the way.
+The server is real; a proxy changes its answers.
 """
 
 import gzip
@@ -54,20 +54,20 @@ BOMB = (
 DEEP = b"<a>" * 500_000 + b"</a>" * 500_000
 ODD_BODIES = {
     "a web page": HTML,
-    "a web page that is XML": XHTML,
+    "a web page in XHTML": XHTML,
     "a web page with a DOCTYPE": b"<!DOCTYPE html>" + XHTML,
-    "nothing": b"",
-    "another answer of S3's": OTHER,
-    "half an answer": b"<?xml version='1.0'?><ListBucketResult><Name>ma",
-    "no UTF-8": b"<ListBucketResult>\xff\xfe</ListBucketResult>",
+    "an empty body": b"",
+    "another answer of S3": OTHER,
+    "an incomplete answer": b"<?xml version='1.0'?><ListBucketResult><Name>ma",
+    "not UTF-8": b"<ListBucketResult>\xff\xfe</ListBucketResult>",
     "JSON": b'{"Contents": []}',
-    "a bomb": BOMB,
+    "an entity bomb": BOMB,
     "deep nesting": DEEP,
 }
 
 
-def upload_some(bucket: Bucket, place: Path, size: int) -> None:
-    file = place / "file"
+def upload_file(bucket: Bucket, directory: Path, size: int) -> None:
+    file = directory / "file"
     with file.open("wb") as sparse:
         sparse.truncate(size)
     bucket.upload("new", file)
@@ -80,16 +80,20 @@ CALLS: dict[str, Callable[[Bucket, Path], object]] = {
     "exists": lambda bucket, _: bucket.exists("object"),
     "metadata": lambda bucket, _: bucket.metadata("object"),
     "read": lambda bucket, _: bucket.read("object", ALL),
-    "download": lambda bucket, place: bucket.download("object", place / "got", ALL),
+    "download": lambda bucket, directory: bucket.download(
+        "object", directory / "downloaded", ALL
+    ),
     "write": lambda bucket, _: bucket.write("new", b"content"),
     "write_if_absent": lambda bucket, _: bucket.write_if_absent("new", b"content"),
-    "upload": lambda bucket, place: upload_some(bucket, place, 10),
-    "upload in parts": lambda bucket, place: upload_some(bucket, place, 33 * 2**20),
+    "upload": lambda bucket, directory: upload_file(bucket, directory, 10),
+    "multipart upload": lambda bucket, directory: upload_file(
+        bucket, directory, 33 * 2**20
+    ),
     "copy": lambda bucket, _: bucket.copy("object", "new", NO_ETAG),
     "start_multipart_upload": lambda bucket, _: bucket.start_multipart_upload(
         "new", "image/tiff"
     ),
-    "parts": lambda bucket, _: bucket.list_parts("new", "upload"),
+    "list_parts": lambda bucket, _: bucket.list_parts("new", "upload"),
     "complete_multipart_upload": lambda bucket, _: bucket.complete_multipart_upload(
         "new", "upload", "a"
     ),
@@ -99,67 +103,67 @@ CALLS: dict[str, Callable[[Bucket, Path], object]] = {
         "object", "upload"
     ),
 }
-# S3 itself answers these with nothing.
-ANSWERED_BY_NOTHING = ("remove", "abort_multipart_upload")
+# S3 itself answers these with an empty body.
+EMPTY_ANSWERS = ("remove", "abort_multipart_upload")
 
 
 @pytest.fixture
 def bucket(store: S3Endpoint) -> Bucket:
-    """A bucket with a few objects, on a server that answers as S3 does."""
-    made = Bucket(store, f"odd-{uuid.uuid4().hex[:8]}")
-    made.create()
+    """Return a bucket with a few objects, on a server that answers as S3 does."""
+    bucket = Bucket(store, f"odd-{uuid.uuid4().hex[:8]}")
+    bucket.create()
     for number in range(5):
-        made.write(f"scenes/{number}.tif", b"x" * number)
-    made.write("object", b"content")
-    return made
+        bucket.write(f"scenes/{number}.tif", b"x" * number)
+    bucket.write("object", b"content")
+    return bucket
 
 
 @pytest.fixture
-def odd(bucket: Bucket, store: S3Endpoint, faulty_s3_server: FaultyS3) -> Bucket:
-    """The same, by way of a proxy that changes answers."""
-    return reached_by(faulty_s3_server, bucket, store)
+def proxied(bucket: Bucket, store: S3Endpoint, faulty_s3_server: FaultyS3) -> Bucket:
+    """Return the same bucket behind a proxy that changes answers."""
+    return via_proxy(faulty_s3_server, bucket, store)
 
 
-def reached_by(proxy: FaultyS3, bucket: Bucket, store: S3Endpoint) -> Bucket:
+def via_proxy(proxy: FaultyS3, bucket: Bucket, store: S3Endpoint) -> Bucket:
     return Bucket(replace(store, endpoint=proxy.endpoint), bucket.name)
 
 
 @pytest.fixture(scope="module")
-def weed(
+def seaweed(
     store: S3Endpoint, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[S3Endpoint]:
-    with seaweedfs.running(tmp_path_factory.mktemp("seaweed"), store) as started:
-        yield started
+    with seaweedfs.running(tmp_path_factory.mktemp("seaweed"), store) as endpoint:
+        yield endpoint
 
 
 @pytest.fixture(params=["rclone", "SeaweedFS"])
-def real(request: pytest.FixtureRequest) -> Bucket:
-    """A new bucket on each of the two servers."""
-    name = "store" if request.param == "rclone" else "weed"
-    made = Bucket(request.getfixturevalue(name), f"real-{uuid.uuid4().hex[:8]}")
-    made.create()
-    return made
+def new_bucket(request: pytest.FixtureRequest) -> Bucket:
+    """Return a new bucket; the test runs once on each of two servers."""
+    name = "store" if request.param == "rclone" else "seaweed"
+    bucket = Bucket(request.getfixturevalue(name), f"real-{uuid.uuid4().hex[:8]}")
+    bucket.create()
+    return bucket
 
 
 @pytest.mark.parametrize("call", CALLS)
-def test_success_with_an_odd_body_is_a_bad_answer(
-    odd: Bucket, faulty_s3_server: FaultyS3, tmp_path: Path, call: str
+def test_a_body_that_is_not_the_expected_answer_is_a_bad_answer(
+    proxied: Bucket, faulty_s3_server: FaultyS3, tmp_path: Path, call: str
 ):
-    odd.check()
+    proxied.check()
     for name, body in ODD_BODIES.items():
-        if name == "nothing" and call in ANSWERED_BY_NOTHING:
+        if name == "an empty body" and call in EMPTY_ANSWERS:
             continue
         fault = Fault(status=200, body=body)
         with faulty_s3_server.suffering(fault), pytest.raises(BadAnswer) as caught:
-            CALLS[call](odd, tmp_path)
+            CALLS[call](proxied, tmp_path)
         assert "does not speak S3" in str(caught.value), name
         assert str(caught.value).isprintable()
         assert len(str(caught.value)) < 1000
-        assert not (tmp_path / "got").exists()
+        assert not (tmp_path / "downloaded").exists()
 
 
 @pytest.mark.parametrize("call", CALLS)
-def test_an_odd_answer_to_the_first_question_is_a_bad_answer(
+def test_a_wrong_answer_to_the_request_for_the_region_is_a_bad_answer(
     bucket: Bucket,
     store: S3Endpoint,
     faulty_s3_server: FaultyS3,
@@ -167,41 +171,39 @@ def test_an_odd_answer_to_the_first_question_is_a_bad_answer(
     call: str,
 ):
     for body in (HTML, b"", BOMB, b"<html>a&#10;b</html>"):
-        # It asks for the bucket's region, once.
-        odd = reached_by(faulty_s3_server, bucket, store)
+        # A new client first requests the region of the bucket.
+        proxied = via_proxy(faulty_s3_server, bucket, store)
         fault = Fault(status=200, body=body)
         with faulty_s3_server.suffering(fault), pytest.raises(BadAnswer):
-            CALLS[call](odd, tmp_path)
+            CALLS[call](proxied, tmp_path)
 
 
 @pytest.mark.parametrize("status", [201, 202, 204, 206, 301, 302, 303, 307, 308, 404])
-def test_another_status_is_an_error_with_a_name(
-    odd: Bucket, faulty_s3_server: FaultyS3, tmp_path: Path, status: int
+def test_an_unexpected_status_is_a_bucket_error(
+    proxied: Bucket, faulty_s3_server: FaultyS3, tmp_path: Path, status: int
 ):
-    odd.check()
+    proxied.check()
     elsewhere = {"Location": f"https://{faulty_s3_server.endpoint}/elsewhere/x"}
-    for call, do in CALLS.items():
-        if call in ANSWERED_BY_NOTHING or (call, status) == ("exists", 404):
+    for name, call in CALLS.items():
+        if name in EMPTY_ANSWERS or (name, status) == ("exists", 404):
             continue
-        if (call, status) == ("copy", 404):
+        if (name, status) == ("copy", 404):
             continue
         for body in (HTML, b""):
             fault = Fault(status=status, body=body, headers=elsewhere)
             with faulty_s3_server.suffering(fault), pytest.raises(BucketError):
-                do(odd, tmp_path)
+                call(proxied, tmp_path)
     assert faulty_s3_server.count(".*", "elsewhere") == 0
 
 
-def rewriting(pattern: str, by: str) -> Fault:
-    """In the answer to a listing, other words."""
-    changed = re.compile(pattern.encode(), re.DOTALL)
-    return Fault(
-        "GET", "list-type", rewritten=lambda body: changed.sub(by.encode(), body, 1)
-    )
+def change_listing(pattern: str, replacement: str) -> Fault:
+    """Return a fault that replaces the first match of a pattern in each listing."""
+    old, new = re.compile(pattern.encode(), re.DOTALL), replacement.encode()
+    return Fault("GET", "list-type", rewritten=lambda body: old.sub(new, body, 1))
 
 
 @pytest.mark.parametrize(
-    ("pattern", "by"),
+    ("pattern", "replacement"),
     [
         ("<ETag>.*?</ETag>", ""),
         ("<Key>.*?</Key>", ""),
@@ -219,28 +221,30 @@ def rewriting(pattern: str, by: str) -> Fault:
         ("<IsTruncated>.*?</IsTruncated>", "<IsTruncated>true</IsTruncated>"),
     ],
 )
-def test_a_listing_that_lacks_what_s3_tells_is_a_bad_answer(
-    odd: Bucket, faulty_s3_server: FaultyS3, pattern: str, by: str
+def test_a_listing_without_a_required_field_is_a_bad_answer(
+    proxied: Bucket, faulty_s3_server: FaultyS3, pattern: str, replacement: str
 ):
-    fault = rewriting(pattern, by)
+    fault = change_listing(pattern, replacement)
     with faulty_s3_server.suffering(fault), pytest.raises(BadAnswer):
-        list(odd.list("scenes/"))
+        list(proxied.list("scenes/"))
 
 
 @pytest.mark.parametrize("empty", ["<ETag></ETag>", "<ETag/>", '<ETag>""</ETag>'])
 def test_an_object_that_is_being_written_may_have_an_empty_etag(
-    odd: Bucket, bucket: Bucket, faulty_s3_server: FaultyS3, empty: str
+    proxied: Bucket, bucket: Bucket, faulty_s3_server: FaultyS3, empty: str
 ):
-    """Rclone's listings have that."""
-    with faulty_s3_server.suffering(rewriting("<ETag>.*?</ETag>", empty)):
-        first, second, *_ = odd.list("scenes/")
+    """The listings of rclone have such objects."""
+    with faulty_s3_server.suffering(change_listing("<ETag>.*?</ETag>", empty)):
+        first, second, *_ = proxied.list("scenes/")
     assert (first.etag, second.etag) == ("", bucket.stat(second.key).etag)
-    assert not odd.copy(first.key, "target", first.etag)
+    assert not proxied.copy(first.key, "target", first.etag)
 
 
-def test_a_key_that_is_not_utf_8_is_left_out(odd: Bucket, faulty_s3_server: FaultyS3):
-    with faulty_s3_server.suffering(rewriting("0.tif", "%FF%FE.tif")):
-        keys = [found.key for found in odd.list("scenes/")]
+def test_a_key_that_is_not_utf_8_is_left_out(
+    proxied: Bucket, faulty_s3_server: FaultyS3
+):
+    with faulty_s3_server.suffering(change_listing("0.tif", "%FF%FE.tif")):
+        keys = [item.key for item in proxied.list("scenes/")]
     assert keys == [f"scenes/{number}.tif" for number in range(1, 5)]
 
 
@@ -264,91 +268,91 @@ def test_a_key_that_is_not_utf_8_is_left_out(odd: Bucket, faulty_s3_server: Faul
         ("upload", {"ETag": None}),
     ],
 )
-def test_headers_that_lack_what_s3_tells_are_a_bad_answer(
-    odd: Bucket,
+def test_an_answer_without_a_required_header_is_a_bad_answer(
+    proxied: Bucket,
     faulty_s3_server: FaultyS3,
     tmp_path: Path,
     call: str,
     headers: dict[str, str | None],
 ):
-    odd.check()
+    proxied.check()
     fault = Fault("HEAD|GET|PUT", headers=headers)
     with faulty_s3_server.suffering(fault), pytest.raises(BadAnswer):
-        CALLS[call](odd, tmp_path)
-    assert not (tmp_path / "got").exists()
+        CALLS[call](proxied, tmp_path)
+    assert not (tmp_path / "downloaded").exists()
 
 
 @pytest.mark.parametrize("pattern", ["<PartNumber>.*?<", "<Size>.*?<", "<ETag>.*?<"])
-def test_parts_that_lack_what_s3_tells_are_a_bad_answer(
-    odd: Bucket, faulty_s3_server: FaultyS3, pattern: str
+def test_a_part_without_a_required_field_is_a_bad_answer(
+    proxied: Bucket, faulty_s3_server: FaultyS3, pattern: str
 ):
-    upload = odd.start_multipart_upload("parts", "image/tiff")
-    url = odd.url_to_write_part("parts", upload, 1, 60)
-    assert odd._http.request("PUT", url, body=b"part").status == 200
-    (part,) = odd.list_parts("parts", upload)
+    upload = proxied.start_multipart_upload("parts", "image/tiff")
+    url = proxied.url_to_write_part("parts", upload, 1, 60)
+    assert proxied._http.request("PUT", url, body=b"part").status == 200
+    (part,) = proxied.list_parts("parts", upload)
     assert part.size == 4
-    # Of the elements that a part has, one is empty.
-    emptied = re.compile(pattern.encode())
+    # Remove the text of one element.
+    element = re.compile(pattern.encode())
     fault = Fault(
         "GET",
-        rewritten=lambda body: emptied.sub(
-            lambda found: found[0].partition(b">")[0] + b"><", body
+        rewritten=lambda body: element.sub(
+            lambda match: match[0].partition(b">")[0] + b"><", body
         ),
     )
     with faulty_s3_server.suffering(fault), pytest.raises(BadAnswer):
-        odd.list_parts("parts", upload)
+        proxied.list_parts("parts", upload)
 
 
 def test_an_upload_without_an_id_is_a_bad_answer(
-    odd: Bucket, faulty_s3_server: FaultyS3
+    proxied: Bucket, faulty_s3_server: FaultyS3
 ):
-    odd.check()
+    proxied.check()
     fault = Fault("POST", rewritten=lambda body: body.replace(b"UploadId", b"Other"))
     with faulty_s3_server.suffering(fault), pytest.raises(BadAnswer, match="UploadId"):
-        odd.start_multipart_upload("parts", "image/tiff")
+        proxied.start_multipart_upload("parts", "image/tiff")
 
 
-def test_a_failure_that_says_success_keeps_its_code(
-    odd: Bucket, faulty_s3_server: FaultyS3, tmp_path: Path
+def test_an_error_in_an_answer_with_status_200_keeps_its_code(
+    proxied: Bucket, faulty_s3_server: FaultyS3, tmp_path: Path
 ):
-    odd.check()
+    proxied.check()
     body = b"<Error><Code>InternalError</Code><Message>Try again</Message></Error>"
     for call in (
         "list",
-        "parts",
+        "list_parts",
         "complete_multipart_upload",
         "start_multipart_upload",
     ):
         fault = Fault(status=200, body=body)
         with faulty_s3_server.suffering(fault), pytest.raises(BucketError) as caught:
-            CALLS[call](odd, tmp_path)
+            CALLS[call](proxied, tmp_path)
         assert caught.value.code == "InternalError"
 
 
-@pytest.mark.parametrize("few", [False, True])
-def test_several_slashes_in_a_key_that_somebody_names_do_no_harm(
-    real: Bucket, few: bool, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("key_by_key", [False, True])
+def test_several_slashes_in_a_requested_key_do_no_harm(
+    new_bucket: Bucket, key_by_key: bool, monkeypatch: pytest.MonkeyPatch
 ):
     for number in range(5):
-        real.write(f"x/{number}.tif", b"x")
-    if few:
-        # As in a bucket of so many objects that each key is asked for.
+        new_bucket.write(f"x/{number}.tif", b"x")
+    if key_by_key:
+        # With so few objects a page, find_objects requests each key.
         monkeypatch.setattr(buckets, "_PAGE_SIZE", 1)
     for keys in (["x//7.tif", "x//8.tif"], ["x/0.tif", "x//7.tif"]):
-        found = {each.key for each in real.find_objects(keys, lambda key: ())}
-        assert not {"x//7.tif", "x//8.tif"} & found
-        assert ("x/0.tif" in found) == ("x/0.tif" in keys)
+        yielded = {item.key for item in new_bucket.find_objects(keys, lambda key: ())}
+        assert not {"x//7.tif", "x//8.tif"} & yielded
+        assert ("x/0.tif" in yielded) == ("x/0.tif" in keys)
 
 
 def pages(tokens: Iterable[str], empty: bool) -> Fault:
-    """A listing of which each page is the same, but for the token of the next."""
-    following = iter(tokens)
+    """Return a fault that repeats the first page of a listing with other tokens."""
+    next_tokens = iter(tokens)
     first: list[bytes] = []
 
     def rewritten(body: bytes) -> bytes:
         first.append(body)
         body = first[0]
-        token = f"<NextContinuationToken>{next(following)}</NextContinuationToken>"
+        token = f"<NextContinuationToken>{next(next_tokens)}</NextContinuationToken>"
         body = re.sub(b"<IsTruncated>.*?</IsTruncated>", b"", body)
         body = re.sub(b"<Contents>.*</Contents>", b"", body, flags=re.S * empty)
         more = f"<IsTruncated>true</IsTruncated>{token}</ListBucketResult>"
@@ -361,33 +365,31 @@ def pages(tokens: Iterable[str], empty: bool) -> Fault:
 @pytest.mark.parametrize(
     "tokens", ["one", "two", "new ones"], ids=lambda tokens: f"tokens: {tokens}"
 )
-def test_a_listing_without_end_ends(
-    odd: Bucket,
+def test_an_endless_listing_is_a_bad_answer(
+    proxied: Bucket,
     faulty_s3_server: FaultyS3,
     monkeypatch: pytest.MonkeyPatch,
     tokens: str,
     empty: bool,
 ):
     monkeypatch.setattr(buckets, "_MAX_EMPTY_PAGES", 20)
-    odd.check()
+    proxied.check()
     faulty_s3_server.requests.clear()
-    names = {
+    sequences = {
         "one": itertools.repeat("same"),
         "two": itertools.cycle(["this", "that"]),
         "new ones": map("{:04}".format, itertools.count()),
     }
-    fault = pages(names[tokens], empty)
+    fault = pages(sequences[tokens], empty)
     with (
         faulty_s3_server.suffering(fault),
         pytest.raises(BadAnswer, match="that never ends"),
     ):
-        list(odd.list())
+        list(proxied.list())
     assert faulty_s3_server.count("GET", "list-type") <= 21
 
 
-def test_a_token_may_be_the_key_that_comes_next(
-    odd: Bucket, faulty_s3_server: FaultyS3
-):
+def test_a_token_may_be_the_next_key(proxied: Bucket, faulty_s3_server: FaultyS3):
     keys = [f"scenes/{number}.tif" for number in range(3)]
     left = list(keys)
 
@@ -406,116 +408,117 @@ def test_a_token_may_be_the_key_that_comes_next(
 
     fault = Fault("GET", "list-type", status=200, body=page)
     with faulty_s3_server.suffering(fault):
-        assert [found.key for found in odd.list("scenes/")] == keys
+        assert [item.key for item in proxied.list("scenes/")] == keys
 
 
-def test_a_listing_of_many_pages_is_whole(
-    real: Bucket, monkeypatch: pytest.MonkeyPatch
+def test_a_listing_of_many_pages_is_complete(
+    new_bucket: Bucket, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(buckets, "_PAGE_SIZE", 7)
     keys = {f"scenes/ä {number}+%20&<#?.tif" for number in range(30)}
     keys |= {"scenes/\x01\n.tif", "scenes/\ufffd.tif"}
     for key in (*keys, "scene", "scenez"):
-        real.write(key, b"")
-    listed = [found.key for found in real.list("scenes/")]
+        new_bucket.write(key, b"")
+    listed = [item.key for item in new_bucket.list("scenes/")]
     assert set(listed) == keys
     assert len(listed) == len(keys)
 
 
-def test_an_answer_that_is_cut_off_is_asked_for_again(
-    odd: Bucket, faulty_s3_server: FaultyS3
+def test_a_request_whose_answer_is_cut_off_is_repeated(
+    proxied: Bucket, faulty_s3_server: FaultyS3
 ):
-    odd.check()
+    proxied.check()
     cut = Fault("GET", "list-type", cut_after=100, times=3)
     with faulty_s3_server.suffering(cut):
-        assert len(list(odd.list())) == 6
+        assert len(list(proxied.list())) == 6
     forever = replace(cut, times=None)
     with faulty_s3_server.suffering(forever), pytest.raises(BucketError):
-        list(odd.list())
-    # Nobody knows whether what is not to be done twice was done.
+        list(proxied.list())
+    # A request that must not be done twice may have succeeded: it is not repeated.
     faulty_s3_server.requests.clear()
     cut = Fault("POST", cut_after=20)
     with faulty_s3_server.suffering(cut), pytest.raises(BucketError):
-        odd.start_multipart_upload("new", "image/tiff")
+        proxied.start_multipart_upload("new", "image/tiff")
     assert faulty_s3_server.count("POST") == 1
 
 
 @contextmanager
-def little_memory(most: int) -> Iterator[None]:
+def memory_limit(limit: int) -> Iterator[None]:
+    """Assert that a ``with`` block has less than ``limit`` bytes allocated."""
     tracemalloc.start()
     try:
         yield
-        assert tracemalloc.get_traced_memory()[1] < most
+        assert tracemalloc.get_traced_memory()[1] < limit
     finally:
         tracemalloc.stop()
 
 
-def without_end() -> Iterator[bytes]:
+def endless_body() -> Iterator[bytes]:
     yield b"<ListBucketResult>"
     yield from itertools.repeat(b" " * 2**16)
 
 
 @pytest.mark.parametrize("status", [200, 403, 503])
-def test_an_answer_without_end_ends(
-    odd: Bucket, faulty_s3_server: FaultyS3, tmp_path: Path, status: int
+def test_an_endless_answer_is_a_bad_answer(
+    proxied: Bucket, faulty_s3_server: FaultyS3, tmp_path: Path, status: int
 ):
-    odd.check()
-    fault = Fault(status=status, body=without_end)
+    proxied.check()
+    fault = Fault(status=status, body=endless_body)
     for call in ("list", "write", "complete_multipart_upload", "remove"):
         with (
             faulty_s3_server.suffering(fault),
-            little_memory(8 * client.MAX_ANSWER),
+            memory_limit(8 * client.MAX_ANSWER),
             pytest.raises(BadAnswer, match="more than 8 MiB"),
         ):
-            CALLS[call](odd, tmp_path)
+            CALLS[call](proxied, tmp_path)
 
 
 def test_an_answer_of_tiny_elements_takes_little_memory(
-    odd: Bucket, faulty_s3_server: FaultyS3
+    proxied: Bucket, faulty_s3_server: FaultyS3
 ):
-    odd.check()
-    many = (client.MAX_ANSWER - 100) // 4
-    body = b"<ListBucketResult>" + b"<a/>" * many + b"</ListBucketResult>"
+    proxied.check()
+    count = (client.MAX_ANSWER - 100) // 4
+    body = b"<ListBucketResult>" + b"<a/>" * count + b"</ListBucketResult>"
     fault = Fault(status=200, body=body)
     with (
         faulty_s3_server.suffering(fault),
-        little_memory(512 * 2**20),
+        memory_limit(512 * 2**20),
         pytest.raises(BadAnswer),
     ):
-        list(odd.list())
+        list(proxied.list())
 
 
-def test_an_answer_that_trickles_ends(
-    odd: Bucket,
+def test_a_body_that_trickles_ends_with_an_error(
+    proxied: Bucket,
     faulty_s3_server: FaultyS3,
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
 ):
-    odd.check()
+    proxied.check()
     monkeypatch.setattr(client, "_MAX_ANSWER_SECONDS", 1)
 
-    def drops() -> Iterator[bytes]:
+    def slow_body() -> Iterator[bytes]:
         while True:
             yield b" "
             time.sleep(0.05)
 
     for call in ("list", "write", "complete_multipart_upload"):
-        fault = Fault(status=200, body=drops)
+        fault = Fault(status=200, body=slow_body)
         with (
             faulty_s3_server.suffering(fault),
             pytest.raises(BadAnswer, match="within 1 s"),
         ):
-            CALLS[call](odd, tmp_path)
-    # The connections that are left serve.
+            CALLS[call](proxied, tmp_path)
+    # Other requests still succeed.
     monkeypatch.undo()
-    assert odd.exists("object")
+    assert proxied.exists("object")
 
 
 @contextmanager
-def answering(
+def server_with_answer(
     answer: Callable[[], Iterable[bytes]], like: S3Endpoint
 ) -> Iterator[S3Endpoint]:
-    """A server that says the same to everyone, byte by byte as it is given."""
+    """Run a server that gives each client the same bytes, and yield its endpoint."""
 
     def serve() -> None:
         while True:
@@ -535,7 +538,9 @@ def answering(
         yield replace(like, endpoint=f"{host}:{port}", secure=False, ca_certs=None)
 
 
-def test_headers_that_trickle_end(store: S3Endpoint, monkeypatch: pytest.MonkeyPatch):
+def test_headers_that_trickle_end_with_an_error(
+    store: S3Endpoint, monkeypatch: pytest.MonkeyPatch
+):
     monkeypatch.setattr(client, "_MAX_ANSWER_SECONDS", 1)
 
     def headers() -> Iterator[bytes]:
@@ -545,176 +550,182 @@ def test_headers_that_trickle_end(store: S3Endpoint, monkeypatch: pytest.MonkeyP
             time.sleep(0.05)
 
     with (
-        answering(headers, store) as trickling,
+        server_with_answer(headers, store) as endpoint,
         pytest.raises(BadAnswer, match="within 1 s"),
     ):
-        Bucket(trickling, "maps").check()
+        Bucket(endpoint, "maps").check()
 
 
-def test_what_is_no_http_is_an_error_with_a_name(store: S3Endpoint):
+def test_an_answer_that_is_not_http_is_a_bucket_error(store: S3Endpoint):
     with (
-        answering(lambda: [b"220 mail.example.org ESMTP\r\n"], store) as other,
+        server_with_answer(
+            lambda: [b"220 mail.example.org ESMTP\r\n"], store
+        ) as endpoint,
         pytest.raises(BucketError),
     ):
-        Bucket(other, "maps").check()
+        Bucket(endpoint, "maps").check()
 
 
-def test_a_server_that_asks_for_patience_is_not_waited_for_long(
+def test_a_long_retry_after_is_not_obeyed(
     bucket: Bucket,
     store: S3Endpoint,
     faulty_s3_server: FaultyS3,
     monkeypatch: pytest.MonkeyPatch,
 ):
     monkeypatch.setattr(buckets, "_MAX_WAIT", 1)
-    odd = reached_by(faulty_s3_server, bucket, store)
+    proxied = via_proxy(faulty_s3_server, bucket, store)
     fault = Fault(status=503, headers={"Retry-After": "1000000"}, times=1)
     with faulty_s3_server.suffering(fault):
-        assert odd.exists("object")
+        assert proxied.exists("object")
 
 
 @pytest.mark.parametrize(
     "date",
     [None, "", "now", "Thu, 99 Foo 2026 10:00:00", "Mon, 01 Jan 99999 1:1:1 GMT"],
 )
-def test_a_refusal_stays_one_where_the_servers_date_tells_nothing(
-    odd: Bucket, faulty_s3_server: FaultyS3, date: str | None
+def test_a_refusal_is_permanent_if_the_servers_date_is_missing_or_invalid(
+    proxied: Bucket, faulty_s3_server: FaultyS3, date: str | None
 ):
-    odd.check()
+    proxied.check()
     refused = Fault("GET", "list-type", status=403, headers={"Date": date})
     dated = Fault("HEAD", headers={"Date": date})
     with faulty_s3_server.suffering(refused, dated), pytest.raises(PermanentS3Error):
-        list(odd.list())
+        list(proxied.list())
 
 
-def test_a_date_without_a_zone_is_utc(odd: Bucket, faulty_s3_server: FaultyS3):
-    odd.check()
+def test_a_date_without_a_zone_is_utc(proxied: Bucket, faulty_s3_server: FaultyS3):
+    proxied.check()
     refused = Fault("GET", "list-type", status=403)
-    for year, kind in ((0, PermanentS3Error), (1, BucketError)):
+    for years, error in ((0, PermanentS3Error), (1, BucketError)):
         now = datetime.now(UTC)
-        date = now.replace(year=now.year + year, day=min(now.day, 28))
+        date = now.replace(year=now.year + years, day=min(now.day, 28))
         text = date.strftime("%a, %d %b %Y %H:%M:%S -0000")
         dated = Fault("HEAD", headers={"Date": text})
-        with faulty_s3_server.suffering(refused, dated), pytest.raises(kind) as caught:
-            list(odd.list())
-        assert ("this machine's clock" in str(caught.value)) == bool(year)
+        with faulty_s3_server.suffering(refused, dated), pytest.raises(error) as caught:
+            list(proxied.list())
+        assert ("this machine's clock" in str(caught.value)) == bool(years)
 
 
-def test_an_object_is_read_up_to_what_is_allowed(real: Bucket, tmp_path: Path):
+def test_an_object_is_read_up_to_a_size_limit(new_bucket: Bucket, tmp_path: Path):
     content = b"x" * 5000
-    real.write("object", content)
-    file = tmp_path / "got"
-    assert real.read("object", 5000) == content
-    assert real.download("object", file, 5000) == real.stat("object").etag
+    new_bucket.write("object", content)
+    file = tmp_path / "downloaded"
+    assert new_bucket.read("object", 5000) == content
+    assert new_bucket.download("object", file, 5000) == new_bucket.stat("object").etag
     assert file.read_bytes() == content
     with pytest.raises(ObjectTooLarge, match="4999 bytes"):
-        real.read("object", 4999)
+        new_bucket.read("object", 4999)
     with pytest.raises(ObjectTooLarge, match="4999 bytes"):
-        real.download("object", file, 4999)
+        new_bucket.download("object", file, 4999)
     assert not file.exists()
-    real.write("empty", b"")
-    assert real.read("empty", 0) == b""
+    new_bucket.write("empty", b"")
+    assert new_bucket.read("empty", 0) == b""
     with pytest.raises(ObjectMissing):
-        real.read("none", 4096)
+        new_bucket.read("none", 4096)
     with pytest.raises(ObjectMissing):
-        real.metadata("none")
+        new_bucket.metadata("none")
 
 
 def put(bucket: Bucket, key: str, content: bytes, headers: dict[str, str]) -> None:
-    """Upload as anybody may, with any headers."""
+    """Upload an object with any headers, as an uploader can."""
     bucket._client._execute("PUT", bucket.name, key, body=content, headers={**headers})
 
 
-def test_compressed_content_is_bounded_by_what_it_becomes(real: Bucket, tmp_path: Path):
+def test_the_size_limit_applies_to_decompressed_content(
+    new_bucket: Bucket, tmp_path: Path
+):
     compressed = gzip.compress(b"\0" * 100 * 2**20)
-    put(real, "bomb", compressed, {"Content-Encoding": "gzip"})
-    file = tmp_path / "got"
-    with little_memory(16 * 2**20):
-        for most in (4096, len(compressed), 50 * 2**20):
+    put(new_bucket, "bomb", compressed, {"Content-Encoding": "gzip"})
+    file = tmp_path / "downloaded"
+    with memory_limit(16 * 2**20):
+        for limit in (4096, len(compressed), 50 * 2**20):
             with pytest.raises(ObjectTooLarge):
-                real.download("bomb", file, most)
+                new_bucket.download("bomb", file, limit)
             assert not file.exists()
         with pytest.raises(ObjectTooLarge):
-            real.read("bomb", 4096)
-    put(real, "good", gzip.compress(b"a.tif,3\n"), {"Content-Encoding": "gzip"})
-    assert real.read("good", 8) == b"a.tif,3\n"
+            new_bucket.read("bomb", 4096)
+    put(new_bucket, "good", gzip.compress(b"a.tif,3\n"), {"Content-Encoding": "gzip"})
+    assert new_bucket.read("good", 8) == b"a.tif,3\n"
 
 
 @pytest.mark.parametrize("encoding", ["gzip", "deflate", "gzip, gzip", "gzip," * 20])
-def test_content_that_is_not_encoded_as_it_says_is_unreadable(
-    real: Bucket, tmp_path: Path, encoding: str
+def test_content_with_a_wrong_content_encoding_is_unreadable(
+    new_bucket: Bucket, tmp_path: Path, encoding: str
 ):
-    put(real, "plain", b"a.tif,3\n", {"Content-Encoding": encoding})
+    put(new_bucket, "plain", b"a.tif,3\n", {"Content-Encoding": encoding})
     with pytest.raises(ObjectUnreadable, match="Content-Encoding"):
-        real.read("plain", 4096)
+        new_bucket.read("plain", 4096)
     with pytest.raises(ObjectUnreadable, match="Content-Encoding"):
-        real.download("plain", tmp_path / "got", 4096)
-    assert not (tmp_path / "got").exists()
+        new_bucket.download("plain", tmp_path / "downloaded", 4096)
+    assert not (tmp_path / "downloaded").exists()
 
 
-def test_content_without_end_ends(
-    odd: Bucket, faulty_s3_server: FaultyS3, tmp_path: Path
+def test_endless_content_is_too_large(
+    proxied: Bucket, faulty_s3_server: FaultyS3, tmp_path: Path
 ):
-    odd.check()
+    proxied.check()
 
     def chunks() -> Iterator[bytes]:
         yield from itertools.repeat(b"10000\r\n" + b"x" * 2**16 + b"\r\n")
 
     headers = {"ETag": '"etag"', "Transfer-Encoding": "chunked"}
     fault = Fault("GET", status=200, headers=headers, body=chunks)
-    with faulty_s3_server.suffering(fault), little_memory(16 * 2**20):
+    with faulty_s3_server.suffering(fault), memory_limit(16 * 2**20):
         with pytest.raises(ObjectTooLarge):
-            odd.read("object", 4096)
+            proxied.read("object", 4096)
         with pytest.raises(ObjectTooLarge):
-            odd.download("object", tmp_path / "got", 10**7)
-    assert not (tmp_path / "got").exists()
+            proxied.download("object", tmp_path / "downloaded", 10**7)
+    assert not (tmp_path / "downloaded").exists()
 
 
-def test_content_that_is_shorter_than_it_says_is_an_error(
-    odd: Bucket, faulty_s3_server: FaultyS3, tmp_path: Path
+def test_content_that_is_shorter_than_its_content_length_is_an_error(
+    proxied: Bucket, faulty_s3_server: FaultyS3, tmp_path: Path
 ):
-    odd.check()
+    proxied.check()
     fault = Fault("GET", headers={"Content-Length": "100"})
     for call in ("read", "download"):
         with faulty_s3_server.suffering(fault), pytest.raises(BucketError):
-            CALLS[call](odd, tmp_path)
-    assert not (tmp_path / "got").exists()
+            CALLS[call](proxied, tmp_path)
+    assert not (tmp_path / "downloaded").exists()
 
 
-def test_metadata_beyond_all_bounds_makes_an_object_unreadable(
-    weed: S3Endpoint, monkeypatch: pytest.MonkeyPatch
+def test_an_object_with_too_much_metadata_cannot_be_read(
+    seaweed: S3Endpoint, monkeypatch: pytest.MonkeyPatch
 ):
-    """SeaweedFS takes as much of it as anybody likes to send."""
-    bucket = Bucket(weed, f"real-{uuid.uuid4().hex[:8]}")
+    """SeaweedFS does not limit the metadata of an object."""
+    bucket = Bucket(seaweed, f"real-{uuid.uuid4().hex[:8]}")
     bucket.create()
     many = {f"x-amz-meta-{number}": "1" for number in range(150)}
     put(bucket, "object", b"content", many)
-    for look in (bucket.stat, bucket.metadata, lambda key: bucket.read(key, ALL)):
+    for call in (bucket.stat, bucket.metadata, lambda key: bucket.read(key, ALL)):
         with pytest.raises(ObjectTooLarge, match="metadata"):
-            look("object")
+            call("object")
     assert bucket.exists("object")
-    # It is found nevertheless, among however many others.
+    # find_objects still finds it, also with one object a page.
     bucket.write("object-of-another", b"")
     monkeypatch.setattr(buckets, "_PAGE_SIZE", 1)
-    sought = ("object", "object-of-another", "other", "other-one")
-    found = {each.key: each.size for each in bucket.find_objects(sought, lambda _: ())}
-    assert found == {"object": 7, "object-of-another": 0}
+    keys = ("object", "object-of-another", "other", "other-one")
+    sizes = {item.key: item.size for item in bucket.find_objects(keys, lambda _: ())}
+    assert sizes == {"object": 7, "object-of-another": 0}
 
 
 @pytest.mark.parametrize("size", [10, 33 * 2**20])
-def test_metadata_goes_up_with_an_object(real: Bucket, tmp_path: Path, size: int):
+def test_metadata_is_uploaded_with_an_object(
+    new_bucket: Bucket, tmp_path: Path, size: int
+):
     file = tmp_path / "file"
     with file.open("wb") as sparse:
         sparse.truncate(size)
-    real.upload("object", file, "text/csv", {"token": "a b=c", "run-of": "1"})
-    assert real.metadata("object") == {"token": "a b=c", "run-of": "1"}
-    real.upload("object", file, "text/csv")
-    assert real.metadata("object") == {}
+    new_bucket.upload("object", file, "text/csv", {"token": "a b=c", "run-of": "1"})
+    assert new_bucket.metadata("object") == {"token": "a b=c", "run-of": "1"}
+    new_bucket.upload("object", file, "text/csv")
+    assert new_bucket.metadata("object") == {}
 
 
 @pytest.mark.parametrize(
     ("name", "value"), [("To ken", "x"), ("a", "ü"), ("a", "b\r\nc: d"), ("a", "")]
 )
-def test_metadata_that_no_header_can_hold_is_refused(
+def test_metadata_that_no_header_can_contain_is_refused(
     bucket: Bucket, tmp_path: Path, name: str, value: str
 ):
     (tmp_path / "file").write_bytes(b"")
@@ -725,71 +736,71 @@ def test_metadata_that_no_header_can_hold_is_refused(
 SOURCE = "a b+c/ü%20&'\"#?;=.csv"
 
 
-def test_an_object_is_copied_as_long_as_it_is_the_one_that_was_meant(real: Bucket):
-    real.write(SOURCE, b"content")
-    etag = real.stat(SOURCE).etag
-    assert real.copy(SOURCE, f"to/{SOURCE}", etag)
-    assert real.read(f"to/{SOURCE}", 100) == b"content"
-    real.write(SOURCE, b"another")
-    assert not real.copy(SOURCE, "target", etag)
-    assert not real.copy("none", "target", etag)
-    assert {found.key for found in real.list()} == {SOURCE, f"to/{SOURCE}"}
+def test_an_object_is_copied_only_if_its_etag_matches(new_bucket: Bucket):
+    new_bucket.write(SOURCE, b"content")
+    etag = new_bucket.stat(SOURCE).etag
+    assert new_bucket.copy(SOURCE, f"to/{SOURCE}", etag)
+    assert new_bucket.read(f"to/{SOURCE}", 100) == b"content"
+    new_bucket.write(SOURCE, b"another")
+    assert not new_bucket.copy(SOURCE, "target", etag)
+    assert not new_bucket.copy("none", "target", etag)
+    assert {item.key for item in new_bucket.list()} == {SOURCE, f"to/{SOURCE}"}
 
 
-def test_a_copy_has_the_metadata_that_is_given_and_no_other(real: Bucket):
-    theirs = {
+def test_new_metadata_of_a_copy_replaces_all_metadata_of_the_source(new_bucket: Bucket):
+    source_headers = {
         "x-amz-meta-token": "forged",
-        "x-amz-meta-more": "theirs",
+        "x-amz-meta-more": "of the source",
         "Content-Type": "text/csv",
         "Content-Encoding": "gzip",
     }
-    put(real, "source", gzip.compress(b"content"), theirs)
-    etag = real.stat("source").etag
-    assert real.copy("source", "same", etag)
-    assert real.metadata("same")["more"] == "theirs"
+    put(new_bucket, "source", gzip.compress(b"content"), source_headers)
+    etag = new_bucket.stat("source").etag
+    assert new_bucket.copy("source", "same", etag)
+    assert new_bucket.metadata("same")["more"] == "of the source"
     for target in ("target", "same"):
-        assert real.copy("source", target, etag, {"token": "ours"})
-        assert real.metadata(target) == {"token": "ours"}
-        # What is needed to read it is kept.
-        assert real.read(target, 100) == b"content"
-    assert real.metadata("source")["more"] == "theirs"
+        assert new_bucket.copy("source", target, etag, {"token": "new"})
+        assert new_bucket.metadata(target) == {"token": "new"}
+        # The copy keeps the Content-Encoding, which is needed to read it.
+        assert new_bucket.read(target, 100) == b"content"
+    assert new_bucket.metadata("source")["more"] == "of the source"
 
 
-def test_headers_that_cannot_be_signed_keep_nothing_from_being_copied(
-    odd: Bucket, faulty_s3_server: FaultyS3
+def test_an_object_with_headers_that_cannot_be_signed_is_copied(
+    proxied: Bucket, faulty_s3_server: FaultyS3
 ):
-    etag = odd.stat("object").etag
-    theirs = {"Content-Disposition": "ü", "X-Amz-Meta-A": "ü", "Expires": "a \tb"}
-    with faulty_s3_server.suffering(Fault("HEAD", "object", headers=theirs)):
-        assert odd.copy("object", "target", etag)
-        assert odd.copy("object", "target", etag, {"token": "ours"})
-    assert odd.metadata("target") == {"token": "ours"}
+    etag = proxied.stat("object").etag
+    headers = {"Content-Disposition": "ü", "X-Amz-Meta-A": "ü", "Expires": "a \tb"}
+    with faulty_s3_server.suffering(Fault("HEAD", "object", headers=headers)):
+        assert proxied.copy("object", "target", etag)
+        assert proxied.copy("object", "target", etag, {"token": "new"})
+    assert proxied.metadata("target") == {"token": "new"}
 
 
-@pytest.mark.parametrize("metadata", [None, {"token": "ours"}])
+@pytest.mark.parametrize("metadata", [None, {"token": "new"}])
 def test_an_object_that_is_too_large_for_one_copy_is_copied_in_parts(
-    weed: S3Endpoint,
+    seaweed: S3Endpoint,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     metadata: dict[str, str] | None,
 ):
-    bucket = Bucket(weed, f"real-{uuid.uuid4().hex[:8]}")
+    bucket = Bucket(seaweed, f"real-{uuid.uuid4().hex[:8]}")
     bucket.create()
     content = bytes(range(256)) * 2**16
     (tmp_path / "file").write_bytes(content)
-    bucket.upload("source", tmp_path / "file", "text/csv", {"token": "theirs"})
+    bucket.upload("source", tmp_path / "file", "text/csv", {"token": "old"})
     monkeypatch.setattr(buckets, "_MAX_COPY", 6 * 2**20)
     etag = bucket.stat("source").etag
     assert bucket.copy("source", "target", etag, metadata)
     assert bucket.read("target", len(content)) == content
-    assert bucket.metadata("target") == (metadata or {"token": "theirs"})
+    assert bucket.metadata("target") == (metadata or {"token": "old"})
     assert not bucket.copy("source", "target", NO_ETAG, metadata)
 
 
 def test_a_copy_in_parts_that_fails_leaves_no_parts(
     bucket: Bucket, monkeypatch: pytest.MonkeyPatch
 ):
-    """Rclone does not know it, and answers with nothing."""
+    """Rclone cannot copy a part, and answers with an empty body."""
     monkeypatch.setattr(buckets, "_MAX_COPY", 2)
     with pytest.raises(BadAnswer):
         bucket.copy("object", "target", bucket.stat("object").etag)
@@ -797,27 +808,27 @@ def test_a_copy_in_parts_that_fails_leaves_no_parts(
     assert not bucket.exists("target")
 
 
-def test_what_is_replaced_while_it_is_copied_is_no_copy(
-    odd: Bucket, bucket: Bucket, faulty_s3_server: FaultyS3
+def test_a_copy_whose_source_is_replaced_meanwhile_is_removed(
+    proxied: Bucket, bucket: Bucket, faulty_s3_server: FaultyS3
 ):
-    etag = odd.stat("object").etag
+    etag = proxied.stat("object").etag
 
     def replaced(answer: bytes) -> bytes:
         bucket.write("object", b"another")
         return answer
 
     with faulty_s3_server.suffering(Fault("PUT", "target", rewritten=replaced)):
-        assert not odd.copy("object", "target", etag)
+        assert not proxied.copy("object", "target", etag)
     assert not bucket.exists("target")
 
 
-def mutated(body: bytes, changes: list[tuple[str, int, int, bytes]]) -> bytes:
-    """A listing with some of it removed, doubled, moved or replaced."""
-    for how, at, length, new in changes:
-        begin = at % (len(body) + 1)
+def mutate(body: bytes, changes: list[tuple[str, int, int, bytes]]) -> bytes:
+    """Return a listing of which pieces are removed, doubled or replaced."""
+    for change, position, length, new in changes:
+        begin = position % (len(body) + 1)
         piece = body[begin : begin + length]
         rest = body[begin + length :]
-        middle = {"cut": b"", "double": piece * 2, "replace": new, "end": None}[how]
+        middle = {"cut": b"", "double": piece * 2, "replace": new, "end": None}[change]
         body = body[:begin] if middle is None else body[:begin] + middle + rest
     return body
 
@@ -848,45 +859,45 @@ CHANGES = st.lists(
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(changes=CHANGES)
-def test_a_listing_that_is_changed_anyhow_gives_objects_or_an_error_with_a_name(
-    odd: Bucket, faulty_s3_server: FaultyS3, changes: list
+def test_a_mutated_listing_yields_objects_or_a_bucket_error(
+    proxied: Bucket, faulty_s3_server: FaultyS3, changes: list
 ):
-    fault = Fault("GET", "list-type", rewritten=lambda body: mutated(body, changes))
+    fault = Fault("GET", "list-type", rewritten=lambda body: mutate(body, changes))
     with faulty_s3_server.suffering(fault):
         try:
-            listed = list(odd.list("scenes/"))
+            listed = list(proxied.list("scenes/"))
         except BucketError as error:
             assert error.__cause__ is not None
             return
-    for found in listed:
-        assert isinstance(found, StoredObject)
-        assert found.key.startswith("scenes/")
-        assert found.size >= 0
-        assert isinstance(found.etag, str)
-        assert found.modified.tzinfo is not None
+    for item in listed:
+        assert isinstance(item, StoredObject)
+        assert item.key.startswith("scenes/")
+        assert item.size >= 0
+        assert isinstance(item.etag, str)
+        assert item.modified.tzinfo is not None
 
 
 ODD_POLLS = {
-    "a web page for everything": Fault(status=200, body=HTML),
+    "a web page for each request": Fault(status=200, body=HTML),
     "a web page for each listing": Fault("GET", "list-type", status=200, body=HTML),
     "a listing without ETags": Fault(
         "GET",
         "list-type",
         rewritten=lambda body: re.sub(b"<ETag>.*?</ETag>", b"", body),
     ),
-    "a listing without end": pages(itertools.repeat("same"), empty=False),
-    "empty pages without end": pages(itertools.repeat("same"), empty=True),
-    "an answer without end": Fault("GET", "list-type", status=200, body=without_end),
+    "an endless listing": pages(itertools.repeat("same"), empty=False),
+    "endless empty pages": pages(itertools.repeat("same"), empty=True),
+    "an endless answer": Fault("GET", "list-type", status=200, body=endless_body),
     "a web page for a manifest": Fault("GET", r"raw\.csv", status=200, body=HTML),
-    "no ETag with a manifest": Fault("GET", r"raw\.csv$", headers={"ETag": None}),
-    "a web page for what is written": Fault("PUT", status=200, body=HTML),
-    "a web page for what is looked at": Fault("HEAD", status=200, body=HTML),
-    "a web page for what is removed": Fault("DELETE", status=200, body=HTML),
+    "a manifest without an ETag": Fault("GET", r"raw\.csv$", headers={"ETag": None}),
+    "a web page for each PUT": Fault("PUT", status=200, body=HTML),
+    "a web page for each HEAD": Fault("HEAD", status=200, body=HTML),
+    "a web page for each DELETE": Fault("DELETE", status=200, body=HTML),
 }
 
 
 @pytest.mark.timeout(600)
-def test_a_poll_ends_with_a_sentence_whatever_the_server_answers(
+def test_a_poll_reports_a_server_that_does_not_speak_s3(
     faulty_archive: Archive, faulty_s3_server: FaultyS3
 ):
     faulty_archive.launch_to_poll_by_hand()
@@ -894,27 +905,27 @@ def test_a_poll_ends_with_a_sentence_whatever_the_server_answers(
     for name, fault in ODD_POLLS.items():
         with faulty_s3_server.suffering(fault):
             done = faulty_archive.poll()
-        said = done.stdout + done.stderr
-        assert done.returncode == 1, (name, said)
-        assert "internal error" not in said, name
-        assert "Traceback" not in said, name
-        assert "does not speak S3" in said, name
+        output = done.stdout + done.stderr
+        assert done.returncode == 1, (name, output)
+        assert "internal error" not in output, name
+        assert "Traceback" not in output, name
+        assert "does not speak S3" in output, name
 
-    # Nothing was lost meanwhile.
+    # The next poll still processes the manifest.
     assert faulty_archive.poll().returncode == 0
     processed, failed = faulty_archive.outcome("batch-")
     assert processed == []
     assert [row[:2] for row in failed] == [["missing.tif", "3"]]
 
 
-def test_what_cannot_be_read_keeps_no_other_manifest_waiting(archive: Archive):
+def test_unreadable_objects_do_not_delay_other_manifests(archive: Archive):
     archive.launch_to_poll_by_hand()
     archive.upload_manifest("batch-raw.csv", [("missing.tif", 3)])
-    wrong = {"Content-Encoding": "gzip"}
+    headers = {"Content-Encoding": "gzip"}
     bomb = gzip.compress(b"a.tif,3\n" * 2**25)
-    put(archive.maps, "plain-raw.csv", b"a.tif,3\n", wrong)
-    put(archive.maps, "bomb-raw.csv", bomb, wrong)
-    put(archive.maps, "forged-processing-20250101T000000Z.csv", bomb, wrong)
+    put(archive.maps, "plain-raw.csv", b"a.tif,3\n", headers)
+    put(archive.maps, "bomb-raw.csv", bomb, headers)
+    put(archive.maps, "forged-processing-20250101T000000Z.csv", bomb, headers)
     done = archive.poll()
     assert done.returncode == 0, done.stdout + done.stderr
     for stem in ("plain-", "bomb-"):
