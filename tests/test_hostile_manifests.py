@@ -1,4 +1,4 @@
-"""Whatever a manifest says, its rows are what comes out, and nothing else happens."""
+"""A hostile manifest yields its own rows and nothing else, whatever they contain."""
 
 import csv
 import io
@@ -10,7 +10,7 @@ import tracemalloc
 import uuid
 from dataclasses import replace
 from datetime import UTC, datetime
-from itertools import groupby
+from itertools import chain, groupby
 from pathlib import Path
 
 import pytest
@@ -41,7 +41,7 @@ from state.text import csv_safe, one_line, redact_signatures
 from tests.support.archive import ALL, Archive
 from tests.support.runs import resolve
 
-# What means something to one of the languages that a key passes through.
+# Text with a special meaning in one of the languages that contain a key.
 HOSTILE = [
     *("../", "/../", "./", "//", "~", "\\", "\\\\", "\\n", "\n", "\r", "\r\n", "\t"),
     *('"', "'", '""', '\\"', "`id`", "$(id)", "$$(id)", "$(image)", "$ENV(HOME)"),
@@ -66,56 +66,62 @@ rows = some.tuples(keys, bands, some.lists(texts, max_size=2)).map(
 
 @pytest.fixture(scope="module")
 def bucket(store: S3Endpoint) -> Bucket:
-    made = Bucket(store, f"hostile-{uuid.uuid4().hex[:8]}")
-    made.create()
-    return made
+    bucket = Bucket(store, f"hostile-{uuid.uuid4().hex[:8]}")
+    bucket.create()
+    return bucket
 
 
-def written(rows: list[tuple[str, ...]]) -> bytes:
+def csv_of(rows: list[tuple[str, ...]]) -> bytes:
     text = io.StringIO()
     csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_ALL).writerows(rows)
     return text.getvalue().encode()
 
 
-def half_of_all(manifest: Manifest, bucket: str) -> list[StoredObject]:
-    """Every second image that a row can mean."""
-    found = manifest.convertible[::2]
-    wanted = {key for row in found for key in candidate_keys(row, bucket)}
-    return [StoredObject(key, 7, "", datetime.now(UTC)) for key in wanted]
+def images_of_half(manifest: Manifest, bucket: str) -> list[StoredObject]:
+    """Return objects with all keys that every second row can mean."""
+    half = manifest.convertible[::2]
+    keys = {key for row in half for key in candidate_keys(row, bucket)}
+    return [StoredObject(key, 7, "", datetime.now(UTC)) for key in keys]
 
 
 def vars_of(line: str) -> dict[str, str]:
-    """A VARS line as DAGMan reads it: backslash escapes a quote or a backslash."""
+    """Parse a VARS line as DAGMan does: a backslash escapes a quote or a backslash."""
     _, _, rest = line.split(" ", 2)
-    found = re.findall(r'(\w+)="((?:[^"\\]|\\.)*)"(?: |$)', rest)
-    assert " ".join(f'{name}="{value}"' for name, value in found) == rest
-    return {name: re.sub(r"\\(.)", r"\1", value) for name, value in found}
+    pairs = re.findall(r'(\w+)="((?:[^"\\]|\\.)*)"(?: |$)', rest)
+    assert " ".join(f'{name}="{value}"' for name, value in pairs) == rest
+    return {name: re.sub(r"\\(.)", r"\1", value) for name, value in pairs}
 
 
 @given(
     written_rows=some.lists(rows, min_size=1, max_size=6),
-    plain=some.booleans(),
-    together=some.integers(1, 4),
+    shadow_signs=some.booleans(),
+    rows_per_job=some.integers(1, 4),
 )
 @example(
-    written_rows=[(f"a{each}.tif", "1") for each in HOSTILE], plain=False, together=1
+    written_rows=[(f"a{text}.tif", "1") for text in HOSTILE],
+    shadow_signs=False,
+    rows_per_job=1,
 )
 @example(
-    written_rows=[(f"a{each}.tif", "1") for each in HOSTILE], plain=True, together=3
+    written_rows=[(f"a{text}.tif", "1") for text in HOSTILE],
+    shadow_signs=True,
+    rows_per_job=3,
 )
 @example(
-    written_rows=[(f"{each}/a.tif", "1") for each in HOSTILE], plain=True, together=1
+    written_rows=[(f"{text}/a.tif", "1") for text in HOSTILE],
+    shadow_signs=True,
+    rows_per_job=1,
 )
-@example(written_rows=[("$(image)", "1")], plain=False, together=1)
+@example(written_rows=[("$(image)", "1")], shadow_signs=False, rows_per_job=1)
 @settings(
     max_examples=150,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )
-def test_every_row_fails_with_a_reason_or_is_rendered_as_it_is(
+def test_every_row_fails_with_a_reason_or_is_rendered_unchanged(
     written_rows: list[tuple[str, ...]],
-    plain: bool,
-    together: int,
+    shadow_signs: bool,
+    rows_per_job: int,
     bucket: Bucket,
     store: S3Endpoint,
 ):
@@ -127,17 +133,17 @@ def test_every_row_fails_with_a_reason_or_is_rendered_as_it_is(
             bucket.name,
             bucket.name,
             "cogs/",
-            rows_per_job=together,
+            rows_per_job=rows_per_job,
         )
         try:
-            parsed = parse(written(written_rows))
+            parsed = parse(csv_of(written_rows))
         except NotAManifest:
             assert all(
                 is_comment(row) or not "".join(row).strip() for row in written_rows
             )
             return
-        found = resolve(parsed, bucket.name, half_of_all(parsed, bucket.name))
-        manifest = replace(found, rows=tuple(batch_rows(found.rows, launch)))
+        resolved = resolve(parsed, bucket.name, images_of_half(parsed, bucket.name))
+        manifest = replace(resolved, rows=tuple(batch_rows(resolved.rows, launch)))
         run = _run(directory)
         save_rows(run, manifest)
         assert load_manifest(run) == manifest
@@ -145,26 +151,28 @@ def test_every_row_fails_with_a_reason_or_is_rendered_as_it_is(
         _assert_nothing_is_lost(written_rows, manifest)
 
         def conversion(row: Row) -> render.RowTransfer:
-            urls = _urls(launch, bucket, row, plain)
+            urls = _urls(launch, bucket, row, shadow_signs)
             return render.RowTransfer(row, urls, UploadLimits(2**32), {})
 
         nodes = [
-            render.node(name, map(conversion, its), {})
-            for name, its in groupby(manifest.convertible, dag_node_of)
+            render.node(name, map(conversion, node_rows), {})
+            for name, node_rows in groupby(manifest.convertible, dag_node_of)
         ]
-        _assert_each_row_has_its_node(manifest, nodes, together)
+        _assert_each_row_has_its_node(manifest, nodes, rows_per_job)
         render.write_dag(run, launch, nodes, (23, 9, 6), directory)
-        _assert_the_dag_is_ours(run.dag_file.read_text(), nodes)
+        _assert_the_dag_has_only_these_nodes(run.dag_file.read_text(), nodes)
 
 
 def _run(directory: Path) -> Run:
     (directory / "results").mkdir()
-    named = dict.fromkeys(Run.__dataclass_fields__, "")
-    return Run(**named | {"directory": directory, "manifest_key": "x-raw.csv"})
+    empty = dict.fromkeys(Run.__dataclass_fields__, "")
+    return Run(**empty | {"directory": directory, "manifest_key": "x-raw.csv"})
 
 
-def _urls(launch: Launch, bucket: Bucket, row, plain: bool) -> signing.TransferUrls:
-    if plain and signing.shadow_can_sign(launch, row):
+def _urls(
+    launch: Launch, bucket: Bucket, row, shadow_signs: bool
+) -> signing.TransferUrls:
+    if shadow_signs and signing.shadow_can_sign(launch, row):
         return signing.shadow_urls(launch, row)
     return signing.presigned_urls(bucket, bucket, launch, row)
 
@@ -207,24 +215,24 @@ def _assert_read_back(manifest: Manifest, some_rows: list) -> None:
         assert line == fields
 
 
-def _assert_the_dag_is_ours(text: str, nodes: list[render.Node]) -> None:
+def _assert_the_dag_has_only_these_nodes(text: str, nodes: list[render.Node]) -> None:
     template = (PROJECT / "templates" / "convert.dag").read_text()
     start = text.index("JOB ") if nodes else text.index("FINAL ")
-    # No line but these between our own, which are those of the template.
+    # The nodes have only commands of the template.
     body = text[start : text.index("\n# A FINAL node")] if nodes else ""
-    named = [re.escape(word) for word in re.findall(r"^[A-Z]+", body, re.M)]
-    assert set(named) <= set(re.findall(r"^[A-Z]+", template, re.M))
+    commands = [re.escape(word) for word in re.findall(r"^[A-Z]+", body, re.M)]
+    assert set(commands) <= set(re.findall(r"^[A-Z]+", template, re.M))
     assert all(
         re.match(r"(JOB|VARS|RETRY|PRIORITY|CATEGORY) rows?\d+ |#|$", line)
         for line in body.split("\n")
     )
     assert re.findall(r"^JOB (\w+) ", text, re.M) == [node.name for node in nodes]
-    said: dict[str, dict[str, str]] = {}
+    vars_by_node: dict[str, dict[str, str]] = {}
     for line in body.split("\n"):
         if line.startswith("VARS "):
-            said.setdefault(line.split()[1], {}).update(vars_of(line))
+            vars_by_node.setdefault(line.split()[1], {}).update(vars_of(line))
     for node in nodes:
-        values = said[node.name]
+        values = vars_by_node[node.name]
         assert values["node_arguments"] == node.arguments
         assert values["input_urls"] == node.input_urls
         assert values["remaps"] == node.remaps
@@ -237,11 +245,11 @@ def _assert_the_dag_is_ours(text: str, nodes: list[render.Node]) -> None:
 
 
 def _assert_each_row_has_its_node(
-    manifest: Manifest, nodes: list[render.Node], together: int
+    manifest: Manifest, nodes: list[render.Node], rows_per_job: int
 ) -> None:
-    told = [options.parse(node.arguments.split()) for node in nodes]
-    assert all(1 <= len(each) <= together for each in told)
-    assert [(str(image), bands) for each in told for image, bands, _ in each] == [
+    images = [options.parse(node.arguments.split()) for node in nodes]
+    assert all(1 <= len(of_node) <= rows_per_job for of_node in images)
+    assert [(str(image), bands) for image, bands, _ in chain(*images)] == [
         (sandbox_name(row.key), row.bands) for row in manifest.convertible
     ]
     for node in nodes:
@@ -253,12 +261,12 @@ def _assert_each_row_has_its_node(
 @given(some.one_of(texts, some.text(), some.sampled_from(HOSTILE)))
 @example("https://h/k?X-Amz-Credential=AKIA&X-Amz-Signature=abc said 403")
 @example("\ud83d")
-def test_what_is_shown_is_one_harmless_line(said: str):
-    for shown in (one_line(said), csv_safe(said)):
+def test_untrusted_text_is_shown_as_one_harmless_line(text: str):
+    for shown in (one_line(text), csv_safe(text)):
         assert shown.isprintable()
         assert "X-Amz" not in shown
         shown.encode()
-    assert not csv_safe(said).startswith(("=", "+", "-", "@"))
+    assert not csv_safe(text).startswith(("=", "+", "-", "@"))
 
 
 SIGNATURE = "5ec7e75ec7e75ec7e75ec7e7"
@@ -274,24 +282,24 @@ SIGNED = [VERSION_4, VERSION_4.lower(), VERSION_2, VERSION_2.upper()]
 )
 @example(query=VERSION_2, before=9_900, filling=" ")
 @example(query=VERSION_4, before=9_920, filling=" ")
-def test_no_part_of_a_signature_is_shown_wherever_text_is_cut(
+def test_no_part_of_a_signature_is_shown_wherever_the_text_is_cut(
     query: str, before: int, filling: str
 ):
     url = f"https://h/k?list-type=2&{query}"
-    said = (filling * before)[:before] + f" {url} said 403, and {query}"
-    for shown in (one_line(said), csv_safe(said), redact_signatures(said, 10_000)):
+    text = (filling * before)[:before] + f" {url} said 403, and {query}"
+    for shown in (one_line(text), csv_safe(text), redact_signatures(text, 10_000)):
         assert SIGNATURE[:6] not in shown.lower()
 
 
-def test_what_is_no_signature_stays():
-    said = "is it https://h/k?list-type=2&prefix=a or 'b?' ?"
-    assert one_line(said) == said
+def test_a_query_without_a_signature_is_not_redacted():
+    text = "is it https://h/k?list-type=2&prefix=a or 'b?' ?"
+    assert one_line(text) == text
 
 
 MEGABYTE = 2**20
 
 
-def test_a_line_of_a_megabyte_fails_alone():
+def test_a_line_of_a_megabyte_fails_only_its_row():
     manifest = parse(
         b"a.tif,1\n" + b"x" * MEGABYTE + b".tif,1\nb.tif," + b"9" * MEGABYTE + b"\n"
         b'"open' + b"y" * MEGABYTE + b"\nc.tif,1," + b"z" * MEGABYTE + b"\n"
@@ -303,7 +311,7 @@ def test_a_line_of_a_megabyte_fails_alone():
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
         (b"", "no rows"),
         (b"\xef\xbb\xbf", "no rows"),
@@ -320,18 +328,18 @@ def test_a_line_of_a_megabyte_fails_alone():
         (b"\xed\xa0\xbd.tif,1\n", "UTF-8"),
     ],
 )
-def test_what_is_no_text_says_so(content: bytes, said: str):
-    with pytest.raises(NotAManifest, match=said):
+def test_content_that_is_not_text_is_refused(content: bytes, message: str):
+    with pytest.raises(NotAManifest, match=message):
         parse(content)
 
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
-def test_a_byte_order_mark_says_what_it_is(encoding: str):
+def test_a_byte_order_mark_decides_the_encoding(encoding: str):
     (row,) = parse("地図.tif,1\n".encode(encoding)).rows
     assert (row.key, row.bands, row.reason) == ("地図.tif", 1, None)
 
 
-def test_more_than_memory_is_for_is_not_read(tmp_path: Path):
+def test_a_manifest_above_the_size_limits_is_not_read(tmp_path: Path):
     file = tmp_path / "manifest.csv"
     with file.open("wb") as sparse:
         sparse.truncate(manifests.MAX_SIZE + 1)
@@ -343,7 +351,7 @@ def test_more_than_memory_is_for_is_not_read(tmp_path: Path):
             read(file)
 
 
-def test_more_rows_than_are_worked_on_are_not_read(monkeypatch: pytest.MonkeyPatch):
+def test_a_manifest_above_the_row_limit_is_not_read(monkeypatch: pytest.MonkeyPatch):
     assert manifests.MAX_ROWS >= 10**6
     monkeypatch.setattr(manifests, "MAX_ROWS", 1000)
     assert len(parse(b"x\n\n" * 1000).rows) == 1000
@@ -352,20 +360,20 @@ def test_more_rows_than_are_worked_on_are_not_read(monkeypatch: pytest.MonkeyPat
             parse(line * 1001)
 
 
-def test_a_wide_character_does_not_make_all_of_a_manifest_wide():
+def test_one_wide_character_does_not_multiply_the_memory_of_a_manifest():
     content = "\U0001f5fa.tif,1\n".encode() + (b" " * 60 + b"\n") * 100_000
     tracemalloc.start()
     try:
         assert len(parse(content).rows) == 1
-        _, most = tracemalloc.get_traced_memory()
+        _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    # As text it would take four times as much as it has, and be there twice.
-    assert most < 2 * len(content)
+    # One str for the content would have four bytes a character, and exist twice.
+    assert peak < 2 * len(content)
 
 
 @pytest.mark.parametrize("field", ["lzw " * 300, "?" * 200_000])
-def test_options_that_no_command_line_has_room_for_are_refused(field: str):
+def test_options_that_are_too_long_for_a_command_line_are_refused(field: str):
     (row,) = parse(f"image,bands,profile\na.tif,1,{field}\n".encode()).rows
     assert "more than 1000 characters" in row.reason
 
@@ -374,11 +382,11 @@ def test_a_reason_does_not_repeat_a_long_option():
     field = "?" * 900
     (row,) = parse(f"image,bands,profile\na.tif,1,{field}\n".encode()).rows
     assert "there is no profile '???" in row.reason
-    assert "zstd" in row.reason, "what there is comes after what there is not"
+    assert "zstd" in row.reason, "the long value hides the names of the profiles"
 
 
 @pytest.mark.parametrize(
-    ("name", "size", "said"),
+    ("name", "size", "message"),
     [
         ("a.tif.aux.xml", 16 * MEGABYTE, None),
         ("a.tif.aux.xml", 16 * MEGABYTE + 1, "a.tif.aux.xml beside it has 16,777,217"),
@@ -387,8 +395,8 @@ def test_a_reason_does_not_repeat_a_long_option():
         ("a.tif.ovr", 2**30, None),
     ],
 )
-def test_a_file_beside_an_image_is_not_larger_than_it_need_be(
-    name: str, size: int, said: str | None
+def test_a_sidecar_above_its_size_limit_fails_the_row(
+    name: str, size: int, message: str | None
 ):
     now = datetime.now(UTC)
     stored = [
@@ -396,14 +404,14 @@ def test_a_file_beside_an_image_is_not_larger_than_it_need_be(
         StoredObject(f"x/{name}", size, "", now),
     ]
     (row,) = resolve(parse(b"x/a.tif,1\n"), "maps", stored).rows
-    if said is None:
+    if message is None:
         assert row.reason is None
         assert row.sidecars == (f"x/{name}",)
     else:
-        assert said in row.reason
+        assert message in row.reason
 
 
-def test_a_row_does_not_say_how_long_it_may_hold_a_machine(archive: Archive):
+def test_a_row_cannot_exceed_the_maximum_time_limit(archive: Archive):
     for name in ("image", "other"):
         archive.upload_raster(f"{name}.tif", 1)
     rows = [["image.tif", "1", "100 101"], ["other.tif", "1", "999999999"]]
@@ -412,8 +420,8 @@ def test_a_row_does_not_say_how_long_it_may_hold_a_machine(archive: Archive):
     archive.launch("--max-time-limit", "100", "--every", "1440")
     processed, failed = archive.outcome("batch-")
     assert processed == []
-    for row, asked in zip(failed[-2:], ("101", "999999999"), strict=True):
-        assert f"its time_limit of {asked} s is above the maximum of 100 s" in row[2]
+    for row, limit in zip(failed[-2:], ("101", "999999999"), strict=True):
+        assert f"its time_limit of {limit} s is above the maximum of 100 s" in row[2]
         assert "--max-time-limit" in row[2]
 
 
@@ -428,12 +436,12 @@ def test_a_manifest_that_is_too_large_takes_no_memory(archive: Archive):
     large = archive.directory / "large"
     with large.open("wb") as sparse:
         sparse.truncate(manifests.MAX_SIZE + 1)
-    # A period in which crondor does not come before us.
+    # The period is so long that the crondor job does not poll before this test.
     archive.launch("-p", "*other.csv", "--every", "1440")
     (home,) = archive.directory.glob("launch-*")
     file = home / "launch.json"
     archive.maps.upload("batch-other.csv", large)
-    # A child begins with the memory of its parent: so by one that has little.
+    # A child starts with the memory of its parent, so its parent is a small process.
     measured = subprocess.run(
         [sys.executable, "-c", MEASURE, str(PROJECT / "cog_pipeline.py"), str(file)],
         capture_output=True,
@@ -443,7 +451,7 @@ def test_a_manifest_that_is_too_large_takes_no_memory(archive: Archive):
     assert "no row can be converted" in measured.stdout
     assert int(measured.stdout.split()[-1]) < manifests.MAX_SIZE
 
-    keys = [found.key for found in archive.maps.list("batch-")]
+    keys = [item.key for item in archive.maps.list("batch-")]
     assert len(keys) == 3
     assert keys[0].startswith("batch-other-failed-")
     assert b"128 is the maximum" in archive.maps.read(keys[0], ALL)
@@ -453,7 +461,7 @@ def test_a_manifest_that_is_too_large_takes_no_memory(archive: Archive):
     assert not (home / "manifest.download").exists()
 
 
-def test_a_million_rows_are_read(tmp_path: Path):
+def test_a_manifest_of_a_million_rows_is_read(tmp_path: Path):
     file = tmp_path / "manifest.csv"
     file.write_bytes(b"".join(b"scenes/%d.tif,3\n" % n for n in range(10**6)))
     manifest = read(file)
@@ -462,5 +470,5 @@ def test_a_million_rows_are_read(tmp_path: Path):
 
 
 def test_the_jpeg_of_a_hostile_key_is_beside_it():
-    for each in HOSTILE:
-        assert jpeg_key(f"{each}/a.tif") == f"{each}/a.jpg"
+    for text in HOSTILE:
+        assert jpeg_key(f"{text}/a.tif") == f"{text}/a.jpg"

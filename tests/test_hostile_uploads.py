@@ -1,4 +1,4 @@
-"""Who may upload may upload anything, under any name, and as much as they like."""
+"""Uploaders choose content, names and number of objects; no run suffers from that."""
 
 import gzip
 import json
@@ -23,7 +23,7 @@ from tests.support.faulty_s3 import FaultyS3
 BY_HAND = "x-processing-20200101T000000Z.csv"
 
 
-def test_a_processing_csv_that_was_uploaded_by_hand_keeps_nobody_waiting(
+def test_a_processing_csv_that_was_uploaded_by_hand_delays_no_run(
     archive: Archive,
 ):
     archive.upload_raster("image.tif", 1)
@@ -34,24 +34,24 @@ def test_a_processing_csv_that_was_uploaded_by_hand_keeps_nobody_waiting(
     assert done.returncode == 0, done.stderr
     assert "waits for" not in done.stdout
     assert archive.outcome("batch-") == ([["image.tif", "1"]], [])
-    assert archive.maps.exists(BY_HAND), "it is nobody's"
+    assert archive.maps.exists(BY_HAND), "it belongs to no run and stays"
 
 
 @pytest.fixture
 def maps(store: S3Endpoint) -> Bucket:
-    made = Bucket(store, f"uploads-{uuid.uuid4().hex[:8]}")
-    made.create()
-    return made
+    bucket = Bucket(store, f"uploads-{uuid.uuid4().hex[:8]}")
+    bucket.create()
+    return bucket
 
 
-def begun(
+def claimed_run(
     maps: Bucket, store: S3Endpoint, place: Path, key: str, content: bytes
 ) -> tuple[Run, Launch]:
-    """A run of an access point that has claimed its manifest."""
+    """Upload and claim a manifest, and return its run and launch."""
     place.mkdir(exist_ok=True)
     launch = Launch(place, store, maps.name, "cogs")
     maps.write(key, content)
-    (manifest,) = [found for found in maps.list(key) if found.key == key]
+    (manifest,) = [item for item in maps.list(key) if item.key == key]
     downloaded = place / "manifest.download"
     downloaded.write_bytes(content)
     run = create_run(launch, manifest, downloaded, frozenset())
@@ -60,36 +60,39 @@ def begun(
 
 
 def waits_for(run: Run, launch: Launch, maps: Bucket) -> str | None:
+    """Return the processing CSV of the run for which a run waits, or None."""
     manifest = parse(run.manifest_file.read_bytes())
     listed = processing.listed(maps, launch)
-    found = overlap.run_to_wait_for(run, manifest, listed, launch, maps)
-    return found and found.key
+    other = overlap.run_to_wait_for(run, manifest, listed, launch, maps)
+    return other and other.key
 
 
-def test_a_run_of_another_access_point_is_waited_for(
+def test_a_run_waits_for_an_overlapping_run_of_another_access_point(
     maps: Bucket, store: S3Endpoint, tmp_path: Path
 ):
-    first, _ = begun(maps, store, tmp_path / "one", "a-raw.csv", b"a.tif,1\n")
-    second, there = begun(maps, store, tmp_path / "two", "b-raw.csv", b"a.tif,1\n")
-    assert waits_for(second, there, maps) == first.processing_key
+    first, _ = claimed_run(maps, store, tmp_path / "one", "a-raw.csv", b"a.tif,1\n")
+    second, launch = claimed_run(
+        maps, store, tmp_path / "two", "b-raw.csv", b"a.tif,1\n"
+    )
+    assert waits_for(second, launch, maps) == first.processing_key
 
 
-@pytest.mark.parametrize("how", ["content", "key", "keys of another"])
-def test_its_proof_is_good_for_nothing_else(
-    maps: Bucket, store: S3Endpoint, tmp_path: Path, how: str
+@pytest.mark.parametrize("forgery", ["content", "key", "access key"])
+def test_the_proof_of_a_processing_csv_is_valid_for_no_other(
+    maps: Bucket, store: S3Endpoint, tmp_path: Path, forgery: str
 ):
-    first, _ = begun(maps, store, tmp_path / "one", "a-raw.csv", b"a.tif,1\n")
+    first, _ = claimed_run(maps, store, tmp_path / "one", "a-raw.csv", b"a.tif,1\n")
     metadata = maps.metadata(first.processing_key)
     maps.remove(first.processing_key)
     forged, content, key = tmp_path / "forged.csv", b"b.tif,1\n", first.processing_key
-    if how == "key":
+    if forgery == "key":
         content, key = b"a.tif,1\n", BY_HAND
-    elif how == "keys of another":
-        theirs = tmp_path / "their.key"
-        theirs.write_text("another key")
+    elif forgery == "access key":
+        other_key = tmp_path / "other.key"
+        other_key.write_text("another key")
         other = Launch(
             tmp_path,
-            S3Endpoint(store.endpoint, store.access_key, theirs),
+            S3Endpoint(store.endpoint, store.access_key, other_key),
             maps.name,
             "cogs",
         )
@@ -97,18 +100,20 @@ def test_its_proof_is_good_for_nothing_else(
         metadata = processing._metadata(other, key, processing._sha256(forged))
     forged.write_bytes(content)
     maps.upload(key, forged, "text/csv", metadata)
-    second, there = begun(
+    second, launch = claimed_run(
         maps, store, tmp_path / "two", "b-raw.csv", b"a.tif,1\nb.tif,1\n"
     )
-    assert waits_for(second, there, maps) is None
+    assert waits_for(second, launch, maps) is None
 
 
-def test_a_run_that_waits_reads_no_manifest_again(
+def test_a_run_that_waits_reads_a_processing_csv_once(
     maps: Bucket, store: S3Endpoint, tmp_path: Path, faulty_s3_server: FaultyS3
 ):
-    first, _ = begun(maps, store, tmp_path / "one", "a-raw.csv", b"a.tif,1\n")
-    second, there = begun(maps, store, tmp_path / "two", "b-raw.csv", b"a.tif,1\n")
-    watched = Bucket(
+    first, _ = claimed_run(maps, store, tmp_path / "one", "a-raw.csv", b"a.tif,1\n")
+    second, launch = claimed_run(
+        maps, store, tmp_path / "two", "b-raw.csv", b"a.tif,1\n"
+    )
+    via_proxy = Bucket(
         S3Endpoint(
             faulty_s3_server.endpoint,
             store.access_key,
@@ -117,29 +122,31 @@ def test_a_run_that_waits_reads_no_manifest_again(
         ),
         maps.name,
     )
-    assert waits_for(second, there, watched) == first.processing_key
-    of_manifests = ("GET", r"processing-[^/]*\.csv")
-    assert faulty_s3_server.count(*of_manifests) == 1
+    assert waits_for(second, launch, via_proxy) == first.processing_key
+    reads = ("GET", r"processing-[^/]*\.csv")
+    assert faulty_s3_server.count(*reads) == 1
     for _ in range(3):
-        assert waits_for(second, there, watched) == first.processing_key
-    assert faulty_s3_server.count(*of_manifests) == 1
+        assert waits_for(second, launch, via_proxy) == first.processing_key
+    assert faulty_s3_server.count(*reads) == 1
     maps.remove(first.processing_key)
-    assert waits_for(second, there, watched) is None
+    assert waits_for(second, launch, via_proxy) is None
 
 
-def test_nobody_waits_for_ever(maps: Bucket, store: S3Endpoint, tmp_path: Path):
-    first, _ = begun(maps, store, tmp_path / "one", "a-raw.csv", b"a.tif,1\n")
-    second, there = begun(maps, store, tmp_path / "two", "b-raw.csv", b"a.tif,1\n")
-    assert waits_for(second, there, maps) == first.processing_key
+def test_a_run_does_not_wait_forever(maps: Bucket, store: S3Endpoint, tmp_path: Path):
+    first, _ = claimed_run(maps, store, tmp_path / "one", "a-raw.csv", b"a.tif,1\n")
+    second, launch = claimed_run(
+        maps, store, tmp_path / "two", "b-raw.csv", b"a.tif,1\n"
+    )
+    assert waits_for(second, launch, maps) == first.processing_key
     long_ago = datetime.now(UTC) - MAX_WAIT - timedelta(minutes=1)
     waiting = json.loads(second.waiting_file.read_text())
     second.waiting_file.write_text(
         json.dumps(waiting | {"since": long_ago.isoformat()})
     )
-    assert waits_for(second, there, maps) is None
+    assert waits_for(second, launch, maps) is None
 
 
-def test_health_tells_of_a_run_that_waits_for_long(archive: Archive):
+def test_health_reports_a_run_that_waits_for_days(archive: Archive):
     archive.upload_raster("image.tif", 1)
     archive.launch("--every", "1440", "--submit-option", "hold = true")
     archive.upload_manifest("a-raw.csv", [("image.tif", 1)])
@@ -157,18 +164,18 @@ def test_health_tells_of_a_run_that_waits_for_long(archive: Archive):
 
 
 @pytest.fixture
-def sparse(tmp_path: Path) -> Iterator[Path]:
-    file = tmp_path / "large"
-    with file.open("wb") as large:
-        large.truncate(MAX_SIZE + 1)
-    yield file
+def too_large(tmp_path: Path) -> Path:
+    path = tmp_path / "large"
+    with path.open("wb") as sparse:
+        sparse.truncate(MAX_SIZE + 1)
+    return path
 
 
-def test_what_is_too_large_to_read_is_not_downloaded_and_stays(
-    faulty_archive: Archive, faulty_s3_server: FaultyS3, sparse: Path
+def test_a_manifest_that_is_too_large_is_kept_and_not_downloaded(
+    faulty_archive: Archive, faulty_s3_server: FaultyS3, too_large: Path
 ):
     faulty_archive.launch_to_poll_by_hand()
-    faulty_archive.maps.upload("batch-raw.csv", sparse)
+    faulty_archive.maps.upload("batch-raw.csv", too_large)
     faulty_s3_server.requests.clear()
     done = faulty_archive.poll()
     assert done.returncode == 0, done.stdout + done.stderr
@@ -181,11 +188,11 @@ def test_what_is_too_large_to_read_is_not_downloaded_and_stays(
     (kept,) = faulty_archive.maps.list("batch-unreadable-")
     assert kept.key in reason
     assert kept.size == MAX_SIZE + 1
-    left = {found.key for found in faulty_archive.maps.list("batch-")}
+    left = {item.key for item in faulty_archive.maps.list("batch-")}
     assert len(left) == 3
 
 
-def test_a_manifest_that_grows_when_it_is_unpacked_is_not_read(archive: Archive):
+def test_a_manifest_that_is_too_large_when_decompressed_is_not_read(archive: Archive):
     archive.launch_to_poll_by_hand()
     bomb = gzip.compress(b"a" * (MAX_SIZE + 1), 9)
     store = archive.store
@@ -229,7 +236,7 @@ def stored(key: str, minute: int) -> StoredObject:
 def test_folders_take_turns():
     many = [stored(f"greedy/{n}-raw.csv", n) for n in range(10)]
     others = [stored("b/x-raw.csv", 50), stored("c/x-raw.csv", 40)]
-    keys = [found.key for found in intake.in_turn([*many, *others], [])]
+    keys = [item.key for item in intake.in_turn([*many, *others], [])]
     assert keys[:4] == [
         *("greedy/0-raw.csv", "c/x-raw.csv", "b/x-raw.csv", "greedy/1-raw.csv")
     ]
@@ -237,15 +244,15 @@ def test_folders_take_turns():
 
 
 def test_a_folder_with_live_runs_comes_after_one_without(tmp_path: Path):
-    named = dict.fromkeys(Run.__dataclass_fields__, "")
-    alive = Run(**named | {"manifest_key": "a/before-raw.csv"})
-    found = [stored("a/x-raw.csv", 1), stored("b/x-raw.csv", 2)]
-    assert [each.key for each in intake.in_turn(found, [alive])] == [
+    empty = dict.fromkeys(Run.__dataclass_fields__, "")
+    live = Run(**empty | {"manifest_key": "a/before-raw.csv"})
+    manifests = [stored("a/x-raw.csv", 1), stored("b/x-raw.csv", 2)]
+    assert [item.key for item in intake.in_turn(manifests, [live])] == [
         *("b/x-raw.csv", "a/x-raw.csv")
     ]
 
 
-def test_no_more_runs_begin_than_may_be_alive(archive: Archive):
+def test_no_more_runs_start_than_max_runs(archive: Archive):
     archive.upload_raster("image.tif", 1)
     archive.launch_to_poll_by_hand(
         *("--max-runs", "2", "--submit-option", "hold = true")
@@ -258,22 +265,20 @@ def test_no_more_runs_begin_than_may_be_alive(archive: Archive):
     assert "--max-runs allows no more at once" in done.stdout
     assert len(list(archive.directory.glob("workflow-run-*"))) == 2
     assert list(archive.maps.list("other/x-processing-"))
-    # Those of rows that cannot be converted ended at once; one more may begin.
+    # The run without convertible rows ended at once, so that one more may start.
     assert archive.poll().returncode == 0
     assert len(list(archive.directory.glob("workflow-run-*"))) == 3
 
 
-NO_NAMES = {
-    "too long for a claim": "x" * 248 + "raw.csv",
-    "too long for a state": "x" * 230 + "raw.csv",
-    "too long as a whole": "/".join(["d" * 200] * 5) + "/xraw.csv",
+TOO_LONG_KEYS = {
+    "with the suffix of a claim": "x" * 248 + "raw.csv",
+    "with the name of a state": "x" * 230 + "raw.csv",
+    "as a whole": "/".join(["d" * 200] * 5) + "/xraw.csv",
 }
 
 
-@pytest.mark.parametrize("key", NO_NAMES.values(), ids=NO_NAMES)
-def test_a_manifest_after_which_nothing_can_be_named_keeps_nobody_waiting(
-    archive: Archive, key: str
-):
+@pytest.mark.parametrize("key", TOO_LONG_KEYS.values(), ids=TOO_LONG_KEYS)
+def test_a_manifest_whose_name_is_too_long_delays_no_run(archive: Archive, key: str):
     archive.launch_to_poll_by_hand("--max-runs", "1")
     archive.maps.write(key, b"missing.tif,1\n")
     archive.upload_manifest("zraw.csv", [("missing.tif", 1)])
@@ -281,32 +286,32 @@ def test_a_manifest_after_which_nothing_can_be_named_keeps_nobody_waiting(
     assert done.returncode == 0, done.stderr
     assert "is not processed, because its name is too long" in done.stdout
     assert archive.maps.exists(key)
-    # It has no run, which would be alive for ever.
+    # It has no run: such a run would never end.
     assert len(list(archive.directory.glob("workflow-run-*"))) == 1
     assert archive.outcome("z")[1]
 
 
 @pytest.mark.parametrize("key", ["a/../raw.csv", "./raw.csv", "../raw.csv"])
-def test_a_manifest_whose_path_a_store_cannot_be_asked_for_is_not_taken(key: str):
+def test_a_manifest_whose_key_no_url_can_have_is_refused(key: str):
     listed = [stored(key, 0), stored("a/raw.csv", 1)]
-    found = intake.sift(listed, Launch(Path(), None, "maps", "cogs"))
-    assert [each.key for each in found.manifests] == ["a/raw.csv"]
-    assert [refused for refused, _ in found.refused] == [key]
+    listing = intake.sift(listed, Launch(Path(), None, "maps", "cogs"))
+    assert [item.key for item in listing.manifests] == ["a/raw.csv"]
+    assert [refused for refused, _ in listing.refused] == [key]
 
 
-def test_a_manifest_that_a_store_copies_for_hours_is_not_taken():
+def test_a_manifest_that_a_store_would_copy_for_hours_is_refused():
     large = StoredObject("a-raw.csv", 5 * 2**40, "etag", datetime.now(UTC))
-    found = intake.sift([large], Launch(Path(), None, "maps", "cogs"))
-    assert not found.manifests
-    assert found.refused == [("a-raw.csv", "it is larger than 1 GiB: remove it")]
+    listing = intake.sift([large], Launch(Path(), None, "maps", "cogs"))
+    assert not listing.manifests
+    assert listing.refused == [("a-raw.csv", "it is larger than 1 GiB: remove it")]
 
 
-def test_rows_with_keys_that_no_store_can_have_fail(archive: Archive):
+def test_rows_whose_keys_are_too_long_for_a_store_fail(archive: Archive):
     archive.launch_to_poll_by_hand("--output-prefix", "p" * 20)
     folders = "/".join(["d" * 250] * 90)
-    almost = "/".join(["d" * 200] * 5) + "/x.tif"
-    archive.maps.write(almost, b"no image")
-    rows = [(f"{folders}/x.tif", 1), (almost, 1)]
+    input_only = "/".join(["d" * 200] * 5) + "/x.tif"
+    archive.maps.write(input_only, b"no image")
+    rows = [(f"{folders}/x.tif", 1), (input_only, 1)]
     archive.upload_manifest("batch-raw.csv", rows)
     done = archive.poll()
     assert done.returncode == 0, done.stderr
@@ -316,7 +321,7 @@ def test_rows_with_keys_that_no_store_can_have_fail(archive: Archive):
     assert "the key of its COG has 1030 bytes" in reasons[1]
 
 
-def test_below_the_disk_floor_no_run_begins(archive: Archive):
+def test_no_run_starts_below_the_disk_floor(archive: Archive):
     archive.launch_to_poll_by_hand("--disk-floor", "1000000000")
     archive.upload_manifest("batch-raw.csv", [("missing.tif", 1)])
     done = archive.poll()
@@ -326,7 +331,7 @@ def test_below_the_disk_floor_no_run_begins(archive: Archive):
     assert not list(archive.directory.glob("workflow-run-*"))
 
 
-def test_outputs_that_no_node_of_the_run_made_are_told(archive: Archive):
+def test_outputs_that_no_node_of_the_run_wrote_are_recorded(archive: Archive):
     archive.upload_raster("a.tif", 1)
     archive.cogs.write("a.tif.old", b"there before")
     archive.launch_to_poll_by_hand("--submit-option", "hold = true")
@@ -338,12 +343,12 @@ def test_outputs_that_no_node_of_the_run_made_are_told(archive: Archive):
     cluster = json.loads((run / "submitted.json").read_text())["cluster"]
     subprocess.run(["condor_rm", str(cluster)], check=True, capture_output=True)
     wait_for(lambda: archive.poll().returncode == 0 and (run / "done.json").exists())
-    lines = [json.loads(line) for line in (run / "log.jsonl").open()]
-    told = [line["key"] for line in lines if line["event"] == "strange-output"]
-    assert sorted(told) == ["a.jpg/x", "a.tif", "a.tiff"]
+    events = [json.loads(line) for line in (run / "log.jsonl").open()]
+    keys = [event["key"] for event in events if event["event"] == "strange-output"]
+    assert sorted(keys) == ["a.jpg/x", "a.tif", "a.tiff"]
 
 
-def very_many() -> Iterator[StoredObject]:
+def large_listing() -> Iterator[StoredObject]:
     for number in range(50_000):
         yield stored(f"a/{number:06}-raw.csv", number % 60)
     for number in range(50_000):
@@ -353,17 +358,17 @@ def very_many() -> Iterator[StoredObject]:
         yield stored(f"b/{number:06}/x-failed-29990101T000000Z.csv", 1)
 
 
-def test_of_very_many_manifests_those_are_kept_whose_turn_may_come(
+def test_a_poll_keeps_only_the_manifests_whose_turn_may_come(
     store: S3Endpoint, tmp_path: Path
 ):
     launch = Launch(tmp_path, store, "maps", "cogs", max_runs=10)
-    found = intake.sift(very_many(), launch)
-    assert len(found.manifests) <= 1000 + 20
-    assert len(found.taken) == 50_000
-    greedy = [each for each in found.manifests if each.key.startswith("a/")]
-    assert all(each.modified.minute == 0 for each in greedy[:10])
-    again = intake.sift(very_many(), launch)
-    # Others at the next look: nobody can have them left out for ever.
-    assert {each.key for each in found.manifests} != {
-        each.key for each in again.manifests
+    listing = intake.sift(large_listing(), launch)
+    assert len(listing.manifests) <= 1000 + 20
+    assert len(listing.taken) == 50_000
+    greedy = [item for item in listing.manifests if item.key.startswith("a/")]
+    assert all(item.modified.minute == 0 for item in greedy[:10])
+    again = intake.sift(large_listing(), launch)
+    # The next poll keeps others, so that an uploader can leave none out for ever.
+    assert {item.key for item in listing.manifests} != {
+        item.key for item in again.manifests
     }

@@ -1,4 +1,4 @@
-"""Presigned URLs live for hours, and jobs that wait longer than that get new ones."""
+"""Presigned URLs are valid for hours; jobs that wait for longer get new ones."""
 
 import json
 import subprocess
@@ -22,16 +22,16 @@ from tests.support.archive import Archive, wait_for
 from tests.support.command_line import BUCKETS, assert_wrong, invoke
 from tests.support.compare import assert_same_image
 
-# In seconds: a job may begin with URLs that have half of that left.
-SHORT = 30
+# A job may start if its URLs are valid for at least half of this.
+SHORT = 30  # seconds
 SHORT_LIVED = ("--url-seconds", str(SHORT))
 PRESIGNED = ("--signing", "presigned")
-# Jobs wait, held, until they are released.
-WAITING = ("--submit-option", "hold = true")
-# The COG of a raster of 700 x 600 pixels and 3 bands has some 700 kB.
-IN_PARTS = ("--max-put", "400000")
+# Jobs are held until the test releases them.
+ON_HOLD = ("--submit-option", "hold = true")
+# The COG of a raster of 700 x 600 pixels and 3 bands has about 700 kB.
+LOW_LIMIT = ("--max-put", "400000")
 SMALL = {"width": 90, "height": 90}
-# In place of bin/generate_cogs.sh, which it goes on with.
+# Replaces bin/generate_cogs.sh, and continues with it.
 NODE = """\
 #!/bin/sh
 {first}
@@ -50,7 +50,7 @@ def with_node(archive: Archive, first: str) -> tuple[str, str]:
 
 
 def upload(archive: Archive, **bands: int) -> dict:
-    """Upload a raster of each name, small where it has one band; and a manifest."""
+    """Upload a raster for each name, small if it has one band, and a manifest."""
     sources = {}
     for name, count in bands.items():
         size = SMALL if count == 1 else {}
@@ -61,10 +61,10 @@ def upload(archive: Archive, **bands: int) -> dict:
 
 
 def jobs(archive: Archive, status: int) -> dict[str, queue.classad2.ClassAd]:
-    """The archive's jobs with this status, by the names of their nodes."""
+    """Return the archive's jobs with this status, by the names of their nodes."""
     (run,) = archive.directory.glob("workflow-run-*")
-    ours = f'{queue.NODE_ATTRIBUTE} =?= "{run}" && JobStatus == {status}'
-    return {ad["DAGNodeName"]: ad for ad in queue.htcondor2.Schedd().query(ours)}
+    constraint = f'{queue.NODE_ATTRIBUTE} =?= "{run}" && JobStatus == {status}'
+    return {ad["DAGNodeName"]: ad for ad in queue.htcondor2.Schedd().query(constraint)}
 
 
 def await_jobs(archive: Archive, status: int, count: int) -> dict:
@@ -74,13 +74,13 @@ def await_jobs(archive: Archive, status: int, count: int) -> dict:
 
 def release(archive: Archive) -> None:
     (run,) = archive.directory.glob("workflow-run-*")
-    ours = f'{queue.NODE_ATTRIBUTE} =?= "{run}"'
-    command = ["condor_release", "-constraint", ours]
+    constraint = f'{queue.NODE_ATTRIBUTE} =?= "{run}"'
+    command = ["condor_release", "-constraint", constraint]
     subprocess.run(command, check=True, capture_output=True)
 
 
 def await_refusal(archive: Archive, count: int) -> None:
-    """Wait until so many jobs found no machine, and were begun on none since."""
+    """Wait until ``count`` jobs found no machine, and assert that none starts later."""
 
     def refused() -> bool:
         idle = jobs(archive, IDLE).values()
@@ -88,7 +88,7 @@ def await_refusal(archive: Archive, count: int) -> None:
 
     wait_for(refused)
     before = {ad["LastRejMatchTime"] for ad in jobs(archive, IDLE).values()}
-    # In several cycles, by other times than those of their release.
+    # Wait for later negotiation cycles than those before their release.
     wait_for(
         lambda: (
             min(ad["LastRejMatchTime"] for ad in jobs(archive, IDLE).values())
@@ -100,13 +100,15 @@ def await_refusal(archive: Archive, count: int) -> None:
 
 
 def urls_of(ad: queue.classad2.ClassAd) -> list[str]:
-    remaps = [each.partition("=")[2] for each in ad["TransferOutputRemaps"].split(";")]
+    remaps = [
+        remap.partition("=")[2] for remap in ad["TransferOutputRemaps"].split(";")
+    ]
     entries = [*ad["TransferInput"].split(","), *remaps]
     return [entry for entry in entries if "X-Amz-Signature" in entry]
 
 
-def others_of(ad: queue.classad2.ClassAd) -> list[str]:
-    """All else that is transferred: each entry, without what signatures differ in."""
+def transfers_without_signatures(ad: queue.classad2.ClassAd) -> list[str]:
+    """Return all files and URLs that a job transfers, URLs without their queries."""
     entries = [*ad["TransferInput"].split(","), *ad["TransferOutputRemaps"].split(";")]
     return [entry.partition("?")[0] for entry in entries]
 
@@ -118,42 +120,42 @@ def can_be_read(url: str, archive: Archive) -> bool:
     return status == 200
 
 
-@pytest.mark.parametrize(("said", "hours"), [((), 24), (("--url-hours", "2"), 2)])
-def test_presigned_urls_expire_after_the_time_said(
-    archive: Archive, said: tuple[str, ...], hours: int
+@pytest.mark.parametrize(("options", "hours"), [((), 24), (("--url-hours", "2"), 2)])
+def test_presigned_urls_expire_after_the_chosen_time(
+    archive: Archive, options: tuple[str, ...], hours: int
 ):
     upload(archive, small=1, large=3)
-    archive.launch_to_poll_by_hand(*PRESIGNED, *WAITING, *IN_PARTS, *said)
+    archive.launch_to_poll_by_hand(*PRESIGNED, *ON_HOLD, *LOW_LIMIT, *options)
     for ad in await_jobs(archive, HELD, 2).values():
-        moments = []
+        expiry_times = []
         for url in urls_of(ad):
             query = parse_qs(urlsplit(url).query)
             assert query["X-Amz-Expires"] == [str(hours * 3600)]
             signed = datetime.strptime(query["X-Amz-Date"][0], "%Y%m%dT%H%M%SZ")
-            moments.append(signed.replace(tzinfo=UTC).timestamp() + hours * 3600)
-        assert len(moments) >= 3
-        # What the job goes by is no later than the first of them, or hardly earlier.
-        assert -5 <= ad[queue.URLS_EXPIRE] - min(moments) <= 0
+            expiry_times.append(signed.replace(tzinfo=UTC).timestamp() + hours * 3600)
+        assert len(expiry_times) >= 3
+        # The time in the job ad is that of the first URL, or up to 5 seconds earlier.
+        assert -5 <= ad[queue.URLS_EXPIRE] - min(expiry_times) <= 0
 
 
 def test_jobs_whose_urls_are_too_old_wait_for_new_ones(archive: Archive):
     sources = upload(archive, a=1, b=1, single=1, large=3)
     archive.launch_to_poll_by_hand(
-        *PRESIGNED, *SHORT_LIVED, *WAITING, *IN_PARTS, *("--rows-per-job", "2")
+        *PRESIGNED, *SHORT_LIVED, *ON_HOLD, *LOW_LIMIT, *("--rows-per-job", "2")
     )
     old = await_jobs(archive, HELD, 3)
     assert set(old) == {"rows1", "row3", "row4"}
-    (readable,) = [
-        each for each in old["row3"]["TransferInput"].split(",") if "X-Amz" in each
+    (input_url,) = [
+        url for url in old["row3"]["TransferInput"].split(",") if "X-Amz" in url
     ]
-    assert can_be_read(readable, archive)
-    wait_for(lambda: not can_be_read(readable, archive))
+    assert can_be_read(input_url, archive)
+    wait_for(lambda: not can_be_read(input_url, archive))
     release(archive)
     await_refusal(archive, 3)
 
-    told = poll_until_all_are_processed(archive, sources)
-    assert [result["attempt"] for result in told] == [1] * 4, "none was tried twice"
-    in_parts = [each["image"] for each in told if "parts" in each.get("cog", {})]
+    results = poll_until_all_are_processed(archive, sources)
+    assert [result["attempt"] for result in results] == [1] * 4
+    in_parts = [r["image"] for r in results if "parts" in r.get("cog", {})]
     assert in_parts == ["large.tif"]
     (run,) = archive.directory.glob("workflow-run-*")
     events = [json.loads(line) for line in (run / "log.jsonl").open()]
@@ -166,7 +168,7 @@ def test_jobs_whose_urls_are_too_old_wait_for_new_ones(archive: Archive):
 def poll_until_all_are_processed(
     archive: Archive, sources: Mapping[str, Path]
 ) -> list[dict[str, Any]]:
-    """Return what the nodes told."""
+    """Return the results of the nodes."""
     assert archive.poll().returncode == 0
     processed, failed = archive.outcome("batch-")
     assert [row[0] for row in processed] == list(sources)
@@ -175,18 +177,20 @@ def poll_until_all_are_processed(
     return [json.loads(line) for line in (run / "results.jsonl").open()]
 
 
-def test_a_renewed_job_differs_in_its_signatures_alone(archive: Archive):
+def test_only_the_signatures_of_a_renewed_job_differ(archive: Archive):
     upload(archive, a=1, b=1, single=1, large=3)
     archive.launch_to_poll_by_hand(
-        *PRESIGNED, *SHORT_LIVED, *WAITING, *IN_PARTS, *("--rows-per-job", "2")
+        *PRESIGNED, *SHORT_LIVED, *ON_HOLD, *LOW_LIMIT, *("--rows-per-job", "2")
     )
     old = await_jobs(archive, HELD, 3)
-    # Signatures are of whole seconds.
+    # Signatures contain the time in whole seconds.
     time.sleep(1.1)
     assert archive.poll().returncode == 0
     new = await_jobs(archive, HELD, 3)
     for node, ad in old.items():
-        assert others_of(new[node]) == others_of(ad)
+        assert transfers_without_signatures(new[node]) == transfers_without_signatures(
+            ad
+        )
         before, after = urls_of(ad), urls_of(new[node])
         assert len(before) == len(after)
         assert not set(before) & set(after)
@@ -195,13 +199,13 @@ def test_a_renewed_job_differs_in_its_signatures_alone(archive: Archive):
         assert new[node][queue.URLS_EXPIRE] > ad[queue.URLS_EXPIRE]
         changed = {name for name in ad if new[node].get(name) != ad[name]}
         assert changed - {"ServerTime", "LastHoldReason"} <= set(URLS)
-    # The node's code comes first, as it was submitted.
+    # The first file is still the node's code.
     first, *_ = new["row3"]["TransferInput"].split(",")
     assert Path(first).name == "node.zip"
 
 
 def test_a_job_that_is_submitted_late_waits_for_new_urls(archive: Archive):
-    """As a second try: DAGMan has the URLs of the DAG file for it, none newer."""
+    """DAGMan submits a retry with the URLs of the DAG file, which are too old."""
     sources = upload(archive, a=1, b=1)
     first = f'[ "$COG_PIPELINE_RETRY" = 0 ] && sleep {SHORT} && exit 1'
     archive.launch_to_poll_by_hand(
@@ -212,13 +216,13 @@ def test_a_job_that_is_submitted_late_waits_for_new_urls(archive: Archive):
     await_refusal(archive, 1)
     assert "rows1" in jobs(archive, IDLE)
 
-    told = poll_until_all_are_processed(archive, sources)
-    assert [result["attempt"] for result in told] == [2, 2]
+    results = poll_until_all_are_processed(archive, sources)
+    assert [result["attempt"] for result in results] == [2, 2]
 
 
-def test_parts_are_renewed_where_the_shadow_signs_the_rest(archive: Archive):
+def test_urls_of_parts_are_renewed_where_the_shadow_signs_the_others(archive: Archive):
     source = upload(archive, large=3)["large.tif"]
-    archive.launch_to_poll_by_hand(*SHORT_LIVED, *WAITING, *IN_PARTS)
+    archive.launch_to_poll_by_hand(*SHORT_LIVED, *ON_HOLD, *LOW_LIMIT)
     old = await_jobs(archive, HELD, 1)["row1"]
     wait_for(lambda: time.time() > old[queue.URLS_EXPIRE])
     release(archive)
@@ -236,8 +240,8 @@ def test_parts_are_renewed_where_the_shadow_signs_the_rest(archive: Archive):
 
 def test_jobs_whose_transfers_the_shadow_signs_are_left_alone(archive: Archive):
     upload(archive, a=1, b=1)
-    # Held, so that no HTCondor has to sign anything.
-    archive.launch_to_poll_by_hand("--signing", "shadow", *SHORT_LIVED, *WAITING)
+    # The jobs are held, so that HTCondor need not sign anything.
+    archive.launch_to_poll_by_hand("--signing", "shadow", *SHORT_LIVED, *ON_HOLD)
     old = await_jobs(archive, HELD, 2)
     assert archive.poll().returncode == 0
     new = await_jobs(archive, HELD, 2)
@@ -250,12 +254,12 @@ def test_jobs_whose_transfers_the_shadow_signs_are_left_alone(archive: Archive):
     assert "urls-renewed" not in (run / "log.jsonl").read_text()
 
 
-def test_a_job_that_began_keeps_the_urls_that_it_began_with(archive: Archive):
+def test_a_running_job_keeps_the_urls_with_which_it_started(archive: Archive):
     upload(archive, a=1)
     first = f"while [ ! -e {archive.directory}/go ]; do sleep 0.2; done"
     archive.launch_to_poll_by_hand(*PRESIGNED, *with_node(archive, first))
     ad = await_jobs(archive, RUNNING, 1)["row1"]
-    # As if it had begun in the middle of being renewed.
+    # The state if the job started while its URLs were being renewed.
     job = queue.WaitingJob(f"{ad['ClusterId']}.0", "row1", "nothing", "a.tif=nowhere")
     assert queue.renew(job, 1)
     (archive.directory / "go").touch()
@@ -263,9 +267,9 @@ def test_a_job_that_began_keeps_the_urls_that_it_began_with(archive: Archive):
     assert (processed, failed) == ([["a.tif", "1"]], [])
 
 
-def test_a_job_that_left_the_queue_is_no_failure(archive: Archive):
+def test_renewing_a_job_that_left_the_queue_does_not_fail(archive: Archive):
     upload(archive, a=1)
-    archive.launch_to_poll_by_hand(*PRESIGNED, *SHORT_LIVED, *WAITING)
+    archive.launch_to_poll_by_hand(*PRESIGNED, *SHORT_LIVED, *ON_HOLD)
     await_jobs(archive, HELD, 1)
     (run,) = archive.directory.glob("workflow-run-*")
     (job,) = queue.waiting_jobs(str(run), time.time() + SHORT)
@@ -276,21 +280,21 @@ def test_a_job_that_left_the_queue_is_no_failure(archive: Archive):
     assert not queue.renew(job, 1)
 
 
-def test_what_a_job_says_of_urls_is_not_signed(archive: Archive):
-    """Its rows alone decide what is signed; its ad only where that goes."""
+def test_urls_in_a_job_ad_are_not_signed(archive: Archive):
+    """The rows decide which URLs are signed; the job ad only says where they go."""
     bucket = archive.cogs
-    ours = bucket.url_to_write("a.tif", 60)
-    text = f"a.tif={ours};b.tif={ours.replace('a.tif', 'b.tif')};result.json=results/a"
+    url = bucket.url_to_write("a.tif", 60)
+    text = f"a.tif={url};b.tif={url.replace('a.tif', 'b.tif')};result.json=results/a"
     fresh = bucket.url_to_write("a.tif", 61)
     renewed = signing.renewed(text, [fresh])
-    assert renewed == text.replace(f"a.tif={ours}", f"a.tif={fresh}")
+    assert renewed == text.replace(f"a.tif={url}", f"a.tif={fresh}")
     part = bucket.url_to_write_part("a.tif", "an-id", 1, 60)
     assert signing.renewed(part, [fresh]) == part
 
 
-def test_polls_that_have_nothing_to_renew_read_no_rows(archive: Archive):
+def test_a_poll_with_nothing_to_renew_does_not_read_the_rows(archive: Archive):
     upload(archive, a=1)
-    archive.launch_to_poll_by_hand(*PRESIGNED, *WAITING)
+    archive.launch_to_poll_by_hand(*PRESIGNED, *ON_HOLD)
     await_jobs(archive, HELD, 1)
     launch = load_launch(archive.launch_file())
     (run,), _ = all_runs(launch)
@@ -299,13 +303,13 @@ def test_polls_that_have_nothing_to_renew_read_no_rows(archive: Archive):
 
 
 def test_a_launch_says_who_can_read_presigned_urls(archive: Archive):
-    said = archive.launch(*PRESIGNED, "--url-hours", "3")
-    (words,) = [line for line in said.splitlines() if "presigned URLs" in line]
-    for part in ("can read job ads", "overwrite", "3 hours", "--url-hours"):
-        assert part in words
+    output = archive.launch(*PRESIGNED, "--url-hours", "3")
+    (warning,) = [line for line in output.splitlines() if "presigned URLs" in line]
+    for words in ("can read job ads", "overwrite", "3 hours", "--url-hours"):
+        assert words in warning
 
 
-def test_a_launch_whose_transfers_the_shadow_signs_says_nothing_of_it(
+def test_a_launch_whose_urls_the_shadow_signs_does_not_warn(
     archive: Archive,
 ):
     assert "presigned URLs" not in archive.launch("--signing", "shadow")
@@ -318,7 +322,7 @@ def test_urls_that_no_poll_renews_in_time_are_refused(archive: Archive):
     assert load_launch(archive.launch_file()).url_seconds == 48 * 3600
 
 
-def test_a_launch_from_before_there_was_such_an_option_is_read(archive: Archive):
+def test_a_launch_that_was_saved_before_the_option_existed_is_read(archive: Archive):
     archive.launch()
     file = archive.launch_file()
     saved = json.loads(file.read_text())
