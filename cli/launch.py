@@ -157,7 +157,16 @@ _SECTIONS = {
     multiple=True,
     callback=shared.check_submit_options,
     metavar="'NAME = VALUE'",
-    help="Extra line for every node's submit description. You can repeat this option.",
+    help="Extra line for the submit description of nodes. Attributes (+NAME) and "
+    "accounting groups go to the crondor job and to DAGMan too. You can repeat it.",
+)
+@click.option(
+    "--node-submit-option",
+    "node_submit_options",
+    multiple=True,
+    callback=shared.check_submit_options,
+    metavar="'NAME = VALUE'",
+    help="The same for the jobs of nodes alone. You can repeat it.",
 )
 @click.option(
     "--signing",

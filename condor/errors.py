@@ -16,10 +16,37 @@ _BINDINGS_ERRORS = (
     LookupError,
     ValueError,
 )
+# What the bindings say if they reach no daemon, or none that accepts them.
+_NO_CONNECTION = re.compile(
+    r"locate|connect|fetch ads|acquire its ad|performing action|DENIED|timed? ?out",
+    re.IGNORECASE,
+)
+# What they say if HTCondor does not accept the job itself.
+_NO_SUCH_JOB = re.compile(
+    r"(?:Failed to create (?:job|a cluster) ad, errmsg=|Unable to commit transaction:)"
+    r"\s*(?:Submit:-?\d+:)?\s*(?P<why>\S.*)",
+    re.DOTALL,
+)
+# Of a transaction that was not committed because of a limit.
+_LIMIT = re.compile(r"would exceed MAX_JOBS")
+# Some versions say nothing more about a limit.
+_MAYBE_A_LIMIT = re.compile(r"Failed to create new (?:cluster|proc ID)")
 
 
 class SchedulerError(PipelineError):
     """HTCondor refused a request or does not answer."""
+
+
+class JobRefused(SchedulerError):
+    """HTCondor does not accept a job, and will not accept it later.
+
+    Attributes:
+        why: what HTCondor said.
+    """
+
+    def __init__(self, what: str, why: str) -> None:
+        super().__init__(f"HTCondor refuses {what}: {why}")
+        self.why = why
 
 
 @contextmanager
@@ -34,11 +61,41 @@ def translate_errors(what: str) -> Iterator[None]:
             warnings.simplefilter("ignore")
             yield
     except _BINDINGS_ERRORS as error:
-        raise SchedulerError(
-            f"{what}: {error}. Is this an access point, and does 'condor_q' answer? "
-            f"(These are HTCondor's bindings {_bindings_version()}; an access point "
-            "that refuses them needs bindings of its own version.)"
-        ) from error
+        raise SchedulerError(f"{what}: {_explained(str(error))}") from error
+
+
+@contextmanager
+def translate_refusals(what: str) -> Iterator[None]:
+    """Raise JobRefused if HTCondor does not accept a job; else as above.
+
+    Args:
+        what: the job, such as "the DAGMan job".
+    """
+    try:
+        with translate_errors(f"the submission of {what}"):
+            yield
+    except SchedulerError as error:
+        refusal = _NO_SUCH_JOB.search(str(error.__cause__))
+        if refusal and not _LIMIT.search(refusal["why"]):
+            raise JobRefused(what, " ".join(refusal["why"].split())) from error
+        raise
+
+
+def _explained(message: str) -> str:
+    """Return a message of the bindings, and what can be done about it."""
+    if _NO_CONNECTION.search(message):
+        return (
+            f"{message.removesuffix('.')}. Is this an access point, and does "
+            f"'condor_q' answer? (These are HTCondor's bindings {_bindings_version()}; "
+            "an access point that refuses them needs bindings of its own version.)"
+        )
+    if _MAYBE_A_LIMIT.search(message):
+        return (
+            f"{message.removesuffix('.')}. Perhaps the queue has as many of your jobs "
+            "as this access point allows: 'condor_config_val MAX_JOBS_PER_OWNER "
+            "MAX_JOBS_SUBMITTED' shows the limits"
+        )
+    return message
 
 
 def _bindings_version() -> str:

@@ -6,12 +6,13 @@ Only this module talks to HTCondor's daemons, with the bindings ``htcondor2``.
 import os
 import pwd
 import re
-from collections.abc import Iterator
+import textwrap
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from condor.bindings import classad2, htcondor2
-from condor.errors import translate_errors
+from condor.errors import JobRefused, translate_errors, translate_refusals
 from state.launch import Launch
 
 # These attributes find jobs in the queue. Their value is the run directory.
@@ -29,6 +30,18 @@ _STATUS_NAMES = {
     _Status.REMOVED: "being removed",
     _Status.COMPLETED: "completed",
     _Status.HELD: "held",
+}
+# The attributes of a job ad that must be numbers, and those that must be conditions.
+_REQUESTS = ("RequestCpus", "RequestMemory", "RequestDisk", "RequestGPUs")
+_CONDITIONS = (
+    *("Requirements", "Rank", "PeriodicHold", "PeriodicRelease", "PeriodicRemove"),
+    *("OnExitHold", "OnExitRemove"),
+)
+# A job that was tried is removed at once. If this process ends before that, HTCondor
+# removes the job itself.
+_TRIAL = {
+    "hold": "true",
+    "periodic_remove": "($(periodic_remove:false)) || time() - QDate > 300",
 }
 # The HoldReasonCode UserRequest. The bindings have no names for these codes.
 # https://htcondor.readthedocs.io/en/latest/classad-attributes/job-classad-attributes.html
@@ -108,30 +121,104 @@ def dagman_accepts(directory: Path) -> bool:
 
 
 def submit(description: str) -> int:
-    """Submit one job, and return its cluster."""
-    with translate_errors("the submission"):
+    """Submit one job, and return its cluster.
+
+    Raises:
+        JobRefused: HTCondor does not accept the job.
+        SchedulerError: it does not accept one at the moment.
+    """
+    with translate_refusals("the job"):
         return _schedd().submit(htcondor2.Submit(description)).cluster()
 
 
 def submit_dag(
-    dag_file: Path, attributes: dict[str, str], max_jobs: int, max_idle: int
+    dag_file: Path,
+    attributes: Mapping[str, str],
+    commands: Mapping[str, str],
+    max_jobs: int,
+    max_idle: int,
 ) -> int:
     """Submit DAGMan for a DAG file, and return DAGMan's cluster.
 
     Args:
         attributes: attributes of DAGMan's own job, which find it in the queue.
+        commands: other submit commands of that job.
         max_jobs: the maximum number of its nodes' jobs in the queue at once.
         max_idle: the maximum number of them that wait there.
+
+    Raises:
+        JobRefused: HTCondor does not accept the job.
+        SchedulerError: it does not accept one at the moment.
     """
-    with translate_errors(f"the submission of {dag_file}"):
-        options = {"MaxJobs": max_jobs, "MaxIdle": max_idle, "Force": True}
-        description = htcondor2.Submit.from_dag(str(dag_file), options)
-        # DAGMan resolves the names in a DAG file against its own directory.
-        description["initialdir"] = str(dag_file.parent)
-        description["JobBatchName"] = classad2.quote(dag_file.parent.name)
+    with translate_refusals(f"the DAGMan job of {dag_file}"):
+        description = _dagman(dag_file, commands, max_jobs, max_idle)
         for name, value in attributes.items():
             description[f"My.{name}"] = classad2.quote(value)
         return _schedd().submit(description).cluster()
+
+
+def _dagman(
+    dag_file: Path, commands: Mapping[str, str], max_jobs: int, max_idle: int
+) -> htcondor2.Submit:
+    options = {"MaxJobs": max_jobs, "MaxIdle": max_idle, "Force": True}
+    description = htcondor2.Submit.from_dag(str(dag_file), options)
+    # DAGMan resolves the names in a DAG file against its own directory.
+    description["initialdir"] = str(dag_file.parent)
+    description["JobBatchName"] = classad2.quote(dag_file.parent.name)
+    for name, value in commands.items():
+        description[name] = value
+    return description
+
+
+def try_dag(dag_file: Path, commands: Mapping[str, str]) -> None:
+    """Submit DAGMan on hold, and remove it again.
+
+    Raises:
+        JobRefused, SchedulerError: as ``submit_dag``.
+    """
+    with translate_refusals("the DAGMan job of a run"):
+        _try(_dagman(dag_file, commands, max_jobs=1, max_idle=1))
+
+
+def try_node(description: str, macros: Mapping[str, str]) -> None:
+    """Submit a node's job on hold, and remove it again; evaluate its expressions.
+
+    Args:
+        macros: what DAGMan would replace in the description.
+
+    Raises:
+        JobRefused: HTCondor does not accept the job, or an expression has no value
+            that HTCondor can use.
+        SchedulerError: it does not accept one at the moment.
+    """
+    what = "the job of a node"
+    with translate_refusals(what):
+        submitted = htcondor2.Submit(description)
+        for name, value in macros.items():
+            submitted[name] = value
+        ad = _try(submitted)
+    for name in (*_REQUESTS, *_CONDITIONS):
+        if name in ad and (fault := _fault(name, ad.eval(name))):
+            expression = textwrap.shorten(str(ad.lookup(name)), 200, placeholder=" …")
+            raise JobRefused(what, f"{name} is {fault}: {expression}")
+
+
+def _try(description: htcondor2.Submit) -> classad2.ClassAd:
+    """Submit a job on hold, remove it again, and return its ad."""
+    for name, value in _TRIAL.items():
+        description[name] = value
+    result = _schedd().submit(description)
+    remove(result.cluster(), "it was only to show whether HTCondor accepts it")
+    return result.clusterad()
+
+
+def _fault(name: str, value: object) -> str | None:
+    """Return what is wrong with the value of an attribute; None if it can be used."""
+    if isinstance(value, classad2.Value):
+        # A condition may depend on the machine, which is not known here.
+        is_usable = value is classad2.Value.Undefined and name in _CONDITIONS
+        return None if is_usable else value.name.lower()
+    return None if isinstance(value, int | float) else f"no number, but {value!r}"
 
 
 def find(attribute: str, value: str) -> Job | None:

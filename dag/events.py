@@ -3,6 +3,7 @@
 docs/reference.md lists their names. ``health`` reports some of them, too.
 """
 
+from condor.errors import JobRefused
 from condor.queue import Job
 from state.errors import PipelineError
 from state.journal import Event
@@ -94,6 +95,12 @@ def submitted(run: Run, rows: int, convertible: int, nodes: int, job: int) -> Ev
         f"{run.directory.name}, job {job}"
     )
     return Event("submitted", message, facts={"rows": rows, "nodes": nodes, "job": job})
+
+
+def jobs_refused(run: Run, refusal: JobRefused) -> Event:
+    """Return the event of a DAG of whose jobs HTCondor accepts none."""
+    message = f"{run.manifest_key}: {refusal}; its rows fail with this reason"
+    return Event("jobs-refused", message, "error")
 
 
 def dag_left_queue(run: Run) -> Event:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from bucket import Bucket, S3Endpoint
 from condor import queue
-from dag import intake, render
+from dag import intake, render, submission
 from state import ownership
 from state.errors import OthersCanChange, PipelineError
 from state.files import (
@@ -45,6 +45,7 @@ def launch(launch: Launch) -> int:
         for name in ("crondor.log", "poll.out", "poll.err"):
             # HTCondor would create it readable for everybody; it keeps existing files.
             (launch.home / name).touch(mode=0o600)
+        submission.try_jobs(launch)
         save_launch(launch, launch.file)
         description = render.crondor(launch)
         write_atomically(launch.home / "crondor.sub", description)

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from bucket import MAX_KEY_BYTES, Bucket, StoredObject
 from condor import queue
+from condor.errors import JobRefused
 from dag import (
     batches,
     claim,
@@ -171,7 +172,12 @@ def _carry_on(run: Run, inputs: Bucket, launch: Launch, journal: Journal) -> Non
     if wait := overlap.run_to_wait_for(run, manifest, claimed, launch, inputs):
         journal.record(events.waits(run, wait))
         return
-    cluster = submission.submit(run, launch, rows, journal)
+    try:
+        cluster = submission.submit(run, launch, rows, journal)
+    except JobRefused as refusal:
+        journal.record(events.jobs_refused(run, refusal))
+        reconcile(run, launch, journal)
+        return
     nodes = sum(1 for _ in itertools.groupby(rows, dag_node_of))
     journal.record(events.submitted(run, len(manifest.rows), len(rows), nodes, cluster))
 

@@ -206,6 +206,7 @@ def crondor(launch: Launch) -> str:
         environment=kept,
         cron_minute=minute,
         cron_hour=hour,
+        commands=submit_options.of_all_jobs(launch.submit_options),
     )
 
 
@@ -252,25 +253,76 @@ def write_dag(
         ),
     )
     wrapper.chmod(0o700)
+    values = _job_values(run, launch, condor_version, node_code)
     template = _environment.get_template("convert.dag")
     stream = template.stream(
-        run=run,
-        launch=launch,
+        values,
         nodes=nodes,
-        node_code=node_code,
-        reachable_folders=_reachable_folders(run, launch, node_code),
         unconvertible=Unconvertible.exit_status,
-        unfit=UnfitMachine.exit_status,
-        share_packed_node=condor_version >= _COMMON_FILES_SINCE,
-        submit_options=map(submit_options.with_current_names, launch.submit_options),
         try_again=int(Exit.TRY_AGAIN),
-        node_attribute=queue.NODE_ATTRIBUTE,
-        urls_expire=queue.URLS_EXPIRE,
-        priority=_priority(run) if launch.run_order == "fifo" else 0,
     )
     stream.enable_buffering(200)
     with writing(run.dag_file) as file:
         file.writelines(stream)
+
+
+def node_description(
+    run: Run,
+    launch: Launch,
+    condor_version: tuple[int, int, int],
+    node_code: Path,
+) -> str:
+    """Return the submit description of a DAG's nodes, as if it were one job's.
+
+    Args:
+        node_code: as of ``write_dag``.
+    """
+    values = _job_values(run, launch, condor_version, node_code)
+    template = _environment.get_template("convert.dag")
+    return "".join(template.blocks["job"](template.new_context(values))) + "queue\n"
+
+
+def macros(node: Node) -> dict[str, str]:
+    """Return what DAGMan replaces in the submit description of a node's first try."""
+    expire = {"urls_expire": str(node.urls_expire)} if node.urls_expire else {}
+    return {
+        "JOB": node.name,
+        "RETRY": "0",
+        "node_arguments": node.arguments,
+        "memory": str(node.memory),
+        "disk": str(node.disk),
+        "running_seconds": str(node.running_seconds),
+        "input_urls": node.input_urls,
+        "remaps": node.remaps,
+        **expire,
+    }
+
+
+def _job_values(
+    run: Run,
+    launch: Launch,
+    condor_version: tuple[int, int, int],
+    node_code: Path,
+) -> dict[str, object]:
+    """Return the values in the submit description of the nodes."""
+    lines = _node_lines(launch)
+    return {
+        "run": run,
+        "launch": launch,
+        "node_code": node_code,
+        "reachable_folders": _reachable_folders(run, launch, node_code),
+        "unfit": UnfitMachine.exit_status,
+        "share_packed_node": condor_version >= _COMMON_FILES_SINCE,
+        "submit_options": list(map(submit_options.with_current_names, lines)),
+        "node_attribute": queue.NODE_ATTRIBUTE,
+        "urls_expire": queue.URLS_EXPIRE,
+        "priority": _priority(run) if launch.run_order == "fifo" else 0,
+    }
+
+
+def _node_lines(launch: Launch) -> tuple[str, ...]:
+    """Return the operator's lines for nodes; the last one with a name counts."""
+    return launch.submit_options + launch.node_submit_options
 
 
 def _reachable_folders(run: Run, launch: Launch, node_code: Path) -> list[Path]:
@@ -280,7 +332,7 @@ def _reachable_folders(run: Run, launch: Launch, node_code: Path) -> list[Path]:
     if launch.packed_node:
         folders.append(launch.packed_node.parent)
     image = Path(launch.container_image or "")
-    program = submit_options.executable(launch.submit_options)
+    program = submit_options.executable(_node_lines(launch))
     folders += [file.parent for file in (image, program) if file and file.is_absolute()]
     return folders
 

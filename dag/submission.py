@@ -6,44 +6,69 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from condor import queue
-from dag import multipart, node_code, render, signing
+from condor.errors import JobRefused
+from dag import multipart, node_code, render, signing, submit_options, trial
 from dag.signing import TransferUrls
-from state.files import write_atomically
 from state.journal import Journal
 from state.launch import Launch
 from state.multipart import Upload, recorded
-from state.records import as_json
 from state.rows import Manifest, Row, dag_node_of, load_rows_as_last_tried, solo_rows
-from state.run import Run, make_folders_of_nodes
+from state.run import (
+    Run,
+    make_folders_of_nodes,
+    record_refusal,
+    record_submission,
+)
+
+# In place of a row, to try the jobs of a launch.
+_EXAMPLE = Row(1, (), key="example.tif", bands=1)
 
 
 def rows_to_convert(run: Run, manifest: Manifest) -> Sequence[Row]:
     """Return the rows of the DAG that is to be submitted."""
-    if not run.solo_file.exists():
+    retried = run.refused_rows or solo_rows(run)
+    if not retried:
         return manifest.convertible
-    solo = solo_rows(run)
-    return [replace(row, group=0) for row in manifest.rows if row.line in solo]
+    return [row for row in load_rows_as_last_tried(run) if row.line in retried]
+
+
+def try_jobs(launch: Launch) -> None:
+    """Raise PipelineError unless HTCondor accepts the jobs of a launch's runs."""
+    (node,) = _nodes(launch, [_EXAMPLE], {}, queue.version())
+    trial.of_launch(launch, node)
 
 
 def submit(run: Run, launch: Launch, rows: Sequence[Row], journal: Journal) -> int:
     """Submit a DAG of these rows, and return the cluster of its DAGMan.
 
     Can be repeated after a crash, unless the DAG is in the queue by then.
+
+    Raises:
+        JobRefused: HTCondor accepts no such jobs; this is recorded in the run.
+        SchedulerError: it accepts none at the moment.
     """
     # A run of an earlier version does not have all of them.
     make_folders_of_nodes(run)
-    uploads = multipart.open_all(run, launch, rows, journal)
     condor = queue.version()
-    nodes = _nodes(launch, rows, uploads, condor)
-    render.write_dag(run, launch, nodes, condor, node_code.keep(launch))
-    cluster = queue.submit_dag(
-        run.dag_file,
-        {queue.RUN_ATTRIBUTE: str(run.directory)},
-        launch.max_jobs,
-        launch.max_idle,
-    )
-    submitted = {"dag": run.dag_file.name, "cluster": cluster}
-    write_atomically(run.submitted_file, as_json(submitted))
+    try:
+        # If HTCondor refuses the smallest one, it refuses all.
+        smallest = replace(min(rows, key=lambda row: row.size), group=0)
+        (node,) = _nodes(launch, [smallest], {}, condor)
+        trial.of_node(run, launch, node)
+        uploads = multipart.open_all(run, launch, rows, journal)
+        nodes = _nodes(launch, rows, uploads, condor)
+        render.write_dag(run, launch, nodes, condor, node_code.keep(launch))
+        cluster = queue.submit_dag(
+            run.dag_file,
+            {queue.RUN_ATTRIBUTE: str(run.directory)},
+            submit_options.of_all_jobs(launch.submit_options),
+            launch.max_jobs,
+            launch.max_idle,
+        )
+    except JobRefused as refusal:
+        record_refusal(run, refusal.why)
+        raise
+    record_submission(run, cluster)
     return cluster
 
 

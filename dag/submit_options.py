@@ -1,4 +1,8 @@
-"""Lines that the operator adds to the submit description of every node.
+"""Lines that the operator adds to the submit descriptions of jobs.
+
+A launch has three kinds of jobs: the crondor job, the DAGMan job of each run, and the
+jobs of nodes. Attributes and accounting groups are for all three, because an access
+point may demand them of each job. Other lines are for nodes.
 
 An execution point that nobody trusts, or an image that takes over its decoder, can
 reach no more of the access point than the submit description allows. So options that
@@ -68,6 +72,21 @@ _REFUSED = {
     **dict.fromkeys(("getenv", "get_env"), _SENDS_ENVIRONMENT),
 }
 
+# The commands that all jobs get, and not only those of nodes.
+_OF_ALL_JOBS = ("accounting_group", "accounting_group_user")
+# Attributes that tell HTCondor how to run a node's job. They do not suit other jobs.
+_OF_NODES = re.compile(
+    r"request|periodic|onexit|cron|deferral|transfer|want|container|docker|singularity|"
+    r"(?:requirements|rank|args|arguments|env|environment|cmd|jobprio|niceuser|"
+    r"jobbatchname|leavejobinqueue|jobleaseduration|concurrencylimits|maxretries|"
+    r"jobmaxretries|jobsuccessexitcode|successexitcode|isnoopjob|nextjobstartdelay|"
+    r"keepclaimidle|killsig|removekillsig|holdkillsig|killsigtimeout|"
+    r"jobmaxvacatetime|maxjobretirementtime|allowedjobduration|"
+    r"allowedexecuteduration|jobstatus|holdreason|holdreasoncode)$"
+)
+_MARK = re.compile(r"^\+?(?:my\.)?", re.IGNORECASE)
+# The attributes by which the pipeline finds its jobs begin with this.
+_OWN = "cogpipeline"
 # The macros of templates/convert.dag had these names before version 0.1. Operators use
 # them in their own lines, and launches of that time have them in their settings.
 _FORMER_MACROS = {
@@ -92,8 +111,31 @@ def check(line: str) -> None:
             f"{line!r} ends in a backslash, which would join the next line"
         )
     reason = _WHERE_FILES_ARRIVE if bare.startswith("remote_") else _REFUSED.get(bare)
+    if bare.startswith(_OWN):
+        reason = "the pipeline finds its jobs by this attribute"
     if reason:
         raise ValueError(f"{name.strip()} is refused: {reason}")
+
+
+def of_all_jobs(lines: Iterable[str]) -> dict[str, str]:
+    """Return the submit commands among some lines that are for jobs of all kinds.
+
+    A line with a macro is for nodes, because only they have the macros.
+
+    >>> of_all_jobs(["+ProjectName = 'maps'", "request_memory = 4096"])
+    {'My.ProjectName': "'maps'"}
+    """
+    commands: dict[str, str] = {}
+    for line in lines:
+        name, _, value = (part.strip() for part in line.partition("="))
+        bare = _bare_name(name)
+        if "$(" in value:
+            continue
+        if name.lower() in _OF_ALL_JOBS:
+            commands[bare] = value
+        elif _is_attribute(name) and not _OF_NODES.match(bare):
+            commands[f"My.{_attribute(name)}"] = value
+    return commands
 
 
 def executable(lines: Iterable[str]) -> Path | None:
@@ -119,4 +161,13 @@ def with_current_names(line: str) -> str:
 
 def _bare_name(name: str) -> str:
     """Return the name of a submit command or an attribute as HTCondor compares it."""
-    return name.strip().lower().removeprefix("+").removeprefix("my.").strip()
+    return _attribute(name).lower()
+
+
+def _is_attribute(name: str) -> bool:
+    return name.strip().lower().startswith(("+", "my."))
+
+
+def _attribute(name: str) -> str:
+    """Return a name without the mark of an attribute."""
+    return _MARK.sub("", name.strip(), count=1).strip()

@@ -1,9 +1,9 @@
 """Decide for each row of a run whether it was processed."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from condor import eventlog, queue
+from condor import dagman, eventlog, queue
 from condor.eventlog import NodeEnd
 from post import multipart
 from post.outputs import output_faults
@@ -25,12 +25,15 @@ class RowOutcome:
         code: name of the reason for programs: the node's code, or how its job ended.
         attempt: number of tries of its node; None if that is not known.
         is_collateral: whether another row of the same node may be the reason.
+        is_postponed: whether HTCondor did not accept its last job, for a reason that
+            passes.
     """
 
     row: Row
     code: str = ""
     attempt: int | None = None
     is_collateral: bool = False
+    is_postponed: bool = False
 
     @property
     def ok(self) -> bool:
@@ -48,12 +51,16 @@ class Evidence:
             nodes whose last job ended well are absent.
         faults: what is wrong with the outputs of a row, by line number.
         removal: why the run was removed from the queue; None if it was not.
+        refusals: the nodes of the last DAG whose jobs HTCondor did not accept, by name.
+        refusal: why HTCondor accepts none of the jobs of the last DAG; None if it may.
     """
 
     results: Mapping[int, NodeResult]
     node_ends: Mapping[str, NodeEnd]
     faults: Mapping[int, str]
     removal: str | None
+    refusals: Mapping[str, dagman.Refusal] = field(default_factory=dict)
+    refusal: str | None = None
 
 
 def gather_evidence(run: Run, launch: Launch, journal: Journal) -> Evidence:
@@ -73,7 +80,8 @@ def gather_evidence(run: Run, launch: Launch, journal: Journal) -> Evidence:
     ended_well = {line for line in results if node_name(line) not in node_ends}
     upload_faults = multipart.complete(run, launch, results, ended_well)
     faults = output_faults(run, launch, results, journal) | upload_faults
-    return Evidence(results, node_ends, faults, removal)
+    refusals = dagman.refusals(run.dagman_log)
+    return Evidence(results, node_ends, faults, removal, refusals, run.refusal)
 
 
 def row_outcomes(run: Run, evidence: Evidence) -> Iterator[RowOutcome]:
@@ -89,16 +97,24 @@ def _row_outcome(row: Row, evidence: Evidence) -> RowOutcome:
     fault = evidence.faults.get(row.line)
     if result and result.success and fault is None:
         return RowOutcome(row)
-    end = evidence.node_ends.get(dag_node_of(row))
+    node = dag_node_of(row)
+    end = evidence.node_ends.get(node)
     shared = row.group > 0
+    refused = evidence.refusals.get(node)
     code, reason = failure_reason(
-        result, end, fault or "", evidence.removal, shared=shared
+        result,
+        end,
+        fault or "",
+        evidence.removal,
+        refusal=refused.said if refused else evidence.refusal,
+        shared=shared,
     )
     return RowOutcome(
         row.failed(code, reason),
         code,
         _attempt(result, end),
         shared and evidence.removal is None and may_be_collateral(result, end),
+        refused is not None and not refused.for_good and evidence.removal is None,
     )
 
 

@@ -16,6 +16,7 @@ _MAYBE_COLLATERAL = {
 # Codes of a result that no other try can change.
 _CAUSED_BY_IMAGE = {error.code for error in Unconvertible.__subclasses__()}
 _GIVEN_UP = "given-up"
+REFUSED = "job-refused"
 # By how a job was stopped from outside: code and sentence.
 _STOPS = {
     "held": ("held", "{job} was held: {reason}"),
@@ -51,6 +52,7 @@ def failure_reason(
     missing: str,
     removal: str | None,
     *,
+    refusal: str | None = None,
     shared: bool = False,
 ) -> tuple[str, str]:
     """Return why a row was not processed: a code for programs, and a sentence.
@@ -61,6 +63,8 @@ def failure_reason(
             there was none.
         missing: what is wrong with the row's outputs in the output bucket.
         removal: why the whole run was removed from the queue; None if it was not.
+        refusal: what HTCondor said when it did not accept the node's job; None if it
+            accepted the job or was not asked.
         shared: whether other rows had the same node, and may be the reason.
     """
     job = "the job that it shared with other rows" if shared else "its job"
@@ -86,6 +90,9 @@ def failure_reason(
             "removed",
             f"the run was removed from the queue before this row's turn: {removal}",
         )
+    if refusal is not None:
+        said = refusal or "DAGMan could not submit it"
+        return REFUSED, f"HTCondor did not accept {job}: {said}"
     return "not-converted", "the run ended before this row was converted"
 
 

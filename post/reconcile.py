@@ -17,7 +17,7 @@ from state.launch import Launch
 from state.multipart import abort_all
 from state.records import as_json, from_record
 from state.rows import load_header, load_rows, load_rows_with_nodes, log_name
-from state.run import Run, locked
+from state.run import Run, locked, record_refused_rows
 
 # Lines about failed rows in the log of a run.
 _MAX_LINES = 5000
@@ -49,12 +49,19 @@ class NotEnded(PipelineError):
     """It is too early to reconcile a run."""
 
 
-class _RetrySolo(Exception):
-    """Some rows get nodes of their own before the outcome of the run is decided."""
+class _TryAgain(Exception):
+    """Some rows get other nodes before the outcome of the run is decided.
 
-    def __init__(self, lines: list[int]) -> None:
+    Attributes:
+        lines: the line numbers of these rows.
+        solo: whether each of them gets a node of its own. If not, HTCondor did not
+            accept their jobs, for a reason that passes.
+    """
+
+    def __init__(self, lines: list[int], *, solo: bool) -> None:
         super().__init__(lines)
         self.lines = lines
+        self.solo = solo
 
 
 def check_ended(run: Run) -> None:
@@ -82,8 +89,8 @@ def reconcile(
         dag: name of the DAG whose nodes have ended; by default the run's last DAG.
 
     Returns:
-        How the run ended; None if some of its rows get nodes of their own, in a DAG
-        that the next poll submits.
+        How the run ended; None if some of its rows are tried again, in a DAG that the
+        next poll submits.
 
     Raises:
         BucketError, PipelineError: try again later.
@@ -91,7 +98,8 @@ def reconcile(
     with locked(run.directory):
         # A caller that names the first DAG may be late.
         is_late = dag is not None and dag != run.dag_file.name
-        if is_late or (run.solo_file.exists() and not run.has_begun):
+        is_retry = run.solo_file.exists() or run.refused_file.exists()
+        if is_late or (is_retry and not run.has_begun):
             return None
         if not run.outcome_file.exists() and not _decide(run, launch, journal):
             return None
@@ -119,8 +127,9 @@ def _load_outcome(run: Run) -> Outcome:
 def _decide(run: Run, launch: Launch, journal: Journal) -> bool:
     """Write both CSVs into the run directory, which decides the outcome for good.
 
-    If rows may have failed because of other rows of their nodes, write down which
-    ones instead, so that each is tried alone.
+    If rows may have failed because of other rows of their nodes, or because HTCondor
+    did not accept their jobs at the moment, write down which ones instead, so that
+    they are tried again.
 
     Returns:
         Whether the outcome is decided.
@@ -136,19 +145,39 @@ def _decide(run: Run, launch: Launch, journal: Journal) -> bool:
     can_retry = launch.rows_per_job > 1 and not run.solo_file.exists()
     try:
         outcome = _write_csvs(run, outcomes, journal, can_retry=can_retry)
-    except _RetrySolo as retry:
-        write_atomically(run.solo_file, json.dumps(retry.lines) + "\n")
-        # The attempts at reconciling the second DAG are counted from 1.
+    except _TryAgain as retry:
+        # The attempts at reconciling the next DAG are counted from 1.
         run.attempts_file.unlink(missing_ok=True)
-        journal.say(
-            "rows-solo",
-            f"{run.manifest_key}: {len(retry.lines)} rows shared jobs that failed as a "
-            "whole; from the next poll on, each is tried in a job of its own",
-            rows=len(retry.lines),
-        )
+        if retry.solo:
+            _retry_solo(run, retry.lines, journal)
+        else:
+            _retry_refused(run, retry.lines, journal)
         return False
     write_atomically(run.outcome_file, as_json(outcome))
     return True
+
+
+def _retry_solo(run: Run, lines: list[int], journal: Journal) -> None:
+    # In this order: a crash in between leaves a DAG that has ended.
+    run.refused_file.unlink(missing_ok=True)
+    write_atomically(run.solo_file, json.dumps(lines) + "\n")
+    journal.say(
+        "rows-solo",
+        f"{run.manifest_key}: {len(lines)} rows shared jobs that failed as a whole; "
+        "from the next poll on, each is tried in a job of its own",
+        rows=len(lines),
+    )
+
+
+def _retry_refused(run: Run, lines: list[int], journal: Journal) -> None:
+    record_refused_rows(run, lines)
+    journal.say(
+        "rows-postponed",
+        f"{run.manifest_key}: HTCondor did not accept the jobs of {len(lines)} rows, "
+        "because of a limit or because it was away; the next poll tries them again",
+        "warning",
+        rows=len(lines),
+    )
 
 
 def _write_csvs(
@@ -163,12 +192,14 @@ def _write_csvs(
         can_retry: whether rows that others may have failed can still be tried alone.
 
     Raises:
-        _RetrySolo: there are such rows; nothing was written.
+        _TryAgain: there are such rows, or some whose jobs HTCondor did not accept at
+            the moment; nothing was written.
     """
     header = load_header(run)
     processed = 0
     failed: list[int] = []
     solo: list[int] = []
+    postponed: list[int] = []
     log_lines: list[str] = []
     with (
         csvs.writing_rows(run.failed_file, header, with_reasons=True) as add_failed,
@@ -183,10 +214,15 @@ def _write_csvs(
             add_failed(outcome.row)
             if len(log_lines) < _MAX_LINES:
                 log_lines.append(_log_line(journal, outcome))
-            if can_retry and outcome.is_collateral:
+            if outcome.is_postponed:
+                postponed.append(outcome.row.line)
+            elif can_retry and outcome.is_collateral:
                 solo.append(outcome.row.line)
+        # The DAG after the next one has the solo rows, if they fail again.
+        if postponed:
+            raise _TryAgain(postponed, solo=False)
         if solo:
-            raise _RetrySolo(solo)
+            raise _TryAgain(solo, solo=True)
     if more := len(failed) - len(log_lines):
         message = f"{more} more rows failed: {run.failed_file.name} has all of them"
         log_lines.append(

@@ -66,7 +66,9 @@ class Launch:
             ``packed``, or ``container:`` and an image.
         packed_node: the file that is sent to nodes if ``node_environment`` is
             ``packed``; None otherwise.
-        submit_options: lines at the end of every node's submit description.
+        submit_options: lines of submit descriptions: those for all jobs reach the
+            crondor job and DAGMan too, the others only nodes.
+        node_submit_options: further lines for nodes alone.
         node_options: options of bin/generate_cogs.sh for every node: the values of
             each, by name.
         max_time_limit: the highest time limit that a row can have, in seconds.
@@ -92,6 +94,7 @@ class Launch:
     node_environment: str = "host"
     packed_node: Path | None = None
     submit_options: tuple[str, ...] = ()
+    node_submit_options: tuple[str, ...] = ()
     node_options: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     max_time_limit: int = MAX_TIME_LIMIT
     max_put: int = MAX_PUT
@@ -223,6 +226,7 @@ def _launch(saved: dict[str, Any]) -> Launch:
         run_order=FORMER_ORDERS.get(order, order),
         packed_node=Path(packed) if packed else None,
         submit_options=tuple(saved["submit_options"]),
+        node_submit_options=tuple(saved.get("node_submit_options", ())),
         node_options=load_node_options(saved.get("node_options", {})),
     )
 

@@ -15,8 +15,11 @@ or not at all:
                     converted
 ``solo.json``       the rows that shared a node that failed as a whole; the second DAG,
                     ``retry-solo.dag``, has a node for each of them
+``refused.json``    the rows whose jobs HTCondor did not accept at the moment; the next
+                    DAG, ``convert-2.dag`` or ``retry-solo-2.dag`` and so on, has them
 ``reconcile.sh``    the script of a DAG's FINAL node; reconcile.log has its output
-``submitted.json``  the last DAG is in HTCondor's queue: its name and job id
+``submitted.json``  the last DAG is in HTCondor's queue: its name and job id; or why
+                    HTCondor accepts none of its jobs
 ``sandbox/``        unexpected files of nodes; nothing in it is read
 ``results/``        one file for each result, until the next poll
 ``results.jsonl``   the results, gathered; if a row has several lines, the last counts
@@ -37,11 +40,12 @@ import json
 import re
 import secrets
 import shutil
-from collections.abc import Container, Iterator
+from collections.abc import Collection, Container, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 from bucket import StoredObject
 from state.errors import PipelineError
@@ -161,9 +165,32 @@ class Run:
         return former if former.exists() else self.directory / "solo.json"
 
     @property
+    def refused_file(self) -> Path:
+        """The rows whose jobs HTCondor did not accept at the moment, and their DAG."""
+        return self.directory / "refused.json"
+
+    @property
+    def refused_rows(self) -> frozenset[int]:
+        """The line numbers of these rows."""
+        return frozenset(self._refused["rows"])
+
+    @property
+    def refused_times(self) -> int:
+        """How many DAGs with the same rows ended with such rows."""
+        return int(self._refused["times"])
+
+    @property
+    def _refused(self) -> dict[str, Any]:
+        if not self.refused_file.exists():
+            return {"times": 0, "rows": ()}
+        return json.loads(self.refused_file.read_text())
+
+    @property
     def dag_file(self) -> Path:
         """The DAG that is to be submitted next, or was submitted last."""
-        return self.directory / (self._solo_dag if self.solo_file.exists() else _DAG)
+        first = self.directory / (self._solo_dag if self.solo_file.exists() else _DAG)
+        times = self.refused_times
+        return first.with_stem(f"{first.stem}-{times + 1}") if times else first
 
     @property
     def _solo_dag(self) -> str:
@@ -177,9 +204,10 @@ class Run:
 
     @property
     def node_logs(self) -> tuple[Path, ...]:
-        """The event logs of both DAGs, in their order; they may not exist."""
-        dags = (_DAG, self._solo_dag)
-        return tuple(self.directory / f"{dag}.nodes.log" for dag in dags)
+        """The event logs of all DAGs, in their order; they may not exist."""
+        firsts = (self.directory / _DAG, self.directory / self._solo_dag)
+        dags = (dag for first in firsts for dag in (first, *_later_dags(first)))
+        return tuple(dag.with_name(f"{dag.name}.nodes.log") for dag in dags)
 
     @property
     def dagman_log(self) -> Path:
@@ -256,15 +284,53 @@ class Run:
     @property
     def cluster(self) -> int | None:
         """The cluster of its DAG's DAGMan job; None if the DAG was not submitted."""
+        return self._submitted.get("cluster")
+
+    @property
+    def refusal(self) -> str | None:
+        """Why HTCondor accepts none of the jobs of its DAG; None if it may."""
+        return self._submitted.get("refusal")
+
+    @property
+    def _submitted(self) -> dict[str, Any]:
+        """The record of its DAG's submission; empty if there is none."""
         if not self.submitted_file.exists():
-            return None
+            return {}
         submitted = json.loads(self.submitted_file.read_text())
-        return submitted["cluster"] if submitted["dag"] == self.dag_file.name else None
+        return submitted if submitted["dag"] == self.dag_file.name else {}
 
     @property
     def has_begun(self) -> bool:
-        """Whether its DAG was submitted, according to its directory."""
-        return self.cluster is not None or self.dagman_log.exists()
+        """Whether its DAG was submitted or refused, according to its directory."""
+        return bool(self._submitted) or self.dagman_log.exists()
+
+
+def _later_dags(first: Path) -> list[Path]:
+    """Return the DAGs that tried rows of a DAG again, in their order."""
+    found = {
+        int(number[1]): dag
+        for dag in first.parent.glob(f"{first.stem}-*.dag")
+        if (number := re.fullmatch(rf"{first.stem}-(\d+)", dag.stem, re.ASCII))
+    }
+    return [found[number] for number in sorted(found)]
+
+
+def record_submission(run: Run, cluster: int) -> None:
+    """Record that the run's DAG is in the queue."""
+    submitted = {"dag": run.dag_file.name, "cluster": cluster}
+    write_atomically(run.submitted_file, as_json(submitted))
+
+
+def record_refusal(run: Run, said: str) -> None:
+    """Record why HTCondor accepts no job of the run's DAG."""
+    refused = {"dag": run.dag_file.name, "refusal": said}
+    write_atomically(run.submitted_file, as_json(refused))
+
+
+def record_refused_rows(run: Run, lines: Collection[int]) -> None:
+    """Record the rows that the next DAG tries again, because of a passing refusal."""
+    refused = {"times": run.refused_times + 1, "rows": sorted(lines)}
+    write_atomically(run.refused_file, as_json(refused))
 
 
 def sibling_key(manifest_key: str, state: str, timestamp: str) -> str:

@@ -19,7 +19,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings, strategies as some
 
 from bucket import S3Endpoint, StoredObject
-from condor import eventlog, queue
+from condor import dagman, eventlog, queue
 from condor.eventlog import NodeEnd
 from dag import images, names, render, signing
 from dag.batches import batch_rows
@@ -132,6 +132,14 @@ def job_notes(text: str) -> None:
     eventlog._submitted_node(eventlog._Event(submitted, 1, 0, {"LogNotes": text}))
 
 
+def dagman_messages(text: str) -> None:
+    for said in ("Failed to submit job row1: ", "submit error: ", "Shortcutting node "):
+        with tempfile.NamedTemporaryFile("w") as log:
+            log.write(f"11/26/26 02:41:48 {said}{text}\n")
+            log.flush()
+            dagman.refusals(Path(log.name))
+
+
 def gdal_warning(text: str) -> None:
     with gdal.warning_log():
         logging.getLogger("rasterio").warning("CPLE_%s", text)
@@ -221,6 +229,7 @@ READS: dict[str, Read] = {
     "a reason": reason,
     "the notes of a job": job_notes,
     "an internal error": internal_error,
+    "messages of DAGMan": dagman_messages,
     "a warning of GDAL": gdal_warning,
     "an error of GDAL": gdal_error,
     "grids in WKT": safety._GRIDS.findall,

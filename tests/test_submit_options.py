@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from dag.submit_options import check, executable, with_current_names
+from dag.submit_options import check, executable, of_all_jobs, with_current_names
 from tests.support.command_line import BUCKETS, assert_wrong, invoke
 
 
@@ -67,3 +67,24 @@ def test_former_names_of_macros_are_replaced():
 def test_a_launch_refuses_a_dangerous_line():
     result = invoke(*BUCKETS, "--submit-option", "My.WantIOProxy = true")
     assert_wrong(result, "My.WantIOProxy is refused: it lets jobs read")
+
+
+def test_attributes_and_accounting_groups_are_for_all_jobs():
+    lines = (
+        *('+ProjectName = "maps"', 'MY.Site= "x = y"', "accounting_group = maps"),
+        *("Accounting_Group_User = ann", "request_memory = 1", "max_holds = 3"),
+        *("+RequestMemory = 4096", "My.PeriodicRemove = true", "+WantGlidein = true"),
+        *("+Try = $(RETRY)", "requirements = TARGET.HasX", "+JobPrio = 5"),
+    )
+    assert of_all_jobs(lines) == {
+        "My.ProjectName": '"maps"',
+        "My.Site": '"x = y"',
+        "accounting_group": "maps",
+        "accounting_group_user": "ann",
+    }
+
+
+@pytest.mark.parametrize("name", ["+CogPipeline", "My.cogpipelineRun"])
+def test_the_attributes_of_the_pipeline_are_its_own(name: str):
+    with pytest.raises(ValueError, match="the pipeline finds its jobs"):
+        check(f'{name} = "x"')

@@ -189,7 +189,7 @@ def _run_bare(pool: PersonalPool, place: Path, nodes: int) -> Usage:
     jobs = "".join(f"JOB node{number} bare\n" for number in range(nodes))
     file = place / "bare.dag"
     file.write_text(_BARE + jobs)
-    queue.submit_dag(file, {"Bare": str(place)}, nodes, nodes)
+    queue.submit_dag(file, {"Bare": str(place)}, {}, nodes, nodes)
     return _measure_pool(
         pool,
         nodes,
