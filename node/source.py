@@ -16,7 +16,7 @@ from rasterio.errors import NotGeoreferencedWarning
 from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window
 
-from node import safety
+from node import decoders, safety
 from node.errors import (
     DamagedImage,
     NoCrs,
@@ -73,6 +73,11 @@ class Source:
     gdal_warnings: list[str]
 
     @property
+    def path(self) -> Path:
+        """The image's file."""
+        return Path(self.dataset.name)
+
+    @property
     def width(self) -> int:
         """Width in pixels."""
         return self.pixels.width
@@ -121,12 +126,16 @@ class Source:
                 f"it is damaged, its pixels cannot be read ({in_short(error)}): "
                 "upload it again"
             ) from error
-        # When JPEG or fax data in a TIFF are damaged, the decoder invents pixels and
-        # only warns.
-        if len(self.gdal_warnings) > warning_count:
+        lossy = [
+            message
+            for message in self.gdal_warnings[warning_count:]
+            if decoders.loses_pixels(message, self.path)
+        ]
+        if lossy:
             raise DamagedImage(
-                "it is damaged, not all of its pixels can be read "
-                f"({self.gdal_warnings[warning_count]}): upload it again"
+                f"some of its pixels may be lost, because GDAL warns ({lossy[0]}) when "
+                "it reads them: upload it again, or write it anew with a program that "
+                "reads it right"
             )
         return mask
 
@@ -226,6 +235,12 @@ def _open_dataset(path: Path) -> Iterator[rasterio.DatasetReader]:
             dataset = rasterio.open(absolute, driver="GTiff", sharing=False)
         except (*READ_ERRORS, UnicodeDecodeError) as error:
             message = in_short(error).replace(f"{os.path.dirname(absolute)}/", "")  # noqa: PTH120
+            if codec := decoders.missing_codec(message):
+                raise UnsupportedRaster(
+                    f"it is compressed as {codec}, which the node's GDAL cannot read: "
+                    "write it anew with a GDAL that can, as in gdal_translate -co "
+                    "COMPRESS=DEFLATE, or use a node environment with such a GDAL"
+                ) from error
             raise NotARaster(
                 f"GDAL cannot read it as a GeoTIFF ({message}): "
                 "upload it again, or leave it out"

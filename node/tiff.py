@@ -400,6 +400,28 @@ def tiles(structure: Structure, file: BinaryIO) -> Iterator[bytes]:
         yield _exactly(file, offset, size)
 
 
+def ends_of_blocks(file: BinaryIO, max_bytes: int) -> Iterator[bytes]:
+    """Yield the last bytes of each tile or strip of the first image.
+
+    Args:
+        max_bytes: number of bytes of a block to yield at most.
+
+    Raises:
+        NotATiff: the file is not a TIFF, or ends early.
+    """
+    structure = read(file)
+    tiled = TILE_OFFSETS in structure.directories[0]
+    tags = (
+        (TILE_OFFSETS, TILE_BYTE_COUNTS)
+        if tiled
+        else (_STRIP_OFFSETS, _STRIP_BYTE_COUNTS)
+    )
+    offsets, sizes = (structure.numbers(0, tag).tolist() for tag in tags)
+    for offset, size in zip(offsets, sizes, strict=False):
+        length = min(size, max_bytes)
+        yield _exactly(file, offset + size - length, length)
+
+
 @dataclass(frozen=True)
 class _Blocks:
     """How an image is divided into tiles or strips.
