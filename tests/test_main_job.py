@@ -1,4 +1,4 @@
-"""The whole story: upload, launch once, read two CSVs."""
+"""The main job: upload a manifest, launch once, read the two CSVs."""
 
 import csv
 import json
@@ -13,7 +13,7 @@ from PIL import Image
 from tests.support.archive import ALL, Archive, wait_for
 from tests.support.compare import assert_same_image
 
-# A field of a megabyte is one.
+# A CSV here has a field of a megabyte.
 csv.field_size_limit(2**24)
 
 HOSTILE_NAMES = [
@@ -64,18 +64,18 @@ def test_good_rows_become_cogs_and_jpegs(archive: Archive):
     for key, source in sources.items():
         assert_same_image(archive.fetch(archive.cogs, key), source)
         jpeg = archive.fetch(archive.cogs, key.replace(".tif", ".jpg"))
-        with Image.open(jpeg) as image, rasterio.open(source) as given:
+        with Image.open(jpeg) as image, rasterio.open(source) as raster:
             assert image.format == "JPEG"
-            assert image.size == (given.width, given.height)
-            assert image.mode == ("L" if given.count == 1 else "RGB")
-            shown = numpy.atleast_3d(numpy.asarray(image)).astype(int)
-            expected = given.read(list(range(1, shown.shape[2] + 1)))
-            difference = abs(shown.transpose(2, 0, 1) - expected)
+            assert image.size == (raster.width, raster.height)
+            assert image.mode == ("L" if raster.count == 1 else "RGB")
+            pixels = numpy.atleast_3d(numpy.asarray(image)).astype(int)
+            expected = raster.read(list(range(1, pixels.shape[2] + 1)))
+            difference = abs(pixels.transpose(2, 0, 1) - expected)
             assert difference.mean() < 5
     assert len(list(archive.cogs.list())) == 6
 
 
-def test_a_success_leaves_no_file_of_its_own(archive: Archive):
+def test_only_a_failed_row_keeps_its_log(archive: Archive):
     archive.upload_raster("good.tif", 3)
     archive.maps.write("bad.tif", b"no raster")
     archive.upload_manifest("batch-raw.csv", [("good.tif", 3), ("bad.tif", 3)])
@@ -85,13 +85,13 @@ def test_a_success_leaves_no_file_of_its_own(archive: Archive):
     (run,) = archive.directory.glob("workflow-run-*")
     wait_for((run / "done.json").exists)
     logs = [log.name for log in (run / "logs").iterdir()]
-    assert logs == ["row2.log"], "only the row that failed keeps its log"
+    assert logs == ["row2.log"]
     results = [json.loads(line) for line in (run / "results.jsonl").open()]
     assert [result["ok"] for result in results] == [True, False]
     assert not (run / "results").exists()
 
 
-def test_a_rows_columns_come_before_the_launchs_options(archive: Archive):
+def test_the_columns_of_a_row_override_the_options_of_the_launch(archive: Archive):
     for name in "abcd":
         archive.upload_raster(
             f"{name}.tif", 3, crs=None if name == "c" else "EPSG:32616"
@@ -100,7 +100,7 @@ def test_a_rows_columns_come_before_the_launchs_options(archive: Archive):
         "batch-raw.csv",
         [
             ("image", "bands", "profile", "co", "Assign-CRS", "remark"),
-            ("a.tif", 3, "", "", "", "as the launch said"),
+            ("a.tif", 3, "", "", "", "uses the launch's options"),
             ("b.tif", 3, "deflate", "BLOCKSIZE=256 PREDICTOR=NO", "", ""),
             ("c.tif", 3, "", "", "EPSG:26915", ""),
             ("d.tif", 3, "best", "", "", ""),
@@ -132,11 +132,11 @@ def test_a_rows_columns_come_before_the_launchs_options(archive: Archive):
     }
 
 
-def test_what_stands_beside_an_image_goes_with_it(archive: Archive):
+def test_the_sidecar_of_an_image_is_used(archive: Archive):
     key = "scenes/with space.tif"
     archive.upload_raster(key, 1, crs=None, transform=rasterio.Affine.scale(1, -1))
-    beside = b"<PAMDataset><SRS>EPSG:32616</SRS></PAMDataset>"
-    archive.maps.write(f"{key}.aux.xml", beside, "text/xml")
+    sidecar = b"<PAMDataset><SRS>EPSG:32616</SRS></PAMDataset>"
+    archive.maps.write(f"{key}.aux.xml", sidecar, "text/xml")
     archive.upload_manifest("batch-raw.csv", [(key, 1)])
     archive.launch()
 
@@ -145,7 +145,7 @@ def test_what_stands_beside_an_image_goes_with_it(archive: Archive):
     assert processed == [[key, "1"]]
     with rasterio.open(archive.fetch(archive.cogs, key)) as cog:
         assert cog.crs.to_epsg() == 32616
-    assert {found.key for found in archive.cogs.list()} == {key, key[:-3] + "jpg"}
+    assert {item.key for item in archive.cogs.list()} == {key, key[:-3] + "jpg"}
 
 
 def test_rows_that_fail_do_not_stop_the_others(archive: Archive):
@@ -168,11 +168,11 @@ def test_rows_that_fail_do_not_stop_the_others(archive: Archive):
     assert "--assign-crs" in reasons["a/nowhere.tif"]
     assert "cannot read it as a GeoTIFF" in reasons["a/text.tif"]
     assert "not in the bucket" in reasons["a/absent.tif"]
-    made = {found.key for found in archive.cogs.list()}
-    assert made == {"a/good.tif", "a/good.jpg"}, "nothing half made is there"
+    outputs = {item.key for item in archive.cogs.list()}
+    assert outputs == {"a/good.tif", "a/good.jpg"}, "a failed row left an output"
 
 
-def test_every_row_failing_writes_no_processed_csv(archive: Archive):
+def test_if_every_row_fails_the_processed_csv_is_empty(archive: Archive):
     for name in "abc":
         archive.maps.write(f"{name}.tif", name.encode() * 100)
     archive.upload_manifest("batch-raw.csv", [(f"{name}.tif", 1) for name in "abc"])
@@ -185,7 +185,9 @@ def test_every_row_failing_writes_no_processed_csv(archive: Archive):
     assert all(row[2] for row in failed)
 
 
-def test_manifests_with_equal_names_run_at_once(archive: Archive):
+def test_manifests_with_equal_names_in_several_folders_run_in_parallel(
+    archive: Archive,
+):
     folders = ("north/", "south/", "")
     for folder in folders:
         archive.upload_raster(f"{folder}image.tif", 1)
@@ -199,7 +201,7 @@ def test_manifests_with_equal_names_run_at_once(archive: Archive):
     assert len(list(archive.directory.glob("workflow-run-*"))) == len(folders)
 
 
-def test_crondor_finds_a_manifest_that_comes_later(archive: Archive):
+def test_the_crondor_job_finds_a_manifest_that_is_uploaded_later(archive: Archive):
     archive.launch()
     archive.upload_raster("late.tif", 1)
     archive.upload_manifest("late-raw.csv", [("late.tif", 1)])
@@ -229,7 +231,7 @@ def test_hostile_keys_are_converted(archive: Archive, signing: str):
     assert not list(archive.directory.rglob("pwned"))
 
 
-def test_plain_http_is_for_test_endpoints(plain_archive: Archive):
+def test_images_are_converted_from_a_plain_http_endpoint(plain_archive: Archive):
     source = plain_archive.upload_raster("image.tif", 1)
     plain_archive.upload_manifest("batch-raw.csv", [("image.tif", 1)])
     plain_archive.launch()
@@ -238,7 +240,7 @@ def test_plain_http_is_for_test_endpoints(plain_archive: Archive):
     assert_same_image(plain_archive.fetch(plain_archive.cogs, "image.tif"), source)
 
 
-def test_shadow_signing_refuses_what_it_cannot_sign(archive: Archive):
+def test_shadow_signing_fails_rows_whose_keys_it_cannot_sign(archive: Archive):
     archive.upload_raster("semi;colon.tif", 1)
     archive.upload_manifest("batch-raw.csv", [("semi;colon.tif", 1)])
     archive.launch("--signing", "shadow")
@@ -261,7 +263,7 @@ def test_shadow_signing_refuses_what_it_cannot_sign(archive: Archive):
         (b"a.tif,1\n" + b"\0" * 2**20, "binary"),
     ],
 )
-def test_what_is_no_manifest_becomes_one_failed_line(
+def test_an_object_that_is_not_a_manifest_becomes_one_failed_row(
     archive: Archive, content: bytes, reason: str
 ):
     archive.maps.write("batch-raw.csv", content)
@@ -270,9 +272,9 @@ def test_what_is_no_manifest_becomes_one_failed_line(
     processed, failed = archive.outcome("batch-")
 
     assert processed == []
-    ((key, bands, said),) = failed
+    ((key, bands, failed_reason),) = failed
     assert (key, bands) == ("batch-raw.csv", "")
-    assert reason in said
+    assert reason in failed_reason
     (kept,) = archive.directory.glob("workflow-run-*/manifest.csv")
     assert kept.read_bytes() == content
 
@@ -328,7 +330,7 @@ def test_a_failed_csv_can_be_uploaded_again(archive: Archive):
     assert failed[1][3] == "mine"
 
     archive.upload_raster("late.tif", 1)
-    (key,) = [found.key for found in archive.maps.list("batch-failed")]
+    (key,) = [item.key for item in archive.maps.list("batch-failed")]
     archive.maps.write("again-raw.csv", archive.maps.read(key, ALL))
     archive.poll()
     processed, failed = archive.outcome("again-")
@@ -337,12 +339,12 @@ def test_a_failed_csv_can_be_uploaded_again(archive: Archive):
     assert processed[1][:2] == [f" {name}/late.tif ", " 1 "]
 
 
-def test_a_cog_is_made_of_a_cog(archive: Archive):
+def test_a_cog_can_be_converted_again(archive: Archive):
     source = archive.upload_raster("image.tif", 3)
     archive.upload_manifest("first-raw.csv", [("image.tif", 3)])
     archive.launch()
     archive.outcome("first-")
-    # Made again, it has the same bytes, and has to arrive all the same.
+    # The new COG has the same bytes as the old one. It must be uploaded nevertheless.
     archive.maps.write("again/image.tif", archive.cogs.read("image.tif", ALL))
     archive.upload_manifest("second-raw.csv", [("again/image.tif", 3)])
     archive.poll()
@@ -353,7 +355,7 @@ def test_a_cog_is_made_of_a_cog(archive: Archive):
     assert_same_image(archive.fetch(archive.cogs, "again/image.tif"), source)
 
 
-def test_a_run_keeps_the_settings_it_began_with(archive: Archive):
+def test_a_run_keeps_the_settings_of_its_launch(archive: Archive):
     archive.upload_raster("image.tif", 1)
     archive.upload_manifest("batch-raw.csv", [("image.tif", 1)])
     job = re.search(r"job (\d+)", archive.launch())[1]
@@ -367,7 +369,7 @@ def test_a_run_keeps_the_settings_it_began_with(archive: Archive):
     assert archive.cogs.exists("image.tif")
 
 
-def test_names_that_become_one_are_kept_apart(archive: Archive):
+def test_manifests_whose_outcomes_have_equal_names_have_separate_csvs(archive: Archive):
     archive.upload_raster("a.tif", 1)
     archive.upload_raster("b.tif", 1)
     archive.upload_manifest("x.csv", [("a.tif", 1)])
@@ -377,14 +379,14 @@ def test_names_that_become_one_are_kept_apart(archive: Archive):
     directory = archive.directory
     wait_for(lambda: len(list(directory.glob("workflow-run-*/done.json"))) == 2)
 
-    keys = [found.key for found in archive.maps.list("x-processed-")]
+    keys = [item.key for item in archive.maps.list("x-processed-")]
     rows = {archive.maps.read(key, ALL).decode() for key in keys}
     assert rows == {"a.tif,1\n", "b.tif,1\n"}
 
 
-def test_one_bucket_for_both_wants_a_word(archive: Archive):
-    one = ("--output-bucket", archive.maps.name)
-    refused = archive.run(*one)
+def test_one_bucket_for_inputs_and_outputs_needs_an_explicit_option(archive: Archive):
+    one_bucket = ("--output-bucket", archive.maps.name)
+    refused = archive.run(*one_bucket)
     assert refused.returncode != 0
     assert "--output-prefix" in refused.stderr
     assert "--in-place" in refused.stderr
@@ -392,7 +394,7 @@ def test_one_bucket_for_both_wants_a_word(archive: Archive):
     source = archive.upload_raster("image.tif", 1)
     original = archive.maps.read("image.tif", ALL)
     archive.upload_manifest("batch-raw.csv", [("image.tif", 1)])
-    archive.launch(*one, "--output-prefix", "cogs/")
+    archive.launch(*one_bucket, "--output-prefix", "cogs/")
     processed, _ = archive.outcome("batch-")
     assert processed == [["image.tif", "1"]]
     assert archive.maps.read("image.tif", ALL) == original
@@ -410,7 +412,7 @@ def test_in_place_replaces_the_originals(archive: Archive):
     assert_same_image(archive.fetch(archive.maps, "image.tif"), source)
 
 
-def test_transfers_that_fail_are_tried_again_and_given_up(archive: Archive):
+def test_a_transfer_that_keeps_failing_is_repeated_and_then_given_up(archive: Archive):
     wrong = archive.directory / "wrong.key"
     wrong.write_text("not the secret\n")
     archive.upload_raster("image.tif", 1)
@@ -418,7 +420,7 @@ def test_transfers_that_fail_are_tried_again_and_given_up(archive: Archive):
     archive.launch(
         *("--signing", "shadow") if _shadow_signs() else (),
         *("--submit-option", f"aws_secret_access_key_file = {wrong}"),
-        *("--submit-option", f"transfer_input_files = {_unsigned(archive)}"),
+        *("--submit-option", f"transfer_input_files = {_refused_input(archive)}"),
         *("--submit-option", "hold_backoff_seconds = 1"),
         *("--submit-option", "max_holds = 1"),
     )
@@ -440,12 +442,12 @@ def test_submit_options_reach_every_node(archive: Archive):
     archive.launch("--submit-option", '+Project = "atlas"')
     archive.outcome("batch-")
 
-    seen = subprocess.run(
+    history = subprocess.run(
         ["condor_history", "-limit", "50", "-af", "Project"],
         capture_output=True,
         text=True,
     )
-    assert "atlas" in seen.stdout.split()
+    assert "atlas" in history.stdout.split()
 
 
 def _shadow_signs() -> bool:
@@ -454,8 +456,8 @@ def _shadow_signs() -> bool:
     return queue.version() < (25, 10, 0)
 
 
-def _unsigned(archive: Archive) -> str:
-    """A transfer that the store refuses, whoever signs."""
+def _refused_input(archive: Archive) -> str:
+    """Return an input file whose transfer the store refuses, whoever signs URLs."""
     if _shadow_signs():
         return "$(input_urls)"
     return f"https://{archive.store.endpoint}/{archive.maps.name}/image.tif"
