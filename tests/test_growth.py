@@ -133,9 +133,13 @@ def job_notes(text: str) -> None:
 
 
 def dagman_messages(text: str) -> None:
-    for said in ("Failed to submit job row1: ", "submit error: ", "Shortcutting node "):
+    for prefix in (
+        "Failed to submit job row1: ",
+        "submit error: ",
+        "Shortcutting node ",
+    ):
         with tempfile.NamedTemporaryFile("w") as log:
-            log.write(f"11/26/26 02:41:48 {said}{text}\n")
+            log.write(f"11/26/26 02:41:48 {prefix}{text}\n")
             log.flush()
             dagman.refusals(Path(log.name))
 
