@@ -40,6 +40,9 @@ def creation_options(source: Source, options: Mapping[str, str]) -> dict[str, st
     resolved.pop("BLOCKSIZE", None)
     resolved.pop("BIGTIFF", None)
     predictor = resolved.pop("PREDICTOR", "NO")
+    if source.bits and not _too_large(source.nodata, source.bits):
+        resolved["NBITS"] = str(source.bits)
+        predictor = "NO"  # It works on whole bytes.
     kind = source.dtype.kind
     if predictor in ("YES", "STANDARD"):
         # Neighbouring indices of a palette have nothing in common.
@@ -58,6 +61,11 @@ def creation_options(source: Source, options: Mapping[str, str]) -> dict[str, st
     return resolved
 
 
+def _too_large(nodata: tuple[float | None, ...], bits: int) -> bool:
+    """Return whether a nodata value, which warping adds as pixels, needs more bits."""
+    return any(value is not None and not 0 <= value < 2**bits for value in nodata)
+
+
 def _check_compression(source: Source, compression: str) -> None:
     dtype, bands = source.dtype, source.bands
     requirement, met = {
@@ -70,9 +78,14 @@ def _check_compression(source: Source, compression: str) -> None:
     }.get(compression.partition("_")[0], ("", True))
     if source.palette is not None and compression in ("JPEG", "WEBP"):
         requirement, met = "true colours, and this image has a colour table", False
+    name = source.data_type
+    if source.bits:
+        name = f"of {source.bits} bits"
+        if compression.startswith(("JPEG", "WEBP", "LERC")):
+            requirement, met = "samples of at least 8 bits", False
     if not met:
         raise UnsupportedRaster(
-            f"{compression} takes {requirement}; this one is {source.data_type} with "
+            f"{compression} takes {requirement}; this one is {name} with "
             f"{bands} bands: choose another --profile"
         )
 

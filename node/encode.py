@@ -93,7 +93,7 @@ def encode_mask(mask: numpy.ndarray, tile: int) -> Iterator[Tile]:
 
 def codec(options: Mapping[str, str], data_type: str) -> Codec | None:
     """Return the codec for creation options; None if GDAL compresses."""
-    if data_type.startswith("complex_int"):
+    if data_type.startswith("complex_int") or "NBITS" in options:
         return None  # numpy has no such type.
     kind = options["COMPRESS"]
     if kind == "ZSTD":

@@ -48,6 +48,8 @@ class Picture:
             alpha = None
             if source.alpha is not None:
                 alpha = pixels[:, :, source.alpha]
+                if source.bits:
+                    alpha = _between(alpha, 0, 2**source.bits - 1)
             unchanged = not self.limits and not source.min_is_white
             if (
                 unchanged
@@ -86,10 +88,13 @@ class Picture:
 def picture(source: Source) -> Picture:
     """Return how to show an image.
 
-    Bands 1 to 3 are shown, or the first. 8-bit values are shown unchanged, others
-    stretched between percentiles of sampled rows.
+    Bands 1 to 3 are shown, or the first. 8-bit values are shown unchanged, those of
+    fewer bits up to their largest value, others stretched between percentiles of
+    sampled rows.
     """
     bands = (0, 1, 2) if source.bands >= 3 else (0,)
+    if source.bits:
+        return Picture(source, bands, ((0, 2**source.bits - 1),) * len(bands))
     if source.dtype == numpy.uint8 or source.palette is not None:
         return Picture(source, bands, ())
     values: list[list[numpy.ndarray]] = [[] for _ in bands]

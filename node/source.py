@@ -16,7 +16,7 @@ from rasterio.errors import NotGeoreferencedWarning
 from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window
 
-from node import decoders, safety
+from node import decoders, safety, tiff
 from node.errors import (
     DamagedImage,
     NoCrs,
@@ -57,6 +57,8 @@ class Source:
         categorical: whether values are categories, so that a mean of two values has
             no meaning.
         min_is_white: whether the smallest value is white, as in a scanned negative.
+        bits: number of bits of a sample if that is less than 8 and there is no colour
+            table, otherwise None.
         gdal_warnings: list to which GDAL's warnings are appended.
     """
 
@@ -70,6 +72,7 @@ class Source:
     palette: numpy.ndarray | None
     categorical: bool
     min_is_white: bool
+    bits: int | None
     gdal_warnings: list[str]
 
     @property
@@ -305,6 +308,7 @@ def _source(
         palette=palette,
         categorical=_is_categorical(dataset),
         min_is_white=palette is None and _structure(dataset, "MINISWHITE") == "YES",
+        bits=None if palette is not None else _few_bits(dataset),
         gdal_warnings=gdal_warnings,
     )
 
@@ -327,6 +331,17 @@ def _is_categorical(dataset: rasterio.DatasetReader) -> bool:
         or _structure(dataset, "NBITS") == "1"
         or dataset.tags(1).get("LAYER_TYPE", "").lower() == "thematic"
     )
+
+
+def _few_bits(dataset: rasterio.DatasetReader) -> int | None:
+    """Return the number of bits of a sample; None if there are 8 or more."""
+    if _structure(dataset, "NBITS") is None:
+        return None
+    # A file beside the image can have the item, too, but not change the samples.
+    with Path(dataset.name).open("rb") as file:
+        structure = tiff.read(file)
+    bits = structure.number(0, tiff.BITS_PER_SAMPLE, 1)
+    return bits if bits < 8 else None
 
 
 def _structure(dataset: rasterio.DatasetReader, name: str) -> str | None:

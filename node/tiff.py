@@ -18,7 +18,7 @@ from node.spool import TileSpool
 
 SUBFILE_TYPE = 254
 IMAGE_WIDTH, IMAGE_LENGTH = 256, 257
-_BITS_PER_SAMPLE, COMPRESSION, _PHOTOMETRIC = 258, 259, 262
+BITS_PER_SAMPLE, COMPRESSION, _PHOTOMETRIC = 258, 259, 262
 _SAMPLES_PER_PIXEL, _PLANAR_CONFIGURATION = 277, 284
 TILE_WIDTH, TILE_LENGTH, TILE_OFFSETS, TILE_BYTE_COUNTS = 322, 323, 324, 325
 _STRIP_OFFSETS, _ROWS_PER_STRIP, _STRIP_BYTE_COUNTS = 273, 278, 279
@@ -482,7 +482,7 @@ def _planes_and_row_bytes(structure: Structure, width: int) -> tuple[int, int]:
     """Return the number of planes, and the size of a row of a block in one of them."""
     bits, samples, planes = (
         structure.number(0, tag, 1)
-        for tag in (_BITS_PER_SAMPLE, _SAMPLES_PER_PIXEL, _PLANAR_CONFIGURATION)
+        for tag in (BITS_PER_SAMPLE, _SAMPLES_PER_PIXEL, _PLANAR_CONFIGURATION)
     )
     if planes == 2:
         planes, samples = samples, 1
