@@ -103,6 +103,15 @@ def jobs_refused(run: Run, refusal: JobRefused) -> Event:
     return Event("jobs-refused", message, "error")
 
 
+def manifest_restored(run: Run) -> Event:
+    """Return the event of a manifest that somebody removed while its run lasts."""
+    message = (
+        f"{run.processing_key} was gone, and is there again: it keeps other access "
+        "points from converting its images. 'condor_rm' ends the run"
+    )
+    return Event("manifest-restored", message, "warning")
+
+
 def dag_left_queue(run: Run) -> Event:
     """Return the event of a DAG that ended without reconciling."""
     message = (

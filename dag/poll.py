@@ -62,8 +62,9 @@ def poll(launch: Launch, journal: Journal) -> list[Run]:
         known, unreadable = all_runs(launch)
         for error in unreadable:
             journal.record(events.run_unreadable(error))
-        _recover_all(known, journal, errors)
-        _start_all(launch, known, begun, journal, errors)
+        active = [run for run in known if not run.done]
+        _recover_all(active, journal, errors)
+        _start_all(launch, active, begun, journal, errors)
     if errors:
         more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
         raise PollFailed(
@@ -74,17 +75,16 @@ def poll(launch: Launch, journal: Journal) -> list[Run]:
     return begun
 
 
-def _recover_all(runs: list[Run], journal: Journal, errors: list[Exception]) -> None:
-    for run in runs:
-        if not run.done:
-            of_run = journal.of_run(run)
-            with _collected(errors, of_run, run.manifest_key):
-                _recover(run, of_run)
+def _recover_all(active: list[Run], journal: Journal, errors: list[Exception]) -> None:
+    for run in active:
+        of_run = journal.of_run(run)
+        with _collected(errors, of_run, run.manifest_key):
+            _recover(run, active, of_run)
 
 
 def _start_all(
     launch: Launch,
-    known: list[Run],
+    active: list[Run],
     begun: list[Run],
     journal: Journal,
     errors: list[Exception],
@@ -92,7 +92,7 @@ def _start_all(
     """Start runs for the manifests whose turn it is, and add them to ``begun``."""
     inputs = launch.inputs()
     # A manifest that still waits though it has a run: the run could not be carried on.
-    unfinished = [run for run in known if not run.done]
+    unfinished = [run for run in active if not run.done]
     listing = intake.list_manifests(inputs, launch)
     for key, reason in listing.refused:
         journal.record(events.manifest_refused(key, reason))
@@ -123,16 +123,16 @@ def _start_all(
             begun.append(run)
             of_run = journal.of_run(run)
             with _collected(errors, of_run, manifest.key):
-                _carry_on(run, inputs, launch, of_run)
+                _carry_on(run, [*active, *begun], inputs, launch, of_run)
 
 
-def _recover(run: Run, journal: Journal) -> None:
+def _recover(run: Run, active: list[Run], journal: Journal) -> None:
     """Carry on a run from the step that it has reached."""
     launch = settings_of(run)
     job = queue.find(queue.RUN_ATTRIBUTE, str(run.directory))
     # A crash may have kept the submission of a DAG in the queue from being recorded.
     if not run.has_begun and job is None:
-        _carry_on(run, launch.inputs(), launch, journal)
+        _carry_on(run, active, launch.inputs(), launch, journal)
         return
     if job is None:
         journal.record(events.dag_left_queue(run))
@@ -140,8 +140,10 @@ def _recover(run: Run, journal: Journal) -> None:
         return
     with try_locked(run.directory) as is_locked:
         # Another process that has the lock reconciles the run, and gathers the results.
-        if is_locked:
+        if is_locked and not run.done:
             results.gather(run)
+            if processing.restore(run, launch):
+                journal.record(events.manifest_restored(run))
     submission.renew_urls(run, launch, journal)
     if job.hold_reason is None:
         return
@@ -153,8 +155,14 @@ def _recover(run: Run, journal: Journal) -> None:
         journal.record(events.dagman_released(run, job))
 
 
-def _carry_on(run: Run, inputs: Bucket, launch: Launch, journal: Journal) -> None:
-    """Take a run to a DAG in the queue; each step can be repeated."""
+def _carry_on(
+    run: Run, active: list[Run], inputs: Bucket, launch: Launch, journal: Journal
+) -> None:
+    """Take a run to a DAG in the queue; each step can be repeated.
+
+    Args:
+        active: the runs of the launch that may not have ended.
+    """
     if not claim.claim(run, launch, inputs):
         journal.record(events.not_claimed(run))
         discard_run(run)
@@ -169,7 +177,8 @@ def _carry_on(run: Run, inputs: Bucket, launch: Launch, journal: Journal) -> Non
         journal.record(events.nothing_to_convert(run))
         reconcile(run, launch, journal)
         return
-    if wait := overlap.run_to_wait_for(run, manifest, claimed, launch, inputs):
+    wait = overlap.run_to_wait_for(run, manifest, claimed, active, launch, inputs)
+    if wait:
         journal.record(events.waits(run, wait))
         return
     try:

@@ -37,6 +37,17 @@ def write(run: Run, launch: Launch, inputs: Bucket) -> bool:
     return True
 
 
+def restore(run: Run, launch: Launch) -> bool:
+    """Write a run's manifest again if somebody removed it; return whether that was so.
+
+    Without it, another access point could convert the same images.
+    """
+    inputs = launch.inputs()
+    if not run.manifest_file.exists() or inputs.exists(run.processing_key):
+        return False
+    return write(run, launch, inputs)
+
+
 def listed(inputs: Bucket, launch: Launch) -> list[StoredObject]:
     """Return the objects that have the name of a manifest that a run processes."""
     objects = inputs.list(launch.literal_prefix)

@@ -63,7 +63,7 @@ def waits_for(run: Run, launch: Launch, maps: Bucket) -> str | None:
     """Return the processing CSV of the run for which a run waits, or None."""
     manifest = parse(run.manifest_file.read_bytes())
     listed = processing.listed(maps, launch)
-    other = overlap.run_to_wait_for(run, manifest, listed, launch, maps)
+    other = overlap.run_to_wait_for(run, manifest, listed, [], launch, maps)
     return other and other.key
 
 
