@@ -15,7 +15,7 @@ import time
 import traceback
 from pathlib import Path
 
-from node import batch, multipart, result
+from node import batch, multipart, result, sidecars
 from node.errors import InternalError, NodeError, UnfitMachine, in_short
 from node.exhaustion import exhaustion
 from node.options import Options, UsageError, parse
@@ -81,6 +81,9 @@ def _convert_in_place(image: Path, bands: int, options: Options, began: float) -
             later = time.time() + 2
             os.utime(image, (later, later))
         jpeg.replace(image.with_suffix(".jpg"))
+        for name in converted.replaced_sidecars:
+            sidecar = image.with_name(name)
+            sidecar.replace(sidecar.with_name(sidecars.replaced(name)))
 
 
 def run() -> None:

@@ -9,7 +9,18 @@ from typing import Any
 
 import rasterio
 
-from node import check, cog, encode, levels, multipart, overviews, safety, tiff
+from node import (
+    beside,
+    check,
+    cog,
+    encode,
+    levels,
+    multipart,
+    overviews,
+    safety,
+    sidecars,
+    tiff,
+)
 from node.description import describe
 from node.errors import (
     ConversionFailed,
@@ -61,9 +72,17 @@ def convert(
                 fields = _make_and_check(planned, cog_path, jpeg_path)
             gdal_warnings = list(dict.fromkeys(source.gdal_warnings))[:_MAX_WARNINGS]
             description, warnings = describe(source, fields.pop("sample"))
-            warnings = (
-                fields["warnings"] + _warnings(planned) + gdal_warnings + warnings
+            replaced = beside.overriding(
+                cog_path, image.name, source.dataset.files, scratch
             )
+            warnings = [
+                *fields["warnings"],
+                *_warnings(planned),
+                *gdal_warnings,
+                *warnings,
+                *map(_sidecar_warning, replaced),
+            ]
+            fields["replaced_sidecars"] = tuple(replaced)
             fields |= _fields(planned) | description | {"warnings": tuple(warnings)}
             width, height = planned.sizes[planned.jpeg_level]
         limits = options.upload_limits
@@ -259,6 +278,13 @@ def _warnings(plan: levels.Plan) -> list[str]:
             f"1/{2**plan.jpeg_level} of its size"
         )
     return warnings
+
+
+def _sidecar_warning(name: str) -> str:
+    return (
+        f"{name} describes the image, and would override its COG: beside the COG, it "
+        f"is renamed to {sidecars.replaced(name)}"
+    )
 
 
 @contextmanager

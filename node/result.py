@@ -39,6 +39,7 @@ _MAX_TEXT = 2000  # characters
 _MAX_CRS = 16 * 1024  # characters
 _MAX_WARNINGS = 100
 _MAX_PARTS = 10_000
+_MAX_SIDECARS = 20
 _MAX_INTEGER = 2**64
 _MAX_FLOAT = sys.float_info.max
 _CODE = re.compile(r"[a-z][a-z0-9-]{0,39}")
@@ -379,6 +380,8 @@ class Result(_Record):
         overviews: number of overviews in the COG.
         copied: whether the image was a COG already, and was kept as it was.
         warnings: sentences for people about what may surprise them.
+        replaced_sidecars: names of the files beside the image that would override what
+            the COG says.
         cog: the COG.
         jpeg: the JPEG.
         thumbnails: two small pictures, the larger one first.
@@ -411,6 +414,9 @@ class Result(_Record):
     overviews: Annotated[int | None, _integer] = None
     copied: Annotated[bool, _flag] = False
     warnings: Annotated[tuple[str, ...], _list(_text(_MAX_TEXT), _MAX_WARNINGS)] = ()
+    replaced_sidecars: Annotated[
+        tuple[str, ...], _list(_text(_MAX_TEXT), _MAX_SIDECARS)
+    ] = ()
     cog: Annotated[Cog | None, _record(Cog)] = None
     jpeg: Annotated[Jpeg | None, _record(Jpeg)] = None
     thumbnails: Annotated[tuple[Thumbnail, ...], _thumbnails] = ()

@@ -1,4 +1,4 @@
-"""Size limits of the files beside an image that describe it.
+"""Names and size limits of the files beside an image that describe it.
 
 Overviews and masks are images themselves, of any size. The node reads the others whole
 into memory, on a machine whose memory was requested for the image.
@@ -28,3 +28,8 @@ def fault(name: str, size: int) -> str | None:
         f"{name} beside it has {size:,} bytes, but may have {limit:,} at most: remove "
         "it, or make it smaller"
     )
+
+
+def replaced(name: str) -> str:
+    """Return the new name of a file that would override the COG beside it."""
+    return f"{name}.replaced"

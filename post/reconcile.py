@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from condor import queue
 from post import csvs
 from post.outcomes import RowOutcome, gather_evidence, row_outcomes
+from post.sidecars import rename_replaced
 from state import results
 from state.errors import PipelineError
 from state.files import write_atomically
@@ -105,6 +106,7 @@ def reconcile(
             return None
         outcome = _load_outcome(run)
         if not run.done:
+            rename_replaced(run, launch, set(outcome.failed_rows))
             _publish(run, launch, journal)
             _tidy(run, outcome)
             counts = {"processed": outcome.processed, "failed": outcome.failed}

@@ -412,6 +412,25 @@ def test_in_place_replaces_the_originals(archive: Archive):
     assert_same_image(archive.fetch(archive.maps, "image.tif"), source)
 
 
+def test_in_place_renames_a_sidecar_that_would_override_the_cog(archive: Archive):
+    archive.upload_raster("a b.tif", 1, crs="EPSG:21781")
+    sidecar = b"<PAMDataset><SRS>EPSG:21781</SRS></PAMDataset>"
+    for name in ("a b.tif.aux.xml", "another.tif.aux.xml"):
+        archive.maps.write(name, sidecar, "text/xml")
+    archive.upload_manifest("batch-raw.csv", [("a b.tif", 1)])
+    archive.launch(
+        *("--output-bucket", archive.maps.name, "--in-place"),
+        *("--assign-crs", "EPSG:2056"),
+    )
+
+    processed, failed = archive.outcome("batch-")
+
+    assert (processed, failed) == ([["a b.tif", "1"]], [])
+    assert not archive.maps.exists("a b.tif.aux.xml")
+    assert archive.maps.read("a b.tif.aux.xml.replaced", ALL) == sidecar
+    assert archive.maps.exists("another.tif.aux.xml")
+
+
 def test_a_transfer_that_keeps_failing_is_repeated_and_then_given_up(archive: Archive):
     wrong = archive.directory / "wrong.key"
     wrong.write_text("not the secret\n")
