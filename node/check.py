@@ -199,8 +199,9 @@ def _descriptions(
     yield "size", (source.width, source.height), (raster.width, raster.height)
     yield "number of bands", source.bands, raster.count
     yield "data type", dataset.dtypes, raster.dtypes
-    same_crs = (source.crs or None) == (raster.crs or None)
-    yield "CRS", *(("", "") if same_crs else (source.crs, raster.crs))
+    crs = raster.gcps[1] if source.placed_by_points else raster.crs
+    same_crs = (source.crs or None) == (crs or None)
+    yield "CRS", *(("", "") if same_crs else (source.crs, crs))
     if source.warped or not dataset.gcps[0]:
         same = _same_transform(pixels.transform, raster.transform)
         yield "transform", *(("", "") if same else (pixels.transform, raster.transform))

@@ -22,6 +22,8 @@ _PIXELS = {
     *("SimpleSource", "ComplexSource", "AveragedSource", "KernelFilteredSource"),
     *("MaskBand", "Overview", "OverviewList", "Histograms"),
 }
+# A VRT's names for the coordinates of a ground control point.
+_OF_A_POINT = ("Pixel", "Line", "X", "Y", "Z")
 # Namespaces of tags that GDAL makes itself, from how an image is stored.
 OWN_NAMESPACES = {
     *("IMAGE_STRUCTURE", "DERIVED_SUBDATASETS", "SUBDATASETS", "RPC"),
@@ -168,9 +170,26 @@ def _of_one_pixel(description: bytes, source: Source) -> bytes:
             "GeoTransform",
             ", ".join(map(repr, source.pixels.transform.to_gdal())),
         )
-    if source.crs and source.crs != source.dataset.crs:
+    if source.placed_by_points:
+        _set_points(root, source)
+    elif source.crs and source.crs != source.dataset.crs:
         _set(root, "SRS", source.crs.to_wkt())
     return ElementTree.tostring(root)
+
+
+def _set_points(root: ElementTree.Element, source: Source) -> None:
+    """Set the ground control points, which a VRT has rounded, and their CRS."""
+    for points in root.findall("GCPList"):
+        if source.crs:
+            points.attrib.clear()
+            points.set("Projection", source.crs.to_wkt())
+        for element, point in zip(points, source.dataset.gcps[0], strict=True):
+            values = point.col, point.row, point.x, point.y, point.z or 0.0
+            for name, value in zip(_OF_A_POINT, values, strict=True):
+                element.set(name, repr(value))
+    # A GeoTIFF has one CRS.
+    for other in root.findall("SRS"):
+        root.remove(other)
 
 
 def _set(root: ElementTree.Element, tag: str, text: str) -> None:

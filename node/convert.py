@@ -249,7 +249,6 @@ def _fields(plan: levels.Plan) -> dict[str, Any]:
         "height": source.height,
         "bands": source.bands,
         "data_type": source.data_type,
-        "bounds": tuple(raster.bounds),
         "transform": tuple(raster.transform)[:6],
         "nodata": source.nodata[0] if source.nodata else None,
         "profile": plan.options.profile,
@@ -259,9 +258,10 @@ def _fields(plan: levels.Plan) -> dict[str, Any]:
 def _warnings(plan: levels.Plan) -> list[str]:
     source, options = plan.source, plan.options
     warnings = []
-    if not source.crs and not source.dataset.gcps[0] and not source.dataset.rpcs:
+    placed = source.placed_by_points or source.dataset.rpcs
+    if not source.crs and not placed:
         warnings.append("it has no coordinate reference system")
-    elif source.pixels.transform.is_identity and source.crs:
+    elif source.pixels.transform.is_identity and source.crs and not placed:
         warnings.append("it has a coordinate reference system, but no georeferencing")
     if pages := len(source.dataset.subdatasets):
         warnings.append(f"it has {pages} images: the first one is converted")

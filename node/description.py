@@ -12,7 +12,12 @@ from typing import Any
 
 from node.errors import in_short
 from node.footprint import footprint
-from node.georeference import crs_fields, ground_sample_distance, lonlat_of_pixels
+from node.georeference import (
+    bounds,
+    crs_fields,
+    ground_sample_distance,
+    lonlat_of_pixels,
+)
 from node.result import MAX_DESCRIPTION, MAX_PROJJSON_BYTES, Band
 from node.sample import Sample
 from node.source import Source
@@ -35,16 +40,17 @@ def describe(source: Source, sample: Sample) -> tuple[dict[str, Any], list[str]]
             return default
 
     crs, projjson = attempt("CRS", lambda: _crs(source), (None, None))
+    limits = attempt("bounds", lambda: bounds(source), None)
     place = attempt("footprint", lambda: _place(source, sample), {})
     bands = attempt("statistics", lambda: _bands(source, sample), ())
     pictures = attempt("thumbnails", lambda: thumbnails(sample.picture), ())
     del source.gdal_warnings[count:]
-    fields = {"crs": crs, "projjson": projjson, "bands_info": bands}
+    fields = {"crs": crs, "projjson": projjson, "bounds": limits, "bands_info": bands}
     return fields | place | {"thumbnails": pictures}, warnings
 
 
 def _crs(source: Source) -> tuple[str | None, dict[str, Any] | None]:
-    crs, projjson = crs_fields(source.crs or source.dataset.gcps[1])
+    crs, projjson = crs_fields(source.crs)
     if projjson and len(json.dumps(projjson)) > MAX_PROJJSON_BYTES:
         projjson = None
     return crs, projjson

@@ -19,6 +19,8 @@ ToLonLat = Callable[[numpy.ndarray, numpy.ndarray], tuple[numpy.ndarray, numpy.n
 _ToCrs = Callable[[tuple[Any, Any]], tuple[Any, Any]]
 # WGS 84: semi-major axis in metres and first eccentricity squared.
 _AXIS, _ECCENTRICITY_2 = 6_378_137.0, 0.006_694_379_990_14
+# An edge may be curved: this many points of it are placed.
+_EDGE_POINTS = 17
 # Differences over fewer pixels have more rounding errors.
 _GSD_PIXELS = 8
 
@@ -32,16 +34,32 @@ def crs_fields(crs: CRS | None) -> tuple[str | None, dict[str, Any] | None]:
     return crs.to_wkt(version="WKT2_2019"), crs.to_dict(projjson=True)
 
 
+def bounds(source: Source) -> tuple[float, ...] | None:
+    """Return left, bottom, right and top in the CRS; None if it has no place in it."""
+    if not source.placed_by_points:
+        placed = source.warped or not source.pixels.transform.is_identity
+        return tuple(source.pixels.bounds) if placed else None
+    along = numpy.linspace(0, 1, _EDGE_POINTS)
+    at_0, at_1 = numpy.zeros(_EDGE_POINTS), numpy.ones(_EDGE_POINTS)
+    columns = numpy.concatenate((along, along, at_0, at_1)) * source.width
+    rows = numpy.concatenate((at_0, at_1, along, along)) * source.height
+    x, y = map(
+        numpy.asarray,
+        _by_transformer(GCPTransformer(source.dataset.gcps[0]))((columns, rows)),
+    )
+    if not (numpy.isfinite(x).all() and numpy.isfinite(y).all()):
+        return None
+    return tuple(map(float, (x.min(), y.min(), x.max(), y.max())))
+
+
 def lonlat_of_pixels(source: Source) -> ToLonLat | None:
     """Return the way from pixels to longitudes and latitudes; None if there is none."""
     matrix, crs, image = source.pixels.transform, source.crs, source.dataset
-    points, points_crs = image.gcps
     to_crs: _ToCrs
     if source.warped or not matrix.is_identity:
         to_crs = partial(_by_matrix, matrix)
-    elif points:
-        crs = crs or points_crs
-        to_crs = _by_transformer(GCPTransformer(points))
+    elif source.placed_by_points:
+        to_crs = _by_transformer(GCPTransformer(image.gcps[0]))
     elif image.rpcs:
         crs = CRS.from_epsg(4326)
         # Without a terrain model, the mean height is the best guess.

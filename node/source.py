@@ -47,7 +47,8 @@ class Source:
         pixels: the raster to read pixels from; a warped view of the dataset if the
             image is warped, otherwise the dataset itself.
         dataset: the file, with the metadata that a warped view lacks.
-        crs: the file's or the assigned CRS; None if there is none.
+        crs: the file's or the assigned CRS, which is that of its ground control points
+            if they place it; None if there is none.
         data_type: data type of the bands, as rasterio names it.
         nodata: value of each band that means "no data"; empty if no band has one.
         has_mask: whether there is a mask that is neither nodata nor a band.
@@ -99,6 +100,12 @@ class Source:
     def warped(self) -> bool:
         """Whether the pixels are a warped view of the file."""
         return self.pixels is not self.dataset
+
+    @property
+    def placed_by_points(self) -> bool:
+        """Whether ground control points, and no transform, place it on the Earth."""
+        has_points = not self.warped and bool(self.dataset.gcps[0])
+        return has_points and self.dataset.transform.is_identity
 
     @property
     def dtype(self) -> numpy.dtype:
@@ -280,7 +287,8 @@ def _crs(dataset: rasterio.DatasetReader, options: Options) -> CRS | None:
             "it has no coordinate reference system: convert it with --assign-crs "
             "EPSG:… if you know it, or with --allow-no-crs"
         )
-    return dataset.crs
+    by_points = points and dataset.transform.is_identity
+    return points_crs if by_points and points_crs else dataset.crs
 
 
 def _source(

@@ -1,0 +1,88 @@
+"""Ground control points place an image in the CRS that they have or are given."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy
+import pytest
+import rasterio
+from rasterio.control import GroundControlPoint
+from rasterio.crs import CRS
+
+from tests.support import compare
+from tests.support.kinds import convert
+
+HEIGHT, WIDTH = 600, 700
+
+
+def with_points(crs: str | None) -> Callable[[Path], None]:
+    """Return a maker of an image with nine points in degrees, on a sheared grid."""
+
+    def make(path: Path) -> None:
+        points = [
+            GroundControlPoint(row, column, *place(row, column))
+            for row in (0, 300 + 1 / 3, 600)
+            for column in (0, 350, 700)
+        ]
+        with rasterio.open(
+            path, "w", driver="GTiff", width=WIDTH, height=HEIGHT, count=1,
+            dtype="uint8",
+        ) as raster:  # fmt: skip
+            raster.gcps = points, CRS.from_user_input(crs) if crs else CRS()
+            raster.write(numpy.ones((1, HEIGHT, WIDTH), "u1"))
+
+    return make
+
+
+def place(row: float, column: float) -> tuple[float, float]:
+    return 12 + column / 1000 + row / 9000, 50 - row / 1000
+
+
+@pytest.mark.parametrize("crs", [None, "EPSG:4326", "EPSG:32633"])
+def test_the_points_get_the_assigned_crs(crs: str | None, tmp_path: Path):
+    make = with_points(crs)
+
+    status, result, image = convert(tmp_path, make, 1, "--assign-crs", "EPSG:4258")
+
+    assert status == 0, result["reason"]
+    compare.assert_same_pixels(image, tmp_path / "image.tif")
+    with rasterio.open(image) as source, rasterio.open(tmp_path / "image.tif") as cog:
+        points, points_crs = cog.gcps
+        assert points_crs == "EPSG:4258"
+        assert [(p.row, p.col, p.x, p.y, p.z) for p in points] == [
+            (p.row, p.col, p.x, p.y, p.z) for p in source.gcps[0]
+        ]
+    assert result["crs"] == "EPSG:4258"
+    assert result["warnings"] == []
+    assert result["bbox"][:2] == pytest.approx([12, 49.4], abs=1e-3)
+
+
+def test_points_with_an_assigned_crs_can_be_warped(tmp_path: Path):
+    options = ("--assign-crs", "EPSG:4326", "--reproject", "EPSG:32633")
+    status, result, _ = convert(tmp_path, with_points(None), 1, *options)
+    assert status == 0, result["reason"]
+    with rasterio.open(tmp_path / "image.tif") as raster:
+        assert raster.crs == "EPSG:32633"
+        assert raster.gcps[0] == []
+    assert result["bbox"][0] == pytest.approx(12, abs=1e-2)
+
+
+def test_bounds_are_in_the_crs_of_the_points(tmp_path: Path):
+    _, result, _ = convert(tmp_path, with_points("EPSG:4326"), 1)
+    (left, top), (right, bottom) = place(0, 0), place(HEIGHT, WIDTH)
+    assert result["bounds"] == pytest.approx([left, bottom, right, top], abs=1e-6)
+    assert result["crs"] == "EPSG:4326"
+
+
+def test_an_image_without_a_place_has_no_bounds(tmp_path: Path):
+    def make(path: Path) -> None:
+        with rasterio.open(
+            path, "w", driver="GTiff", width=9, height=9, count=1, dtype="uint8",
+            crs="EPSG:32633",
+        ):  # fmt: skip
+            pass
+
+    _, result, _ = convert(tmp_path, make, 1)
+    assert result["crs"] == "EPSG:32633"
+    assert result["bounds"] is None
+    assert any("no georeferencing" in text for text in result["warnings"])
