@@ -9,7 +9,7 @@ from pathlib import Path
 
 from bucket import Bucket, S3Endpoint
 from condor import queue
-from dag import intake, render, submission
+from dag import intake, key_arguments, render, submission
 from state import ownership
 from state.errors import OthersCanChange, PipelineError
 from state.files import (
@@ -84,6 +84,8 @@ def check(launch: Launch) -> None:
     _check_names(launch)
     if refusal := intake.pattern_fault(launch.pattern):
         raise PipelineError(refusal)
+    if refusal := key_arguments.prefix_fault(launch.output_prefix):
+        raise PipelineError(refusal)
     if not os.access(launch.directory, os.W_OK):
         raise PipelineError(
             f"you cannot write in {launch.directory}: launch in another directory"
@@ -96,6 +98,8 @@ def check(launch: Launch) -> None:
     inputs, outputs = launch.inputs(), launch.outputs()
     for bucket in (inputs, outputs):
         bucket.check()
+    if refusal := key_arguments.pattern_fault(launch.pattern, inputs):
+        raise PipelineError(refusal)
     _check_writing(inputs)
     queue.check()
     if not queue.dagman_accepts(launch.directory):

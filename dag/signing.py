@@ -61,7 +61,8 @@ def shadow_signs(launch: Launch, condor_version: tuple[int, int, int]) -> bool:
 def shadow_can_sign(launch: Launch, row: Row) -> bool:
     """Return whether HTCondor can sign URLs for all keys of a row."""
     keys = (row.key, launch.cog_key(row.key), *row.sidecars)
-    return all(_PLAIN_KEY.fullmatch(key) for key in keys)
+    # A folder like '..x' is not signed either (seen with HTCondor 23.9.6).
+    return all(_PLAIN_KEY.fullmatch(key) and "/.." not in f"/{key}" for key in keys)
 
 
 def shadow_urls(launch: Launch, row: Row) -> TransferUrls:

@@ -8,6 +8,7 @@ import pytest
 MODULES = (
     "condor.quoting",
     "dag.images",
+    "dag.key_arguments",
     "dag.render",
     "dag.submit_options",
     "node.options",

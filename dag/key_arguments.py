@@ -1,0 +1,64 @@
+"""Options of a launch that are parts of keys, and with which no key could work.
+
+Keys have no scheme, no bucket and no slash in front, but people write them so, because
+other tools do.
+"""
+
+import re
+
+from bucket import MAX_KEY_BYTES, Bucket
+
+_SCHEME = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
+
+
+def pattern_fault(pattern: str, inputs: Bucket) -> str | None:
+    """Return why no manifest can match a pattern, and the remedy; None if one can.
+
+    The bucket is asked only about a pattern that begins with its name.
+    """
+    if fault := _key_fault(pattern):
+        return f"the pattern {_shown(pattern)} {fault}"
+    folder = f"{inputs.name}/"
+    if pattern.startswith(folder) and not any(inputs.list(folder)):
+        return (
+            f"the pattern {pattern!r} begins with the name of the bucket, in which "
+            f"nothing is in a folder of that name: use {pattern.removeprefix(folder)!r}"
+        )
+    return None
+
+
+def prefix_fault(prefix: str) -> str | None:
+    """Return why no output can have a prefix, and the remedy; None if one can.
+
+    >>> prefix_fault("cogs/")
+    >>> prefix_fault("/cogs/")
+    "the --output-prefix '/cogs/' begins with '/', and no key does: use 'cogs/'"
+    """
+    fault = _key_fault(prefix)
+    return f"the --output-prefix {_shown(prefix)} {fault}" if fault else None
+
+
+def _shown(text: str) -> str:
+    return repr(text if len(text) <= 100 else text[:100] + "…")
+
+
+def _key_fault(text: str) -> str | None:
+    if scheme := _SCHEME.match(text):
+        # What follows is a bucket, or a server and a bucket.
+        after = text[scheme.end() :].partition("/")[2]
+        remedy = f"use {after!r}" if scheme[0] == "s3://" else "leave both out"
+        return f"is a URL, but keys have no {scheme[0]} and no bucket: {remedy}"
+    if text.startswith("/"):
+        return f"begins with '/', and no key does: use {text.lstrip('/')!r}"
+    # The last part of a prefix is the beginning of a name.
+    for part in text.split("/")[:-1]:
+        if part in ("", ".", ".."):
+            return (
+                f"has the folder {part!r} in it, which stores and HTCondor do not keep "
+                "as it is: leave it out"
+            )
+    if len(text.encode()) > MAX_KEY_BYTES:
+        return f"has more than {MAX_KEY_BYTES} bytes, the maximum for a key: shorten it"
+    if not text.isprintable() or text != text.strip():
+        return "has spaces around it, or characters that are not printable: correct it"
+    return None
