@@ -3,6 +3,7 @@
 import io
 import itertools
 import os
+import re
 import ssl
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -90,6 +91,7 @@ MAX_KEY_BYTES = 1024  # bytes
 _USED_AT_ONCE = 3600  # seconds
 
 _NO_CONTENT = 204
+_REGION = re.compile(r"[A-Za-z0-9-]{1,60}")
 # Precondition Failed, and Conflict: another client is writing the object.
 _CONDITION_UNMET = (412, 409)
 _NOT_IMPLEMENTED = 501
@@ -132,6 +134,8 @@ class S3Endpoint:
         secret_key: file that holds the secret key.
         secure: whether to use https; otherwise plain http.
         ca_certs: file of certificate authorities to trust besides the usual ones.
+        region: region that requests are signed for; None to ask the server.
+        session_token: file that holds the session token of temporary keys.
     """
 
     endpoint: str
@@ -139,6 +143,8 @@ class S3Endpoint:
     secret_key: Path
     secure: bool = True
     ca_certs: Path | None = None
+    region: str | None = None
+    session_token: Path | None = None
 
 
 class Bucket:
@@ -169,19 +175,33 @@ class Bucket:
         with translate_errors(f"the bucket {name} at {store.endpoint}"):
             check_bucket_name(name)
         with translate_errors(f"the keys of {store.endpoint}"):
+            token = store.session_token
             self._client = minio.Minio(
                 store.endpoint,
                 access_key=store.access_key.read_text().strip(),
                 secret_key=store.secret_key.read_text().strip(),
+                session_token=token.read_text().strip() if token else None,
+                region=store.region,
                 secure=store.secure,
                 http_client=self._http,
             )
 
-    def check(self) -> None:
-        """Raise BucketError unless the bucket can be listed."""
+    def region(self) -> str:
+        """Return the region that requests are signed for.
+
+        It is the endpoint's or the store's, or the server is asked, once.
+        """
+        with self._translate_errors("the region of {name}"), translate_odd_answers():
+            region = self._client._get_region(self.name)
+        if not _REGION.fullmatch(region):
+            raise BadAnswer(f"{self.endpoint} names a region that is none")
+        return region
+
+    def check(self, prefix: str = "") -> None:
+        """Raise BucketError unless the objects under a prefix can be listed."""
         with self._translate_errors("the bucket {name}"):
             # Keys that may list need not be allowed to look at the bucket itself.
-            self._page("", None)
+            self._page(prefix, None)
 
     def list(self, prefix: str = "") -> Iterator[StoredObject]:
         """Yield the objects whose keys begin with ``prefix``, in key order."""

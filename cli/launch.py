@@ -7,15 +7,14 @@ from typing import Any
 
 import click
 
-from bucket import MAX_URL_HOURS, S3Endpoint
+from bucket import MAX_URL_HOURS, BucketError, S3Endpoint
 from cli import options as shared
 from cli.common import console, fail, say, use_journal, warn
 from cli.group import SectionedCommand
 from cli.poll import poll_and_report
 from condor import queue
 from condor.errors import SchedulerError
-from dag import launch as launching
-from dag.signing import shadow_signs
+from dag import launch as launching, signing
 from node import options
 from pack import packed
 from state import ownership
@@ -276,9 +275,10 @@ def _check_combinations(launch: Launch, in_place: bool) -> None:
 
 def warn_if_urls_can_be_read(launch: Launch, journal: Journal) -> None:
     try:
-        if shadow_signs(launch, queue.version()):
+        inputs, outputs = launch.inputs(), launch.outputs()
+        if signing.shadow(launch, queue.version(), inputs, outputs):
             return
-    except SchedulerError as error:
+    except (SchedulerError, BucketError) as error:
         # The job is in the queue. Polls ask again, and report what fails.
         warn(f"who signs the transfers is not known yet: {error}")
         return

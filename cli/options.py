@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from functools import wraps
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import click
 from bucket import S3Endpoint
 from dag import render, submit_options as checks
 from node import options
+from s3 import aws
 from state.launch import URL_HOURS
 
 DEFAULT_KEYS = Path.home() / ".chtc_s3"
@@ -53,6 +55,18 @@ def store_options(command: Command) -> Command:
         help="Trust these certificate authorities in addition to the usual ones.",
     )
     @click.option(
+        "--region",
+        metavar="NAME",
+        help="Region of the buckets, if the endpoint does not name it and the keys may "
+        "not ask for it.",
+    )
+    @click.option(
+        "--session-token",
+        type=_file,
+        metavar="FILE",
+        help="File with the session token, for temporary keys.",
+    )
+    @click.option(
         "--insecure-http", is_flag=True, help="Use plain http, for test endpoints."
     )
     @wraps(command)
@@ -62,9 +76,13 @@ def store_options(command: Command) -> Command:
         s3_endpoint: str | None,
         ca_certs: Path | None,
         insecure_http: bool,
+        region: str | None,
+        session_token: Path | None,
         **others: Any,
     ) -> None:
         store = _store(access_key, secret_key, s3_endpoint, ca_certs, insecure_http)
+        token = _absolute(session_token)
+        store = replace(store, region=region, session_token=token)
         command(store=store, **others)
 
     return with_store
@@ -96,12 +114,16 @@ def _store(
         )
     return S3Endpoint(
         # One spelling, so that two launches on the same server are recognized.
-        endpoint=host.rstrip("/").lower().removesuffix(":443"),
+        endpoint=aws.current_name(host.rstrip("/").lower().removesuffix(":443")),
         access_key=access_key.expanduser().resolve(),
         secret_key=secret_key.expanduser().resolve(),
         secure=not insecure_http,
-        ca_certs=ca_certs.expanduser().resolve() if ca_certs else None,
+        ca_certs=_absolute(ca_certs),
     )
+
+
+def _absolute(file: Path | None) -> Path | None:
+    return file.expanduser().resolve() if file else None
 
 
 def node_options(command: Command) -> Command:

@@ -5,11 +5,13 @@ import secrets
 import stat
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from bucket import Bucket, S3Endpoint
+from bucket import Bucket, PermanentS3Error, S3Endpoint
 from condor import queue
 from dag import intake, key_arguments, render, submission
+from s3 import aws
 from state import ownership
 from state.errors import OthersCanChange, PipelineError
 from state.files import (
@@ -75,8 +77,15 @@ def _refuse_second(launch: Launch, own_cluster: int | None = None) -> None:
 def check(launch: Launch) -> None:
     """Raise an error for the first thing that would keep a run from working."""
     store = launch.store
-    for option, key in (("-a", store.access_key), ("-s", store.secret_key)):
-        _check_key(option, key)
+    keys = (
+        ("-a", store.access_key),
+        ("-s", store.secret_key),
+        ("--session-token", store.session_token),
+    )
+    for option, key in keys:
+        if key:
+            _check_key(option, key)
+    _check_endpoint(store)
     for fault in exposed_keys(store):
         raise OthersCanChange(fault)
     if store.ca_certs and not store.ca_certs.is_file():
@@ -96,11 +105,10 @@ def check(launch: Launch) -> None:
     paths = [launch.directory, PROJECT, store.access_key, store.secret_key]
     render.check_paths([*paths, Path(sys.executable)])
     inputs, outputs = launch.inputs(), launch.outputs()
-    for bucket in (inputs, outputs):
-        bucket.check()
     if refusal := key_arguments.pattern_fault(launch.pattern, inputs):
         raise PipelineError(refusal)
-    _check_writing(inputs)
+    _check_permissions(inputs, launch.literal_prefix)
+    _check_permissions(outputs, launch.output_prefix)
     queue.check()
     if not queue.dagman_accepts(launch.directory):
         raise PipelineError(
@@ -116,11 +124,12 @@ def exposed_keys(store: S3Endpoint) -> Iterator[str]:
     launch, but not a poll: an archive must not stand still for months because of the
     mode of a file.
     """
-    for key in (store.access_key, store.secret_key):
+    secrets = [store.access_key, store.secret_key, store.session_token]
+    for key in filter(None, secrets):
         if key.exists() and key.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
             yield f"others can use the key file {key}: chmod 600 {key}"
-    for file in (store.access_key, store.secret_key, store.ca_certs):
-        if file and file.exists():
+    for file in filter(None, [*secrets, store.ca_certs]):
+        if file.exists():
             yield from ownership.faults(file)
 
 
@@ -128,11 +137,34 @@ def _check_key(option: str, file: Path) -> None:
     if not file.is_file():
         raise PipelineError(f"there is no key file {file}: see {option}")
     try:
-        key = file.read_text().strip()
-    except (OSError, ValueError) as error:
+        key = file.read_text(encoding="ascii").strip()
+    except OSError as error:
         raise PipelineError(f"the key file {file} cannot be read: {error}") from error
+    except ValueError:
+        key = "no ASCII"
     if not key:
         raise PipelineError(f"the key file {file} is empty")
+    # The text is quoted nowhere: it may have the secret key in it.
+    if not all("!" <= character <= "~" for character in key):
+        raise PipelineError(
+            f"the key file {file} must hold one key and nothing else; files in the "
+            "format of AWS's tools have several: write each key into a file of its own"
+        )
+
+
+def _check_endpoint(store: S3Endpoint) -> None:
+    host = store.endpoint.partition(":")[0]
+    if aws.is_aws(host) and not aws.parse(host) and ".vpce." not in host:
+        raise PipelineError(
+            f"{host} is no endpoint of AWS S3: name the region and not the bucket, as "
+            "in s3.eu-west-1.amazonaws.com"
+        )
+    # https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_identifiers.html
+    if store.access_key.read_text().startswith("ASIA") and not store.session_token:
+        raise PipelineError(
+            f"the key in {store.access_key} is a temporary one of AWS, which needs a "
+            "session token: give its file with --session-token"
+        )
 
 
 def _check_names(launch: Launch) -> None:
@@ -141,7 +173,26 @@ def _check_names(launch: Launch) -> None:
             raise PipelineError(f"{name!r} is not the name of a bucket")
 
 
-def _check_writing(bucket: Bucket) -> None:
-    probe = f".cog_pipeline-write-check-{secrets.token_hex(8)}"
-    bucket.write(probe, b"", "application/octet-stream")
-    bucket.remove(probe)
+def _check_permissions(bucket: Bucket, prefix: str) -> None:
+    """Raise an error unless objects can be listed, written and removed."""
+    probe = f"{prefix}.cog_pipeline-write-check-{secrets.token_hex(8)}"
+    with _permission("s3:GetBucketLocation", "or name the region with --region"):
+        bucket.region()
+    with _permission("s3:ListBucket"):
+        bucket.check(prefix)
+    with _permission("s3:PutObject"):
+        bucket.write(probe, b"", "application/octet-stream")
+    with _permission("s3:DeleteObject"):
+        bucket.remove(probe)
+
+
+@contextmanager
+def _permission(name: str, other: str = "") -> Iterator[None]:
+    """Name the permission that is missing if a request is refused."""
+    try:
+        yield
+    except PermanentS3Error as error:
+        if error.code != "AccessDenied":
+            raise
+        remedy = ", ".join(filter(None, (f"allow {name}", other)))
+        raise PipelineError(f"{error}: {remedy}") from error

@@ -66,6 +66,7 @@ class RowTransfer:
             be too large for one PUT.
         urls_expire: when the first of its presigned URLs expires, in seconds since
             1970; None if it has none.
+        region: the region that HTCondor signs its URLs for; None if it signs none.
     """
 
     row: Row
@@ -73,6 +74,7 @@ class RowTransfer:
     limits: UploadLimits
     part_urls: Mapping[str, str]
     urls_expire: int | None = None
+    region: str | None = None
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,7 @@ class Node:
         remaps: the destinations of its output files.
         urls_expire: when the first of its presigned URLs expires, in seconds since
             1970; None if it has none.
+        region: the region that HTCondor signs its URLs for; None if it signs none.
     """
 
     name: str
@@ -99,6 +102,7 @@ class Node:
     input_urls: str
     remaps: str
     urls_expire: int | None
+    region: str | None
 
 
 def node(name: str, transfers: Iterable[RowTransfer], launched: NodeOptions) -> Node:
@@ -137,6 +141,7 @@ def node(name: str, transfers: Iterable[RowTransfer], launched: NodeOptions) -> 
         input_urls=", ".join(url for each in transfers for url in each.urls.inputs),
         remaps=";".join(remaps),
         urls_expire=min(expiries, default=None),
+        region=next((each.region for each in transfers if each.region), None),
     )
 
 
@@ -285,6 +290,7 @@ def node_description(
 def macros(node: Node) -> dict[str, str]:
     """Return what DAGMan replaces in the submit description of a node's first try."""
     expire = {"urls_expire": str(node.urls_expire)} if node.urls_expire else {}
+    region = {"region": node.region} if node.region else {}
     return {
         "JOB": node.name,
         "RETRY": "0",
@@ -295,6 +301,7 @@ def macros(node: Node) -> dict[str, str]:
         "input_urls": node.input_urls,
         "remaps": node.remaps,
         **expire,
+        **region,
     }
 
 

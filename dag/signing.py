@@ -14,7 +14,9 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from bucket import Bucket
+from bucket import Bucket, S3Endpoint
+from s3 import aws
+from state.errors import PipelineError
 from state.launch import Launch
 from state.rows import Row
 
@@ -33,6 +35,24 @@ _URL = re.compile(r"https?://[^\s,;]+")
 _SIGNATURE = "X-Amz-"
 
 
+class CannotSign(PipelineError):
+    """HTCondor cannot sign the transfers of a launch that wants it to."""
+
+
+@dataclass(frozen=True)
+class Signer:
+    """How HTCondor signs the transfers of a launch.
+
+    Attributes:
+        inputs, outputs: the ``s3://`` URLs of the buckets.
+        region: the region to sign for, unless the URLs have one.
+    """
+
+    inputs: str
+    outputs: str
+    region: str
+
+
 @dataclass(frozen=True)
 class TransferUrls:
     """The sources and the destinations of a row's transfers.
@@ -48,14 +68,60 @@ class TransferUrls:
     jpeg: str
 
 
-def shadow_signs(launch: Launch, condor_version: tuple[int, int, int]) -> bool:
-    """Return whether HTCondor signs the transfers of a launch."""
-    if launch.signing != "auto":
-        return launch.signing == "shadow"
+def shadow(
+    launch: Launch,
+    condor_version: tuple[int, int, int],
+    inputs: Bucket,
+    outputs: Bucket,
+) -> Signer | None:
+    """Return how HTCondor signs the transfers of a launch; None if it does not.
+
+    Raises:
+        CannotSign: the launch wants it to sign, and it cannot.
+        BucketError: the store does not name the region of a bucket.
+    """
+    if launch.signing == "presigned":
+        return None
+    is_forced = launch.signing == "shadow"
+    if not is_forced and condor_version >= _SHADOW_CANNOT_SIGN_SINCE:
+        return None
+    host, regions = _host(launch.store), (inputs.region(), outputs.region())
+    urls = [
+        _bucket_url(launch.store, bucket.name, region)
+        for bucket, region in zip((inputs, outputs), regions, strict=True)
+    ]
+    # A job has one region, which a region in a URL overrides.
+    is_one_region = regions[0] == regions[1] or host.endswith(".amazonaws.com")
+    if is_one_region and urls[0] and urls[1]:
+        return Signer(urls[0], urls[1], regions[0])
+    if is_forced:
+        raise CannotSign(
+            "HTCondor cannot sign transfers of this endpoint and these buckets: "
+            "launch with --signing auto"
+        )
+    return None
+
+
+def _host(store: S3Endpoint) -> str:
+    return store.endpoint.partition(":")[0]
+
+
+def _bucket_url(store: S3Endpoint, bucket: str, region: str) -> str | None:
+    """Return the URL of a bucket, as HTCondor wants it; None if it takes none.
+
+    The forms are those of HTCondor's source, AWSv4-utils.cpp.
+    """
+    host = _host(store)
     # HTCondor takes a host without a dot for a bucket at AWS, and always uses https.
-    host = launch.store.endpoint.partition(":")[0]
-    works = condor_version < _SHADOW_CANNOT_SIGN_SINCE
-    return works and launch.store.secure and "." in host
+    if not store.secure or "." not in host:
+        return None
+    if not aws.is_aws(host):
+        return f"s3://{store.endpoint}/{bucket}"
+    parsed = aws.parse(host)
+    # The certificates of AWS are not for buckets with a dot in their name.
+    if parsed is None or not parsed.is_plain or "." in bucket:
+        return None
+    return f"s3://{bucket}.s3.{region}{parsed.domain}"
 
 
 def shadow_can_sign(launch: Launch, row: Row) -> bool:
@@ -65,14 +131,12 @@ def shadow_can_sign(launch: Launch, row: Row) -> bool:
     return all(_PLAIN_KEY.fullmatch(key) and "/.." not in f"/{key}" for key in keys)
 
 
-def shadow_urls(launch: Launch, row: Row) -> TransferUrls:
+def shadow_urls(signer: Signer, launch: Launch, row: Row) -> TransferUrls:
     """Return the URLs of a row's transfers for HTCondor to sign."""
-    store = f"s3://{launch.store.endpoint}"
-    keys = (row.key, *row.sidecars)
     return TransferUrls(
-        inputs=tuple(f"{store}/{launch.input_bucket}/{key}" for key in keys),
-        cog=f"{store}/{launch.output_bucket}/{launch.cog_key(row.key)}",
-        jpeg=f"{store}/{launch.output_bucket}/{launch.jpeg_key(row.key)}",
+        inputs=tuple(f"{signer.inputs}/{key}" for key in (row.key, *row.sidecars)),
+        cog=f"{signer.outputs}/{launch.cog_key(row.key)}",
+        jpeg=f"{signer.outputs}/{launch.jpeg_key(row.key)}",
     )
 
 

@@ -78,17 +78,21 @@ def _nodes(
     uploads: Mapping[int, Upload],
     condor: tuple[int, int, int],
 ) -> Iterator[render.Node]:
-    shadow_signs = signing.shadow_signs(launch, condor)
+    signer = signing.shadow(launch, condor, launch.inputs(), launch.outputs())
     presigner = _Presigner(launch, uploads)
 
     def transfer(row: Row) -> render.RowTransfer:
         # Taken before the URLs are signed: they expire no earlier than this.
         expiry = presigner.expiry()
-        by_shadow = shadow_signs and signing.shadow_can_sign(launch, row)
-        urls = signing.shadow_urls(launch, row) if by_shadow else presigner.urls(row)
+        by_shadow = signer if signing.shadow_can_sign(launch, row) else None
+        if by_shadow:
+            urls = signing.shadow_urls(by_shadow, launch, row)
+        else:
+            urls = presigner.urls(row)
         limits, parts = multipart.limits(row, launch.max_put), presigner.parts(row)
         urls_expire = expiry if parts or not by_shadow else None
-        return render.RowTransfer(row, urls, limits, parts, urls_expire)
+        region = by_shadow.region if by_shadow else None
+        return render.RowTransfer(row, urls, limits, parts, urls_expire, region)
 
     for name, batch in itertools.groupby(rows, dag_node_of):
         yield render.node(name, map(transfer, batch), launch.node_options)

@@ -13,10 +13,13 @@ _CODE = re.compile(r"\w{1,100}", re.ASCII)
 CODE_IN_XML = re.compile(r"<Code>(\w+)</Code>")
 _MEANING = {
     "AccessDenied": "these keys have no permission for this",
+    "AuthorizationHeaderMalformed": "the bucket is in another region: see --region",
+    "ExpiredToken": "the session token has expired: get new keys",
     "InvalidAccessKeyId": "the access key is unknown there: check the key files",
     "NoSuchBucket": "there is no such bucket",
     "NoSuchKey": "there is no such object",
     "NoSuchUpload": "there is no such multipart upload, or no longer",
+    "PermanentRedirect": "the bucket is in another region: see --region",
     "NotImplemented": "the server does not support this",
     "SignatureDoesNotMatch": "the secret key is wrong: check the key files",
 }

@@ -211,8 +211,9 @@ def load_launch(path: Path) -> Launch:
 
 def _launch(saved: dict[str, Any]) -> Launch:
     store = saved.pop("store")
-    for name in ("access_key", "secret_key", "ca_certs"):
-        store[name] = Path(store[name]) if store[name] else None
+    for name in ("access_key", "secret_key", "ca_certs", "session_token"):
+        if store.get(name):
+            store[name] = Path(store[name])
     packed = saved.get("packed_node")
     for former, name in _FORMER_FIELDS.items():
         if former in saved:
