@@ -42,7 +42,7 @@ from s3.answers import (
     unquoted_etag,
     user_metadata,
 )
-from s3.client import OK, Client, Retry
+from s3.client import OK, Retry, client
 from s3.errors import (
     CODE_IN_XML,
     BadAnswer,
@@ -161,7 +161,9 @@ class Bucket:
             verifying = ssl.create_default_context(cafile=certifi.where())
             if store.ca_certs:
                 verifying.load_verify_locations(store.ca_certs)
-        self._http = Client(
+        url = f"{'https' if store.secure else 'http'}://{store.endpoint}"
+        self._http = client(
+            url,
             ssl_context=verifying,
             timeout=urllib3.Timeout(connect=10, read=120),
             retries=Retry(

@@ -275,8 +275,8 @@ def _check_combinations(launch: Launch, in_place: bool) -> None:
 
 def warn_if_urls_can_be_read(launch: Launch, journal: Journal) -> None:
     try:
-        inputs, outputs = launch.inputs(), launch.outputs()
-        if signing.shadow(launch, queue.version(), inputs, outputs):
+        version = queue.version()
+        if signing.shadow(launch, version, launch.inputs(), launch.outputs()):
             return
     except (SchedulerError, BucketError) as error:
         # The job is in the queue. Polls ask again, and report what fails.

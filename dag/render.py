@@ -50,7 +50,11 @@ _BASE_TRANSFER_TIME, _TRANSFER_TIME_PER_MIB = 3600, 250  # seconds
 # HTCondor's priorities have 32 bits, enough for one priority per second until 2094.
 _PRIORITY_ZERO = datetime(2026, 1, 1, tzinfo=UTC)
 # The environment variables that the crondor job keeps, for itself and for its children.
-_KEPT_VARIABLES = ("HOME", "USER", "PATH", "CONDOR_CONFIG", "LANG", "TZ")
+_KEPT_VARIABLES = (
+    *("HOME", "USER", "PATH", "CONDOR_CONFIG", "LANG", "TZ"),
+    *("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"),
+    *("http_proxy", "https_proxy", "no_proxy"),
+)
 NodeOptions = Mapping[str, tuple[str, ...]]
 _UNSAFE_IN_PATH = re.compile(r"[,;\"'$\n\\=]")
 

@@ -77,7 +77,11 @@ class S3Server:
 
     @property
     def client_environment(self) -> dict[str, str]:
-        """Return the variables by which ``rclone`` has the server as ``pool:``."""
+        """Return the variables by which ``rclone`` has the server as ``pool:``.
+
+        With the last one, AWS's clients send no checksum after an object's content,
+        which the server does not understand.
+        """
         remote = "RCLONE_CONFIG_POOL"
         return {
             f"{remote}_TYPE": "s3",
@@ -86,6 +90,7 @@ class S3Server:
             f"{remote}_ACCESS_KEY_ID": self.access_key.read_text().strip(),
             f"{remote}_SECRET_ACCESS_KEY": self.secret_key.read_text().strip(),
             "RCLONE_CA_CERT": str(self.ca_certs),
+            "AWS_REQUEST_CHECKSUM_CALCULATION": "when_required",
         }
 
     @property

@@ -1,0 +1,259 @@
+"""AWS and its regions, keys with few permissions, temporary keys, proxies."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from bucket import Bucket, S3Endpoint
+from dag import signing
+from state.launch import Launch
+from tests.support import tunnels
+from tests.support.archive import Archive
+from tests.support.faulty_s3 import Fault, FaultyS3
+
+BEFORE = (23, 9, 6)
+LOCATION = (
+    b'<?xml version="1.0" encoding="UTF-8"?>'
+    b'<LocationConstraint xmlns="http://s3.amazonaws.com/doc/2006-03-01/">'
+    b"eu-north-1</LocationConstraint>"
+)
+
+
+@pytest.fixture
+def keys(tmp_path: Path) -> tuple[Path, Path]:
+    files = tmp_path / "access.key", tmp_path / "secret.key"
+    for file in files:
+        file.touch(mode=0o600)
+        file.write_text("key\n")
+    return files
+
+
+def signer(
+    keys: tuple[Path, Path],
+    endpoint: str,
+    bucket: str = "maps",
+    region: str | None = None,
+    signing_option: str = "auto",
+) -> signing.Signer | None:
+    store = S3Endpoint(endpoint, *keys, region=region)
+    launch = Launch(Path(), store, bucket, "cogs", signing=signing_option)
+    return signing.shadow(launch, BEFORE, launch.inputs(), launch.outputs())
+
+
+@pytest.mark.parametrize(
+    "endpoint",
+    ["s3.eu-west-1.amazonaws.com", "s3.amazonaws.com"],
+)
+def test_htcondor_gets_the_form_that_it_takes_for_aws(keys, endpoint: str):
+    assert signer(keys, endpoint, region="eu-west-1") == signing.Signer(
+        "s3://maps.s3.eu-west-1.amazonaws.com",
+        "s3://cogs.s3.eu-west-1.amazonaws.com",
+        "eu-west-1",
+    )
+
+
+def test_aws_in_china_and_its_government_regions(keys):
+    china = signer(keys, "s3.cn-north-1.amazonaws.com.cn")
+    assert china == signing.Signer(
+        "s3://maps.s3.cn-north-1.amazonaws.com.cn",
+        "s3://cogs.s3.cn-north-1.amazonaws.com.cn",
+        "cn-north-1",
+    )
+    government = signer(keys, "s3.us-gov-west-1.amazonaws.com")
+    assert government is not None
+    assert government.inputs == "s3://maps.s3.us-gov-west-1.amazonaws.com"
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "bucket"),
+    [
+        ("s3.eu-west-1.amazonaws.com", "maps.example.org"),
+        ("s3.dualstack.eu-west-1.amazonaws.com", "maps"),
+        ("s3-fips.us-gov-west-1.amazonaws.com", "maps"),
+        ("s3-fips.dualstack.us-gov-east-1.amazonaws.com", "maps"),
+    ],
+)
+def test_transfers_that_htcondor_cannot_sign_are_presigned(
+    keys, endpoint: str, bucket: str
+):
+    assert signer(keys, endpoint, bucket) is None
+    with pytest.raises(signing.CannotSign, match="--signing auto"):
+        signer(keys, endpoint, bucket, signing_option="shadow")
+
+
+def test_a_presigned_url_has_the_host_of_the_region(keys):
+    store = S3Endpoint("s3.eu-west-1.amazonaws.com", *keys)
+    url = Bucket(store, "maps.example.org").url_to_read("a.tif", 60)
+    assert url.startswith("https://s3.eu-west-1.amazonaws.com/maps.example.org/a.tif?")
+    assert "%2Feu-west-1%2Fs3%2F" in url
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "words"),
+    [
+        ("maps.s3.eu-west-1.amazonaws.com", "name the region and not the bucket"),
+        ("ec2.amazonaws.com", "no endpoint of AWS S3"),
+    ],
+)
+def test_what_is_no_endpoint_of_aws_is_refused(
+    archive: Archive, endpoint: str, words: str
+):
+    store = replace(archive.store, endpoint=endpoint)
+    done = replace(archive, store=store).run()
+    assert done.returncode == 1
+    assert words in done.stderr
+
+
+def test_the_region_that_the_store_names_is_signed_for(
+    faulty_s3_server: FaultyS3, faulty_archive: Archive
+):
+    faulty_archive.upload_raster("image.tif", 1)
+    faulty_archive.upload_manifest("batch-raw.csv", [("image.tif", 1)])
+    asked = Fault(method="GET", path=r"\?location", status=200, body=LOCATION)
+    with faulty_s3_server.suffering(asked):
+        faulty_archive.launch()
+        assert faulty_archive.outcome("batch-") == ([["image.tif", "1"]], [])
+    signed = [path for _, path in faulty_s3_server.requests if "X-Amz-Cred" in path]
+    assert signed
+    assert all("%2Feu-north-1%2Fs3" in path for path in signed), signed
+
+
+def test_a_region_of_the_launch_spares_the_question(
+    faulty_s3_server: FaultyS3, faulty_archive: Archive
+):
+    refused = Fault(method="GET", path=r"\?location", status=403)
+    with faulty_s3_server.suffering(refused):
+        done = faulty_archive.run()
+        assert done.returncode == 1
+        assert "allow s3:GetBucketLocation, or name the region" in done.stderr
+
+        faulty_archive.upload_raster("image.tif", 1)
+        faulty_archive.upload_manifest("batch-raw.csv", [("image.tif", 1)])
+        faulty_s3_server.requests.clear()
+        faulty_archive.launch("--region", "eu-central-1")
+        assert faulty_archive.outcome("batch-") == ([["image.tif", "1"]], [])
+    paths = [path for _, path in faulty_s3_server.requests]
+    assert not any("?location" in path for path in paths)
+    assert any("%2Feu-central-1%2Fs3" in path for path in paths)
+
+
+@pytest.mark.parametrize(
+    ("fault", "permission"),
+    [
+        (Fault(method="GET", path=r"/cogs-.*list-type"), "s3:ListBucket"),
+        (Fault(method="PUT", path=r"/cogs-.*write-check"), "s3:PutObject"),
+        (Fault(method="DELETE", path=r"/cogs-.*write-check"), "s3:DeleteObject"),
+    ],
+)
+def test_a_launch_names_the_permission_that_is_missing(
+    faulty_s3_server: FaultyS3, faulty_archive: Archive, fault: Fault, permission: str
+):
+    with faulty_s3_server.suffering(replace(fault, status=403)):
+        done = faulty_archive.run()
+    assert done.returncode == 1
+    assert f"allow {permission}" in done.stderr
+    assert faulty_archive.cogs.name in done.stderr
+
+
+def test_keys_that_are_limited_to_the_prefixes_in_use_suffice(
+    faulty_s3_server: FaultyS3, faulty_archive: Archive
+):
+    faulty_archive.upload_raster("in/image.tif", 1)
+    rows = [("in/image.tif", 1), ("in/none.tif", 1)]
+    faulty_archive.upload_manifest("in/batch-raw.csv", rows)
+    beyond = (
+        Fault(path=r"/maps-\w+/(?!in/)[^?]", status=403),
+        Fault(path=r"/cogs-\w+/(?!out/)[^?]", status=403),
+        Fault(path=r"/maps-.*[?&]prefix=(?!in%2F)", status=403),
+        Fault(path=r"/cogs-.*[?&]prefix=(?!out%2F)", status=403),
+    )
+    with faulty_s3_server.suffering(*beyond):
+        faulty_archive.launch("-p", "in/*raw.csv", "--output-prefix", "out/")
+        processed, failed = faulty_archive.outcome("in/batch-")
+    assert processed == [["in/image.tif", "1"]], failed
+    assert "not in the bucket" in failed[0][2]
+
+
+def test_an_upload_that_is_refused_is_not_tried_for_hours(
+    faulty_s3_server: FaultyS3, faulty_archive: Archive
+):
+    faulty_archive.upload_raster("image.tif", 1)
+    faulty_archive.upload_manifest("batch-raw.csv", [("image.tif", 1)])
+    refused = Fault(method="PUT", path=r"/cogs-.*\.tif", status=403)
+    with faulty_s3_server.suffering(refused):
+        faulty_archive.launch("--submit-option", "hold_backoff_seconds = 1")
+        processed, failed = faulty_archive.outcome("batch-", 400)
+    assert processed == []
+    assert "403" in failed[0][2]
+    assert faulty_s3_server.count("PUT", r"/cogs-.*\.tif") <= 12
+
+
+AWS_FILE = (
+    "[default]\naws_access_key_id = AKIAXXXX\naws_secret_access_key = s3cr3t/Key\n"
+)
+
+
+@pytest.mark.parametrize("option", ["-a", "-s"])
+@pytest.mark.parametrize("text", [AWS_FILE, "AKIAXXXX,s3cr3t/Key", "s3cr3t/Key ü"])
+def test_a_key_file_of_another_format_is_not_quoted(
+    archive: Archive, option: str, text: str
+):
+    file = archive.directory / "credentials"
+    file.touch(mode=0o600)
+    file.write_text(text)
+    done = archive.run(option, str(file))
+    if "," in text:
+        # It may be a key: S3 says that it is not.
+        assert done.returncode == 1
+    else:
+        assert "must hold one key and nothing else" in done.stderr
+    written = [path.read_bytes() for path in archive.directory.rglob("*log*")]
+    for output in (done.stdout, done.stderr, *map(bytes.decode, written)):
+        assert "s3cr3t" not in output
+
+
+def test_a_proxy_of_the_environment_is_used_by_the_launch_and_its_polls(
+    archive: Archive,
+):
+    archive.upload_raster("image.tif", 1)
+    archive.upload_manifest("batch-raw.csv", [("image.tif", 1)])
+    with tunnels.running() as proxy:
+        done = archive.run(https_proxy=f"http://{proxy.address}")
+        assert done.returncode == 0, done.stderr
+        assert archive.outcome("batch-") == ([["image.tif", "1"]], [])
+        assert set(proxy.targets) == {archive.store.endpoint}
+        submitted = next(archive.directory.glob("launch-*/crondor.sub")).read_text()
+        assert "https_proxy" in submitted
+        assert proxy.address in submitted
+
+        proxy.targets.clear()
+        host = archive.store.endpoint.partition(":")[0]
+        archive.poll(https_proxy=f"http://{proxy.address}", no_proxy=host)
+        assert proxy.targets == []
+
+
+def test_a_temporary_key_without_its_token_is_refused(archive: Archive):
+    key = archive.directory / "temporary.key"
+    key.touch(mode=0o600)
+    key.write_text("ASIAIOSFODNN7EXAMPLE")
+    done = archive.run("-a", str(key))
+    assert done.returncode == 1
+    assert "--session-token" in done.stderr
+
+
+def test_a_session_token_is_in_every_transfer(
+    faulty_s3_server: FaultyS3, faulty_archive: Archive
+):
+    token = faulty_archive.directory / "session.token"
+    token.touch(mode=0o600)
+    token.write_text("a/token+of=AWS\n")
+    faulty_archive.upload_raster("image.tif", 1)
+    faulty_archive.upload_manifest("batch-raw.csv", [("image.tif", 1)])
+    faulty_s3_server.requests.clear()
+    faulty_archive.launch("--session-token", str(token))
+    assert faulty_archive.outcome("batch-") == ([["image.tif", "1"]], [])
+    signed = [path for _, path in faulty_s3_server.requests if "X-Amz-Cred" in path]
+    transfers = [path for path in signed if ".tif" in path or ".jpg" in path]
+    assert len(transfers) >= 3
+    assert all("X-Amz-Security-Token=a%2Ftoken%2Bof%3DAWS" in p for p in transfers)
