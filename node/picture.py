@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import numpy
+from rasterio.enums import ColorInterp
 from rasterio.windows import Window
 
 from node.source import Source
@@ -53,6 +54,7 @@ class Picture:
             unchanged = not self.limits and not source.min_is_white
             if (
                 unchanged
+                and self.bands == (0, 1, 2)
                 and pixels.shape[2] in (3, 4)
                 and alpha is None
                 and valid is None
@@ -88,11 +90,11 @@ class Picture:
 def picture(source: Source) -> Picture:
     """Return how to show an image.
 
-    Bands 1 to 3 are shown, or the first. 8-bit values are shown unchanged, those of
+    8-bit values are shown unchanged, those of
     fewer bits up to their largest value, others stretched between percentiles of
     sampled rows.
     """
-    bands = (0, 1, 2) if source.bands >= 3 else (0,)
+    bands = _shown_bands(source)
     if source.bits:
         return Picture(source, bands, ((0, 2**source.bits - 1),) * len(bands))
     if source.dtype == numpy.uint8 or source.palette is not None:
@@ -112,6 +114,16 @@ def picture(source: Source) -> Picture:
     return Picture(
         source, bands, tuple(_limits(numpy.concatenate(samples)) for samples in values)
     )
+
+
+def _shown_bands(source: Source) -> tuple[int, ...]:
+    """Return the indices of red, green and blue, else of bands 1 to 3 or of band 1."""
+    colours = source.dataset.colorinterp
+    named = (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
+    if all(colour in colours for colour in named):
+        return tuple(colours.index(colour) for colour in named)
+    bands = tuple(band for band in range(source.bands) if band != source.alpha)
+    return bands[:3] if len(bands) >= 3 else bands[:1] or (0,)
 
 
 def _between(values: numpy.ndarray, black: float, white: float) -> numpy.ndarray:
