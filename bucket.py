@@ -21,6 +21,7 @@ from minio.error import MinioException, S3Error
 from minio.helpers import check_bucket_name
 from minio.xml import findall
 
+from s3 import proxies
 from s3.answers import (
     VALUE,
     MultipartUpload,
@@ -42,7 +43,7 @@ from s3.answers import (
     unquoted_etag,
     user_metadata,
 )
-from s3.client import OK, Retry, client
+from s3.client import OK, Retry
 from s3.errors import (
     CODE_IN_XML,
     BadAnswer,
@@ -162,18 +163,19 @@ class Bucket:
             if store.ca_certs:
                 verifying.load_verify_locations(store.ca_certs)
         url = f"{'https' if store.secure else 'http'}://{store.endpoint}"
-        self._http = client(
-            url,
-            ssl_context=verifying,
-            timeout=urllib3.Timeout(connect=10, read=120),
-            retries=Retry(
-                total=3,
-                backoff_factor=0.5,
-                status_forcelist=[500, 502, 503],
-                raise_on_status=False,
-                retry_after_max=_MAX_WAIT,
-            ),
-        )
+        with translate_errors(store.endpoint):
+            self._http = proxies.client(
+                url,
+                ssl_context=verifying,
+                timeout=urllib3.Timeout(connect=10, read=120),
+                retries=Retry(
+                    total=3,
+                    backoff_factor=0.5,
+                    status_forcelist=[500, 502, 503],
+                    raise_on_status=False,
+                    retry_after_max=_MAX_WAIT,
+                ),
+            )
         with translate_errors(f"the bucket {name} at {store.endpoint}"):
             check_bucket_name(name)
         with translate_errors(f"the keys of {store.endpoint}"):

@@ -17,6 +17,7 @@ from condor.errors import SchedulerError
 from dag import launch as launching, signing
 from node import options
 from pack import packed
+from s3 import proxies
 from state import ownership
 from state.errors import PipelineError, PollFailed
 from state.exits import Exit
@@ -240,6 +241,11 @@ def launch(
         job=cluster,
     )
     warn_if_urls_can_be_read(launch, journal)
+    if proxies.have_password():
+        warn(
+            "a proxy of your environment has a password in its URL. Everybody who can "
+            "use this access point can read it in the ad of the job that polls"
+        )
     try:
         poll_and_report(launch, journal)
     except PollFailed as error:

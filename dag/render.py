@@ -21,6 +21,7 @@ from dag.signing import TransferUrls
 from node import options
 from node.errors import Unconvertible, UnfitMachine
 from node.multipart import UploadLimits
+from s3 import proxies
 from state.errors import PipelineError
 from state.exits import Exit
 from state.files import write_atomically, writing
@@ -52,8 +53,7 @@ _PRIORITY_ZERO = datetime(2026, 1, 1, tzinfo=UTC)
 # The environment variables that the crondor job keeps, for itself and for its children.
 _KEPT_VARIABLES = (
     *("HOME", "USER", "PATH", "CONDOR_CONFIG", "LANG", "TZ"),
-    *("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"),
-    *("http_proxy", "https_proxy", "no_proxy"),
+    *proxies.VARIABLES,
 )
 NodeOptions = Mapping[str, tuple[str, ...]]
 _UNSAFE_IN_PATH = re.compile(r"[,;\"'$\n\\=]")
@@ -206,17 +206,21 @@ def check_paths(paths: Iterable[Path]) -> None:
 def crondor(launch: Launch) -> str:
     """Return the submit description of the crondor job."""
     minute, hour = cron_schedule(launch.every)
-    kept = {name: os.environ[name] for name in _KEPT_VARIABLES if name in os.environ}
     return _render(
         "crondor.sub",
         launch=launch,
         python=sys.executable,
         script=PROGRAM,
-        environment=kept,
+        environment=_kept(_KEPT_VARIABLES),
         cron_minute=minute,
         cron_hour=hour,
         commands=submit_options.of_all_jobs(launch.submit_options),
     )
+
+
+def _kept(names: Iterable[str]) -> dict[str, str]:
+    """Return those of some environment variables that are set."""
+    return {name: os.environ[name] for name in names if name in os.environ}
 
 
 def cron_schedule(every: int) -> tuple[str, str]:
@@ -259,6 +263,7 @@ def write_dag(
             python=sys.executable,
             script=PROGRAM,
             run=run,
+            environment=_kept(proxies.VARIABLES),
         ),
     )
     wrapper.chmod(0o700)

@@ -8,8 +8,6 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
-from urllib.parse import urlsplit
-from urllib.request import getproxies, proxy_bypass
 
 import urllib3
 from urllib3.connection import HTTPConnection, HTTPSConnection
@@ -67,24 +65,6 @@ class Client(urllib3.PoolManager):
                 # The answer was cut off. Try again, as if there had been no answer.
                 retries = retries.increment(method, url, error=error)
                 retries.sleep()
-
-
-class ProxyClient(Client, urllib3.ProxyManager):
-    """A client that connects through a proxy."""
-
-
-def client(url: str, **how: Any) -> Client:
-    """Return a client for a server, through the environment's proxy if it has one.
-
-    ``HTTPS_PROXY``, ``HTTP_PROXY`` and ``NO_PROXY`` count, as for other programs.
-    """
-    parts = urlsplit(url)
-    proxy = getproxies().get(parts.scheme)
-    if proxy and not proxy_bypass(parts.netloc):
-        # As curl reads it.
-        proxy = proxy if "://" in proxy else f"http://{proxy}"
-        return ProxyClient(proxy_url=proxy, **how)
-    return Client(**how)
 
 
 def _whole(answer: urllib3.BaseHTTPResponse) -> urllib3.BaseHTTPResponse:

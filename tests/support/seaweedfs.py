@@ -8,7 +8,7 @@ import json
 import os
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -56,7 +56,10 @@ def running(directory: Path, keys: S3Endpoint) -> Iterator[S3Endpoint]:
 
 @contextmanager
 def server(
-    directory: Path, like: S3Endpoint, certificate: Path | None = None
+    directory: Path,
+    like: S3Endpoint,
+    certificate: Path | None = None,
+    hosts: Sequence[str] = (),
 ) -> Iterator[SeaweedFS]:
     """Run a server during a ``with`` block.
 
@@ -64,6 +67,7 @@ def server(
         like: store with the same keys and security.
         certificate: what it shows where that is secure, a file ``….pem`` with a
             ``….key`` beside it.
+        hosts: each bucket is also served as BUCKET.HOST.
     """
     credentials = {
         "accessKey": like.access_key.read_text().strip(),
@@ -77,6 +81,8 @@ def server(
     if certificate:
         key = certificate.with_suffix(".key")
         more += [f"-s3.cert.file={certificate}", f"-s3.key.file={key}"]
+    if hosts:
+        more.append(f"-s3.domainName={','.join(hosts)}")
     for attempt in range(_ATTEMPTS):
         ports = {name: free_port() for name in _PORTS}
         place = directory / str(attempt)

@@ -16,25 +16,35 @@ class Proxy:
 
     Attributes:
         targets: the hosts and ports that clients wanted connections to.
+        credentials: what clients sent as Proxy-Authorization.
     """
 
     address: str
     targets: list[str] = field(default_factory=list)
+    credentials: list[str | None] = field(default_factory=list)
 
 
 @contextmanager
-def running() -> Iterator[Proxy]:
-    """Run a proxy during a ``with`` block."""
+def running(to: str | None = None) -> Iterator[Proxy]:
+    """Run a proxy during a ``with`` block.
+
+    Args:
+        to: host and port that all clients are connected to, whatever they ask for.
+    """
     proxy = Proxy("")
 
     class Handler(BaseHTTPRequestHandler):
         def do_CONNECT(self) -> None:
             proxy.targets.append(self.path)
-            host, _, port = self.path.rpartition(":")
+            proxy.credentials.append(self.headers.get("Proxy-Authorization"))
+            host, _, port = (to or self.path).rpartition(":")
             with socket.create_connection((host, int(port))) as server:
                 self.send_response(200)
                 self.end_headers()
                 _forward(self.connection, server)
+
+        def log_message(self, *words: object) -> None:
+            """Write no log: tests read ``targets``."""
 
     listener = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     listener.daemon_threads = True
