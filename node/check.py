@@ -326,7 +326,7 @@ def _tags_not_kept(source: Source, raster: rasterio.DatasetReader) -> list[str]:
     for band in range(source.bands + 1):
         owner = f"band {band}'s" if band else "the image's"
         for namespace in (None, *source.dataset.tag_namespaces(band)):
-            if namespace in cog.OWN_NAMESPACES:
+            if namespace in cog.OWN_NAMESPACES - {"COLOR_PROFILE"}:
                 continue
             expected = source.dataset.tags(band, namespace)
             actual = raster.tags(band, namespace)

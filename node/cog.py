@@ -170,11 +170,23 @@ def _of_one_pixel(description: bytes, source: Source) -> bytes:
             "GeoTransform",
             ", ".join(map(repr, source.pixels.transform.to_gdal())),
         )
+    _add_colour_tags(root, source)
     if source.placed_by_points:
         _set_points(root, source)
     elif source.crs and source.crs != source.dataset.crs:
         _set(root, "SRS", source.crs.to_wkt())
     return ElementTree.tostring(root)
+
+
+def _add_colour_tags(root: ElementTree.Element, source: Source) -> None:
+    """Add what the image's colours look like, which a VRT lacks."""
+    tags = source.dataset.tags(ns="COLOR_PROFILE")
+    if source.colour_profile is None:
+        tags.pop("SOURCE_ICC_PROFILE", None)
+    if tags:
+        metadata = ElementTree.SubElement(root, "Metadata", domain="COLOR_PROFILE")
+        for name, value in tags.items():
+            ElementTree.SubElement(metadata, "MDI", key=name).text = value
 
 
 def _set_points(root: ElementTree.Element, source: Source) -> None:

@@ -7,7 +7,7 @@ marker between them, are the scan of the whole image.
 
 import io
 import struct
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy
 from PIL import Image
@@ -26,12 +26,21 @@ class JpegWriter:
         width: width of the image, in pixels.
         height: height of the image, in pixels.
         quality: quality as libjpeg counts it, 1 to 95.
+        profile: ICC profile; None if there is none.
     """
 
-    def __init__(self, file: BinaryIO, width: int, height: int, quality: int) -> None:
+    def __init__(
+        self,
+        file: BinaryIO,
+        width: int,
+        height: int,
+        quality: int,
+        profile: bytes | None = None,
+    ) -> None:
         self._file = file
         self._size = width, height
         self._quality = quality
+        self._profile = profile
         self._rows = 0
 
     def add(self, strip: numpy.ndarray) -> None:
@@ -49,7 +58,10 @@ class JpegWriter:
         else:
             image = Image.fromarray(strip)
         encoded = io.BytesIO()
-        image.save(encoded, "JPEG", quality=self._quality, restart_marker_rows=1)
+        options: dict[str, Any] = {"restart_marker_rows": 1}
+        if self._profile and not self._rows:
+            options["icc_profile"] = self._profile
+        image.save(encoded, "JPEG", quality=self._quality, **options)
         head, scan = _split(encoded.getbuffer(), self._size[1])
         if self._rows:
             self._file.write(bytes((0xFF, _LAST_RESTART)))

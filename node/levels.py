@@ -158,8 +158,13 @@ class _Outputs:
             consumers.append(self.checksum)
         if level == plan.jpeg_level:
             width, height = plan.sizes[level]
-            quality = plan.options.jpeg_quality
-            writer = JpegWriter(self.jpeg_file, width, height, quality)
+            writer = JpegWriter(
+                self.jpeg_file,
+                width,
+                height,
+                plan.options.jpeg_quality,
+                self.picture.colour_profile,
+            )
             consumers.append(_JpegConsumer(writer, self.picture, width))
         if self.sample and level == self.sample.level:
             consumers.append(self.sample)

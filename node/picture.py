@@ -11,6 +11,8 @@ from node.source import Source
 _WHITE = 255
 _SHOWN_PERCENT = (2, 98)
 _SAMPLED_ROWS = 64
+# A JPEG holds 16 MB of a profile; those of real devices have 3 MB at most.
+_MAX_PROFILE = 8 * 2**20  # bytes
 # This is libjpeg's limit, in pixels; the format allows 35 more.
 MAX_JPEG_SIDE = 65_500
 
@@ -29,6 +31,16 @@ class Picture:
     source: Source
     bands: tuple[int, ...]
     limits: tuple[tuple[float, float], ...]
+
+    @property
+    def colour_profile(self) -> bytes | None:
+        """ICC profile of what is shown; None if there is none for its colours."""
+        profile = self.source.colour_profile
+        coloured = len(self.bands) == 3 or self.source.palette is not None
+        space = b"RGB " if coloured else b"GRAY"
+        if not profile or profile[16:20] != space or len(profile) > _MAX_PROFILE:
+            return None
+        return profile
 
     def show(self, pixels: numpy.ndarray, valid: numpy.ndarray | None) -> numpy.ndarray:
         """Return pixels as they are shown, white where there is no data.

@@ -1,11 +1,13 @@
 """Open an image, check that it can be converted, and read its pixels by window."""
 
+import base64
 import math
 import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy
@@ -106,6 +108,22 @@ class Source:
         """Whether ground control points, and no transform, place it on the Earth."""
         has_points = not self.warped and bool(self.dataset.gcps[0])
         return has_points and self.dataset.transform.is_identity
+
+    @cached_property
+    def colour_profile(self) -> bytes | None:
+        """ICC profile of the colours that `read` returns; None if there is none."""
+        text = self.dataset.tags(ns="COLOR_PROFILE").get("SOURCE_ICC_PROFILE", "")
+        try:
+            profile = base64.b64decode(text, validate=True)
+        except ValueError:
+            return None  # A file beside the image can have anything.
+        # ICC.1:2022, section 7.2: the header has 128 bytes.
+        space = profile[16:20]
+        # GDAL converts CMYK and CIELAB to RGB, and describes what they were.
+        converted = _structure(self.dataset, "SOURCE_COLOR_SPACE")
+        if len(profile) < 128 or (converted and space != b"RGB "):
+            return None
+        return profile
 
     @property
     def dtype(self) -> numpy.dtype:
