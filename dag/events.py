@@ -52,9 +52,12 @@ def manifest_gone(key: str) -> Event:
     return Event("not-claimed", message, facts={"manifest": key})
 
 
-def being_uploaded(key: str) -> Event:
-    """Return the event of a manifest that changed since it was listed."""
-    message = f"{key} is being uploaded; the next poll processes it"
+def may_be_changing(key: str) -> Event:
+    """Return the event of a manifest that has other ETags when listed and when read."""
+    message = (
+        f"{key} is being uploaded, or the store lists it with another ETag than it has "
+        "when it is read; the next poll processes it if it has not changed"
+    )
     return Event("being-uploaded", message, facts={"manifest": key})
 
 

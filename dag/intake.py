@@ -18,10 +18,12 @@ from pathlib import Path
 from bucket import MAX_KEY_BYTES, Bucket, ObjectMissing, ObjectUnreadable, StoredObject
 from dag import claim, events
 from dag.manifest import MAX_SIZE, too_large
+from dag.processing import sha256
 from state.disk import no_room_for_a_run
 from state.journal import Journal
 from state.keys import MAX_NAME
 from state.launch import Launch
+from state.postponed import Postponements
 from state.run import Run, sibling_key, timestamp_now, timestamp_of
 
 # A listing keeps at most this many of each kind. Millions would fill the memory, and a
@@ -229,9 +231,16 @@ class Download:
 
 
 def download(
-    manifest: StoredObject, inputs: Bucket, launch: Launch, journal: Journal
+    manifest: StoredObject,
+    inputs: Bucket,
+    launch: Launch,
+    postponements: Postponements,
+    journal: Journal,
 ) -> Download | None:
-    """Download a manifest as it was listed; return None if it has changed since.
+    """Download a manifest as it was listed; return None if it may have changed since.
+
+    Some stores, or proxies in front of them, give an object another ETag than their
+    listing does. There, a manifest is taken if a poll finds it as the poll before did.
 
     Its size is checked first, because people who may upload can make it of any size.
     """
@@ -245,7 +254,13 @@ def download(
         return None
     except ObjectUnreadable as error:
         return Download(None, str(error))
-    if etag != manifest.etag:
-        journal.record(events.being_uploaded(key))
-        return None
-    return Download(file)
+    if etag == manifest.etag:
+        return Download(file)
+    listed = (manifest.etag, str(manifest.modified), str(manifest.size))
+    seen = " ".join((*listed, sha256(file)))
+    if seen == postponements.seen(key):
+        return Download(file)
+    event = events.may_be_changing(key)
+    postponements.add(key, event.message, seen)
+    journal.record(event)
+    return None

@@ -28,6 +28,7 @@ from state.files import check_nobody_else_writes
 from state.heartbeat import record_heartbeat
 from state.journal import Journal
 from state.launch import Launch
+from state.postponed import Postponements
 from state.rows import Manifest, Refusal, Row, dag_node_of, load_manifest, save_rows
 from state.run import (
     Run,
@@ -94,7 +95,11 @@ def _start_all(
     # A manifest that still waits though it has a run: the run could not be carried on.
     unfinished = [run for run in active if not run.done]
     listing = intake.list_manifests(inputs, launch)
+    keys = [manifest.key for manifest in listing.manifests]
+    refused = [key for key, _ in listing.refused]
+    postponements = Postponements(launch, {*keys, *refused})
     for key, reason in listing.refused:
+        postponements.add(key, reason)
         journal.record(events.manifest_refused(key, reason))
     if listing.apple_doubles:
         journal.record(events.apple_doubles(listing.apple_doubles))
@@ -106,17 +111,18 @@ def _start_all(
     for manifest in intake.in_turn(waiting, unfinished):
         if shortage := intake.no_room(launch, unfinished, begun, manifest):
             journal.record(events.no_room(manifest.key, shortage))
-            return
+            break
         with _collected(errors, journal, manifest.key):
             if holder := claim.claim_holder(inputs, launch, manifest):
                 claim_key = manifest.key + claim.SUFFIX
-                journal.record(
-                    events.claimed_by_another(manifest.key, holder, claim_key)
-                )
+                event = events.claimed_by_another(manifest.key, holder, claim_key)
+                postponements.add(manifest.key, event.message)
+                journal.record(event)
                 continue
-            download = intake.download(manifest, inputs, launch, journal)
+            download = intake.download(manifest, inputs, launch, postponements, journal)
             if download is None:
                 continue
+            postponements.remove(manifest.key)
             run = create_run(
                 launch, manifest, download.file, listing.taken, download.fault
             )
@@ -124,6 +130,7 @@ def _start_all(
             of_run = journal.of_run(run)
             with _collected(errors, of_run, manifest.key):
                 _carry_on(run, [*active, *begun], inputs, launch, of_run)
+    postponements.save()
 
 
 def _recover(run: Run, active: list[Run], journal: Journal) -> None:

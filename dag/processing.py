@@ -32,7 +32,7 @@ def write(run: Run, launch: Launch, inputs: Bucket) -> bool:
     if not run.manifest_file.exists():
         metadata = _metadata(launch, key, _NOT_READ)
         return inputs.copy(run.manifest_key, key, run.etag, metadata)
-    metadata = _metadata(launch, key, _sha256(run.manifest_file))
+    metadata = _metadata(launch, key, sha256(run.manifest_file))
     inputs.upload(key, run.manifest_file, "text/csv", metadata)
     return True
 
@@ -87,6 +87,7 @@ def _is_proven(launch: Launch, key: str, digest: str, written: str) -> bool:
     return proof.is_valid(launch.store, written, *facts)
 
 
-def _sha256(path: Path) -> str:
+def sha256(path: Path) -> str:
+    """Return the SHA-256 of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -15,6 +15,7 @@ from typing import Any
 from condor import queue
 from condor.errors import SchedulerError
 from condor.queue import crondor_job
+from state import postponed
 from state.disk import room_on
 from state.errors import OthersCanChange, PipelineError
 from state.files import check_nobody_else_writes
@@ -24,6 +25,7 @@ from state.text import duration, one_line
 from state.waiting import MAX_WAIT, waiting
 
 _PERIODS_WITHOUT_A_POLL = 3
+_POLLS_WITHOUT_A_RUN = 3
 _SECONDS_WITHOUT_PROGRESS = 24 * 60 * 60
 _LONG_WAIT = timedelta(days=1)
 # Free disk below which health warns, and below which it is critical, in bytes. A share
@@ -60,6 +62,7 @@ class Event(StrEnum):
     DAGMAN_HELD = "dagman-held"
     RUN_STANDS_STILL = "run-stands-still"
     RUN_WAITS = "run-waits"
+    MANIFEST_WAITS = "manifest-waits"
     RUNS_UNREADABLE = "runs-unreadable"
     OTHERS_CAN_CHANGE = "others-can-change"
     DISK_FULL = "disk-full"
@@ -138,6 +141,7 @@ def _examine(file: Path, launch: Launch) -> Health:
         *_polls(launch),
         *_queue(launch, alive),
         *_unreadable(unreadable),
+        *_postponed(launch),
         *(finding for run in alive for finding in _run(run)),
         *_disk(launch.directory),
     )
@@ -223,6 +227,23 @@ def _unreadable(errors: list[PipelineError]) -> Iterator[Finding]:
             f"run directories that cannot be read, so that their runs do not continue: "
             f"{len(errors)}, {errors[0]}{more}",
         )
+
+
+def _postponed(launch: Launch) -> Iterator[Finding]:
+    try:
+        manifests = postponed.load(launch)
+    except UNREADABLE as error:
+        sentence = f"a record in {launch.home} cannot be read: {error!r}"
+        yield Finding(State.WARNING, Event.UNREADABLE, sentence)
+        return
+    for key, manifest in manifests.items():
+        if manifest.polls > _POLLS_WITHOUT_A_RUN:
+            yield Finding(
+                State.WARNING,
+                Event.MANIFEST_WAITS,
+                f"{manifest.polls} polls have started no run for {one_line(key)}: "
+                f"{one_line(manifest.why)}",
+            )
 
 
 def _queue(launch: Launch, alive: list[Run]) -> Iterator[Finding]:
