@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy
 import rasterio
-from rasterio.enums import MaskFlags
+from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.transform import Affine
 from rasterio.windows import Window
 
@@ -160,7 +160,8 @@ def check(
     GDAL reads whole. If the profile is lossy, some windows are compared.
 
     Returns:
-        One sentence for each tag of the source that the COG lacks.
+        One sentence for each tag and colour interpretation of the source that the COG
+        lacks.
 
     Raises:
         CheckFailed: the file is not the source's COG.
@@ -186,7 +187,7 @@ def check(
                 _compare_samples(raster, plan, max_mean_error or 0.0)
             if plan.written > 1:
                 _read_smallest_overview(path, plan.written - 1)
-            return _tags_not_kept(source, raster)
+            return _colours_not_kept(source, raster) + _tags_not_kept(source, raster)
     except READ_ERRORS as error:
         raise CheckFailed(f"its COG cannot be read: {in_short(error)}") from error
 
@@ -207,7 +208,13 @@ def _descriptions(
         yield "transform", *(("", "") if same else (pixels.transform, raster.transform))
     # As text, in which NaN equals NaN.
     yield "nodata", [*map(str, dataset.nodatavals)], [*map(str, raster.nodatavals)]
-    yield "colour interpretation", dataset.colorinterp, raster.colorinterp
+    yield (
+        "alpha band",
+        *(
+            [colour == ColorInterp.alpha for colour in each.colorinterp]
+            for each in (dataset, raster)
+        ),
+    )
     for name, attribute in (("band descriptions", "descriptions"), ("units", "units")):
         try:
             expected = getattr(dataset, attribute)
@@ -318,6 +325,20 @@ def _cut(value: object) -> str:
 def _read_smallest_overview(path: Path, count: int) -> None:
     with rasterio.open(path, driver="GTiff", overview_level=count - 1) as overview:
         overview.read(1)
+
+
+def _colours_not_kept(source: Source, raster: rasterio.DatasetReader) -> list[str]:
+    """Return a sentence for each band that has another meaning in the COG.
+
+    A GeoTIFF has no word for some meanings; the pixels are the same.
+    """
+    pairs = zip(source.dataset.colorinterp, raster.colorinterp, strict=True)
+    return [
+        f"band {band}'s colour interpretation, {expected.name}, is not kept: it is "
+        f"{actual.name} in the COG"
+        for band, (expected, actual) in enumerate(pairs, start=1)
+        if actual != expected
+    ]
 
 
 def _tags_not_kept(source: Source, raster: rasterio.DatasetReader) -> list[str]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import rasterio
+from rasterio.enums import Compression
 
 from node import (
     beside,
@@ -231,9 +232,7 @@ def _copy(
     os.link(image, cog_path)
     raster = plan.source.dataset
     return {
-        "compression": raster.compression.name.upper()
-        if raster.compression
-        else "NONE",
+        "compression": _compression(raster),
         "overviews": len(raster.overviews(1)),
         "copied": True,
         "warnings": [],
@@ -265,9 +264,13 @@ def _warnings(plan: levels.Plan) -> list[str]:
         warnings.append("it has a coordinate reference system, but no georeferencing")
     if pages := len(source.dataset.subdatasets):
         warnings.append(f"it has {pages} images: the first one is converted")
-    compression = source.dataset.compression
+    if source.lacks_palette:
+        warnings.append(
+            "its values are palette indices, but it has no colour table: they are "
+            "shown as grey"
+        )
     lossy = options.stored_as.max_mean_error is not None
-    if compression and compression.name == "jpeg" and lossy:
+    if _compression(source.dataset) == "JPEG" and lossy:
         warnings.append(
             "it was compressed as JPEG before: each JPEG compression loses more"
         )
@@ -278,6 +281,13 @@ def _warnings(plan: levels.Plan) -> list[str]:
             f"1/{2**plan.jpeg_level} of its size"
         )
     return warnings
+
+
+def _compression(raster: rasterio.DatasetReader) -> str:
+    # rasterio gives GDAL's text for a compression that it does not know.
+    known: Compression | str | None = raster.compression
+    name = known.name if isinstance(known, Compression) else known
+    return (name or "NONE").upper()
 
 
 def _sidecar_warning(name: str) -> str:

@@ -104,6 +104,11 @@ class Source:
         return self.pixels is not self.dataset
 
     @property
+    def lacks_palette(self) -> bool:
+        """Whether it has palette indices, and no colour table."""
+        return self.bands == 1 and self.palette is None and _has_indices(self.dataset)
+
+    @property
     def placed_by_points(self) -> bool:
         """Whether ground control points, and no transform, place it on the Earth."""
         has_points = not self.warped and bool(self.dataset.gcps[0])
@@ -263,6 +268,11 @@ def _open_dataset(path: Path) -> Iterator[rasterio.DatasetReader]:
             dataset = rasterio.open(absolute, driver="GTiff", sharing=False)
         except (*READ_ERRORS, UnicodeDecodeError) as error:
             message = in_short(error).replace(f"{os.path.dirname(absolute)}/", "")  # noqa: PTH120
+            if "MissingRequired" in message and '"Colormap"' in message:
+                raise UnsupportedRaster(
+                    "it says that its values are indices of a colour table, and has "
+                    "none: add the table, or make it grey with tiffset -s 262 1 IMAGE"
+                ) from error
             if codec := decoders.missing_codec(message):
                 raise UnsupportedRaster(
                     f"it is compressed as {codec}, which the node's GDAL cannot read: "
@@ -343,8 +353,12 @@ def _palette(dataset: rasterio.DatasetReader) -> numpy.ndarray | None:
     """Return a dataset's colour table; see `Source.palette`."""
     if dataset.count != 1 or dataset.colorinterp[0] != ColorInterp.palette:
         return None
+    try:
+        colours = dataset.colormap(1)
+    except ValueError:
+        return None  # A file beside the image can say so without a colour table.
     palette = numpy.zeros((256, 4), "u1")
-    for value, colour in dataset.colormap(1).items():
+    for value, colour in colours.items():
         if value < 256:
             palette[value] = colour
     return palette
@@ -352,11 +366,20 @@ def _palette(dataset: rasterio.DatasetReader) -> numpy.ndarray | None:
 
 def _is_categorical(dataset: rasterio.DatasetReader) -> bool:
     return (
-        ColorInterp.palette in dataset.colorinterp
+        _has_indices(dataset)
         or "complex" in dataset.dtypes[0]
         or _structure(dataset, "NBITS") == "1"
         or dataset.tags(1).get("LAYER_TYPE", "").lower() == "thematic"
     )
+
+
+def _has_indices(dataset: rasterio.DatasetReader) -> bool:
+    """Return whether values are palette indices, even if there is no palette."""
+    if ColorInterp.palette in dataset.colorinterp or dataset.count > 1:
+        return ColorInterp.palette in dataset.colorinterp
+    # Without a colour table, GDAL calls them grey.
+    with Path(dataset.name).open("rb") as file:
+        return tiff.has_palette(file)
 
 
 def _few_bits(dataset: rasterio.DatasetReader) -> int | None:

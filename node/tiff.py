@@ -23,6 +23,7 @@ _SAMPLES_PER_PIXEL, _PLANAR_CONFIGURATION = 277, 284
 TILE_WIDTH, TILE_LENGTH, TILE_OFFSETS, TILE_BYTE_COUNTS = 322, 323, 324, 325
 _STRIP_OFFSETS, _ROWS_PER_STRIP, _STRIP_BYTE_COUNTS = 273, 278, 279
 REDUCED, MASK = 1, 4
+_PALETTE = 3
 
 # Tags of the image that an overview's directory has too: how pixels are stored (bits,
 # compression, photometric, samples, planes, predictor, colour table, tile size, extra
@@ -189,6 +190,17 @@ def beginnings(file: BinaryIO, tag: int, max_bytes: int) -> Iterator[bytes]:
             if entry.tag == tag and entry.where + entry.size <= length:
                 read = min(entry.size, max_bytes)
                 yield _exactly(file, entry.where, read) if entry.where else entry.value
+
+
+def has_palette(file: BinaryIO) -> bool:
+    """Return whether the first image says that its values are palette indices.
+
+    Raises:
+        NotATiff: the file is not a TIFF, or ends early.
+    """
+    order = "little" if _header(file)[0] == "<" else "big"
+    photometric = next(beginnings(file, _PHOTOMETRIC, 2), b"")
+    return int.from_bytes(photometric, order) == _PALETTE
 
 
 @dataclass(frozen=True)
