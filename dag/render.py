@@ -106,7 +106,7 @@ class Node:
     input_urls: str
     remaps: str
     urls_expire: int | None
-    region: str | None
+    region: str | None = None
 
 
 def node(name: str, transfers: Iterable[RowTransfer], launched: NodeOptions) -> Node:

@@ -173,7 +173,13 @@ def _urls(
     launch: Launch, bucket: Bucket, row, shadow_signs: bool
 ) -> signing.TransferUrls:
     if shadow_signs and signing.shadow_can_sign(launch, row):
-        return signing.shadow_urls(launch, row)
+        store = f"s3://{launch.store.endpoint}"
+        signer = signing.Signer(
+            f"{store}/{launch.input_bucket}",
+            f"{store}/{launch.output_bucket}",
+            "us-east-1",
+        )
+        return signing.shadow_urls(signer, launch, row)
     return signing.presigned_urls(bucket, bucket, launch, row)
 
 
