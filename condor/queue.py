@@ -55,6 +55,7 @@ class Job:
     Attributes:
         hold_reason: None unless it is held.
         held_by_hand: whether a person holds it, and not HTCondor.
+        directory: its initial working directory.
     """
 
     cluster: int
@@ -62,6 +63,7 @@ class Job:
     owner: str
     hold_reason: str | None
     held_by_hand: bool = False
+    directory: str = ""
 
     def hold_message(self, name: str) -> str:
         """Return a sentence that says why the job is held, and how to release it."""
@@ -339,7 +341,7 @@ def _is(attribute: str, value: str) -> str:
 
 
 def _query(constraint: str) -> Iterator[Job]:
-    names = ["ClusterId", "JobStatus", "Owner", "HoldReason", "HoldReasonCode"]
+    names = ["ClusterId", "JobStatus", "Owner", "HoldReason", "HoldReasonCode", "Iwd"]
     with translate_errors("HTCondor's queue"):
         ads = _own_jobs(constraint, names)
     for ad in ads:
@@ -349,6 +351,7 @@ def _query(constraint: str) -> Iterator[Job]:
             status=_STATUS_NAMES.get(ad["JobStatus"], "in the queue"),
             owner=str(ad["Owner"]),
             hold_reason=str(ad.get("HoldReason", "")) if held else None,
+            directory=str(ad.get("Iwd", "")),
             held_by_hand=held and ad.get("HoldReasonCode") == _HELD_BY_HAND,
         )
 

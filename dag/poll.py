@@ -4,6 +4,7 @@ import itertools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 
 from bucket import MAX_KEY_BYTES, Bucket, StoredObject
 from condor import queue
@@ -37,6 +38,7 @@ from state.run import (
     discard_run,
     is_processing,
     locked,
+    record_move,
     settings_of,
     try_locked,
 )
@@ -136,6 +138,9 @@ def _start_all(
 def _recover(run: Run, active: list[Run], journal: Journal) -> None:
     """Carry on a run from the step that it has reached."""
     launch = settings_of(run)
+    if run.moved_from:
+        _check_left(run.moved_from, run)
+        run = record_move(run)
     job = queue.find(queue.RUN_ATTRIBUTE, str(run.directory))
     # A crash may have kept the submission of a DAG in the queue from being recorded.
     if not run.has_begun and job is None:
@@ -160,6 +165,19 @@ def _recover(run: Run, active: list[Run], journal: Journal) -> None:
         # For instance because one of its files could not be written.
         queue.release(job.cluster, "the poll tries again")
         journal.record(events.dagman_released(run, job))
+
+
+def _check_left(former: Path, run: Run) -> None:
+    """Raise PipelineError while the queue has jobs of a run that was moved."""
+    job = queue.find(queue.RUN_ATTRIBUTE, str(former))
+    nodes = queue.still_there(queue.NODE_ATTRIBUTE, str(former))
+    if job or nodes:
+        which = f" ('condor_rm {job.cluster}')" if job else ""
+        raise PipelineError(
+            f"{former} was moved to {run.directory} while its jobs were in the queue, "
+            f"and they know only the former place: move it back, or remove them{which} "
+            "and the next poll carries the run on"
+        )
 
 
 def _carry_on(

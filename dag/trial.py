@@ -57,13 +57,14 @@ def of_node(run: Run, launch: Launch, node: render.Node) -> None:
 @contextmanager
 def _temporary_run(launch: Launch) -> Iterator[Run]:
     with tempfile.TemporaryDirectory(dir=launch.home, prefix="trial-") as directory:
-        names = dict.fromkeys(("etag", "modified", "token"), "")
         run = Run(
             directory=Path(directory),
             launch=launch.home.name,
             manifest_key="raw.csv",
+            etag="",
+            modified="",
             timestamp=timestamp_now(),
-            **names,
+            token="",
         )
         make_folders_of_nodes(run)
         yield run

@@ -59,6 +59,7 @@ class Event(StrEnum):
     NO_HTCONDOR = "no-htcondor"
     NO_CRONDOR_JOB = "no-crondor-job"
     CRONDOR_JOB_HELD = "crondor-job-held"
+    CRONDOR_JOB_MOVED = "crondor-job-moved"
     DAGMAN_HELD = "dagman-held"
     RUN_STANDS_STILL = "run-stands-still"
     RUN_WAITS = "run-waits"
@@ -261,6 +262,14 @@ def _queue(launch: Launch, alive: list[Run]) -> Iterator[Finding]:
             Event.NO_CRONDOR_JOB,
             "the job that polls for manifests is not in the queue: launch again in "
             f"{launch.directory}",
+        )
+    elif not Path(crondor.directory).exists():
+        yield Finding(
+            State.CRITICAL,
+            Event.CRONDOR_JOB_MOVED,
+            f"the job that polls for manifests knows only {crondor.directory}, from "
+            f"where {launch.directory} was moved: move it back, or 'condor_rm "
+            f"{crondor.cluster}' and launch again in {launch.directory}",
         )
     elif crondor.hold_reason is not None:
         yield Finding(

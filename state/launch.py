@@ -13,6 +13,7 @@ from node import options
 from state.errors import PipelineError
 from state.files import check_nobody_else_wrote, write_atomically
 from state.keys import jpeg_key
+from state.moved import moved_from, with_new_paths
 from state.records import as_json, from_record
 
 FILE = "launch.json"
@@ -37,6 +38,8 @@ UNREADABLE = (
 )
 # A day.
 MAX_TIME_LIMIT = 86_400  # seconds
+# The folders with settings, of launches and runs, begin with these.
+_FOLDERS = ("launch-", f"{_FORMER_HOME}-", "workflow-run-")
 _REPLACED = re.compile(r"r(a(w)?)?$", re.IGNORECASE)
 
 
@@ -195,18 +198,30 @@ def save_launch(launch: Launch, path: Path) -> None:
 def load_launch(path: Path) -> Launch:
     """Return what ``save_launch`` wrote.
 
+    If the directory of the launch was moved, its paths are those of the new place.
+
     Raises:
         OthersCanChange: it is not the operator's alone.
-        PipelineError: it is not what ``save_launch`` wrote.
+        PipelineError: it is not what ``save_launch`` wrote, or it is a copy.
     """
     check_nobody_else_wrote(path.parent)
     try:
-        return _launch(json.loads(path.read_text()))
+        return _launch(_where_it_is(json.loads(path.read_text()), path.absolute()))
     except UNREADABLE as error:
         raise PipelineError(
             f"{path} is not the {FILE} of a launch ({type(error).__name__}: {error}): "
             "name the one in its launch-… directory, or launch again"
         ) from error
+
+
+def _where_it_is(saved: dict[str, Any], path: Path) -> dict[str, Any]:
+    """Return settings with the paths of the place in which their file is now."""
+    folder, directory = path.parent, Path(saved["directory"])
+    if not folder.name.startswith(_FOLDERS):
+        return saved
+    if not moved_from(path, directory / folder.name):
+        return saved
+    return with_new_paths(saved, directory, folder.parent)
 
 
 def _launch(saved: dict[str, Any]) -> Launch:

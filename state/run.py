@@ -51,6 +51,7 @@ from bucket import StoredObject
 from state.errors import PipelineError
 from state.files import check_nobody_else_wrote, write_atomically
 from state.launch import UNREADABLE, Launch, load_launch, save_launch, settings_file
+from state.moved import moved_from
 from state.records import as_json, from_record
 
 RUN_DIRECTORY_PREFIX = "workflow-run-"
@@ -84,6 +85,8 @@ class Run:
             names of the run.
         token: secret text that identifies the run's claim.
         unread: why the manifest was not downloaded; empty if it was.
+        moved_from: the run directory before it was moved; None if its jobs, if it has
+            any, know it under ``directory``.
     """
 
     directory: Path
@@ -94,6 +97,7 @@ class Run:
     timestamp: str
     token: str
     unread: str = ""
+    moved_from: Path | None = None
 
     @property
     def home(self) -> Path:
@@ -442,6 +446,13 @@ def make_folders_of_nodes(run: Run) -> None:
         folder.mkdir(mode=0o700, exist_ok=True)
 
 
+def record_move(run: Run) -> Run:
+    """Record where the directory of a run is now, and return the run."""
+    moved = replace(run, moved_from=None)
+    write_atomically(run.directory / _RUN_FILE, as_json(moved, indent=2))
+    return moved
+
+
 def discard_run(run: Run) -> None:
     """Remove the directory of a run that never claimed its manifest."""
     # Without this file, what is left after a crash is not taken for a run.
@@ -460,7 +471,10 @@ def load_run(directory: Path) -> Run:
     file = directory / _RUN_FILE
     try:
         saved = json.loads(file.read_text())
-        return from_record(Run, saved, directory=Path(saved["directory"]))
+        named = Path(saved["directory"])
+        former = moved_from(file, named)
+        place = directory.absolute() if former else named
+        return from_record(Run, saved, directory=place, moved_from=former)
     except UNREADABLE as error:
         raise PipelineError(
             f"{file} cannot be read ({type(error).__name__}: {error}): name a "
