@@ -200,39 +200,40 @@ def _descriptions(
     yield "size", (source.width, source.height), (raster.width, raster.height)
     yield "number of bands", source.bands, raster.count
     yield "data type", dataset.dtypes, raster.dtypes
-    crs = raster.gcps[1] if source.placed_by_points else raster.crs
-    same_crs = (source.crs or None) == (crs or None)
+    crs = cog.crs_of(raster, source)
+    same_crs = (source.crs or None) == crs
     yield "CRS", *(("", "") if same_crs else (source.crs, crs))
     if source.warped or not dataset.gcps[0]:
         same = _same_transform(pixels.transform, raster.transform)
         yield "transform", *(("", "") if same else (pixels.transform, raster.transform))
     # As text, in which NaN equals NaN.
-    yield "nodata", [*map(str, dataset.nodatavals)], [*map(str, raster.nodatavals)]
-    yield (
-        "alpha band",
-        *(
-            [colour == ColorInterp.alpha for colour in each.colorinterp]
-            for each in (dataset, raster)
-        ),
-    )
+    for name, attribute in (
+        ("nodata", "nodatavals"),
+        ("scales", "scales"),
+        ("offsets", "offsets"),
+    ):
+        expected, actual = getattr(dataset, attribute), getattr(raster, attribute)
+        yield name, [*map(str, expected)], [*map(str, actual)]
+    yield "list of alpha bands", _alpha_bands(dataset), _alpha_bands(raster)
     for name, attribute in (("band descriptions", "descriptions"), ("units", "units")):
         try:
             expected = getattr(dataset, attribute)
         except UnicodeDecodeError:
             continue  # The image has Latin-1, the COG has UTF-8.
         yield name, expected, getattr(raster, attribute)
-    yield "scales", dataset.scales, raster.scales
-    yield "offsets", dataset.offsets, raster.offsets
     has_mask = raster.mask_flag_enums[0] == [MaskFlags.per_dataset]
     yield "mask", source.has_mask, has_mask
     if source.palette is not None:
-        expected, actual = dataset.colormap(1), raster.colormap(1)
-        # A TIFF has an entry for every value, other images may have fewer.
-        yield "colour table", expected, {value: actual.get(value) for value in expected}
+        yield "colour table", *cog.colour_tables(dataset, raster)
     if not source.warped:
         counts = len(dataset.gcps[0]), len(raster.gcps[0])
         yield "number of ground control points", *counts
         yield "RPCs", bool(dataset.rpcs), bool(raster.rpcs)
+
+
+def _alpha_bands(raster: rasterio.DatasetReader) -> list[int]:
+    meanings = enumerate(raster.colorinterp, start=1)
+    return [band for band, meaning in meanings if meaning == ColorInterp.alpha]
 
 
 def _same_transform(expected: Affine, actual: Affine) -> bool:

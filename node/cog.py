@@ -9,9 +9,11 @@ import re
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import rasterio
 import rasterio.shutil
+from rasterio.crs import CRS
 
 from node import tiff
 from node.errors import UnsupportedRaster
@@ -22,6 +24,7 @@ _PIXELS = {
     *("SimpleSource", "ComplexSource", "AveragedSource", "KernelFilteredSource"),
     *("MaskBand", "Overview", "OverviewList", "Histograms"),
 }
+_MAX_NAME = 80  # characters of the name of a CRS
 # A VRT's names for the coordinates of a ground control point.
 _OF_A_POINT = ("Pixel", "Line", "X", "Y", "Z")
 # Namespaces of tags that GDAL makes itself, from how an image is stored.
@@ -101,6 +104,9 @@ def directory(
         options: creation options that `creation_options` returned.
         tile: side of a tile, in pixels.
         scratch: directory for temporary files.
+
+    Raises:
+        UnsupportedRaster: a GeoTIFF cannot hold what describes the image.
     """
     description, pixel = scratch / "pixel.vrt", scratch / "pixel.tif"
     rasterio.shutil.copy(source.dataset, description, driver="VRT")
@@ -116,7 +122,11 @@ def directory(
             INTERLEAVE="PIXEL",
             **options,
         )
+    # What a GeoTIFF cannot hold, GDAL writes beside it.
+    pixel.with_name(f"{pixel.name}.aux.xml").unlink(missing_ok=True)
     _add_namespaces(source.dataset, pixel)
+    with rasterio.open(pixel, driver="GTiff") as raster:
+        _check_kept(source, raster)
     with pixel.open("rb") as file:
         return tiff.read(file).directories[0]
 
@@ -176,6 +186,54 @@ def _of_one_pixel(description: bytes, source: Source) -> bytes:
     elif source.crs and source.crs != source.dataset.crs:
         _set(root, "SRS", source.crs.to_wkt())
     return ElementTree.tostring(root)
+
+
+def _check_kept(source: Source, raster: rasterio.DatasetReader) -> None:
+    """Raise UnsupportedRaster for what a GeoTIFF cannot hold.
+
+    Args:
+        raster: a GeoTIFF that GDAL wrote to hold it.
+    """
+    if source.crs and crs_of(raster, source) != source.crs:
+        raise UnsupportedRaster(
+            f"a GeoTIFF cannot hold its CRS ({_name(source.crs)}): warp it to another "
+            "one with --reproject, or store it in another format"
+        )
+    if source.palette is not None:
+        expected, actual = colour_tables(source.dataset, raster)
+        if not actual:
+            raise UnsupportedRaster(
+                f"a GeoTIFF cannot hold a colour table of {source.data_type}: store "
+                "its values as uint8 or uint16, or remove the colour table"
+            )
+        if expected != actual:
+            raise UnsupportedRaster(
+                "a GeoTIFF cannot hold the transparent colours of its colour table: "
+                "use nodata or a mask, or make it RGBA with gdal_translate -expand rgba"
+            )
+
+
+def crs_of(raster: rasterio.DatasetReader, source: Source) -> CRS | None:
+    """Return the CRS of a GeoTIFF that places an image as its source is placed."""
+    return (raster.gcps[1] if source.placed_by_points else raster.crs) or None
+
+
+def colour_tables(
+    image: rasterio.DatasetReader, raster: rasterio.DatasetReader
+) -> tuple[dict[int, Any], dict[int, Any]]:
+    """Return the colours of an image, and those that a GeoTIFF has for its values."""
+    expected = image.colormap(1)
+    try:
+        actual = raster.colormap(1)
+    except ValueError:
+        return expected, {}
+    # A TIFF has an entry for every value, other images may have fewer.
+    return expected, {value: actual.get(value) for value in expected}
+
+
+def _name(crs: CRS) -> str:
+    words = re.findall(r'"([^"]*)"', crs.to_wkt())
+    return " ".join(words[:1])[:_MAX_NAME] or "without a name"
 
 
 def _add_colour_tags(root: ElementTree.Element, source: Source) -> None:

@@ -168,6 +168,8 @@ def make(
     """
     source, profile, tile = plan.source, plan.options.stored_as, plan.options.block_size
     stored = cog.creation_options(source, profile.options)
+    # First, since it fails for what a GeoTIFF cannot hold.
+    directory = cog.directory(source, stored, tile, plan.scratch)
     codec = encode.codec(stored, source.data_type)
     with _workers() as apply:
         spools, checksums = levels.make(
@@ -181,7 +183,6 @@ def make(
             and (codec is None or source.warped),
             sample=sample,
         )
-    directory = cog.directory(source, stored, tile, plan.scratch)
     mask = tiff.mask_directory(tile) if source.has_mask else None
     written = [
         tiff.Level(

@@ -41,6 +41,9 @@ _COMPLEX = {
 }
 
 
+_MAX_LISTED = 8  # values in a message
+
+
 @dataclass(frozen=True)
 class Source:
     """An image to convert.
@@ -293,6 +296,12 @@ def _check_dataset(dataset: rasterio.DatasetReader) -> None:
         raise UnsupportedRaster(
             f"its bands are of different types ({', '.join(sorted(data_types))}): "
             "make one image for each type"
+        )
+    if len(set(map(str, dataset.nodatavals))) > 1:
+        values = ", ".join(map(str, dataset.nodatavals[:_MAX_LISTED]))
+        raise UnsupportedRaster(
+            f"its bands have different nodata values ({values}), and a GeoTIFF has one "
+            "for all: give them one value, or make one image for each value"
         )
     if not all(map(math.isfinite, dataset.transform)):
         raise UnsupportedRaster(

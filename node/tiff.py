@@ -198,9 +198,8 @@ def has_palette(file: BinaryIO) -> bool:
     Raises:
         NotATiff: the file is not a TIFF, or ends early.
     """
-    order = "little" if _header(file)[0] == "<" else "big"
     photometric = next(beginnings(file, _PHOTOMETRIC, 2), b"")
-    return int.from_bytes(photometric, order) == _PALETTE
+    return photometric == struct.pack(_header(file)[0] + "H", _PALETTE)
 
 
 @dataclass(frozen=True)

@@ -79,7 +79,9 @@ def convert(
     done = run_node(directory, "image.tif", str(bands), *options)
     result = json.loads((directory / "result.json").read_text())
     made = {"result.json"} | ({"image.jpg"} if result["ok"] else set())
-    assert files(directory) == before | made
+    renamed = set(result.get("replaced_sidecars", []))
+    made |= {f"{name}.replaced" for name in renamed}
+    assert files(directory) == before - renamed | made
     assert (done.returncode == 0) == result["ok"]
     if not result["ok"]:
         assert done.stderr.strip() == f"image.tif: {result['reason']}"
