@@ -55,7 +55,7 @@ class Picture:
         """
         source = self.source
         if source.palette is not None:
-            colours = source.palette[_as_index(pixels[:, :, 0])]
+            colours = source.palette[pixels[:, :, 0]]
             shown, alpha = colours[:, :, :3], colours[:, :, 3]
         else:
             alpha = None
@@ -161,10 +161,6 @@ def _limits(values: numpy.ndarray) -> tuple[float, float]:
 
 def _real(values: numpy.ndarray) -> numpy.ndarray:
     return numpy.abs(values) if values.dtype.kind == "c" else values
-
-
-def _as_index(values: numpy.ndarray) -> numpy.ndarray:
-    return numpy.minimum(values, 255).astype("u1")
 
 
 def _on_white(shown: numpy.ndarray, alpha: numpy.ndarray) -> numpy.ndarray:

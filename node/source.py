@@ -58,8 +58,8 @@ class Source:
         nodata: value of each band that means "no data"; empty if no band has one.
         has_mask: whether there is a mask that is neither nodata nor a band.
         alpha: index of the alpha band, from 0; None if there is none.
-        palette: array of shape (256, 4): red, green, blue and alpha of each value;
-            None if there is no colour table.
+        palette: array of shape (256, 4), or (65536, 4) for 16 bits: red, green, blue
+            and alpha of each value; None if there is no colour table.
         categorical: whether values are categories, so that a mean of two values has
             no meaning.
         min_is_white: whether the smallest value is white, as in a scanned negative.
@@ -366,10 +366,10 @@ def _palette(dataset: rasterio.DatasetReader) -> numpy.ndarray | None:
         colours = dataset.colormap(1)
     except ValueError:
         return None  # A file beside the image can say so without a colour table.
-    palette = numpy.zeros((256, 4), "u1")
-    for value, colour in colours.items():
-        if value < 256:
-            palette[value] = colour
+    size = 256 if _dtype(dataset.dtypes[0]).itemsize == 1 else 65536
+    palette = numpy.zeros((size, 4), "u1")
+    known = [value for value in colours if value < size]
+    palette[known] = [colours[value] for value in known]
     return palette
 
 

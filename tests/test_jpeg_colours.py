@@ -69,3 +69,19 @@ def test_bands_of_16_bits_are_shown_by_their_colour(tmp_path: Path):
     with Image.open(tmp_path / "image.jpg") as jpeg:
         red, _, blue = numpy.asarray(jpeg).astype(int)[300, 350]
     assert red > blue + 20
+
+
+@pytest.mark.parametrize("value", [0, 100, 300, 2000, 65535])
+def test_a_palette_of_16_bits_has_its_colours(value: int, tmp_path: Path):
+    def make(path: Path) -> None:
+        with rasterio.open(
+            path, "w", driver="GTiff", width=WIDTH, height=HEIGHT, count=1,
+            dtype="uint16", crs="EPSG:5070", transform=rasters.TRANSFORM,
+            photometric="palette",
+        ) as raster:  # fmt: skip
+            raster.write_colormap(1, {value: (20, 180, 90)})
+            raster.write(numpy.full((1, HEIGHT, WIDTH), value, "u2"))
+
+    status, result, _ = convert(tmp_path, make, 1)
+    assert status == 0, result["reason"]
+    assert shown(tmp_path) == pytest.approx([20, 180, 90], abs=3)
