@@ -60,6 +60,7 @@ from s3.errors import (
     translate_errors,
     translate_odd_answers,
 )
+from s3.keys import read_access_key, read_key
 
 __all__ = [
     "MAX_KEY_BYTES",
@@ -90,6 +91,8 @@ MAX_URL_HOURS = 7 * 24
 MAX_KEY_BYTES = 1024  # bytes
 # The life of a URL that is used at once, with a clock that may be a little wrong.
 _USED_AT_ONCE = 3600  # seconds
+# A shorter access key has no secret key in it, and may be a common word.
+_MIN_QUOTED = 16  # characters
 
 _NO_CONTENT = 204
 _REGION = re.compile(r"[A-Za-z0-9-]{1,60}")
@@ -178,13 +181,14 @@ class Bucket:
             )
         with translate_errors(f"the bucket {name} at {store.endpoint}"):
             check_bucket_name(name)
-        with translate_errors(f"the keys of {store.endpoint}"):
-            token = store.session_token
+        token = store.session_token
+        self._access_key = read_access_key(store.access_key)
+        with translate_errors(store.endpoint):
             self._client = minio.Minio(
                 store.endpoint,
-                access_key=store.access_key.read_text().strip(),
-                secret_key=store.secret_key.read_text().strip(),
-                session_token=token.read_text().strip() if token else None,
+                access_key=self._access_key,
+                secret_key=read_key(store.secret_key),
+                session_token=read_key(token) if token else None,
                 region=store.region,
                 secure=store.secure,
                 http_client=self._http,
@@ -724,7 +728,15 @@ class Bucket:
             # Not a permanent error: it ends when the clock is right.
             if error.code in _CLOCK_CODES and (off := self._how_clock_is_off()):
                 raise BucketError(f"{subject}: {off} ({error.code})") from error
-            raise
+            raise type(error)(self._without_key(str(error)), error.code) from error
+
+    def _without_key(self, message: str) -> str:
+        """Return a message without the access key, which servers quote.
+
+        It is the secret key too, if somebody wrote both into one file.
+        """
+        quoted = self._access_key if len(self._access_key) >= _MIN_QUOTED else None
+        return message.replace(quoted, "…") if quoted else message
 
     def _how_clock_is_off(self) -> str | None:
         """Return how wrong this machine's clock is; None if it is right."""

@@ -12,6 +12,7 @@ from bucket import Bucket, PermanentS3Error, S3Endpoint
 from condor import queue
 from dag import intake, key_arguments, render, submission
 from s3 import aws
+from s3.keys import read_access_key, read_key
 from state import ownership
 from state.errors import OthersCanChange, PipelineError
 from state.files import (
@@ -77,15 +78,8 @@ def _refuse_second(launch: Launch, own_cluster: int | None = None) -> None:
 def check(launch: Launch) -> None:
     """Raise an error for the first thing that would keep a run from working."""
     store = launch.store
-    keys = (
-        ("-a", store.access_key),
-        ("-s", store.secret_key),
-        ("--session-token", store.session_token),
-    )
-    for option, key in keys:
-        if key:
-            _check_key(option, key)
-    _check_endpoint(store)
+    _check_keys(store)
+    _check_endpoint(store.endpoint)
     for fault in exposed_keys(store):
         raise OthersCanChange(fault)
     if store.ca_certs and not store.ca_certs.is_file():
@@ -102,8 +96,9 @@ def check(launch: Launch) -> None:
     check_nobody_else_writes(launch.directory)
     if launch.home.is_dir():
         check_nobody_else_wrote(launch.home)
-    paths = [launch.directory, PROJECT, store.access_key, store.secret_key]
-    render.check_paths([*paths, Path(sys.executable)])
+    paths = [launch.directory, PROJECT, Path(sys.executable)]
+    keys = (store.access_key, store.secret_key, store.session_token)
+    render.check_paths([*paths, *filter(None, keys)])
     inputs, outputs = launch.inputs(), launch.outputs()
     if refusal := key_arguments.pattern_fault(launch.pattern, inputs):
         raise PipelineError(refusal)
@@ -133,37 +128,32 @@ def exposed_keys(store: S3Endpoint) -> Iterator[str]:
             yield from ownership.faults(file)
 
 
-def _check_key(option: str, file: Path) -> None:
-    if not file.is_file():
-        raise PipelineError(f"there is no key file {file}: see {option}")
-    try:
-        key = file.read_text(encoding="ascii").strip()
-    except OSError as error:
-        raise PipelineError(f"the key file {file} cannot be read: {error}") from error
-    except ValueError:
-        key = "no ASCII"
-    if not key:
-        raise PipelineError(f"the key file {file} is empty")
-    # The text is quoted nowhere: it may have the secret key in it.
-    if not all("!" <= character <= "~" for character in key):
+def _check_keys(store: S3Endpoint) -> None:
+    """Raise an error unless each key file holds a key."""
+    files = {
+        "-a": store.access_key,
+        "-s": store.secret_key,
+        "--session-token": store.session_token,
+    }
+    for option, file in files.items():
+        if file and not file.is_file():
+            raise PipelineError(f"there is no key file {file}: see {option}")
+        if file:
+            read_key(file)
+    # https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_identifiers.html
+    if read_access_key(store.access_key).startswith("ASIA") and not store.session_token:
         raise PipelineError(
-            f"the key file {file} must hold one key and nothing else; files in the "
-            "format of AWS's tools have several: write each key into a file of its own"
+            f"the key in {store.access_key} is a temporary one of AWS, which needs a "
+            "session token: give its file with --session-token"
         )
 
 
-def _check_endpoint(store: S3Endpoint) -> None:
-    host = store.endpoint.partition(":")[0]
+def _check_endpoint(endpoint: str) -> None:
+    host = endpoint.partition(":")[0]
     if aws.is_aws(host) and not aws.parse(host) and ".vpce." not in host:
         raise PipelineError(
             f"{host} is no endpoint of AWS S3: name the region and not the bucket, as "
             "in s3.eu-west-1.amazonaws.com"
-        )
-    # https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_identifiers.html
-    if store.access_key.read_text().startswith("ASIA") and not store.session_token:
-        raise PipelineError(
-            f"the key in {store.access_key} is a temporary one of AWS, which needs a "
-            "session token: give its file with --session-token"
         )
 
 

@@ -10,11 +10,12 @@ import hmac
 import json
 
 from bucket import S3Endpoint
+from s3.keys import read_key
 
 
 def of(store: S3Endpoint, *facts: str) -> str:
     """Return the proof of some facts: 64 hexadecimal digits."""
-    key = store.secret_key.read_text().strip().encode()
+    key = read_key(store.secret_key).encode()
     # JSON keeps two different lists of facts from becoming the same text.
     text = json.dumps(["cog_pipeline", *facts]).encode()
     return hmac.new(key, text, hashlib.sha256).hexdigest()
