@@ -17,7 +17,7 @@ from node.encode import Codec
 from node.errors import CheckFailed, in_short
 from node.gdal import READ_ERRORS
 from node.levels import Checksums, Plan
-from node.source import Source
+from node.source import Source, is_premultiplied
 
 # Number of tiles that GDAL reads and that are compared pixel by pixel.
 _SAMPLES = 9
@@ -185,6 +185,8 @@ def check(
                 if codec and max_mean_error is None:
                     _compare_tiles(path, codec, checksums.tiles)
                 _compare_samples(raster, plan, max_mean_error or 0.0)
+            if source.premultiplied and not is_premultiplied(path):
+                raise CheckFailed("its COG says that its colours are without alpha")
             if plan.written > 1:
                 _read_smallest_overview(path, plan.written - 1)
             return _colours_not_kept(source, raster) + _tags_not_kept(source, raster)

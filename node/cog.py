@@ -128,7 +128,11 @@ def directory(
     with rasterio.open(pixel, driver="GTiff") as raster:
         _check_kept(source, raster)
     with pixel.open("rb") as file:
-        return tiff.read(file).directories[0]
+        directory = tiff.read(file).directories[0]
+    # GDAL does not say how an image's alpha is associated.
+    if source.premultiplied:
+        return tiff.with_premultiplied_alpha(directory)
+    return directory
 
 
 def _add_namespaces(image: rasterio.DatasetReader, pixel: Path) -> None:

@@ -355,7 +355,12 @@ def _halving(plan: Plan, canvas: Canvas) -> _Halving | None:
     if resampling == "average" and source.dtype.kind != "c":
         return _Halving(
             canvas,
-            lambda strip: overviews.average(strip.pixels, strip.valid, source.nodata),
+            # Colours that are multiplied by alpha are 0 where there is no data.
+            lambda strip: overviews.average(
+                strip.pixels,
+                None if source.premultiplied else strip.valid,
+                source.nodata,
+            ),
         )
     return None
 

@@ -61,6 +61,8 @@ class Picture:
             alpha = None
             if source.alpha is not None:
                 alpha = pixels[:, :, source.alpha]
+                if source.premultiplied:
+                    pixels = _straight(pixels, alpha)
                 if source.bits:
                     alpha = _between(alpha, 0, 2**source.bits - 1)
             unchanged = not self.limits and not source.min_is_white
@@ -80,7 +82,7 @@ class Picture:
             is_data = valid if valid.shape[2] == 1 else valid[:, :, list(self.bands)]
             shown = numpy.where(is_data.any(axis=2, keepdims=True), shown, _WHITE)
         if alpha is not None:
-            shown = _on_white(shown, alpha)
+            shown = _on_white(shown, alpha, graded=source.premultiplied)
         shown = numpy.ascontiguousarray(shown, "u1")
         return shown[:, :, 0] if shown.shape[2] == 1 else shown
 
@@ -117,6 +119,8 @@ def picture(source: Source) -> Picture:
         pixels = numpy.empty((1, source.width, source.bands), source.dtype)
         mask = source.read(Window(0, row, source.width, 1), pixels)
         valid = source.valid(pixels, mask)
+        if source.premultiplied and source.alpha is not None:
+            pixels = _straight(pixels, pixels[:, :, source.alpha])
         for band, samples in zip(bands, values, strict=True):
             sample = _real(pixels[0, :, band])
             data = numpy.isfinite(sample)
@@ -163,10 +167,33 @@ def _real(values: numpy.ndarray) -> numpy.ndarray:
     return numpy.abs(values) if values.dtype.kind == "c" else values
 
 
-def _on_white(shown: numpy.ndarray, alpha: numpy.ndarray) -> numpy.ndarray:
-    """Return colours blended with white by their alpha."""
-    if alpha.dtype.kind == "f":
-        opaque = numpy.clip(alpha, 0, 1) * 255
+def _straight(pixels: numpy.ndarray, alpha: numpy.ndarray) -> numpy.ndarray:
+    """Return pixels divided by their alpha, as a share of its largest value."""
+    kind = pixels.dtype
+    largest = _largest_alpha(kind)
+    share = alpha.astype("f8") / largest
+    # Without alpha there is no colour.
+    colours = pixels / numpy.where(share > 0, share, 1)[:, :, None]
+    if kind.kind != "f":
+        colours = numpy.clip(numpy.rint(colours), 0, largest)
+    return colours.astype(kind)
+
+
+def _largest_alpha(kind: numpy.dtype) -> float:
+    return 1 if kind.kind == "f" else numpy.iinfo(kind).max
+
+
+def _on_white(
+    shown: numpy.ndarray, alpha: numpy.ndarray, *, graded: bool
+) -> numpy.ndarray:
+    """Return colours blended with white by their alpha.
+
+    Args:
+        graded: whether alpha of 16 bits is surely opaque at its largest value.
+    """
+    if alpha.dtype.kind == "f" or (graded and alpha.dtype.itemsize > 1):
+        share = alpha.astype("f8") / _largest_alpha(alpha.dtype)
+        opaque: numpy.ndarray = numpy.clip(share, 0, 1) * 255
     elif alpha.dtype.itemsize > 1:
         # 16-bit alpha is opaque at 65535; some images use 0 and any other value.
         opaque = (alpha > 0) * 255

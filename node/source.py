@@ -58,6 +58,8 @@ class Source:
         nodata: value of each band that means "no data"; empty if no band has one.
         has_mask: whether there is a mask that is neither nodata nor a band.
         alpha: index of the alpha band, from 0; None if there is none.
+        premultiplied: whether colours are multiplied by alpha, as TIFF's associated
+            alpha says.
         palette: array of shape (256, 4), or (65536, 4) for 16 bits: red, green, blue
             and alpha of each value; None if there is no colour table.
         categorical: whether values are categories, so that a mean of two values has
@@ -75,6 +77,7 @@ class Source:
     nodata: tuple[float | None, ...]
     has_mask: bool
     alpha: int | None
+    premultiplied: bool
     palette: numpy.ndarray | None
     categorical: bool
     min_is_white: bool
@@ -350,6 +353,7 @@ def _source(
         nodata=dataset.nodatavals if has_nodata else (),
         has_mask=has_mask,
         alpha=colours.index(ColorInterp.alpha) if has_alpha else None,
+        premultiplied=has_alpha and is_premultiplied(Path(dataset.name)),
         palette=palette,
         categorical=_is_categorical(dataset),
         min_is_white=palette is None and _structure(dataset, "MINISWHITE") == "YES",
@@ -389,6 +393,13 @@ def _has_indices(dataset: rasterio.DatasetReader) -> bool:
     # Without a colour table, GDAL calls them grey.
     with Path(dataset.name).open("rb") as file:
         return tiff.has_palette(file)
+
+
+def is_premultiplied(path: Path) -> bool:
+    """Return whether the alpha of a TIFF is associated alpha."""
+    with path.open("rb") as file:
+        structure = tiff.read(file)
+    return tiff.ASSOCIATED_ALPHA in structure.numbers(0, tiff.EXTRA_SAMPLES)
 
 
 def _few_bits(dataset: rasterio.DatasetReader) -> int | None:

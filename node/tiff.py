@@ -8,7 +8,7 @@ tile has its size before it and a copy of its last four bytes after it.
 
 import struct
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO, Literal
 
@@ -21,6 +21,7 @@ IMAGE_WIDTH, IMAGE_LENGTH = 256, 257
 BITS_PER_SAMPLE, COMPRESSION, _PHOTOMETRIC = 258, 259, 262
 _SAMPLES_PER_PIXEL, _PLANAR_CONFIGURATION = 277, 284
 TILE_WIDTH, TILE_LENGTH, TILE_OFFSETS, TILE_BYTE_COUNTS = 322, 323, 324, 325
+EXTRA_SAMPLES, ASSOCIATED_ALPHA, _UNASSOCIATED_ALPHA = 338, 1, 2
 _STRIP_OFFSETS, _ROWS_PER_STRIP, _STRIP_BYTE_COUNTS = 273, 278, 279
 REDUCED, MASK = 1, 4
 _PALETTE = 3
@@ -273,6 +274,14 @@ def overview_directory(directory: Directory) -> Directory:
     """Return the directory of an overview, made from that of its image."""
     kept = {tag: field for tag, field in directory.items() if tag in _KEPT_BY_OVERVIEWS}
     return kept | {SUBFILE_TYPE: _uint32(REDUCED)}
+
+
+def with_premultiplied_alpha(directory: Directory) -> Directory:
+    """Return a directory whose alpha is associated: colours are multiplied by it."""
+    field = directory[EXTRA_SAMPLES]
+    kinds = numpy.frombuffer(field.value, "<u2").copy()
+    kinds[kinds == _UNASSOCIATED_ALPHA] = ASSOCIATED_ALPHA
+    return directory | {EXTRA_SAMPLES: replace(field, value=kinds.tobytes())}
 
 
 def write(path: Path, levels: Sequence[Level], big: bool | None = None) -> None:
