@@ -61,6 +61,7 @@ from s3.errors import (
     translate_odd_answers,
 )
 from s3.keys import read_access_key, read_key
+from s3.storage import RESTORE_STATUS, archive_in
 
 __all__ = [
     "MAX_KEY_BYTES",
@@ -246,7 +247,7 @@ class Bucket:
         }
         if token is not None:
             query["continuation-token"] = token
-        answer = self._ask("GET", query=query)
+        answer = self._ask("GET", query=query, headers=RESTORE_STATUS)
         return read_page(document_of(answer, "ListBucketResult"), prefix)
 
     def stat(self, key: str) -> StoredObject:
@@ -254,7 +255,11 @@ class Bucket:
         with self._translate_errors("the object {name}/" + key):
             headers = self._ask("HEAD", key).headers
             return StoredObject(
-                key, length_of(headers), etag_of(headers), last_modified(headers)
+                key,
+                length_of(headers),
+                etag_of(headers),
+                last_modified(headers),
+                archive_in(headers),
             )
 
     def metadata(self, key: str) -> dict[str, str]:

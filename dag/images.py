@@ -4,13 +4,15 @@ import itertools
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import replace
 
-from bucket import Bucket, StoredObject
+from bucket import Bucket, ObjectMissing, StoredObject
 from dag import names
 from dag.fields import TIFF_SUFFIXES
 from node import sidecars
 from state.keys import MAX_NAME, key_stem, sandbox_name
 from state.rows import Manifest, Refusal, Row
 
+# Requests for the tiers of images. They are made one after the other.
+_MAX_TIERS = 1000
 # Sidecar files describe the image beside them. Some of GDAL's names follow the whole
 # name of the image; names of world files follow its stem.
 _AFTER_NAME = (".aux.xml", ".msk", ".ovr")
@@ -56,6 +58,10 @@ class ImageIndex:
             for key in self._candidates(row)
         }
         self._sizes: dict[str, int] = {}
+        # Images and sidecar files that must be restored, and from where.
+        self._archives: dict[str, str] = {}
+        # Images of which the listing does not tell that.
+        self._tiered: set[str] = set()
         # The keys that are not in that form, by their form.
         self._variants: dict[str, set[str]] = {}
         # By the key of the image: the sizes of its sidecar files, by key.
@@ -109,11 +115,31 @@ class ImageIndex:
         form = names.composed(stored.key)
         if form in self._wanted:
             self._sizes[stored.key] = stored.size
+            if stored.is_tiered:
+                self._tiered.add(stored.key)
             if form != stored.key:
                 self._variants.setdefault(form, set()).add(stored.key)
+            self._note_archive(stored)
         for image in _images_of_sidecar(stored.key):
             if names.composed(image) in self._wanted:
                 self._sidecars.setdefault(image, {})[stored.key] = stored.size
+                self._note_archive(stored)
+
+    def _note_archive(self, stored: StoredObject) -> None:
+        if stored.archive:
+            self._archives[stored.key] = stored.archive
+
+    def look_into_tiers(self, inputs: Bucket) -> None:
+        """Ask for the tier of images that may be in one for archives.
+
+        That takes a request for each, so only the first ones are asked for.
+        """
+        for key in sorted(self._tiered)[:_MAX_TIERS]:
+            try:
+                self._note_archive(inputs.stat(key))
+            except ObjectMissing:
+                # It was removed since it was listed.
+                del self._sizes[key]
 
     def resolve(self) -> Manifest:
         """Return the manifest with the key, size and sidecar files of each image.
@@ -167,6 +193,14 @@ class ImageIndex:
             name = sidecar.rpartition("/")[2]
             if fault := sidecars.fault(name, sizes[sidecar]):
                 return row.failed(Refusal.BAD_SIDECAR, fault)
+        for file in (key, *used):
+            if archive := self._archives.get(file):
+                return row.failed(
+                    Refusal.IN_COLD_STORAGE,
+                    f"{file} is in cold storage ({archive}), from where no job can "
+                    "read it: restore it, wait until that is done, and upload this "
+                    "row again",
+                )
         size = self._sizes[key] + sum(sizes[sidecar] for sidecar in used)
         return replace(row, key=key, size=size, sidecars=used)
 

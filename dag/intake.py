@@ -112,6 +112,8 @@ def _refusal(manifest: StoredObject) -> str | None:
     """Return why a run could never claim a manifest, and would stay active for ever."""
     if manifest.size > _MAX_SIZE_COPIED:
         return f"it is larger than {_MAX_SIZE_COPIED >> 30} GiB: remove it"
+    if manifest.archive:
+        return f"it is in cold storage ({manifest.archive}): restore it"
     if not _can_have_siblings(manifest.key):
         return (
             "its name is too long for the names that are made from it, or has '.' or "

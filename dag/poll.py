@@ -238,6 +238,7 @@ def _check(run: Run, inputs: Bucket, launch: Launch) -> list[StoredObject]:
     for stored in index.find(inputs, launch.literal_prefix):
         if is_processing(stored.key) and len(claimed) < processing.MAX_OBJECTS:
             claimed.append(stored)
+    index.look_into_tiers(inputs)
     resolved = index.resolve()
     rows = tuple(_check_row(row, launch) for row in resolved.rows)
     if launch.rows_per_job > 1:

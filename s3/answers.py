@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 from urllib.parse import unquote_plus
 from xml.etree import ElementTree
 
@@ -18,6 +19,7 @@ from minio.time import from_http_header, from_iso8601utc
 from minio.xml import find, findall
 
 from s3.errors import OddAnswer, Overlong
+from s3.storage import TIERED, archive_of
 
 METADATA = "x-amz-meta-"
 _CHUNK = 2**20  # bytes
@@ -37,12 +39,17 @@ class StoredObject:
         etag: ETag without quotes; some servers list an object without one while it is
             written.
         modified: when the object was last written.
+        archive: the cold storage from which it must be restored before it can be read;
+            empty if it can be read.
+        is_tiered: whether it may be in an archive, which its description does not tell.
     """
 
     key: str
     size: int
     etag: str
     modified: datetime
+    archive: str = ""
+    is_tiered: bool = False
 
 
 @dataclass(frozen=True)
@@ -119,7 +126,28 @@ def _read_entry(
         number_of(text_of(entry, "Size")),
         _listed_etag(entry),
         date_of(text_of(entry, "LastModified")),
+        **_storage(entry),
     )
+
+
+def _storage(entry: ElementTree.Element) -> dict[str, Any]:
+    """Return where a listed object is stored, as fields of StoredObject."""
+    storage_class = _optional(entry, "StorageClass")
+    status = find(entry, "RestoreStatus")
+    restored = (
+        status is not None
+        and _optional(status, "IsRestoreInProgress") == "false"
+        and _optional(status, "RestoreExpiryDate") != ""
+    )
+    return {
+        "archive": archive_of(storage_class, restored=restored),
+        "is_tiered": storage_class == TIERED,
+    }
+
+
+def _optional(entry: ElementTree.Element, name: str) -> str:
+    element = find(entry, name)
+    return "" if element is None else element.text or ""
 
 
 def _listed_etag(entry: ElementTree.Element) -> str:

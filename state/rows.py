@@ -31,6 +31,7 @@ class Refusal(StrEnum):
     TIME_LIMIT_TOO_LONG = "time-limit-too-long"
     NOT_FOUND = "not-found"
     AMBIGUOUS = "ambiguous"
+    IN_COLD_STORAGE = "in-cold-storage"
     BAD_SIDECAR = "bad-sidecar"
     DUPLICATE = "duplicate"
     OUTPUT_COLLISION = "output-collision"
