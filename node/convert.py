@@ -40,6 +40,8 @@ from node.source import Source, open_source
 _MIB = 1024 * 1024
 _GDAL_OPTIONS = {
     "GDAL_CACHEMAX": 64 * _MIB,  # bytes
+    # GeoTIFF 1.0 has vertical coordinate reference systems, too.
+    "GTIFF_REPORT_COMPD_CS": True,
     # References in an image must not lead to other hosts.
     "CPL_VSIL_CURL_ALLOWED_EXTENSIONS": "{none}",
 }
