@@ -35,7 +35,7 @@ from node.options import Options
 from node.picture import MAX_JPEG_SIDE, Picture, picture
 from node.result import Jpeg, Result
 from node.sample import Sample
-from node.source import Source, open_source
+from node.source import INTEGERS_OF_64_BITS, Source, open_source
 
 _MIB = 1024 * 1024
 _GDAL_OPTIONS = {
@@ -267,6 +267,8 @@ def _warnings(plan: levels.Plan) -> list[str]:
         warnings.append("it has a coordinate reference system, but no georeferencing")
     if pages := len(source.dataset.subdatasets):
         warnings.append(f"it has {pages} images: the first one is converted")
+    if source.warped and source.data_type in INTEGERS_OF_64_BITS:
+        warnings.append("warping rounds its integers above 2**53, as GDAL computes it")
     if source.lacks_palette:
         warnings.append(
             "its values are palette indices, but it has no colour table: they are "

@@ -103,8 +103,24 @@ def _average_of_all(pixels: numpy.ndarray) -> numpy.ndarray:
     if kind.kind == "f":
         # Divide first: the sum may be more than the type holds.
         return _sum(quarter * kind.type(0.25) for quarter in quarters)
+    if kind.itemsize == 8:
+        return _average_of_long(quarters, kind.type(4))
     total = _sum(quarter.astype(_wide(kind)) for quarter in quarters)
     return numpy.floor_divide(total + 2, 4).astype(kind)
+
+
+def _average_of_long(
+    values: Iterable[numpy.ndarray], count: numpy.ndarray
+) -> numpy.ndarray:
+    """Return the mean of integers of 64 bits, whose sum no type holds.
+
+    Args:
+        values: the integers; 0 in place of those that are left out.
+        count: number of those that are not left out, at least 1.
+    """
+    parts = [numpy.divmod(each, count) for each in values]
+    rest = _sum(remainder for _, remainder in parts)
+    return _sum(quotient for quotient, _ in parts) + (rest + count // 2) // count
 
 
 def _sum(arrays: Iterable[numpy.ndarray]) -> numpy.ndarray:
@@ -119,14 +135,18 @@ def _average_of_valid(
     data = _quarters(valid)
     count = _sum(is_data.astype("i1") for is_data in data)
     share = numpy.maximum(count, 1)
-    total = _sum(
-        numpy.where(is_data, quarter, 0).astype(_wide(kind))
+    values = [
+        numpy.where(is_data, quarter, kind.type(0))
         for is_data, quarter in zip(data, quarters, strict=True)
-    )
-    if kind.kind == "f":
-        means = (total / share).astype(kind)
+    ]
+    if kind.kind != "f" and kind.itemsize == 8:
+        means = _average_of_long(values, share.astype(kind))
     else:
-        means = numpy.floor_divide(total + share // 2, share).astype(kind)
+        total = _sum(each.astype(_wide(kind)) for each in values)
+        if kind.kind == "f":
+            means = (total / share).astype(kind)
+        else:
+            means = numpy.floor_divide(total + share // 2, share).astype(kind)
     means = _avoid_nodata(means, nodata)
     no_data = numpy.broadcast_to(count == 0, means.shape)
     for band, value in enumerate(nodata or (None,) * means.shape[2]):

@@ -4,6 +4,7 @@ import base64
 import math
 import os
 import warnings
+import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,9 +13,11 @@ from pathlib import Path
 
 import numpy
 import rasterio
+import rasterio.shutil
 from rasterio.crs import CRS
 from rasterio.enums import ColorInterp, MaskFlags, Resampling
 from rasterio.errors import NotGeoreferencedWarning
+from rasterio.io import MemoryFile
 from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window
 
@@ -41,6 +44,9 @@ _COMPLEX = {
 }
 
 
+INTEGERS_OF_64_BITS = ("int64", "uint64")
+# A double holds all integers up to this.
+_MAX_EXACT = 2**53
 _MAX_LISTED = 8  # values in a message
 
 
@@ -55,7 +61,8 @@ class Source:
         crs: the file's or the assigned CRS, which is that of its ground control points
             if they place it; None if there is none.
         data_type: data type of the bands, as rasterio names it.
-        nodata: value of each band that means "no data"; empty if no band has one.
+        nodata: value of each band that means "no data", an integer if the bands have
+            integers of 64 bits; empty if no band has one.
         has_mask: whether there is a mask that is neither nodata nor a band.
         alpha: index of the alpha band, from 0; None if there is none.
         premultiplied: whether colours are multiplied by alpha, as TIFF's associated
@@ -250,6 +257,11 @@ def open_source(
             yield _source(dataset, dataset, crs, gdal_warnings)
             return
         safety.check_warping(dataset)
+        if any(abs(value or 0) > _MAX_EXACT for value in _integers_of_nodata(dataset)):
+            raise UnsupportedRaster(
+                "its nodata value cannot be warped, because GDAL warps in floating "
+                "point: give it one of less than 2**53, or convert it as it is"
+            )
         categorical = _is_categorical(dataset)
         request = WarpRequest(
             crs=crs,
@@ -300,8 +312,9 @@ def _check_dataset(dataset: rasterio.DatasetReader) -> None:
             f"its bands are of different types ({', '.join(sorted(data_types))}): "
             "make one image for each type"
         )
-    if len(set(map(str, dataset.nodatavals))) > 1:
-        values = ", ".join(map(str, dataset.nodatavals[:_MAX_LISTED]))
+    nodata = _nodata(dataset)
+    if len(set(map(str, nodata))) > 1:
+        values = ", ".join(map(str, nodata[:_MAX_LISTED]))
         raise UnsupportedRaster(
             f"its bands have different nodata values ({values}), and a GeoTIFF has one "
             "for all: give them one value, or make one image for each value"
@@ -343,14 +356,15 @@ def _source(
         has_mask = dataset.mask_flag_enums[0] == [MaskFlags.per_dataset]
     else:
         has_mask = pixels.count > dataset.count
-    has_nodata = any(value is not None for value in dataset.nodatavals)
+    nodata = _nodata(dataset)
+    has_nodata = any(value is not None for value in nodata)
     has_alpha = ColorInterp.alpha in colours
     return Source(
         pixels=pixels,
         dataset=dataset,
         crs=crs,
         data_type=dataset.dtypes[0],
-        nodata=dataset.nodatavals if has_nodata else (),
+        nodata=nodata if has_nodata else (),
         has_mask=has_mask,
         alpha=colours.index(ColorInterp.alpha) if has_alpha else None,
         premultiplied=has_alpha and is_premultiplied(Path(dataset.name)),
@@ -360,6 +374,22 @@ def _source(
         bits=None if palette is not None else _few_bits(dataset),
         gdal_warnings=gdal_warnings,
     )
+
+
+def _nodata(dataset: rasterio.DatasetReader) -> tuple[float | None, ...]:
+    """Return the nodata value of each band, exact even if a double cannot hold it."""
+    if dataset.dtypes[0] not in INTEGERS_OF_64_BITS:
+        return dataset.nodatavals
+    with MemoryFile(ext=".vrt") as memory:
+        rasterio.shutil.copy(dataset, memory.name, driver="VRT")
+        # GDAL wrote it, so it has no entities that could expand.
+        root = ElementTree.fromstring(bytes(memory.getbuffer()))  # noqa: S314
+    texts = [band.findtext("NoDataValue") for band in root.findall("VRTRasterBand")]
+    return tuple(None if text is None else int(text) for text in texts)
+
+
+def _integers_of_nodata(dataset: rasterio.DatasetReader) -> tuple[float | None, ...]:
+    return _nodata(dataset) if dataset.dtypes[0] in INTEGERS_OF_64_BITS else ()
 
 
 def _palette(dataset: rasterio.DatasetReader) -> numpy.ndarray | None:

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 Value = tuple[int | float, ...]
-SHORT, LONG, DOUBLE = 3, 4, 12
-_FORMATS = {SHORT: "H", LONG: "I", DOUBLE: "d"}
+ASCII, SHORT, LONG, DOUBLE = 2, 3, 4, 12
+_FORMATS = {ASCII: "B", SHORT: "H", LONG: "I", DOUBLE: "d"}
 # In the file's tag: version 1.1.0, a projected CRS, EPSG:32633.
 _UTM_33 = (1, 1, 0, 3, 1024, 0, 1, 1, 1025, 0, 1, 1, 3072, 0, 1, 32633)
 
