@@ -156,6 +156,8 @@ def _of_one_pixel(description: bytes, source: Source) -> bytes:
         lambda match: chr(ord(match[0]) - 0xDC00),
         description.decode("utf-8", "surrogateescape"),
     )
+    # A parser of XML makes a line feed of a carriage return, unless it is a reference.
+    text = text.replace("\r", "&#13;")
     try:
         # GDAL wrote it, so it has no entities that could expand.
         root = ElementTree.fromstring(text)  # noqa: S314
@@ -189,7 +191,7 @@ def _of_one_pixel(description: bytes, source: Source) -> bytes:
         _set_points(root, source)
     elif source.crs and source.crs != source.dataset.crs:
         _set(root, "SRS", source.crs.to_wkt())
-    return ElementTree.tostring(root)
+    return ElementTree.tostring(root).replace(b"\r", b"&#13;")
 
 
 def _check_kept(source: Source, raster: rasterio.DatasetReader) -> None:
