@@ -23,6 +23,8 @@ from node.source import Source
 _PIXELS = {
     *("SimpleSource", "ComplexSource", "AveragedSource", "KernelFilteredSource"),
     *("MaskBand", "Overview", "OverviewList", "Histograms"),
+    # A GeoTIFF cannot hold these.
+    *("CategoryNames", "GDALRasterAttributeTable"),
 }
 _MAX_NAME = 80  # characters of the name of a CRS
 # A VRT's names for the coordinates of a ground control point.

@@ -269,6 +269,11 @@ def _warnings(plan: levels.Plan) -> list[str]:
         warnings.append(f"it has {pages} images: the first one is converted")
     if source.warped and source.data_type in INTEGERS_OF_64_BITS:
         warnings.append("warping rounds its integers above 2**53, as GDAL computes it")
+    if source.tables.kinds:
+        warnings.append(
+            f"a GeoTIFF cannot hold its {' and '.join(source.tables.kinds)}: keep "
+            f"{source.tables.file} beside the COG"
+        )
     if source.lacks_palette:
         warnings.append(
             "its values are palette indices, but it has no colour table: they are "

@@ -22,6 +22,7 @@ from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window
 
 from node import decoders, safety, tiff
+from node.attribute_tables import AttributeTables, attribute_tables
 from node.errors import (
     DamagedImage,
     NoCrs,
@@ -71,6 +72,7 @@ class Source:
             and alpha of each value; None if there is no colour table.
         categorical: whether values are categories, so that a mean of two values has
             no meaning.
+        tables: what a file beside it says about its classes.
         min_is_white: whether the smallest value is white, as in a scanned negative.
         bits: number of bits of a sample if that is less than 8 and there is no colour
             table, otherwise None.
@@ -87,6 +89,7 @@ class Source:
     premultiplied: bool
     palette: numpy.ndarray | None
     categorical: bool
+    tables: AttributeTables
     min_is_white: bool
     bits: int | None
     gdal_warnings: list[str]
@@ -370,6 +373,7 @@ def _source(
         premultiplied=has_alpha and is_premultiplied(Path(dataset.name)),
         palette=palette,
         categorical=_is_categorical(dataset),
+        tables=attribute_tables(dataset),
         min_is_white=palette is None and _structure(dataset, "MINISWHITE") == "YES",
         bits=None if palette is not None else _few_bits(dataset),
         gdal_warnings=gdal_warnings,
@@ -413,6 +417,7 @@ def _is_categorical(dataset: rasterio.DatasetReader) -> bool:
         or "complex" in dataset.dtypes[0]
         or _structure(dataset, "NBITS") == "1"
         or dataset.tags(1).get("LAYER_TYPE", "").lower() == "thematic"
+        or attribute_tables(dataset).thematic
     )
 
 
