@@ -45,6 +45,7 @@ from s3.answers import (
 )
 from s3.client import OK, Retry
 from s3.errors import (
+    ACCESS_DENIED,
     CODE_IN_XML,
     BadAnswer,
     BucketError,
@@ -64,6 +65,7 @@ from s3.keys import read_access_key, read_key
 from s3.storage import RESTORE_STATUS, archive_in
 
 __all__ = [
+    "ACCESS_DENIED",
     "MAX_KEY_BYTES",
     "MAX_URL_HOURS",
     "BadAnswer",
@@ -102,6 +104,7 @@ _CONDITION_UNMET = (412, 409)
 _NOT_IMPLEMENTED = 501
 # minio's code for the answer 400 to a HEAD request.
 _NO_KEY_THERE = "BadRequest"
+_NO_SUCH_KEY = "NoSuchKey"
 # The part size of a multipart upload; a part is in memory while it is sent.
 _UPLOAD_PART = 32 * 2**20  # bytes
 # The maximum size that S3 copies by one request; larger objects are copied in parts of
@@ -275,18 +278,23 @@ class Bucket:
             return user_metadata(headers)
 
     def find_objects(
-        self, keys: Collection[str], beside: Callable[[str], Iterable[str]]
+        self,
+        keys: Collection[str],
+        beside: Callable[[str], Iterable[str]],
+        out_of_reach: Callable[[str], object] = lambda key: None,
     ) -> Iterator[StoredObject]:
         """Yield the objects with these keys, and perhaps many others.
 
         First list the prefix that the keys share, because one answer describes a
         thousand objects. If the listing turns out to need more answers than there are
         keys, ask for each key instead, as for a few images in a bucket of millions.
+        If the store's keys may not list that prefix, list the folders under it.
 
         Args:
             keys: the keys to find.
             beside: function that returns further keys to find for a key; they have
                 the same name up to its first dot.
+            out_of_reach: called with each key that the store's keys may not look for.
         """
         if not keys:
             return
@@ -294,8 +302,18 @@ class Bucket:
         shared = os.path.commonprefix([min(keys), max(keys)])  # noqa: RUF071
         folder, slash, name = shared.rpartition("/")
         listed = self.list(folder + slash + name.partition(".")[0])
-        yield from itertools.islice(listed, _PAGE_SIZE * len(keys))
-        if next(listed, None) is None:
+        may_list = True
+        try:
+            yield from itertools.islice(listed, _PAGE_SIZE * len(keys))
+            if next(listed, None) is None:
+                return
+        except PermanentS3Error as error:
+            if error.code != ACCESS_DENIED:
+                raise
+            may_list = False
+        if not may_list and len(groups := _by_folder(keys, folder + slash)) > 1:
+            for group in groups:
+                yield from self.find_objects(group, beside, out_of_reach)
             return
         for key in keys:
             for sought in (key, *beside(key)):
@@ -308,10 +326,15 @@ class Bucket:
                     # signature is not the reason, because the listing was granted.
                     if error.code == _NO_KEY_THERE:
                         continue
-                    if not isinstance(error, ObjectUnreadable):
+                    is_denied = error.code == ACCESS_DENIED
+                    if is_denied and not may_list:
+                        out_of_reach(sought)
+                        continue
+                    if not (is_denied or isinstance(error, ObjectUnreadable)):
                         raise
-                    # Its metadata is too large. A listing contains no metadata, and
-                    # the first key that begins with this one is this one.
+                    # Its metadata is too large, or may not be read. A listing contains
+                    # no metadata, and the first key that begins with this one is this
+                    # one.
                     yield from itertools.islice(self.list(sought), 1)
 
     def exists(self, key: str) -> bool:
@@ -470,7 +493,7 @@ class Bucket:
             try:
                 self._copy(source, target, headers, metadata)
             except MinioException as error:
-                if code_of(error) in ("PreconditionFailed", "NoSuchKey"):
+                if code_of(error) in ("PreconditionFailed", _NO_SUCH_KEY):
                     return False
                 raise
             # Some servers do not support the condition, and copy any object.
@@ -484,7 +507,7 @@ class Bucket:
         try:
             return self._ask("HEAD", key).headers
         except S3Error as error:
-            if error.code != "NoSuchKey":
+            if error.code != _NO_SUCH_KEY:
                 raise
             return None
 
@@ -703,16 +726,22 @@ class Bucket:
         """Send a signed request, and return the answer if it was granted."""
         # minio has no public method for some of these requests, so this uses a private
         # one. pyproject.toml pins minio to the version that was tested.
-        with translate_odd_answers():
-            answer = self._client._execute(
-                method,
-                self.name,
-                key,
-                body=body,
-                headers=dict(headers or {}),
-                query_params=dict(query or {}),
-                preload_content=preload_content,
-            )
+        try:
+            with translate_odd_answers():
+                answer = self._client._execute(
+                    method,
+                    self.name,
+                    key,
+                    body=body,
+                    headers=dict(headers or {}),
+                    query_params=dict(query or {}),
+                    preload_content=preload_content,
+                )
+        except S3Error as error:
+            is_read = key and method in ("GET", "HEAD") and not query
+            if error.code == ACCESS_DENIED and is_read and self._is_absent(str(key)):
+                raise error.copy(_NO_SUCH_KEY, "") from error
+            raise
         # S3 answers a removal with nothing; a web page comes with 200 and a text.
         removed = method == "DELETE" and not answer.data
         granted = (OK, _NO_CONTENT) if removed else (OK,)
@@ -721,6 +750,20 @@ class Bucket:
         if method == "DELETE" and not removed:
             raise OddAnswer("a text instead of nothing")
         return answer
+
+    def _is_absent(self, key: str) -> bool:
+        """Return whether a listing shows that there is no object with this key.
+
+        To keys that may list some prefixes only, AWS answers a request for an object
+        that is not there as if it were forbidden.
+        """
+        try:
+            page = self._page(key, None)
+        except S3Error:
+            # The caller reports its own refusal.
+            return False
+        # The first key that begins with this one is this one.
+        return page.mark is None or all(each.key != key for each in page.objects)
 
     @contextmanager
     def _translate_errors(self, subject: str) -> Iterator[None]:
@@ -763,3 +806,16 @@ class Bucket:
         return (
             f"this machine's clock is {minutes} minutes {relation} the store's: set it"
         )
+
+
+def _by_folder(keys: Iterable[str], prefix: str) -> list[list[str]]:
+    """Return keys by the folder under a prefix that they are in; first those in none.
+
+    >>> _by_folder(["a.tif", "x/b.tif", "x/y/c.tif"], "")
+    [['a.tif'], ['x/b.tif', 'x/y/c.tif']]
+    """
+    groups: dict[str, list[str]] = {}
+    for key in sorted(keys, key=lambda key: "/" in key.removeprefix(prefix)):
+        folder, slash, _ = key.removeprefix(prefix).partition("/")
+        groups.setdefault(folder if slash else "", []).append(key)
+    return list(groups.values())

@@ -66,6 +66,8 @@ class ImageIndex:
         self._variants: dict[str, set[str]] = {}
         # By the key of the image: the sizes of its sidecar files, by key.
         self._sidecars: dict[str, dict[str, int]] = {}
+        # The keys that the store's keys may not look for.
+        self._out_of_reach: set[str] = set()
 
     def find(self, inputs: Bucket, listed_prefix: str) -> Iterator[StoredObject]:
         """Add the images and their sidecar files; yield them among other objects.
@@ -90,7 +92,8 @@ class ImageIndex:
             others = {
                 key for key in keys if not key_stem(key).startswith(listed_prefix)
             }
-            yield from self._added(inputs.find_objects(others, sidecar_keys))
+            found = inputs.find_objects(others, sidecar_keys, self._out_of_reach.add)
+            yield from self._added(found)
 
     def _candidates(self, row: Row) -> tuple[str, ...]:
         return candidate_keys(row, self._bucket, self._endpoint)
@@ -180,6 +183,12 @@ class ImageIndex:
                 Refusal.NOT_FOUND,
                 f"{elsewhere}, not the bucket {self._bucket}: upload it there, or "
                 "correct its name",
+            )
+        if candidates and self._out_of_reach.issuperset(candidates[:1]):
+            return row.failed(
+                Refusal.NOT_FOUND,
+                f"not in the bucket {self._bucket}, or the launch's keys may not read "
+                "it: allow s3:ListBucket and s3:GetObject for it",
             )
         return row.failed(
             Refusal.NOT_FOUND,

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from bucket import Bucket, PermanentS3Error, S3Endpoint
+from bucket import ACCESS_DENIED, Bucket, PermanentS3Error, S3Endpoint
 from condor import queue
 from dag import intake, key_arguments, render, submission
 from s3 import aws
@@ -164,7 +164,7 @@ def _check_names(launch: Launch) -> None:
 
 
 def _check_permissions(bucket: Bucket, prefix: str) -> None:
-    """Raise an error unless objects can be listed, written and removed."""
+    """Raise an error unless objects can be listed, written, read and removed."""
     probe = f"{prefix}.cog_pipeline-write-check-{secrets.token_hex(8)}"
     with _permission("s3:GetBucketLocation", "or name the region with --region"):
         bucket.region()
@@ -172,8 +172,12 @@ def _check_permissions(bucket: Bucket, prefix: str) -> None:
         bucket.check(prefix)
     with _permission("s3:PutObject"):
         bucket.write(probe, b"", "application/octet-stream")
-    with _permission("s3:DeleteObject"):
-        bucket.remove(probe)
+    try:
+        with _permission("s3:GetObject"):
+            bucket.read(probe, max_bytes=1)
+    finally:
+        with _permission("s3:DeleteObject"):
+            bucket.remove(probe)
 
 
 @contextmanager
@@ -182,7 +186,7 @@ def _permission(name: str, other: str = "") -> Iterator[None]:
     try:
         yield
     except PermanentS3Error as error:
-        if error.code != "AccessDenied":
-            raise
-        remedy = ", ".join(filter(None, (f"allow {name}", other)))
-        raise PipelineError(f"{error}: {remedy}") from error
+        allow = f"allow {name}" if error.code == ACCESS_DENIED else ""
+        if remedy := ", ".join(filter(None, (allow, other))):
+            raise PipelineError(f"{error}: {remedy}") from error
+        raise

@@ -11,8 +11,10 @@ from urllib3.exceptions import DecodeError, HTTPError
 _MAX_MESSAGE = 300
 _CODE = re.compile(r"\w{1,100}", re.ASCII)
 CODE_IN_XML = re.compile(r"<Code>(\w+)</Code>")
+# The code of a request that the keys have no permission for.
+ACCESS_DENIED = "AccessDenied"
 _MEANING = {
-    "AccessDenied": "these keys have no permission for this",
+    ACCESS_DENIED: "these keys have no permission for this",
     "AuthorizationHeaderMalformed": "the bucket is in another region: see --region",
     "ExpiredToken": "the session token has expired: get new keys",
     "InvalidAccessKeyId": "the access key is unknown there: check the key files",
@@ -77,7 +79,7 @@ _KINDS = {
     "NoSuchBucket": BucketMissing,
     "NoSuchKey": ObjectMissing,
     "NoSuchUpload": UploadMissing,
-    "AccessDenied": PermanentS3Error,
+    ACCESS_DENIED: PermanentS3Error,
     "EntityTooSmall": PermanentS3Error,
     "InvalidPart": PermanentS3Error,
     "InvalidPartOrder": PermanentS3Error,

@@ -138,43 +138,6 @@ def test_a_region_of_the_launch_spares_the_question(
     assert any("%2Feu-central-1%2Fs3" in path for path in paths)
 
 
-@pytest.mark.parametrize(
-    ("fault", "permission"),
-    [
-        (Fault(method="GET", path=r"/cogs-.*list-type"), "s3:ListBucket"),
-        (Fault(method="PUT", path=r"/cogs-.*write-check"), "s3:PutObject"),
-        (Fault(method="DELETE", path=r"/cogs-.*write-check"), "s3:DeleteObject"),
-    ],
-)
-def test_a_launch_names_the_permission_that_is_missing(
-    faulty_s3_server: FaultyS3, faulty_archive: Archive, fault: Fault, permission: str
-):
-    with faulty_s3_server.suffering(replace(fault, status=403)):
-        done = faulty_archive.run()
-    assert done.returncode == 1
-    assert f"allow {permission}" in done.stderr
-    assert faulty_archive.cogs.name in done.stderr
-
-
-def test_keys_that_are_limited_to_the_prefixes_in_use_suffice(
-    faulty_s3_server: FaultyS3, faulty_archive: Archive
-):
-    faulty_archive.upload_raster("in/image.tif", 1)
-    rows = [("in/image.tif", 1), ("in/none.tif", 1)]
-    faulty_archive.upload_manifest("in/batch-raw.csv", rows)
-    beyond = (
-        Fault(path=r"/maps-\w+/(?!in/)[^?]", status=403),
-        Fault(path=r"/cogs-\w+/(?!out/)[^?]", status=403),
-        Fault(path=r"/maps-.*[?&]prefix=(?!in%2F)", status=403),
-        Fault(path=r"/cogs-.*[?&]prefix=(?!out%2F)", status=403),
-    )
-    with faulty_s3_server.suffering(*beyond):
-        faulty_archive.launch("-p", "in/*raw.csv", "--output-prefix", "out/")
-        processed, failed = faulty_archive.outcome("in/batch-")
-    assert processed == [["in/image.tif", "1"]], failed
-    assert "not in the bucket" in failed[0][2]
-
-
 def test_an_upload_that_is_refused_is_not_tried_for_hours(
     faulty_s3_server: FaultyS3, faulty_archive: Archive
 ):
@@ -187,30 +150,6 @@ def test_an_upload_that_is_refused_is_not_tried_for_hours(
     assert processed == []
     assert "403" in failed[0][2]
     assert faulty_s3_server.count("PUT", r"/cogs-.*\.tif") <= 12
-
-
-AWS_FILE = (
-    "[default]\naws_access_key_id = AKIAXXXX\naws_secret_access_key = s3cr3t/Key\n"
-)
-
-
-@pytest.mark.parametrize("option", ["-a", "-s"])
-@pytest.mark.parametrize("text", [AWS_FILE, "AKIAXXXX,s3cr3t/Key", "s3cr3t/Key ü"])
-def test_a_key_file_of_another_format_is_not_quoted(
-    archive: Archive, option: str, text: str
-):
-    file = archive.directory / "credentials"
-    file.touch(mode=0o600)
-    file.write_text(text)
-    done = archive.run(option, str(file))
-    if "," in text:
-        # It may be a key: S3 says that it is not.
-        assert done.returncode == 1
-    else:
-        assert "must hold one key and nothing else" in done.stderr
-    written = [path.read_bytes() for path in archive.directory.rglob("*log*")]
-    for output in (done.stdout, done.stderr, *map(bytes.decode, written)):
-        assert "s3cr3t" not in output
 
 
 def test_a_proxy_of_the_environment_is_used_by_the_launch_and_its_polls(

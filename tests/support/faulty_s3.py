@@ -46,6 +46,7 @@ class Fault:
         cut_after: drop the connection after so many bytes of a body; at once
             where there is none.
         answer_lost: let the server do it, and drop the connection then.
+        instead_of: give that answer only if the server's has this status.
         probability: probability that a matching request has the fault.
         times: how many more requests have the fault; None for all.
     """
@@ -59,6 +60,7 @@ class Fault:
     bytes_per_second: float | None = None
     cut_after: int | None = None
     answer_lost: bool = False
+    instead_of: int | None = None
     probability: float = 1
     times: int | None = None
 
@@ -166,7 +168,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _serve(self, faults: list[Fault]) -> None:
         length = int(self.headers.get("Content-Length") or 0)
         for fault in faults:
-            if fault.status is not None:
+            if fault.status is not None and fault.instead_of is None:
                 self._answer(fault)
                 return
             if fault.cut_after is not None and fault.cut_after == 0:
@@ -175,6 +177,11 @@ class _Handler(BaseHTTPRequestHandler):
             if any(fault.answer_lost for fault in faults):
                 answer.read()
                 raise _Dropped
+            for fault in faults:
+                if fault.instead_of == answer.status:
+                    answer.read()
+                    self._answer(fault, unread=0)
+                    return
             headers = dict(answer.getheaders())
             headers.pop("Transfer-Encoding", None)
             size = answer.length or 0
@@ -242,10 +249,17 @@ class _Handler(BaseHTTPRequestHandler):
                     time.sleep(len(piece) / rate)
                 yield piece
 
-    def _answer(self, fault: Fault) -> None:
-        """Give the answer of a fault in place of the server."""
+    def _answer(self, fault: Fault, unread: int | None = None) -> None:
+        """Give the answer of a fault in place of the server.
+
+        Args:
+            unread: number of bytes of the request's body that were not read; None for
+                the whole body.
+        """
+        if unread is None:
+            unread = int(self.headers.get("Content-Length") or 0)
         # Closing with an unread body would reset the connection.
-        for _ in self._body(int(self.headers.get("Content-Length") or 0)):
+        for _ in self._body(unread):
             pass
         body = fault.body
         if body is None:
