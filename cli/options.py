@@ -1,6 +1,7 @@
 """Options that several commands take, or that click alone cannot check."""
 
 import math
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from functools import wraps
@@ -17,8 +18,19 @@ from state.launch import URL_HOURS
 
 DEFAULT_KEYS = Path.home() / ".chtc_s3"
 DEFAULT_ENDPOINT = "s3dev.chtc.wisc.edu"
+_REGION = re.compile(r"[a-z0-9]([a-z0-9_-]{0,61}[a-z0-9])?", re.IGNORECASE | re.ASCII)
 Command = Callable[..., None]
 _file = click.Path(path_type=Path)
+
+
+def _check_region(
+    context: click.Context, parameter: click.Parameter, region: str | None
+) -> str | None:
+    if region is None or _REGION.fullmatch(region):
+        return region
+    raise click.BadParameter(
+        f"{region!r} is not the name of a region, such as eu-west-1"
+    )
 
 
 def store_options(command: Command) -> Command:
@@ -57,6 +69,7 @@ def store_options(command: Command) -> Command:
     @click.option(
         "--region",
         metavar="NAME",
+        callback=_check_region,
         help="Region of the buckets, if the endpoint does not name it and the keys may "
         "not ask for it.",
     )

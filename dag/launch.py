@@ -79,7 +79,7 @@ def check(launch: Launch) -> None:
     """Raise an error for the first thing that would keep a run from working."""
     store = launch.store
     _check_keys(store)
-    _check_endpoint(store.endpoint)
+    _check_endpoint(store)
     for fault in exposed_keys(store):
         raise OthersCanChange(fault)
     if store.ca_certs and not store.ca_certs.is_file():
@@ -148,12 +148,24 @@ def _check_keys(store: S3Endpoint) -> None:
         )
 
 
-def _check_endpoint(endpoint: str) -> None:
-    host = endpoint.partition(":")[0]
-    if aws.is_aws(host) and not aws.parse(host) and ".vpce." not in host:
+def _check_endpoint(store: S3Endpoint) -> None:
+    host = store.endpoint.partition(":")[0]
+    if not aws.is_s3(host):
+        return
+    parsed = aws.parse(host)
+    if not parsed and ".vpce." not in host:
         raise PipelineError(
             f"{host} is no endpoint of AWS S3: name the region and not the bucket, as "
             "in s3.eu-west-1.amazonaws.com"
+        )
+    region = parsed.region if parsed else None
+    if region and store.region and region != store.region:
+        raise PipelineError(
+            f"{host} is in {region}, and --region is {store.region}: leave one out"
+        )
+    if host.endswith(".cn") and not (region or store.region):
+        raise PipelineError(
+            f"{host} needs a region: name it, as in s3.cn-north-1.amazonaws.com.cn"
         )
 
 

@@ -26,6 +26,9 @@ _SHADOW_CANNOT_SIGN_SINCE = (25, 10, 0)
 # Characters of a key that have no meaning in a submit description. Some others are
 # known to work, but no key needs to rely on that.
 _PLAIN_KEY = re.compile(r"[\w ./+@~:()=&#'-]+")
+# A store that serves no other form of URLs: Alibaba Cloud OSS.
+_BUCKETS_ARE_HOSTS = ".aliyuncs.com"
+_PLAIN_REGION = re.compile(r"[\w-]+", re.ASCII)
 SHADOW_REFUSES = (
     "the key has characters that HTCondor cannot sign: rename the image, or "
     "launch with --signing auto"
@@ -92,7 +95,8 @@ def shadow(
     ]
     # A job has one region, which a region in a URL overrides.
     is_one_region = regions[0] == regions[1] or host.endswith(".amazonaws.com")
-    if is_one_region and urls[0] and urls[1]:
+    are_plain = all(_PLAIN_REGION.fullmatch(region) for region in regions)
+    if is_one_region and are_plain and urls[0] and urls[1]:
         return Signer(urls[0], urls[1], regions[0])
     if is_forced:
         raise CannotSign(
@@ -115,6 +119,8 @@ def _bucket_url(store: S3Endpoint, bucket: str, region: str) -> str | None:
     # HTCondor takes a host without a dot for a bucket at AWS, and always uses https.
     if not store.secure or "." not in host:
         return None
+    if host.endswith(_BUCKETS_ARE_HOSTS):
+        return f"s3://{bucket}.{store.endpoint}"
     if not aws.is_aws(host):
         return f"s3://{store.endpoint}/{bucket}"
     parsed = aws.parse(host)

@@ -13,6 +13,9 @@ _HOST = re.compile(
     rf"(?:[.-](?P<region>{_REGION}))?(?P<domain>{'|'.join(map(re.escape, _DOMAINS))})"
 )
 
+# People run other stores on virtual machines and behind load balancers.
+_ANOTHER_SERVICE = re.compile(r"^ec2-[\d-]+\.|\.elb\.amazonaws\.")
+
 
 @dataclass(frozen=True)
 class AwsHost:
@@ -36,6 +39,15 @@ def is_aws(host: str) -> bool:
     (True, False)
     """
     return host.endswith(_DOMAINS)
+
+
+def is_s3(host: str) -> bool:
+    """Return whether a host is one of AWS S3, and not a virtual machine or the like.
+
+    >>> is_s3("maps.s3.amazonaws.com"), is_s3("ec2-1-2-3-4.compute.amazonaws.com")
+    (True, False)
+    """
+    return is_aws(host) and not _ANOTHER_SERVICE.search(host)
 
 
 def parse(host: str) -> AwsHost | None:

@@ -15,13 +15,11 @@ CODE_IN_XML = re.compile(r"<Code>(\w+)</Code>")
 ACCESS_DENIED = "AccessDenied"
 _MEANING = {
     ACCESS_DENIED: "these keys have no permission for this",
-    "AuthorizationHeaderMalformed": "the bucket is in another region: see --region",
     "ExpiredToken": "the session token has expired: get new keys",
     "InvalidAccessKeyId": "the access key is unknown there: check the key files",
     "NoSuchBucket": "there is no such bucket",
     "NoSuchKey": "there is no such object",
     "NoSuchUpload": "there is no such multipart upload, or no longer",
-    "PermanentRedirect": "the bucket is in another region: see --region",
     "NotImplemented": "the server does not support this",
     "SignatureDoesNotMatch": "the secret key is wrong: check the key files",
 }
@@ -75,6 +73,18 @@ class Overlong(Exception):
     """An object is larger than the maximum for reading it."""
 
 
+# What servers answer if a request is signed for, or sent to, another region.
+_OF_ANOTHER_REGION = (
+    *(
+        "AuthorizationHeaderMalformed",
+        "BadRequest",
+        "IllegalLocationConstraintException",
+    ),
+    *("PermanentRedirect", "Redirect", "TemporaryRedirect"),
+)
+_REGION_HEADER = "x-amz-bucket-region"
+_REGION_IN_XML = re.compile(rb"<Region>([\w-]{1,63})</Region>")
+_REGION = re.compile(r"[\w-]{1,63}", re.ASCII)
 _KINDS = {
     "NoSuchBucket": BucketMissing,
     "NoSuchKey": ObjectMissing,
@@ -109,7 +119,8 @@ def translate_errors(subject: str) -> Iterator[None]:
             f"{subject}: its content does not match its Content-Encoding"
         ) from error
     except S3Error as error:
-        raise refusal(subject, error.code, error.message or "") from error
+        message = _other_region(error) or error.message or ""
+        raise refusal(subject, error.code, message) from error
     except (MinioException, HTTPError, OSError, ValueError) as error:
         # Some servers send XML with a content type that minio does not expect.
         if code := code_of(error):
@@ -144,6 +155,23 @@ def refusal(subject: str, code: str | None, message: str) -> BucketError:
     kind = _KINDS.get(code or "", BucketError)
     code = code if code and _CODE.fullmatch(code) else "no code"
     return kind(f"{subject}: {_short(_MEANING.get(code, message))} ({code})", code)
+
+
+def _other_region(error: S3Error) -> str | None:
+    """Return what to do if a bucket is in another region; None if it is not."""
+    if error.code not in _OF_ANOTHER_REGION:
+        return None
+    region = error.response.headers.get(_REGION_HEADER, "")
+    if in_xml := _REGION_IN_XML.search(error.response.data):
+        region = in_xml[1].decode()
+    if _REGION.fullmatch(region):
+        return (
+            f"the bucket is in the region {region}: name that one in the endpoint, or "
+            "with --region"
+        )
+    if error.code == "BadRequest":
+        return None
+    return "the bucket is in another region: name that one with --region"
 
 
 def code_of(error: Exception) -> str | None:

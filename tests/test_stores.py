@@ -1,6 +1,5 @@
 """AWS and its regions, keys with few permissions, temporary keys, proxies."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,11 +12,6 @@ from tests.support.archive import Archive
 from tests.support.faulty_s3 import Fault, FaultyS3
 
 BEFORE = (23, 9, 6)
-LOCATION = (
-    b'<?xml version="1.0" encoding="UTF-8"?>'
-    b'<LocationConstraint xmlns="http://s3.amazonaws.com/doc/2006-03-01/">'
-    b"eu-north-1</LocationConstraint>"
-)
 
 
 @pytest.fixture
@@ -87,36 +81,6 @@ def test_a_presigned_url_has_the_host_of_the_region(keys):
     url = Bucket(store, "maps.example.org").url_to_read("a.tif", 60)
     assert url.startswith("https://s3.eu-west-1.amazonaws.com/maps.example.org/a.tif?")
     assert "%2Feu-west-1%2Fs3%2F" in url
-
-
-@pytest.mark.parametrize(
-    ("endpoint", "words"),
-    [
-        ("maps.s3.eu-west-1.amazonaws.com", "name the region and not the bucket"),
-        ("ec2.amazonaws.com", "no endpoint of AWS S3"),
-    ],
-)
-def test_what_is_no_endpoint_of_aws_is_refused(
-    archive: Archive, endpoint: str, words: str
-):
-    store = replace(archive.store, endpoint=endpoint)
-    done = replace(archive, store=store).run()
-    assert done.returncode == 1
-    assert words in done.stderr
-
-
-def test_the_region_that_the_store_names_is_signed_for(
-    faulty_s3_server: FaultyS3, faulty_archive: Archive
-):
-    faulty_archive.upload_raster("image.tif", 1)
-    faulty_archive.upload_manifest("batch-raw.csv", [("image.tif", 1)])
-    asked = Fault(method="GET", path=r"\?location", status=200, body=LOCATION)
-    with faulty_s3_server.suffering(asked):
-        faulty_archive.launch()
-        assert faulty_archive.outcome("batch-") == ([["image.tif", "1"]], [])
-    signed = [path for _, path in faulty_s3_server.requests if "X-Amz-Cred" in path]
-    assert signed
-    assert [path for path in signed if "%2Feu-north-1%2Fs3" not in path] == []
 
 
 def test_a_region_of_the_launch_spares_the_question(

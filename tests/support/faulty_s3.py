@@ -38,6 +38,8 @@ class Fault:
     Attributes:
         method: regular expression for the whole method.
         path: regular expression that is searched in the path with its query.
+        signed: regular expression that is searched in the signature's description: the
+            Authorization header or the query.
         status: status of an answer that the proxy gives itself.
         body: of that answer; what is no bytes comes without a length, block by block.
         headers: headers to set in the answer; None removes one.
@@ -53,6 +55,7 @@ class Fault:
 
     method: str = ".*"
     path: str = ""
+    signed: str = ""
     status: int | None = None
     body: bytes | Callable[[], Iterable[bytes]] | None = None
     headers: Mapping[str, str | None] = field(default_factory=dict)
@@ -64,10 +67,13 @@ class Fault:
     probability: float = 1
     times: int | None = None
 
-    def befalls(self, method: str, path: str) -> bool:
+    def befalls(self, method: str, path: str, authorization: str) -> bool:
         if self.times == 0 or not re.fullmatch(self.method, method):
             return False
-        if not re.search(self.path, path) or random.random() >= self.probability:
+        signed = authorization or path.partition("?")[2]
+        if not re.search(self.signed, signed) or not re.search(self.path, path):
+            return False
+        if random.random() >= self.probability:
             return False
         if self.times is not None:
             self.times -= 1
@@ -156,7 +162,9 @@ class _Handler(BaseHTTPRequestHandler):
         faults = [
             fault
             for fault in list(self.server.proxy.faults)
-            if fault.befalls(self.command, self.path)
+            if fault.befalls(
+                self.command, self.path, self.headers.get("Authorization", "")
+            )
         ]
         try:
             self._serve(faults)
