@@ -6,6 +6,8 @@
 # make bench     compare the cost of a conversion with that of GDAL's programs (package
 #                gdal-bin of Debian), and write docs/benchmarks.md; make bench RUNS=1
 #                is faster
+# make throughput compare whole runs with a script of GDAL's programs, and write
+#                docs/benchmarks.md; make throughput RUNS=1
 # make chaos     upload manifests to a pool of its own and inject faults for 20 minutes,
 #                then check the promise for every row; make chaos MINUTES=3
 # make scale     run manifests of increasing size without conversions, on an S3 server
@@ -27,7 +29,8 @@ ROWS ?= 100000
 SIGNING ?= auto
 UPGRADE ?=
 
-.PHONY: bench chaos demo test test-fast lint locks overhead scale sharing clean setup
+.PHONY: bench chaos demo test test-fast lint locks overhead scale sharing throughput \
+	clean setup
 
 demo: .venv/ready-demo
 	@.venv/bin/python -m demo
@@ -42,11 +45,15 @@ lint: .venv/ready-test
 	@.venv/bin/ruff check .
 	@.venv/bin/ruff format --check .
 	@.venv/bin/mypy
-	@.venv/bin/shellcheck .ci/run bin/generate_cogs.sh pool/make_environment.sh
+	@.venv/bin/shellcheck .ci/run bin/generate_cogs.sh lab/throughput/peer.sh \
+	    pool/make_environment.sh
 	@.venv/bin/codespell
 
 bench: .venv/ready-bench
 	@.venv/bin/python -m lab.bench --runs $(RUNS)
+
+throughput: .venv/ready-bench .venv/ready-scale
+	@.venv/bin/python -m lab.throughput --runs $(RUNS)
 
 chaos: .venv/ready-test
 	@.venv/bin/python -m lab.chaos --minutes $(MINUTES)

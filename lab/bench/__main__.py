@@ -1,4 +1,4 @@
-"""Measure all methods, and write docs/benchmarks.md and its chart."""
+"""Measure all methods, and write their part of docs/benchmarks.md and its chart."""
 
 import argparse
 import platform
@@ -22,7 +22,7 @@ from lab.bench.measure import (
     reference,
     rio_cogeo,
 )
-from lab.support.markdown import table
+from lab.support.markdown import insert, table
 from state.project import PROJECT
 
 PAGE = PROJECT / "docs" / "benchmarks.md"
@@ -53,7 +53,7 @@ def main() -> None:
         by_side = {side: _compare_side(place, side) for side in SIDES}
         largest = _largest(place)
     page = _page(runs, compared, small, by_side, largest)
-    PAGE.write_text(page)
+    PAGE.write_text(insert(PAGE.read_text(), "bench", page))
     from lab.bench import chart
 
     CHART.write_text(chart.draw(by_side))
@@ -152,10 +152,10 @@ def _page(
         ("scratch disk, of output + ⅓ input", scratch, 1.0),
     )
     lines = [
-        "# Benchmarks",
+        "## The conversion of one image",
         "",
-        "`make bench` writes this page. It measures everything again, which takes half",
-        "an hour or so. The reference is what this project replaces: GDAL's",
+        "`make bench` measures this part again, which takes half an hour or so.",
+        "The reference is what this project replaces: GDAL's",
         "`gdal_translate -of COG -co COMPRESS=LZW`, then a JPEG of quality 80 from",
         "that COG. The images are NASA's Blue Marble and a shaded relief, mirrored to",
         "size.",
@@ -166,7 +166,7 @@ def _page(
         f"of {runs} runs, which alternate with runs of the reference. Ratios are",
         "medians of the ratios of each pair of runs.",
         "",
-        "## Goals",
+        "### Goals",
         "",
         *table(
             ("", "measured ×", "at most ×", ""),
@@ -183,10 +183,10 @@ def _page(
     ]
     for bands, costs in (*compared.items(), (SMALL, small)):
         title = f"{SMALL} × {SMALL} × 4" if bands == SMALL else f"{SIDE}² × {bands}"
-        lines += ["", f"## {title}", "", *_costs(costs)]
+        lines += ["", f"### {title}", "", *_costs(costs)]
     lines += [
         "",
-        "## By size",
+        "### By size",
         "",
         "The images have three bands. Each figure is from one run.",
         "",

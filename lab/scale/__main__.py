@@ -19,6 +19,7 @@ from lab.scale.idle import IdleCosts
 from lab.scale.measure import CommandFailed
 from lab.scale.quantities import growths, is_defect
 from lab.scale.run import RunCost, WrongOutcome
+from lab.support.markdown import insert
 from pool import personal
 from pool.errors import PoolError
 from state.project import PROJECT
@@ -84,7 +85,7 @@ def _write(costs: Sequence[RunCost], idle_costs: IdleCosts | None, signing: str)
     """Write the page and its chart, and return the part of the page that is new."""
     chart_file = PAGE.with_name(CHARTS[signing])
     text = page.text(costs, idle_costs, chart_file.name)
-    PAGE.write_text(page.insert(PAGE.read_text(), f"SIGNING={signing}", text))
+    PAGE.write_text(insert(PAGE.read_text(), f"SIGNING={signing}", text))
     chart_file.write_text(chart.draw(costs))
     return text
 

@@ -25,7 +25,7 @@ import psutil
 
 from condor import queue
 from lab.scale import page as pages, small
-from lab.support.markdown import table
+from lab.support.markdown import insert, table
 from pool.personal import PersonalPool
 from state.project import PROJECT
 
@@ -95,7 +95,7 @@ def main(nodes: int) -> int:
     with small.running_pool() as (pool, place):
         overhead = measure(pool, place, nodes)
     text = _text(overhead)
-    page.write_text(pages.insert(page.read_text(), "overhead", text))
+    page.write_text(insert(page.read_text(), "overhead", text))
     print(text)
     return 0 if max(overhead.ratio, overhead.cpu_ratio) <= MAX_RATIO else 1
 

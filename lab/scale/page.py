@@ -26,21 +26,6 @@ _OPERATIONS = {
     "POST": "POST",
     "DELETE": "DELETE",
 }
-_BEGIN, _END = "<!-- {} writes from here -->", "<!-- to here -->"
-
-
-def insert(page: str, mark: str, text: str) -> str:
-    """Return a page with ``text`` between its two marks.
-
-    Raises:
-        ValueError: the page lacks one of the marks.
-    """
-    begin = _BEGIN.format(mark)
-    before, _, rest = page.partition(begin)
-    _, end, after = rest.partition(_END)
-    if not end:
-        raise ValueError(f"the page lacks a line {begin!r} or, after it, {_END!r}")
-    return f"{before}{begin}\n\n{text}\n{_END}{after}"
 
 
 def all_checks(costs: Sequence[RunCost], idle: IdleCosts | None) -> list[Check]:

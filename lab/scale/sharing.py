@@ -12,7 +12,7 @@ from datetime import datetime
 from pathlib import Path
 
 from lab.scale import page as pages, small
-from lab.support.markdown import table
+from lab.support.markdown import insert, table
 from state.project import PROJECT
 from state.run import Run
 from tests.support.archive import Archive
@@ -61,7 +61,7 @@ def main() -> int:
         ),
     )
     text = "\n".join([*lines, "", *pages.machine("rclone serve s3")]) + "\n"
-    page.write_text(pages.insert(page.read_text(), "sharing", text))
+    page.write_text(insert(page.read_text(), "sharing", text))
     print(text)
     return 0
 

@@ -75,8 +75,8 @@ def runs(archive: Archive) -> list[Run]:
     return list(map(load_run, directories))
 
 
-def wait_for(condition: Callable[[], object]) -> None:
-    """Wait until a condition is true.
+def wait_for(condition: Callable[[], object], interval: float = 0.5) -> None:
+    """Wait until a condition is true, which is checked every ``interval`` seconds.
 
     Raises:
         TimeoutError: it does not become true within an hour.
@@ -85,4 +85,4 @@ def wait_for(condition: Callable[[], object]) -> None:
     while not condition():
         if time.monotonic() > deadline:
             raise TimeoutError(f"no end within {_PATIENCE_SECONDS} s")
-        time.sleep(0.5)
+        time.sleep(interval)

@@ -1,0 +1,232 @@
+"""Compare whole runs with the script that a user would write: ``make throughput``.
+
+    python -m lab.throughput [--runs N] [--launch-option OPTION]…
+
+Both sides read and write the same S3 server and may use all processors. This project
+is measured from the launch until both CSVs are there, the script from its start to its
+end. HTCondor and the S3 server run all the time.
+"""
+
+import argparse
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+from rich.console import Console
+from rich.progress import track
+
+from lab.bench import images
+from lab.scale import small
+from lab.scale.page import machine
+from lab.support.markdown import insert, table
+from pool.distribution import program_of_environment
+from pool.personal import PersonalPool
+from state.project import PROJECT
+from tests.support.archive import Archive
+
+PAGE = PROJECT / "docs" / "benchmarks.md"
+_PEER = PROJECT / "lab" / "throughput" / "peer.sh"
+_BANDS = 3
+# After this time, the daemons have finished their work for jobs that left the queue.
+_SETTLE_SECONDS = 3
+
+console = Console(highlight=False)
+
+
+@dataclass(frozen=True)
+class Mix:
+    """Images that are converted together.
+
+    Attributes:
+        counts: number of images of each side in pixels.
+        max_wall, max_cpu: the goals, relative to the script.
+    """
+
+    name: str
+    counts: dict[int, int]
+    max_wall: float
+    max_cpu: float
+
+
+MIXES = (
+    Mix("60 of 512², 20 of 2048², 3 of 6144²", {512: 60, 2048: 20, 6144: 3}, 0.5, 0.25),
+    Mix("200 of 512²", {512: 200}, 0.5, 0.3),
+    Mix("12 of 6144²", {6144: 12}, 0.45, 0.3),
+)
+
+
+@dataclass(frozen=True)
+class Cost:
+    """The cost of a run.
+
+    Attributes:
+        wall: elapsed seconds.
+        cpu: CPU seconds of the whole machine.
+    """
+
+    wall: float
+    cpu: float
+
+
+@dataclass(frozen=True)
+class Pair:
+    """The costs of one run of both sides, one after the other."""
+
+    pipeline: Cost
+    script: Cost
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="make throughput", description=__doc__)
+    parser.add_argument(
+        "--runs", type=int, default=3, help="runs of each side; their median counts"
+    )
+    parser.add_argument(
+        "--launch-option", action="append", default=[], help="for every launch"
+    )
+    arguments = parser.parse_args()
+    if not shutil.which("gdal_translate"):
+        console.print("The script needs GDAL: run 'apt-get install gdal-bin' first.")
+        return 1
+    pairs: dict[str, list[Pair]] = {mix.name: [] for mix in MIXES}
+    with small.running_pool() as (pool, place):
+        sides = sorted({side for mix in MIXES for side in mix.counts})
+        sources = {
+            side: images.write(place / f"{side}.tif", side, _BANDS) for side in sides
+        }
+        for number in track(range(arguments.runs), "measuring", console=console):
+            for order, mix in enumerate(MIXES):
+                folder = place / f"{number}-{order}"
+                measured = _measure(pool, folder, mix, sources, arguments.launch_option)
+                pairs[mix.name].append(measured)
+                console.print(f"{mix.name}: {measured}")
+    text = _text(pairs, arguments.runs)
+    PAGE.write_text(insert(PAGE.read_text(), "throughput", text))
+    console.print(text, markup=False)
+    return 0
+
+
+def _measure(
+    pool: PersonalPool,
+    place: Path,
+    mix: Mix,
+    sources: dict[int, Path],
+    options: Iterable[str],
+) -> Pair:
+    archive = small.new_archive(pool, place)
+    keys = {
+        f"{side}/{number:04}.tif": side
+        for side, count in mix.counts.items()
+        for number in range(count)
+    }
+    for key, side in keys.items():
+        archive.maps.upload(key, sources[side])
+    script = _cost(lambda: _run_script(pool, archive, keys))
+    _expect(archive, keys)
+    for written in list(archive.cogs.list()):
+        archive.cogs.remove(written.key)
+    archive.upload_manifest("batch-raw.csv", [(key, _BANDS) for key in keys])
+
+    def run() -> None:
+        small.launch(archive, *options)
+        (run,) = small.runs(archive)
+        small.wait_for(lambda: run.done, 0.1)
+
+    pipeline = _cost(run)
+    _expect(archive, keys)
+    shutil.rmtree(pool.s3.buckets / archive.maps.name)
+    shutil.rmtree(pool.s3.buckets / archive.cogs.name)
+    return Pair(pipeline, script)
+
+
+def _run_script(pool: PersonalPool, archive: Archive, keys: Iterable[str]) -> None:
+    rclone = program_of_environment("rclone")
+    path = f"{rclone.parent}{os.pathsep}{os.environ['PATH']}"
+    buckets = (f"pool:{archive.maps.name}", f"pool:{archive.cogs.name}")
+    subprocess.run(
+        [str(_PEER), *buckets],
+        input="".join(f"{key}\n" for key in keys),
+        env=os.environ
+        | pool.s3.client_environment
+        | {"PATH": path, "RCLONE_CONFIG": os.devnull},
+        text=True,
+        check=True,
+    )
+
+
+def _expect(archive: Archive, keys: Iterable[str]) -> None:
+    """Raise RuntimeError unless the output bucket has a COG and a JPEG of each key."""
+    expected = {key for image in keys for key in (image, f"{image[:-4]}.jpg")}
+    written = {output.key for output in archive.cogs.list()}
+    if missing := expected - written:
+        raise RuntimeError(f"{len(missing)} outputs are missing, e.g. {min(missing)}")
+
+
+def _cost(run: Callable[[], None]) -> Cost:
+    """Return the cost of a run, with what the daemons do after its end."""
+    time.sleep(_SETTLE_SECONDS)
+    before, began = _machine_cpu(), time.monotonic()
+    run()
+    wall = time.monotonic() - began
+    time.sleep(_SETTLE_SECONDS)
+    return Cost(wall, _machine_cpu() - before)
+
+
+def _machine_cpu() -> float:
+    """Return the CPU seconds that all processes of the machine took since it started.
+
+    Those of the kernel for them count too.
+    """
+    times = psutil.cpu_times()
+    return times.user + times.nice + times.system + times.irq + times.softirq
+
+
+def _text(pairs: dict[str, list[Pair]], runs: int) -> str:
+    def figures(mix: Mix) -> tuple[str, ...]:
+        measured = pairs[mix.name]
+        wall = _median(pair.pipeline.wall / pair.script.wall for pair in measured)
+        cpu = _median(pair.pipeline.cpu / pair.script.cpu for pair in measured)
+        return (
+            mix.name,
+            f"{_median(pair.script.wall for pair in measured):.0f}",
+            f"{_median(pair.pipeline.wall for pair in measured):.0f}",
+            _compared(wall, mix.max_wall),
+            f"{_median(pair.script.cpu for pair in measured):.0f}",
+            f"{_median(pair.pipeline.cpu for pair in measured):.0f}",
+            _compared(cpu, mix.max_cpu),
+        )
+
+    lines = table(
+        (
+            "images, three bands",
+            "script, s",
+            "cog_pipeline, s",
+            "×",
+            "script, CPU s",
+            "cog_pipeline, CPU s",
+            "×",
+        ),
+        map(figures, MIXES),
+    )
+    counts = f"Medians of {runs} runs of each side, which alternate."
+    return "\n".join([*lines, "", counts, "", *machine("rclone serve s3")]) + "\n"
+
+
+def _compared(ratio: float, goal: float) -> str:
+    missed = "" if ratio <= goal else ", missed"
+    return f"{ratio:.2f} (goal {goal:.2f}{missed})"
+
+
+def _median(values: Iterable[float]) -> float:
+    return statistics.median(values)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
