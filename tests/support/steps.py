@@ -24,8 +24,6 @@ STEPS_OF_POLL = [
     r"delete batch-raw.csv.claim",
     "file rows.jsonl",
     "mkdir node-",
-    "file generate_cogs.sh",
-    "file node.zip",
     "file reconcile.sh",
     "file convert.dag",
     "submit",
