@@ -10,6 +10,7 @@ is updated.
 import hashlib
 import io
 import marshal
+from functools import cache
 from importlib.util import MAGIC_NUMBER, source_hash
 from pathlib import Path
 from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
@@ -29,10 +30,7 @@ def keep(launch: Launch) -> Path:
     Its name follows from its content. Files that differ are written anew. Can be
     repeated after a crash at any step, and by several processes at once.
     """
-    contents = {
-        SCRIPT: (PROJECT / "bin" / SCRIPT).read_bytes(),
-        MODULES: _archive(sorted(PROJECT.glob("node/*.py"))),
-    }
+    contents = _contents()
     digest = hashlib.sha256(b"".join(contents.values())).hexdigest()[:16]
     folder = launch.home / f"node-{digest}"
     folder.mkdir(mode=0o700, exist_ok=True)
@@ -43,6 +41,15 @@ def keep(launch: Launch) -> Path:
             mode = 0o700 if name == SCRIPT else 0o600
             write_bytes_atomically(file, content, mode)
     return folder
+
+
+@cache
+def _contents() -> dict[str, bytes]:
+    """Return the content of each file; to compile the modules takes a while."""
+    return {
+        SCRIPT: (PROJECT / "bin" / SCRIPT).read_bytes(),
+        MODULES: _archive(sorted(PROJECT.glob("node/*.py"))),
+    }
 
 
 def _archive(modules: list[Path]) -> bytes:

@@ -15,7 +15,8 @@ from bucket import S3Endpoint
 from tests.support.archive import Archive, archive_for, wait_for_words
 from tests.support.steps import STEPS_OF_POLL, STEPS_OF_RECONCILE, killed_after
 
-pytestmark = pytest.mark.long
+# Its fixtures launch and poll for each step.
+pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
 
 
 def _launch_with_a_batch(archive: Archive, *options: str) -> None:
