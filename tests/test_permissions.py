@@ -148,3 +148,33 @@ def test_a_region_that_cannot_be_asked_for_has_a_remedy(
         assert "name the region with --region" in done.stderr
         assert ("s3:GetBucketLocation" in done.stderr) == (status == 403)
         assert faulty_archive.run("--region", "eu-west-1").returncode == 0
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("path", [r"/{cogs}/.*tif", r"/{cogs}/.*jpg"])
+def test_an_upload_that_is_refused_is_tried_seven_times(
+    faulty_archive: Archive, faulty_s3_server: FaultyS3, path: str
+):
+    faulty_archive.upload_raster("image.tif", 1, width=90, height=90)
+    faulty_archive.upload_manifest("batch-raw.csv", [("image.tif", 1)])
+    path = path.format(cogs=faulty_archive.cogs.name)
+    faulty_s3_server.faults = [Fault("PUT", path, status=403)]
+    faulty_archive.launch("--submit-option", "hold_backoff_seconds = 1")
+
+    processed, failed = faulty_archive.outcome("batch-")
+
+    assert processed == []
+    assert "403" in failed[0][2]
+    assert faulty_s3_server.count("PUT", path) == 7
+
+
+@pytest.mark.long
+def test_a_permission_that_is_given_later_helps(
+    faulty_archive: Archive, faulty_s3_server: FaultyS3
+):
+    faulty_archive.upload_raster("image.tif", 1, width=90, height=90)
+    faulty_archive.upload_manifest("batch-raw.csv", [("image.tif", 1)])
+    path = rf"/{faulty_archive.cogs.name}/.*tif"
+    faulty_s3_server.faults = [Fault("PUT", path, status=403, times=3)]
+    faulty_archive.launch("--submit-option", "hold_backoff_seconds = 1")
+    assert faulty_archive.outcome("batch-") == ([["image.tif", "1"]], [])

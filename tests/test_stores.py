@@ -102,20 +102,6 @@ def test_a_region_of_the_launch_spares_the_question(
     assert any("%2Feu-central-1%2Fs3" in path for path in paths)
 
 
-def test_an_upload_that_is_refused_is_not_tried_for_hours(
-    faulty_s3_server: FaultyS3, faulty_archive: Archive
-):
-    faulty_archive.upload_raster("image.tif", 1)
-    faulty_archive.upload_manifest("batch-raw.csv", [("image.tif", 1)])
-    refused = Fault(method="PUT", path=r"/cogs-.*\.tif", status=403)
-    with faulty_s3_server.suffering(refused):
-        faulty_archive.launch("--submit-option", "hold_backoff_seconds = 1")
-        processed, failed = faulty_archive.outcome("batch-", 400)
-    assert processed == []
-    assert "403" in failed[0][2]
-    assert faulty_s3_server.count("PUT", r"/cogs-.*\.tif") <= 12
-
-
 def test_a_proxy_of_the_environment_is_used_by_the_launch_and_its_polls(
     archive: Archive,
 ):
