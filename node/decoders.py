@@ -5,6 +5,7 @@ warn of old or careless encoders, whose pixels are all there.
 """
 
 import re
+from contextlib import suppress
 from pathlib import Path
 
 from node import tiff
@@ -53,7 +54,8 @@ def loses_pixels(message: str, image: Path) -> bool:
 def _padding(image: Path) -> set[int]:
     """Return how many equal bytes there may be before the end of the image's JPEGs."""
     lengths: set[int] = set()
-    with image.open("rb") as file:
+    # Of a file that ends early, no padding is known.
+    with image.open("rb") as file, suppress(tiff.NotATiff):
         for block in tiff.ends_of_blocks(file, _MAX_PADDING):
             if block.endswith(_JPEG_END):
                 data = block.removesuffix(_JPEG_END)

@@ -6,7 +6,7 @@ import os
 import warnings
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -426,15 +426,20 @@ def _has_indices(dataset: rasterio.DatasetReader) -> bool:
     if ColorInterp.palette in dataset.colorinterp or dataset.count > 1:
         return ColorInterp.palette in dataset.colorinterp
     # Without a colour table, GDAL calls them grey.
-    with Path(dataset.name).open("rb") as file:
+    with Path(dataset.name).open("rb") as file, suppress(tiff.NotATiff):
         return tiff.has_palette(file)
+    return False
 
 
 def is_premultiplied(path: Path) -> bool:
-    """Return whether the alpha of a TIFF is associated alpha."""
-    with path.open("rb") as file:
+    """Return whether the alpha of a TIFF is associated alpha.
+
+    GDAL opens files of which some tags are damaged. Then it is not known.
+    """
+    with path.open("rb") as file, suppress(tiff.NotATiff):
         structure = tiff.read(file)
-    return tiff.ASSOCIATED_ALPHA in structure.numbers(0, tiff.EXTRA_SAMPLES)
+        return tiff.ASSOCIATED_ALPHA in structure.numbers(0, tiff.EXTRA_SAMPLES)
+    return False
 
 
 def _few_bits(dataset: rasterio.DatasetReader) -> int | None:
@@ -442,10 +447,10 @@ def _few_bits(dataset: rasterio.DatasetReader) -> int | None:
     if _structure(dataset, "NBITS") is None:
         return None
     # A file beside the image can have the item, too, but not change the samples.
-    with Path(dataset.name).open("rb") as file:
-        structure = tiff.read(file)
-    bits = structure.number(0, tiff.BITS_PER_SAMPLE, 1)
-    return bits if bits < 8 else None
+    with Path(dataset.name).open("rb") as file, suppress(tiff.NotATiff):
+        bits = tiff.read(file).number(0, tiff.BITS_PER_SAMPLE, 1)
+        return bits if bits < 8 else None
+    return None
 
 
 def _structure(dataset: rasterio.DatasetReader, name: str) -> str | None:

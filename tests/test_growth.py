@@ -161,8 +161,13 @@ def xml_metadata(text: str) -> None:
 
 
 class Unwarped:
-    warped = min_is_white = False
-    crs = None
+    warped = min_is_white = placed_by_points = False
+    crs = colour_profile = None
+
+    class dataset:  # noqa: N801, an attribute of a source
+        @staticmethod
+        def tags(ns: str) -> dict[str, str]:
+            return {}
 
 
 def gdal_description(text: str) -> None:

@@ -166,7 +166,7 @@ def test_an_image_that_is_deleted_after_the_claim_fails_only_its_row(
     assert [row[0] for row in processed] == [keys[0], *keys[2:]]
     ((key, _, reason),) = failed
     assert key == keys[1]
-    assert reason.startswith("its job was held")
+    assert reason.startswith("its job was given up while it was held")
     assert "error: 404" in reason
     assert solo_rows(run) == {1, 2}
     report = cost(run)
