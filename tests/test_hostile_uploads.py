@@ -89,7 +89,7 @@ def test_the_proof_of_a_processing_csv_is_valid_for_no_other(
         content, key = b"a.tif,1\n", BY_HAND
     elif forgery == "access key":
         other_key = tmp_path / "other.key"
-        other_key.write_text("another key")
+        other_key.write_text("another-key")
         other = Launch(
             tmp_path,
             S3Endpoint(store.endpoint, store.access_key, other_key),
@@ -97,7 +97,7 @@ def test_the_proof_of_a_processing_csv_is_valid_for_no_other(
             "cogs",
         )
         forged.write_bytes(content)
-        metadata = processing._metadata(other, key, processing._sha256(forged))
+        metadata = processing._metadata(other, key, processing.sha256(forged))
     forged.write_bytes(content)
     maps.upload(key, forged, "text/csv", metadata)
     second, launch = claimed_run(
