@@ -45,8 +45,7 @@ lint: .venv/ready-test
 	@.venv/bin/ruff check .
 	@.venv/bin/ruff format --check .
 	@.venv/bin/mypy
-	@.venv/bin/shellcheck .ci/run bin/generate_cogs.sh lab/throughput/peer.sh \
-	    pool/make_environment.sh
+	@.venv/bin/shellcheck .ci/run bin/generate_cogs.sh lab/throughput/peer.sh pool/make_environment.sh
 	@.venv/bin/codespell
 
 bench: .venv/ready-bench

@@ -135,7 +135,15 @@ def test_lint_checks_every_room_and_every_shell_script():
     assert checked
     scripts = {
         str(path.relative_to(PROJECT))
-        for folder in (".ci", "bin", "container", "demo", "pack", "pool")
+        for folder in (
+            ".ci",
+            "bin",
+            "container",
+            "demo",
+            "lab/throughput",
+            "pack",
+            "pool",
+        )
         for path in (PROJECT / folder).iterdir()
         if path.is_file() and re.match(rb"#!\S+[ /](ba)?sh\b", path.read_bytes())
     }
