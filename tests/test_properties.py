@@ -69,8 +69,9 @@ def test_each_pixel_is_stored_exactly(image: dict, profile: str, seed: int):
 
         convert(source, image["count"], options, cog, jpeg)
 
-        # See test_an_image_of_a_single_column_is_converted.
-        if image["width"] > 1 or image["height"] <= 512:
+        # See test_an_image_of_a_single_column_is_converted. rio-cogeo also takes an
+        # image that is exactly one tile wide, and taller, for one without tiles.
+        if image["width"] not in (1, 512) or image["height"] <= 512:
             compare.assert_valid(cog)
         compare.assert_same_pixels(source, cog)
         compare.assert_same_description(source, cog)
