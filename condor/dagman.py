@@ -11,14 +11,15 @@ from state.text import one_line
 _MAX_LINE = 4000  # characters
 _TIME = re.compile(r"\d\d/\d\d/\d\d \d\d:\d\d:\d\d (.*)", re.DOTALL)
 _TRY = re.compile(r"Submitting HTCondor Node (\w+) job\(s\)")
-_SAID = re.compile(
+_REASON = re.compile(
     r"(?:Failed to submit job \w+: (?:SCHEDD:\d+:)?|submit error: (?:Submit:-?\d+:)?|"
     r"ERROR: on Line \d+ of submit file: )(.*)",
     re.DOTALL,
 )
 _GIVEN_UP = re.compile(r"Shortcutting node (\w+) retries because of submit failure")
-# DAGMan says this if the schedd did not accept the job, or could not make one of the
-# description. For a limit, or if the schedd is away, it says something else or nothing.
+# DAGMan writes this if the schedd did not accept the job, or could not make a job from
+# the description. For a limit, or if the schedd is away, it writes something else or
+# nothing.
 _FOR_GOOD = re.compile(r"Failed to submit job \w+: |.*failed to create job classad")
 _LIMIT = re.compile(r"would exceed MAX_JOBS|Schedd says -")
 
@@ -28,11 +29,11 @@ class Refusal:
     """A node whose job HTCondor did not accept.
 
     Attributes:
-        said: what HTCondor said; empty if it said nothing.
-        for_good: whether it would say the same of another job like this.
+        reason: HTCondor's message; empty if it gave none.
+        for_good: whether it would refuse another job like this, too.
     """
 
-    said: str
+    reason: str
     for_good: bool
 
 
@@ -43,16 +44,16 @@ def refusals(log: Path) -> dict[str, Refusal]:
     execution points too, but never at the beginning of a message.
     """
     refused: dict[str, Refusal] = {}
-    said, for_good = "", False
+    reason, for_good = "", False
     for message in _messages(log):
         if tried := _TRY.match(message):
             # DAGMan may have started anew, and tries all nodes again.
             refused.pop(tried[1], None)
-            said, for_good = "", False
+            reason, for_good = "", False
         elif given_up := _GIVEN_UP.match(message):
-            refused[given_up[1]] = Refusal(one_line(said), for_good)
-        elif words := _SAID.match(message):
-            said = f"{said} {words[1]}" if said else words[1]
+            refused[given_up[1]] = Refusal(one_line(reason), for_good)
+        elif part := _REASON.match(message):
+            reason = f"{reason} {part[1]}".strip()
             for_good = _FOR_GOOD.match(message) is not None or for_good
             for_good = for_good and not _LIMIT.search(message)
     return refused

@@ -16,20 +16,20 @@ _BINDINGS_ERRORS = (
     LookupError,
     ValueError,
 )
-# What the bindings say if they reach no daemon, or none that accepts them.
+# The bindings raise these messages if they reach no daemon, or none accepts them.
 _NO_CONNECTION = re.compile(
     r"locate|connect|fetch ads|acquire its ad|performing action|DENIED|timed? ?out",
     re.IGNORECASE,
 )
-# What they say if HTCondor does not accept the job itself.
+# They raise these if HTCondor does not accept the job itself.
 _NO_SUCH_JOB = re.compile(
     r"(?:Failed to create (?:job|a cluster) ad, errmsg=|Unable to commit transaction:)"
     r"\s*(?:Submit:-?\d+:)?\s*(?P<why>\S.*)",
     re.DOTALL,
 )
-# Of a transaction that was not committed because of a limit.
+# This is in the message if a limit prevents the submission.
 _LIMIT = re.compile(r"would exceed MAX_JOBS")
-# Some versions say nothing more about a limit.
+# Some versions give no other message for a limit.
 _MAYBE_A_LIMIT = re.compile(r"Failed to create new (?:cluster|proc ID)")
 
 
@@ -41,7 +41,7 @@ class JobRefused(SchedulerError):
     """HTCondor does not accept a job, and will not accept it later.
 
     Attributes:
-        why: what HTCondor said.
+        why: HTCondor's message.
     """
 
     def __init__(self, what: str, why: str) -> None:

@@ -44,8 +44,8 @@ _BANDS_TITLE = re.compile(
     r"|\bn\b",
     re.IGNORECASE,
 )
-# What stands between image and bands where no separator is. Not more than a few spaces,
-# so that it takes linear time.
+# The characters between image and bands if there is none of the separators above. A
+# limit on the spaces keeps the time linear.
 _OTHER_SEPARATOR = re.compile(
     r"\.tiff?(\s|\s{0,9}[^\w\s./\\-])\s{0,9}\d", re.IGNORECASE
 )

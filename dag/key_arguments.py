@@ -44,7 +44,7 @@ def _shown(text: str) -> str:
 
 def _key_fault(text: str) -> str | None:
     if scheme := _SCHEME.match(text):
-        # What follows is a bucket, or a server and a bucket.
+        # A bucket follows, or a server and a bucket.
         after = text[scheme.end() :].partition("/")[2]
         remedy = f"use {after!r}" if scheme[0] == "s3://" else "leave both out"
         return f"is a URL, but keys have no {scheme[0]} and no bucket: {remedy}"

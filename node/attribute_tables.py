@@ -17,7 +17,7 @@ _NOT_THEMATIC = b"athematic"
 
 @dataclass(frozen=True)
 class AttributeTables:
-    """What a file beside an image says about its classes.
+    """The classes that a file beside an image describes.
 
     Attributes:
         file: name of the file.

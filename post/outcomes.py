@@ -106,7 +106,7 @@ def _row_outcome(row: Row, evidence: Evidence) -> RowOutcome:
         end,
         fault or "",
         evidence.removal,
-        refusal=refused.said if refused else evidence.refusal,
+        refusal=refused.reason if refused else evidence.refusal,
         shared=shared,
     )
     return RowOutcome(

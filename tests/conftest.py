@@ -87,6 +87,16 @@ def store(pool: PersonalPool) -> S3Endpoint:
 
 
 @pytest.fixture
+def keys(tmp_path: Path) -> tuple[Path, Path]:
+    """Return files of an access key and a secret key that no store has."""
+    files = tmp_path / "access.key", tmp_path / "secret.key"
+    for file in files:
+        file.touch(mode=0o600)
+        file.write_text("key\n")
+    return files
+
+
+@pytest.fixture
 def plain_store(store: S3Endpoint, workplace: Path) -> Iterator[S3Endpoint]:
     """Yield the same keys at a server that speaks plain http."""
     endpoint = f"127.0.0.1:{s3.free_port()}"

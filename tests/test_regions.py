@@ -127,15 +127,6 @@ def test_what_is_no_name_of_a_region_is_refused(region: str):
     assert_wrong(invoke("launch", "--region", region, *BUCKETS), "name of a region")
 
 
-@pytest.fixture
-def keys(tmp_path: Path) -> tuple[Path, Path]:
-    files = tmp_path / "access.key", tmp_path / "secret.key"
-    for file in files:
-        file.touch(mode=0o600)
-        file.write_text("key\n")
-    return files
-
-
 @pytest.mark.parametrize(
     ("endpoint", "options", "words"),
     [

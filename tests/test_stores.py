@@ -14,15 +14,6 @@ from tests.support.faulty_s3 import Fault, FaultyS3
 BEFORE = (23, 9, 6)
 
 
-@pytest.fixture
-def keys(tmp_path: Path) -> tuple[Path, Path]:
-    files = tmp_path / "access.key", tmp_path / "secret.key"
-    for file in files:
-        file.touch(mode=0o600)
-        file.write_text("key\n")
-    return files
-
-
 def signer(
     keys: tuple[Path, Path],
     endpoint: str,
