@@ -17,6 +17,7 @@ from lab.scale.generate import Fate, Frame
 from lab.scale.growth import fit
 from lab.scale.measure import CommandFailed, cost, requests
 from lab.scale.quantities import checks, idle_checks
+from lab.support import markdown
 from node.result import Result
 from pool.personal import PersonalPool
 from state.project import PROJECT
@@ -196,12 +197,12 @@ def test_a_thousand_rows_are_measured(server: SeaweedFS, tmp_path: Path):
 def test_measurements_replace_their_section_of_the_page():
     before = (PROJECT / "docs" / "scale.md").read_text()
     for mark in ("SIGNING=auto", "SIGNING=presigned", "overhead"):
-        after = page.insert(before, mark, f"new {mark}\n")
+        after = markdown.insert(before, mark, f"new {mark}\n")
         assert f"new {mark}" in after
         assert after.count("writes from here") == after.count("to here -->") == 4
-        assert page.insert(after, mark, "") != after
+        assert markdown.insert(after, mark, "") != after
     with pytest.raises(ValueError, match="lacks a line"):
-        page.insert("an empty page", "overhead", "new")
+        markdown.insert("an empty page", "overhead", "new")
 
 
 def _jobs_left() -> str:

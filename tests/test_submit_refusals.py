@@ -182,9 +182,9 @@ def test_a_limit_on_the_number_of_jobs_fails_no_row(
             ["condor_q", "-af", "ClusterId"], capture_output=True, text=True
         ).stdout.split()
     )
-    # Of the run, there is room for DAGMan only, once the trial has been removed.
+    # Of the run, there is room for DAGMan only, once the trial has left the queue.
     with configured(pool, f"{limit} {queued + 1}"):
-        assert archive.poll().returncode == 0
+        wait_for(lambda: archive.poll().returncode == 0)
         (run,) = archive.directory.glob("workflow-run-*")
         wait_for((run / "refused.json").exists, 300)
         assert not (run / "outcome.json").exists()
