@@ -10,6 +10,7 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
+from node.curation import curation_warnings
 from node.errors import in_short
 from node.footprint import footprint
 from node.georeference import (
@@ -44,6 +45,9 @@ def describe(source: Source, sample: Sample) -> tuple[dict[str, Any], list[str]]
     place = attempt("footprint", lambda: _place(source, sample), {})
     bands = attempt("statistics", lambda: _bands(source, sample), ())
     pictures = attempt("thumbnails", lambda: thumbnails(sample.picture), ())
+    warnings += attempt(
+        "warnings", lambda: curation_warnings(source, sample, place, limits), []
+    )
     del source.gdal_warnings[count:]
     fields = {"crs": crs, "projjson": projjson, "bounds": limits, "bands_info": bands}
     return fields | place | {"thumbnails": pictures}, warnings

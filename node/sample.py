@@ -89,6 +89,8 @@ class Sample:
         mask: pixels that are valid in any band but alpha, of shape (rows, columns).
         bands: statistics of the first bands; empty for complex numbers.
         valid_counts: number of valid pixels of the first bands.
+        alpha: index of the alpha band; None if there is none.
+        bands_1_to_3_equal: whether there are three bands, and their pixels are equal.
     """
 
     def __init__(
@@ -107,7 +109,6 @@ class Sample:
         self._step = -(-max(width, height) // _MAX_SIDE)
         self.factor = 2**self.level * self._step
         rows, columns = -(-height // self._step), -(-width // self._step)
-        self._source = source
         self._look = look
         count = min(source.bands, MAX_BANDS)
         self._real = source.dtype.kind != "c"
@@ -116,6 +117,8 @@ class Sample:
         self.mask = numpy.ones((rows, columns), bool)
         self.bands = [Statistics() for _ in range(count)] if self._real else []
         self.valid_counts = [0] * count
+        self.alpha = source.alpha
+        self.bands_1_to_3_equal = source.bands >= 3
 
     def add(self, strip: _Strip) -> None:
         window, step = strip.window, self._step
@@ -137,6 +140,9 @@ class Sample:
         self.picture[area] = seen[:, :, :3] if seen.ndim == 3 else seen
         if valid is not None:
             self.mask[area] = self._any_band(valid)
+        if self.bands_1_to_3_equal:
+            first = pixels[:, :, :1]
+            self.bands_1_to_3_equal = bool((pixels[:, :, 1:3] == first).all())
         for band in range(len(self.valid_counts)):
             values = pixels[:, :, band].ravel()
             if valid is not None:
@@ -147,7 +153,7 @@ class Sample:
                 self.bands[band].add(values)
 
     def _any_band(self, valid: numpy.ndarray) -> numpy.ndarray:
-        alpha = self._source.alpha
+        alpha = self.alpha
         if alpha is not None and valid.shape[2] > 1:
             valid = numpy.delete(valid, alpha, axis=2)
         return numpy.any(valid, axis=2)

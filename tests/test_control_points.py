@@ -29,7 +29,7 @@ def with_points(crs: str | None) -> Callable[[Path], None]:
             dtype="uint8",
         ) as raster:  # fmt: skip
             raster.gcps = points, CRS.from_user_input(crs) if crs else CRS()
-            raster.write(numpy.ones((1, HEIGHT, WIDTH), "u1"))
+            raster.write(numpy.indices((HEIGHT, WIDTH)).sum(0).astype("u1"), 1)
 
     return make
 

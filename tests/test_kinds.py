@@ -186,7 +186,10 @@ def test_the_cog_has_the_pixels_and_metadata_of_the_image(kind: str, tmp_path: P
     compare.assert_valid(cog)
     compare.assert_same_pixels(image, cog)
     compare.assert_same_description(image, cog)
-    assert result["warnings"] == []
+    # Some kinds have a single value, or none.
+    monotonous = ("no-data:", "one-value:")
+    warnings = [each for each in result["warnings"] if not each.startswith(monotonous)]
+    assert warnings == []
     with Image.open(tmp_path / "image.jpg") as jpeg:
         assert jpeg.size == (result["width"], result["height"])
         jpeg.load()

@@ -11,7 +11,7 @@ from tests.support import rasters
 from tests.support.node import files, run_node
 
 OF_THE_IMAGE = (
-    "<SRS>EPSG:21781</SRS><GeoTransform>2600000, 1, 0, 1200000, 0, -1</GeoTransform>"
+    "<SRS>EPSG:21781</SRS><GeoTransform>600000, 1, 0, 200000, 0, -1</GeoTransform>"
 )
 POINTS = (
     '<GCPList Projection="EPSG:4326"><GCP Id="1" Pixel="0" Line="0" X="8" Y="47"/>'

@@ -9,7 +9,7 @@ from rasterio.crs import CRS
 
 from tests.support import raw_tiff
 from tests.support.kinds import Make, convert
-from tests.support.raw_tiff import SHORT
+from tests.support.raw_tiff import DOUBLE, SHORT
 
 NAVD88, NAVD88_FEET, UTM_16, NAD83 = 5703, 6360, 26916, 4269
 PROJECTED, GEOGRAPHIC, VERTICAL, VERTICAL_UNITS = 3072, 2048, 4096, 4099
@@ -20,10 +20,13 @@ def with_keys(horizontal: tuple[int, int], *vertical: tuple[int, int]) -> Make:
     model = 1 if horizontal[0] == PROJECTED else 2
     keys = ((1024, model), (1025, 1), horizontal, *vertical)
     entries = [number for key, value in keys for number in (key, 0, 1, value)]
-    tags = {
+    tags: dict[int, tuple[int, raw_tiff.Value]] = {
         259: (SHORT, (1,)),
         34735: (SHORT, (1, 1, 0, len(keys), *entries)),
     }
+    if horizontal[0] == GEOGRAPHIC:
+        tags[33550] = DOUBLE, (0.001, 0.001, 0.0)
+        tags[33922] = DOUBLE, (0.0, 0.0, 0.0, -90.0, 45.0, 0.0)
     pixels = numpy.indices((600, 700)).sum(0).astype("u1").tobytes()
     return lambda path: raw_tiff.write(path, 700, 600, 600, [pixels], tags)
 
