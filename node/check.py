@@ -16,7 +16,7 @@ from node import cog, tiff
 from node.encode import Codec
 from node.errors import CheckFailed, in_short
 from node.gdal import READ_ERRORS
-from node.levels import Checksums, Plan
+from node.levels import Checksums, Plan, packed
 from node.source import Source, is_premultiplied
 
 # Number of tiles that GDAL reads and that are compared pixel by pixel.
@@ -157,7 +157,8 @@ def check(
     compression, it decompresses each tile and compares the checksum with that of what
     was compressed, which costs half as much as reading the COG with GDAL; then GDAL
     reads some windows, which must equal the image's. What GDAL compressed or warped,
-    GDAL reads whole. If the profile is lossy, some windows are compared.
+    GDAL reads whole. If the profile is lossy, some windows are compared. A mask, and
+    what a lossy profile could turn into data, are compared whole.
 
     Returns:
         One sentence for each tag and colour interpretation of the source that the COG
@@ -179,6 +180,10 @@ def check(
                         f"the {name} of its COG is {_cut(actual)} instead of "
                         f"{_cut(expected)}"
                     )
+            if checksums.mask is not None:
+                _compare_masks(raster, plan, checksums.mask)
+            if checksums.data is not None:
+                _compare_data(raster, plan, checksums.data)
             if checksums.pixels is not None:
                 _compare_pixels(raster, plan, checksums.pixels)
             else:
@@ -201,7 +206,7 @@ def _descriptions(
     dataset, pixels = source.dataset, source.pixels
     yield "size", (source.width, source.height), (raster.width, raster.height)
     yield "number of bands", source.bands, raster.count
-    yield "data type", dataset.dtypes, raster.dtypes
+    yield "data type", dataset.dtypes[: source.bands], raster.dtypes
     crs = cog.crs_of(raster, source)
     same_crs = (source.crs or None) == crs
     yield "CRS", *(("", "") if same_crs else (source.crs, crs))
@@ -209,17 +214,18 @@ def _descriptions(
         same = _same_transform(pixels.transform, raster.transform)
         yield "transform", *(("", "") if same else (pixels.transform, raster.transform))
     # As text, in which NaN equals NaN.
-    for name, attribute in (
-        ("nodata", "nodatavals"),
-        ("scales", "scales"),
-        ("offsets", "offsets"),
+    nodata = dataset.nodatavals if source.nodata else (None,) * source.bands
+    for name, expected, actual in (
+        ("nodata", nodata, raster.nodatavals),
+        ("scales", dataset.scales[: source.bands], raster.scales),
+        ("offsets", dataset.offsets[: source.bands], raster.offsets),
     ):
-        expected, actual = getattr(dataset, attribute), getattr(raster, attribute)
         yield name, [*map(str, expected)], [*map(str, actual)]
-    yield "list of alpha bands", _alpha_bands(dataset), _alpha_bands(raster)
+    alpha_bands = [band for band in _alpha_bands(dataset) if band <= source.bands]
+    yield "list of alpha bands", alpha_bands, _alpha_bands(raster)
     for name, attribute in (("band descriptions", "descriptions"), ("units", "units")):
         try:
-            expected = getattr(dataset, attribute)
+            expected = getattr(dataset, attribute)[: source.bands]
         except UnicodeDecodeError:
             continue  # The image has Latin-1, the COG has UTF-8.
         yield name, expected, getattr(raster, attribute)
@@ -270,6 +276,28 @@ def _compare_pixels(raster: rasterio.DatasetReader, plan: Plan, checksum: int) -
         actual = zlib.crc32(pixels.data, actual)
     if actual != checksum:
         raise CheckFailed("the pixels of its COG differ from those of the image")
+
+
+def _compare_masks(raster: rasterio.DatasetReader, plan: Plan, checksum: int) -> None:
+    actual = 0
+    for window in plan.windows(0):
+        mask = raster.dataset_mask(window=window) > 0
+        actual = zlib.crc32(packed(mask).data, actual)
+    if actual != checksum:
+        raise CheckFailed("the mask of its COG differs from that of the image")
+
+
+def _compare_data(raster: rasterio.DatasetReader, plan: Plan, checksum: int) -> None:
+    """Compare which samples are data, under a lossy profile."""
+    source, actual = plan.source, 0
+    for window in plan.windows(0):
+        shape = (window.height, window.width, raster.count)
+        pixels = numpy.empty(shape, source.dtype)
+        raster.read(window=window, out=pixels.transpose(2, 0, 1))
+        mask = raster.dataset_mask(window=window) > 0 if source.has_mask else None
+        actual = zlib.crc32(packed(source.data(pixels, mask)).data, actual)
+    if actual != checksum:
+        raise CheckFailed("other pixels of its COG have no data than of the image")
 
 
 def _compare_samples(
@@ -335,7 +363,8 @@ def _colours_not_kept(source: Source, raster: rasterio.DatasetReader) -> list[st
 
     A GeoTIFF has no word for some meanings; the pixels are the same.
     """
-    pairs = zip(source.dataset.colorinterp, raster.colorinterp, strict=True)
+    expected_ones = source.dataset.colorinterp[: source.bands]
+    pairs = zip(expected_ones, raster.colorinterp, strict=True)
     return [
         f"band {band}'s colour interpretation, {expected.name}, is not kept: it is "
         f"{actual.name} in the COG"

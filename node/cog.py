@@ -167,6 +167,7 @@ def _of_one_pixel(description: bytes, source: Source) -> bytes:
         raise UnsupportedRaster(
             f"its tags have bytes that are not text ({error}): rewrite it without them"
         ) from error
+    _remove_what_becomes_a_mask(root, source)
     root.set("rasterXSize", "1")
     root.set("rasterYSize", "1")
     for parent in [root, *root.findall("VRTRasterBand")]:
@@ -194,6 +195,15 @@ def _of_one_pixel(description: bytes, source: Source) -> bytes:
     elif source.crs and source.crs != source.dataset.crs:
         _set(root, "SRS", source.crs.to_wkt())
     return ElementTree.tostring(root).replace(b"\r", b"&#13;")
+
+
+def _remove_what_becomes_a_mask(root: ElementTree.Element, source: Source) -> None:
+    for band in root.findall("VRTRasterBand")[source.bands :]:
+        root.remove(band)
+    if not source.nodata:
+        for band in root.findall("VRTRasterBand"):
+            for nodata in band.findall("NoDataValue"):
+                band.remove(nodata)
 
 
 def _check_kept(source: Source, raster: rasterio.DatasetReader) -> None:

@@ -68,8 +68,11 @@ def convert(
     try:
         with _opened(image, bands, options) as source:
             needed = _room_for(source)
+            copied = options.copy_valid_cog and _is_complete_cog(source, options, image)
+            if not copied:
+                source = source.stored_as(options.stored_as)
             planned = plan(source, options, scratch)
-            if options.copy_valid_cog and _is_complete_cog(source, options, image):
+            if copied:
                 fields = _copy(planned, image, cog_path, jpeg_path)
             else:
                 fields = _make_and_check(planned, cog_path, jpeg_path)
@@ -176,13 +179,14 @@ def make(
     with _workers() as apply:
         spools, checksums = levels.make(
             plan,
-            encode.encoder(stored, source.data_type, tile, apply),
+            encode.encoder(stored, source, tile, apply),
             look,
             jpeg_path,
             # Warped pixels depend slightly on the window: only pixels that were read
             # can be compared.
             whole_checksum=profile.max_mean_error is None
             and (codec is None or source.warped),
+            data_checksum=profile.max_mean_error is not None and source.marks_pixels,
             sample=sample,
         )
     mask = tiff.mask_directory(tile) if source.has_mask else None
@@ -217,7 +221,7 @@ def _make_and_check(
         "compression": plan.options.stored_as.options["COMPRESS"],
         "overviews": plan.written - 1,
         "check_cpu_seconds": round(time.process_time() - began, 3),
-        "warnings": warnings,
+        "warnings": warnings + _changes(plan),
         "sample": sample,
     }
 
@@ -231,7 +235,7 @@ def _copy(
     )
     look = picture(plan.source)
     sample = Sample(plan.source, plan.sizes, plan.jpeg_level + 1, look)
-    levels.make(jpeg_only, iter, look, jpeg_path, False, sample)
+    levels.make(jpeg_only, iter, look, jpeg_path, sample=sample)
     os.link(image, cog_path)
     raster = plan.source.dataset
     return {
@@ -258,7 +262,7 @@ def _fields(plan: levels.Plan) -> dict[str, Any]:
 
 
 def _warnings(plan: levels.Plan) -> list[str]:
-    source, options = plan.source, plan.options
+    source = plan.source
     warnings = []
     placed = source.placed_by_points or source.dataset.rpcs
     if not source.crs and not placed:
@@ -279,11 +283,6 @@ def _warnings(plan: levels.Plan) -> list[str]:
             "its values are palette indices, but it has no colour table: they are "
             "shown as grey"
         )
-    lossy = options.stored_as.max_mean_error is not None
-    if _compression(source.dataset) == "JPEG" and lossy:
-        warnings.append(
-            "it was compressed as JPEG before: each JPEG compression loses more"
-        )
     if plan.jpeg_level:
         width, height = plan.sizes[plan.jpeg_level]
         warnings.append(
@@ -291,6 +290,28 @@ def _warnings(plan: levels.Plan) -> list[str]:
             f"1/{2**plan.jpeg_level} of its size"
         )
     return warnings
+
+
+def _changes(plan: levels.Plan) -> list[str]:
+    """Return a sentence for each way in which the COG is not as the image, or asked."""
+    source, options = plan.source, plan.options
+    changes = []
+    asked = options.overview_resampling
+    if asked and asked != plan.overview_resampling:
+        changes.append(
+            f"its overviews have the nearest pixels: {asked} would mix its classes"
+        )
+    lossy = options.stored_as.max_mean_error is not None
+    if _compression(source.dataset) == "JPEG" and lossy:
+        changes.append(
+            "it was compressed as JPEG before: each JPEG compression loses more"
+        )
+    if source.drops_alpha:
+        changes.append(
+            "its alpha band becomes a mask, in which a pixel is transparent or opaque: "
+            "JPEG has no alpha"
+        )
+    return changes
 
 
 def _compression(raster: rasterio.DatasetReader) -> str:

@@ -1,6 +1,7 @@
 """Encode pixels as the tiles of a TIFF: apply a predictor, then compress."""
 
 import io
+import math
 import threading
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -11,6 +12,8 @@ import numpy
 from rasterio.io import MemoryFile
 
 from node import tiff
+from node.masks import can_hold
+from node.source import Source
 
 Apply = Callable[[Callable[[Any], Any], Iterable[Any]], Iterator[Any]]
 
@@ -27,6 +30,9 @@ class Tile:
     data: bytes
     crc32: int | None = None
 
+
+# LERC rounds twice, so that values may differ by a little more than its error.
+_ROUNDING = 1 - 2**-10
 
 # A function that makes a row of tiles from at most as many rows of pixels as a tile
 # has.
@@ -49,7 +55,7 @@ class Codec:
 
 
 def encoder(
-    options: Mapping[str, str], data_type: str, tile: int, apply: Apply
+    options: Mapping[str, str], source: Source, tile: int, apply: Apply
 ) -> Encode:
     """Return a function that makes tiles of pixels of shape (rows, columns, bands).
 
@@ -60,13 +66,15 @@ def encoder(
 
     Args:
         options: creation options of the GTiff driver, with PREDICTOR as a number.
-        data_type: data type as rasterio names it.
+        source: the image.
         tile: side of a tile, in pixels.
         apply: ``map``, or that of an executor with threads.
     """
-    known = codec(options, data_type)
+    known = codec(options, source.data_type)
+    if not known and float(options.get("MAX_Z_ERROR", "0")):
+        return lambda pixels: _by_lerc_with_error(pixels, options, source, tile)
     if not known:
-        return lambda pixels: _by_gdal(pixels, options, data_type, tile)
+        return lambda pixels: iter(_by_gdal(pixels, options, source.data_type, tile)[0])
     predict = _PREDICTORS[options.get("PREDICTOR", "1")]
 
     def encode_one(pixels: numpy.ndarray) -> Tile:
@@ -163,8 +171,12 @@ _PREDICTORS = {"1": _unpredicted, "2": _differences, "3": _float_differences}
 
 def _by_gdal(
     pixels: numpy.ndarray, options: Mapping[str, str], data_type: str, tile: int
-) -> Iterator[Tile]:
+) -> tuple[list[Tile], bytes]:
+    """Return a row of tiles, and the TIFF from which they were taken."""
     rows, columns, bands = pixels.shape
+    if options["COMPRESS"].startswith("LERC"):
+        # If alpha is 0 or 255, libtiff leaves out colours that are transparent.
+        options = {**options, "ALPHA": "NO"}
     with MemoryFile() as memory:
         with memory.open(
             driver="GTiff",
@@ -179,5 +191,63 @@ def _by_gdal(
             **options,
         ) as raster:
             raster.write(pixels.transpose(2, 0, 1))
-        file = io.BytesIO(memory.getbuffer())
-    yield from map(Tile, tiff.tiles(tiff.read(file), file))
+        content = bytes(memory.getbuffer())
+    file = io.BytesIO(content)
+    return [Tile(data) for data in tiff.tiles(tiff.read(file), file)], content
+
+
+def _by_lerc_with_error(
+    pixels: numpy.ndarray, options: Mapping[str, str], source: Source, tile: int
+) -> Iterator[Tile]:
+    """Yield a row of tiles in which each sample that is no data stays so.
+
+    LERC rounds nodata values as it does others. A tile with a value that it does not
+    keep is made again: with the other values at distances from it that LERC often
+    keeps, and, if that does not help, without loss.
+    """
+    allowed = float(options["MAX_Z_ERROR"])
+    for x in range(0, pixels.shape[1], tile):
+        part = pixels[:, x : x + tile]
+        data = source.data(part, None)
+        error = math.floor(allowed) if part.dtype.kind in "iu" else allowed * _ROUNDING
+        for values, limit in (
+            (part, allowed),
+            (_at_steps(part, source.nodata, error), error),
+            (part, 0),
+        ):
+            (made,), content = _by_gdal(
+                values,
+                {**options, "MAX_Z_ERROR": repr(limit)},
+                source.data_type,
+                tile,
+            )
+            with MemoryFile(content) as memory, memory.open(driver="GTiff") as raster:
+                decoded = raster.read().transpose(1, 2, 0)
+            kept = (source.data(decoded, None) == data).all()
+            if kept and (values is part or _within(part, decoded, data, allowed)):
+                break
+        yield made
+
+
+def _within(
+    pixels: numpy.ndarray, decoded: numpy.ndarray, data: numpy.ndarray, error: float
+) -> bool:
+    difference = pixels[data].astype("f8") - decoded[data]
+    return bool(numpy.abs(difference).max(initial=0) <= error)
+
+
+def _at_steps(
+    pixels: numpy.ndarray, nodata: tuple[float | None, ...], error: float
+) -> numpy.ndarray:
+    """Return pixels at multiples of twice an error from nodata, where that is near."""
+    kind = pixels.dtype
+    if not error or not nodata or nodata[0] is None or not can_hold(kind, nodata[0]):
+        return pixels
+    value = nodata[0]
+    exact = pixels.astype("f8")
+    moved = value + numpy.rint((exact - value) / (2 * error)) * (2 * error)
+    near = (numpy.abs(moved - exact) <= error) & (moved != value)
+    if kind.kind in "iu":
+        limits = numpy.iinfo(kind)
+        near &= (moved >= limits.min) & (moved <= limits.max)
+    return numpy.where(near, moved, exact).astype(kind)

@@ -9,7 +9,7 @@ import itertools
 import mmap
 import os
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, Protocol
@@ -31,6 +31,8 @@ _MIB = 1024 * 1024
 # A strip is a whole row of tiles if that has no more bytes than this, otherwise as many
 # tiles of it as fit, at least one.
 _MAX_ROW_BYTES, _MAX_STRIP_BYTES = 128 * _MIB, 64 * _MIB
+# Other methods mix classes to classes that are not there.
+_RESAMPLINGS_OF_CLASSES = ("nearest", "mode")
 # This is even, so that two rows that make one stay together.
 _HALVED_ROWS = 64
 # Larger overviews are kept on disk.
@@ -57,6 +59,14 @@ class Plan:
     written: int
     jpeg_level: int
     scratch: Path
+
+    @property
+    def overview_resampling(self) -> str:
+        """Method that computes the overviews."""
+        asked = self.options.overview_resampling
+        if self.source.has_classes and asked not in _RESAMPLINGS_OF_CLASSES:
+            return "nearest"
+        return asked or ("nearest" if self.source.categorical else "average")
 
     def windows(self, level: int) -> Iterator[Window]:
         """Yield windows: rows of tiles, or parts of rows that are too large."""
@@ -114,10 +124,15 @@ class Checksums:
         pixels: CRC-32 of all pixels, window by window; None if those of the tiles
             suffice.
         tiles: CRC-32 of each tile before compression; None where it is not known.
+        mask: CRC-32 of the mask, window by window; None if there is no mask.
+        data: CRC-32 of which samples are data, window by window; None if the pixels or
+            the tiles show it.
     """
 
     pixels: int | None
     tiles: tuple[int | None, ...]
+    mask: int | None
+    data: int | None
 
 
 class _Consumer(Protocol):
@@ -133,7 +148,7 @@ class _Outputs:
         encode_tiles: function that compresses a row of tiles.
         picture: how the JPEG shows the image.
         jpeg_file: file for the JPEG.
-        checksum: checksum of the image's pixels; None if it is not needed.
+        checksums: checksums of the image's pixels that are needed.
         sample: collector of a sample of its level; None if it is not needed.
         tiles: tiles of each level, the image first; filled by `consumers`.
     """
@@ -142,7 +157,7 @@ class _Outputs:
     encode_tiles: encode.Encode
     picture: Picture
     jpeg_file: BinaryIO
-    checksum: "_Checksum | None"
+    checksums: "Sequence[_Checksum]"
     sample: Sample | None
     tiles: list["_Tiles"] = field(default_factory=list)
 
@@ -154,8 +169,8 @@ class _Outputs:
             spool = TileSpool(plan.scratch, f"tiles-{level}")
             self.tiles.append(_Tiles(spool, self.encode_tiles, plan.options.block_size))
             consumers.append(self.tiles[-1])
-        if level == 0 and self.checksum:
-            consumers.append(self.checksum)
+        if level == 0:
+            consumers += self.checksums
         if level == plan.jpeg_level:
             width, height = plan.sizes[level]
             writer = JpegWriter(
@@ -176,7 +191,8 @@ def make(
     encode_tiles: encode.Encode,
     picture: Picture,
     jpeg: Path,
-    whole_checksum: bool,
+    whole_checksum: bool = False,
+    data_checksum: bool = False,
     sample: Sample | None = None,
 ) -> tuple[list[TileSpool], Checksums]:
     """Write the JPEG, and make the tiles of the COG.
@@ -187,6 +203,7 @@ def make(
         jpeg: file to write the JPEG to.
         whole_checksum: whether to compute the checksum of all pixels instead of those
             of the tiles.
+        data_checksum: whether to compute the checksum of which samples are data.
         sample: collects a sample of its level, if not None.
 
     Returns:
@@ -195,11 +212,17 @@ def make(
     Raises:
         DamagedImage: the image cannot be read.
     """
-    checksum = _Checksum() if whole_checksum else None
+    source = plan.source
+    whole = _Checksum(lambda strip: strip.pixels) if whole_checksum else None
+    data = None
+    if data_checksum:
+        data = _Checksum(lambda strip: packed(source.data(strip.pixels, strip.mask)))
+    mask = _Checksum(lambda strip: packed(strip.mask)) if source.has_mask else None
+    checksums = [checksum for checksum in (whole, data, mask) if checksum]
     levels = max(plan.written, plan.jpeg_level + 1)
     canvas: Canvas | None = None
     with jpeg.open("wb") as jpeg_file:
-        outputs = _Outputs(plan, encode_tiles, picture, jpeg_file, checksum, sample)
+        outputs = _Outputs(plan, encode_tiles, picture, jpeg_file, checksums, sample)
         for level in range(levels):
             consumers = outputs.consumers(level)
             overview, halving = None, None
@@ -215,11 +238,17 @@ def make(
                 _resample(plan, level + 1, overview)
             canvas = overview
     tiles = outputs.tiles
-    checksums = Checksums(
-        checksum.crc32 if checksum else None,
-        tuple(tiles[0].checksums) if tiles and not checksum else (),
+    return [level_tiles.spool for level_tiles in tiles], Checksums(
+        pixels=whole.crc32 if whole else None,
+        tiles=tuple(tiles[0].checksums) if tiles and not whole else (),
+        mask=mask.crc32 if mask else None,
+        data=data.crc32 if data else None,
     )
-    return [level_tiles.spool for level_tiles in tiles], checksums
+
+
+def packed(flags: numpy.ndarray | None) -> numpy.ndarray:
+    """Return booleans as bits, for a checksum; none of them for None."""
+    return numpy.packbits(() if flags is None else flags)
 
 
 class Canvas:
@@ -277,12 +306,15 @@ def _strips(plan: Plan, level: int, canvas: Canvas | None) -> Iterator[Strip]:
             canvas.release_pages()
 
 
+@dataclass
 class _Checksum:
-    def __init__(self) -> None:
-        self.crc32 = 0
+    """CRC-32 of what a function returns for each strip."""
+
+    part: Callable[[Strip], numpy.ndarray]
+    crc32: int = 0
 
     def add(self, strip: Strip) -> None:
-        self.crc32 = zlib.crc32(strip.pixels.data, self.crc32)
+        self.crc32 = zlib.crc32(self.part(strip).data, self.crc32)
 
 
 @dataclass(frozen=True)
@@ -332,6 +364,7 @@ class _JpegConsumer:
 class _Halving:
     canvas: Canvas
     halve: Callable[[Strip], numpy.ndarray]
+    halve_mask: Callable[[numpy.ndarray], numpy.ndarray]
 
     def add(self, strip: Strip) -> None:
         for piece in strip.pieces(_HALVED_ROWS):
@@ -341,17 +374,25 @@ class _Halving:
             area = slice(row, row + rows), slice(column, column + columns)
             self.canvas.pixels[area] = halved
             if piece.mask is not None and self.canvas.mask is not None:
-                self.canvas.mask[area] = overviews.any_valid(piece.mask)
+                self.canvas.mask[area] = self.halve_mask(piece.mask)
         self.canvas.release_pages()
 
 
 def _halving(plan: Plan, canvas: Canvas) -> _Halving | None:
     """Return how to halve for an overview; None if GDAL has to resample it."""
     source = plan.source
-    default = "nearest" if source.categorical else "average"
-    resampling = plan.options.overview_resampling or default
+    resampling = plan.overview_resampling
     if resampling == "nearest":
-        return _Halving(canvas, lambda strip: overviews.nearest(strip.pixels))
+        # The mask, too: a class of a masked pixel must not become valid.
+        return _Halving(
+            canvas, lambda strip: overviews.nearest(strip.pixels), overviews.nearest
+        )
+    if resampling == "mode":
+        return _Halving(
+            canvas,
+            lambda strip: overviews.mode(strip.pixels, strip.valid),
+            overviews.any_valid,
+        )
     if resampling == "average" and source.dtype.kind != "c":
         return _Halving(
             canvas,
@@ -361,6 +402,7 @@ def _halving(plan: Plan, canvas: Canvas) -> _Halving | None:
                 None if source.premultiplied else strip.valid,
                 source.nodata,
             ),
+            overviews.any_valid,
         )
     return None
 
@@ -370,7 +412,7 @@ def _resample(plan: Plan, level: int, canvas: Canvas) -> None:
     source = plan.source
     width, height = plan.sizes[level]
     across, down = source.width / width, source.height / height
-    resampling = Resampling[plan.options.overview_resampling]
+    resampling = Resampling[plan.overview_resampling]
     # Ignore overviews that the image may have: another program made them.
     with rasterio.open(
         source.dataset.name, driver="GTiff", OVERVIEW_LEVEL="NONE"
@@ -384,17 +426,9 @@ def _resample(plan: Plan, level: int, canvas: Canvas) -> None:
                 window.width * across,
                 window.height * down,
             )
-            shape = (window.height, window.width)
-            bands = list(range(1, source.bands + 1))
-            read = raster.read(
-                bands,
-                window=area,
-                out_shape=(source.bands, *shape),
-                resampling=resampling,
-            )
-            canvas.pixels[target] = read.transpose(1, 2, 0)
+            pixels = numpy.empty(canvas.pixels[target].shape, source.dtype)
+            mask = source.read(area, pixels, raster, resampling)
+            canvas.pixels[target] = pixels
             if canvas.mask is not None:
-                canvas.mask[target] = (
-                    raster.dataset_mask(window=area, out_shape=shape) > 0
-                )
+                canvas.mask[target] = mask
             canvas.release_pages()

@@ -7,6 +7,8 @@ from collections.abc import Iterable
 import numpy
 from PIL import Image
 
+from node.masks import can_hold
+
 # Pillow's mode for pixels with this number of 8-bit samples.
 _PILLOW_MODES = {1: "L", 3: "RGB", 4: "RGBX"}
 
@@ -35,6 +37,33 @@ def sizes(
 def nearest(pixels: numpy.ndarray) -> numpy.ndarray:
     """Return every other pixel of every other row."""
     return pixels[::2, ::2]
+
+
+def mode(pixels: numpy.ndarray, valid: numpy.ndarray | None) -> numpy.ndarray:
+    """Return the most frequent of each two by two pixels, the first of equal ones.
+
+    Args:
+        pixels, valid: as for `average`.
+    """
+    quarters = _quarters(pixels)
+    if valid is None:
+        valid = numpy.ones((*pixels.shape[:2], 1), bool)
+    # Where none is data, this is the first pixel.
+    data = _quarters(valid)
+    counts = [
+        is_data
+        * _sum(
+            ((other == each) & also).astype("u1")
+            for other, also in zip(quarters, data, strict=True)
+        )
+        for each, is_data in zip(quarters, data, strict=True)
+    ]
+    best, highest = quarters[0], counts[0]
+    for each, count in zip(quarters[1:], counts[1:], strict=True):
+        better = count > highest
+        best = numpy.where(better, each, best)
+        highest = numpy.maximum(highest, count)
+    return best
 
 
 def average(
@@ -185,11 +214,3 @@ def _avoid_nodata(
             means = means if means.flags.writeable else means.copy()
             means[:, :, band][same] = beside
     return means
-
-
-def can_hold(kind: numpy.dtype, value: float) -> bool:
-    """Return whether a type can represent a value."""
-    if kind.kind not in "iu":
-        return True
-    limits = numpy.iinfo(kind)
-    return value == int(value) and limits.min <= value <= limits.max

@@ -6,6 +6,7 @@ import numpy
 from rasterio.enums import ColorInterp
 from rasterio.windows import Window
 
+from node.masks import largest_alpha, straight
 from node.source import Source
 
 _WHITE = 255
@@ -62,7 +63,7 @@ class Picture:
             if source.alpha is not None:
                 alpha = pixels[:, :, source.alpha]
                 if source.premultiplied:
-                    pixels = _straight(pixels, alpha)
+                    pixels = straight(pixels, alpha)
                 if source.bits:
                     alpha = _between(alpha, 0, 2**source.bits - 1)
             unchanged = not self.limits and not source.min_is_white
@@ -120,7 +121,7 @@ def picture(source: Source) -> Picture:
         mask = source.read(Window(0, row, source.width, 1), pixels)
         valid = source.valid(pixels, mask)
         if source.premultiplied and source.alpha is not None:
-            pixels = _straight(pixels, pixels[:, :, source.alpha])
+            pixels = straight(pixels, pixels[:, :, source.alpha])
         for band, samples in zip(bands, values, strict=True):
             sample = _real(pixels[0, :, band])
             data = numpy.isfinite(sample)
@@ -167,22 +168,6 @@ def _real(values: numpy.ndarray) -> numpy.ndarray:
     return numpy.abs(values) if values.dtype.kind == "c" else values
 
 
-def _straight(pixels: numpy.ndarray, alpha: numpy.ndarray) -> numpy.ndarray:
-    """Return pixels divided by their alpha, as a share of its largest value."""
-    kind = pixels.dtype
-    largest = _largest_alpha(kind)
-    share = alpha.astype("f8") / largest
-    # Without alpha there is no colour.
-    colours = pixels / numpy.where(share > 0, share, 1)[:, :, None]
-    if kind.kind != "f":
-        colours = numpy.clip(numpy.rint(colours), 0, largest)
-    return colours.astype(kind)
-
-
-def _largest_alpha(kind: numpy.dtype) -> float:
-    return 1 if kind.kind == "f" else numpy.iinfo(kind).max
-
-
 def _on_white(
     shown: numpy.ndarray, alpha: numpy.ndarray, *, graded: bool
 ) -> numpy.ndarray:
@@ -192,7 +177,7 @@ def _on_white(
         graded: whether alpha of 16 bits is surely opaque at its largest value.
     """
     if alpha.dtype.kind == "f" or (graded and alpha.dtype.itemsize > 1):
-        share = alpha.astype("f8") / _largest_alpha(alpha.dtype)
+        share = alpha.astype("f8") / largest_alpha(alpha.dtype)
         opaque: numpy.ndarray = numpy.clip(share, 0, 1) * 255
     elif alpha.dtype.itemsize > 1:
         # 16-bit alpha is opaque at 65535; some images use 0 and any other value.

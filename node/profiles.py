@@ -30,6 +30,15 @@ class Profile:
     max_mean_error: float | None = None
     tiling_scheme: str | None = None
 
+    @property
+    def changes_any_value(self) -> bool:
+        """Whether pixels of all values may change, so that none can mean "no data"."""
+        return self.max_mean_error is not None and not self.compresses("LERC")
+
+    def compresses(self, kind: str) -> bool:
+        """Return whether the compression is of a kind, such as JPEG or LERC."""
+        return self.options["COMPRESS"].partition("_")[0] == kind
+
     def with_options(self, changed: Mapping[str, str]) -> "Profile":
         """Return the profile with some options changed."""
         options = {**self.options, **changed}

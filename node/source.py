@@ -7,7 +7,7 @@ import warnings
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -32,7 +32,9 @@ from node.errors import (
     in_short,
 )
 from node.gdal import READ_ERRORS, authority_crs
+from node.masks import MaskOfPixels, is_nodata, straight
 from node.options import Options
+from node.profiles import Profile
 from node.warp import WarpRequest, warped
 
 # numpy has no complex integers. Two 32-bit integers need two 64-bit floats: a 32-bit
@@ -61,10 +63,12 @@ class Source:
         dataset: the file, with the metadata that a warped view lacks.
         crs: the file's or the assigned CRS, which is that of its ground control points
             if they place it; None if there is none.
+        bands: number of bands of the COG.
         data_type: data type of the bands, as rasterio names it.
         nodata: value of each band that means "no data", an integer if the bands have
             integers of 64 bits; empty if no band has one.
-        has_mask: whether there is a mask that is neither nodata nor a band.
+        has_mask: whether the COG has a mask that is neither nodata nor a band.
+        mask_of_pixels: how to make that mask; None if it is the image's own.
         alpha: index of the alpha band, from 0; None if there is none.
         premultiplied: whether colours are multiplied by alpha, as TIFF's associated
             alpha says.
@@ -82,9 +86,11 @@ class Source:
     pixels: rasterio.DatasetReader | WarpedVRT
     dataset: rasterio.DatasetReader
     crs: CRS | None
+    bands: int
     data_type: str
     nodata: tuple[float | None, ...]
     has_mask: bool
+    mask_of_pixels: MaskOfPixels | None
     alpha: int | None
     premultiplied: bool
     palette: numpy.ndarray | None
@@ -110,14 +116,14 @@ class Source:
         return self.pixels.height
 
     @property
-    def bands(self) -> int:
-        """Number of bands, without those that warping adds."""
-        return self.dataset.count
-
-    @property
     def warped(self) -> bool:
         """Whether the pixels are a warped view of the file."""
         return self.pixels is not self.dataset
+
+    @property
+    def has_classes(self) -> bool:
+        """Whether a mix of two values may be a class that is not there."""
+        return self.categorical and self.dtype.kind != "c"
 
     @property
     def lacks_palette(self) -> bool:
@@ -151,11 +157,51 @@ class Source:
         """Data type of the pixels in memory."""
         return _dtype(self.data_type)
 
-    def read(self, window: Window, pixels: numpy.ndarray) -> numpy.ndarray | None:
-        """Read a window's pixels and return its mask, if the image has one.
+    def stored_as(self, profile: Profile) -> "Source":
+        """Return the image with a mask of what the profile's compression loses."""
+        if not profile.changes_any_value:
+            return self
+        drops_alpha = (
+            profile.compresses("JPEG")
+            and self.bands in (2, 4)
+            and self.alpha == self.bands - 1
+        )
+        # GDAL's rule: a mask comes before nodata.
+        nodata = () if self.has_mask else self.nodata
+        mask = MaskOfPixels(nodata, self.alpha, self.premultiplied, self.has_mask)
+        return replace(
+            self,
+            bands=self.bands - drops_alpha,
+            nodata=(),
+            has_mask=self.has_mask or drops_alpha or bool(nodata),
+            mask_of_pixels=mask if nodata or drops_alpha else None,
+            alpha=None if drops_alpha else self.alpha,
+            premultiplied=self.premultiplied and not drops_alpha,
+        )
+
+    @property
+    def marks_pixels(self) -> bool:
+        """Whether the value of a sample may say that it, or its pixel, has no data."""
+        return bool(self.nodata) or self.alpha is not None or self.dtype.kind in "fc"
+
+    @property
+    def drops_alpha(self) -> bool:
+        """Whether the mask is in place of the alpha band."""
+        return self.bands < self.dataset.count
+
+    def read(
+        self,
+        window: Window,
+        pixels: numpy.ndarray,
+        raster: rasterio.DatasetReader | WarpedVRT | None = None,
+        resampling: Resampling = Resampling.nearest,
+    ) -> numpy.ndarray | None:
+        """Read a window's pixels and return its mask, if the COG has one.
 
         Args:
             pixels: array to fill, of shape (rows, columns, bands).
+            raster: what to read; None for the image.
+            resampling: method, if the window has another size than the array.
 
         Returns:
             Array of shape (rows, columns), False where there is no data.
@@ -165,11 +211,20 @@ class Source:
         """
         mask = None
         warning_count = len(self.gdal_warnings)
+        raster = raster or self.pixels
         try:
-            bands = list(range(1, self.bands + 1))
-            self.pixels.read(bands, window=window, out=pixels.transpose(2, 0, 1))
-            if self.has_mask:
-                mask = self.pixels.dataset_mask(window=window) > 0
+            raster.read(
+                list(range(1, self.bands + 1)),
+                window=window,
+                out=pixels.transpose(2, 0, 1),
+                resampling=resampling,
+            )
+            if self.mask_of_pixels:
+                mask = self._mask_of_pixels(
+                    self.mask_of_pixels, raster, window, pixels, resampling
+                )
+            elif self.has_mask:
+                mask = _own_mask(raster, window, pixels)
         except READ_ERRORS as error:
             raise DamagedImage(
                 f"it is damaged, its pixels cannot be read ({in_short(error)}): "
@@ -188,6 +243,28 @@ class Source:
             )
         return mask
 
+    def _mask_of_pixels(
+        self,
+        made: MaskOfPixels,
+        raster: rasterio.DatasetReader | WarpedVRT,
+        window: Window,
+        pixels: numpy.ndarray,
+        resampling: Resampling,
+    ) -> numpy.ndarray:
+        """Return the mask of pixels that were read; see `read`."""
+        alpha = None
+        if self.drops_alpha:
+            alpha = numpy.empty(pixels.shape[:2], self.dtype)
+            raster.read(self.bands + 1, window=window, out=alpha, resampling=resampling)
+            if made.premultiplied:
+                pixels[:] = straight(pixels, alpha)
+        elif self.alpha is not None:
+            alpha = pixels[:, :, self.alpha]
+        own = numpy.ones(pixels.shape[:2], bool)
+        if made.own:
+            own = _own_mask(raster, window, pixels)
+        return made.of(pixels, alpha, own)
+
     def valid(
         self, pixels: numpy.ndarray, mask: numpy.ndarray | None
     ) -> numpy.ndarray | None:
@@ -203,10 +280,9 @@ class Source:
         """
         valid = None
         for band, nodata in enumerate(self.nodata):
-            values = pixels[:, :, band]
             if nodata is None:
                 continue
-            same = numpy.isnan(values) if nodata != nodata else values == nodata
+            same = is_nodata(pixels[:, :, band], nodata)
             # Usually there is none. The test is cheaper than the rest.
             if same.any():
                 valid = numpy.ones(pixels.shape, bool) if valid is None else valid
@@ -222,6 +298,18 @@ class Source:
             unmasked = mask[:, :, None]
             valid = unmasked if valid is None else valid & unmasked
         return valid
+
+    def data(self, pixels: numpy.ndarray, mask: numpy.ndarray | None) -> numpy.ndarray:
+        """Return which samples are finite data, of shape (rows, columns, bands).
+
+        Args:
+            pixels, mask: as for `valid`.
+        """
+        valid = self.valid(pixels, mask)
+        if pixels.dtype.kind in "fc":
+            finite = numpy.isfinite(pixels)
+            valid = finite if valid is None else finite & valid
+        return numpy.broadcast_to(True if valid is None else valid, pixels.shape)
 
 
 @contextmanager
@@ -366,9 +454,11 @@ def _source(
         pixels=pixels,
         dataset=dataset,
         crs=crs,
+        bands=dataset.count,
         data_type=dataset.dtypes[0],
         nodata=nodata if has_nodata else (),
         has_mask=has_mask,
+        mask_of_pixels=None,
         alpha=colours.index(ColorInterp.alpha) if has_alpha else None,
         premultiplied=has_alpha and is_premultiplied(Path(dataset.name)),
         palette=palette,
@@ -378,6 +468,12 @@ def _source(
         bits=None if palette is not None else _few_bits(dataset),
         gdal_warnings=gdal_warnings,
     )
+
+
+def _own_mask(
+    raster: rasterio.DatasetReader | WarpedVRT, window: Window, pixels: numpy.ndarray
+) -> numpy.ndarray:
+    return raster.dataset_mask(window=window, out_shape=pixels.shape[:2]) > 0
 
 
 def _nodata(dataset: rasterio.DatasetReader) -> tuple[float | None, ...]:

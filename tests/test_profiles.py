@@ -79,7 +79,7 @@ def test_elevations_are_stored_exactly(profile: str, dtype: str, tmp_path: Path)
     ("make", "bands", "profile"),
     [
         (plain(1, dtype="uint16"), 1, "jpeg"),
-        (plain(4), 4, "aerial-rgb"),
+        (plain(5), 5, "aerial-rgb"),
         (with_palette, 1, "jpeg"),
         (plain(1), 1, "webp"),
         (plain(1, dtype="int64"), 1, "lerc"),
