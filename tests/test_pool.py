@@ -13,7 +13,7 @@ import pytest
 from pool.condor import configure, start
 from pool.distribution import program_of_environment
 from pool.errors import PoolError
-from pool.personal import PersonalPool
+from pool.personal import PersonalPool, shell_lines
 from state.project import PROJECT
 from tests.support.archive import wait_for
 
@@ -56,6 +56,33 @@ def test_a_pool_starts_answers_and_stops(workplace: Path):
         stop = run_pool("stop", directory)
     assert stop.returncode == 0, stop.stderr
     assert run_pool("status", directory).returncode == 1
+
+
+def test_the_client_of_aws_uploads_to_the_pool(pool: PersonalPool, workplace: Path):
+    """It sends checksums after the content by default, which rclone does not read."""
+    image = workplace / "image.tif"
+    image.write_bytes(bytes(range(256)) * 1024)
+    script = f"""
+import boto3
+store = boto3.client("s3", endpoint_url="https://{pool.s3.endpoint}")
+store.create_bucket(Bucket="boto3")
+store.upload_file({str(image)!r}, "boto3", "image.tif")
+print(store.get_object(Bucket="boto3", Key="image.tif")["Body"].read().hex())
+"""
+    keys = {
+        "AWS_ACCESS_KEY_ID": pool.s3.access_key.read_text().strip(),
+        "AWS_SECRET_ACCESS_KEY": pool.s3.secret_key.read_text().strip(),
+        "AWS_CA_BUNDLE": str(pool.s3.ca_certs),
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }
+    copy = subprocess.run(
+        ["sh", "-c", f'{shell_lines(pool)}exec "$0" -c "$1"', sys.executable, script],
+        env={"PATH": "/usr/bin:/bin", "HOME": str(workplace)} | keys,
+        capture_output=True,
+        text=True,
+    )
+
+    assert bytes.fromhex(copy.stdout) == image.read_bytes(), copy.stderr
 
 
 def test_a_user_id_without_a_name_is_refused_before_the_daemons_start(
