@@ -86,8 +86,8 @@ def _explained(message: str) -> str:
     if _NO_CONNECTION.search(message):
         return (
             f"{message.removesuffix('.')}. Is this an access point, and does "
-            f"'condor_q' answer? (These are HTCondor's bindings {_bindings_version()}; "
-            "an access point that refuses them needs bindings of its own version.)"
+            f"'condor_q' answer? These are HTCondor's bindings {_bindings_version()}, "
+            "and an access point that refuses them needs bindings of its own version"
         )
     if _MAYBE_A_LIMIT.search(message):
         return (

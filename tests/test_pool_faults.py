@@ -1,5 +1,6 @@
 """A run survives when HTCondor's daemons are killed and started again."""
 
+import subprocess
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,6 +9,7 @@ import pytest
 
 from bucket import S3Endpoint
 from pool import personal
+from pool.ordinary_user import command_prefix
 from pool.personal import PersonalPool
 from state.project import PROJECT
 from tests.support.archive import Archive, archive_for, wait_for
@@ -98,3 +100,31 @@ def test_a_run_outlives_its_dagman(archive: Archive, mortal: PersonalPool):
     begin(archive)
     kill(mortal, "condor_scheduniv_exec")
     end(archive)
+
+
+def test_a_schedd_that_is_away_fails_no_row(archive: Archive, mortal: PersonalPool):
+    archive.upload_raster("image.tif", 1)
+    archive.launch_to_poll_by_hand()
+    archive.upload_manifest("batch-raw.csv", [("image.tif", 1)])
+
+    def order(command: str) -> None:
+        ordered = [*command_prefix(), command, "-daemon", "schedd"]
+        subprocess.run(ordered, check=True, capture_output=True)
+
+    order("condor_off")
+    wait_for(lambda: "can't find address" in _queue().stderr.lower())
+    polled = archive.poll()
+    assert polled.returncode == 1
+    assert "does 'condor_q' answer" in polled.stderr
+    assert "the next poll tries again" in polled.stderr
+    order("condor_on")
+    wait_for(lambda: _queue().returncode == 0)
+    assert archive.poll().returncode == 0
+
+    processed, failed = archive.outcome("batch-")
+    assert failed == []
+    assert processed == [["image.tif", "1"]]
+
+
+def _queue() -> subprocess.CompletedProcess:
+    return subprocess.run(["condor_q"], capture_output=True, text=True)
