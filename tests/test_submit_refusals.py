@@ -168,6 +168,7 @@ def test_rows_get_what_htcondor_said_of_their_jobs(
     assert '"code": "job-refused"' in log.read_text()
 
 
+@pytest.mark.timeout(900)
 def test_a_limit_on_the_number_of_jobs_fails_no_row(
     pool: PersonalPool, archive: Archive
 ):
@@ -182,9 +183,10 @@ def test_a_limit_on_the_number_of_jobs_fails_no_row(
             ["condor_q", "-af", "ClusterId"], capture_output=True, text=True
         ).stdout.split()
     )
-    # Of the run, there is room for DAGMan only, once the trial has left the queue.
+    # Of the run, there is room for DAGMan only, once the schedd no longer counts the
+    # job of the trial, which takes a minute.
     with configured(pool, f"{limit} {queued + 1}"):
-        wait_for(lambda: archive.poll().returncode == 0)
+        wait_for(lambda: archive.poll().returncode == 0, 300)
         (run,) = archive.directory.glob("workflow-run-*")
         wait_for((run / "refused.json").exists, 300)
         assert not (run / "outcome.json").exists()
