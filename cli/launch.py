@@ -136,12 +136,12 @@ _SECTIONS = {
 )
 @click.option(
     "--rows-per-job",
-    type=click.IntRange(min=1, max=1000),
-    default=Launch.rows_per_job,
-    metavar="N",
-    help="Maximum number of images that one job converts. Use more than one if the "
-    "images are so small that starting a job takes longer than converting. If such "
-    "a job fails as a whole, each of its images gets a job of its own.",
+    default="auto",
+    callback=shared.check_rows_per_job,
+    metavar="auto|N",
+    help="Maximum number of images that one job converts. With auto, small images "
+    "share a job, and still all machines of the pool are busy. If a shared job fails "
+    "as a whole, each of its images gets a job of its own.",
 )
 @click.option(
     "--node-environment",
@@ -217,6 +217,9 @@ def launch(
     Run directories are created in the current directory. To stop, run 'condor_rm'
     with the job id that is printed.
     """
+    if in_place and settings["rows_per_job"] is None:
+        # A shared job that is tried again would convert COGs of the first try.
+        settings["rows_per_job"] = 1
     seconds = url_seconds or shared.url_seconds(url_hours, settings["every"])
     launch = Launch(Path.cwd(), store, url_seconds=seconds, **settings)
     _check_combinations(launch, in_place)
@@ -267,7 +270,7 @@ def _check_combinations(launch: Launch, in_place: bool) -> None:
         raise click.UsageError(
             "--in-place needs the same bucket for both, and no --output-prefix."
         )
-    if in_place and launch.rows_per_job > 1:
+    if in_place and launch.rows_per_job != 1:
         raise click.UsageError(
             "--in-place and --rows-per-job do not go together: a second attempt "
             "would convert COGs of the first one, because the originals are gone."

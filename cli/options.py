@@ -20,6 +20,7 @@ DEFAULT_KEYS = Path.home() / ".chtc_s3"
 DEFAULT_ENDPOINT = "s3dev.chtc.wisc.edu"
 _REGION = re.compile(r"[a-z0-9]([a-z0-9_-]{0,61}[a-z0-9])?", re.IGNORECASE | re.ASCII)
 Command = Callable[..., None]
+_ROWS_PER_JOB = click.IntRange(1, 1000)
 _file = click.Path(path_type=Path)
 
 
@@ -239,3 +240,13 @@ def url_seconds(hours: int | None, every: int) -> int:
             "often."
         )
     return 3600 * hours
+
+
+def check_rows_per_job(
+    context: click.Context, parameter: click.Parameter, text: str
+) -> int | None:
+    """Return the number; None for ``auto``."""
+    if text == "auto":
+        return None
+    number: int = _ROWS_PER_JOB(text, parameter, context)
+    return number

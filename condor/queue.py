@@ -106,6 +106,26 @@ def version() -> tuple[int, int, int]:
         return major, minor, patch
 
 
+def slots() -> int:
+    """Return the number of jobs of one processor that the pool can run at once.
+
+    Machines that are busy count; those that a pool would start on demand do not.
+
+    Raises:
+        SchedulerError: the collector does not answer.
+    """
+    # A partitionable slot has the processors of the dynamic slots that it was split in.
+    names = ["PartitionableSlot", "TotalSlotCpus"]
+    with translate_errors("HTCondor's collector"):
+        ads = htcondor2.Collector().query(
+            htcondor2.AdType.Startd, "DynamicSlot =!= true", names
+        )
+    return sum(
+        int(ad.get("TotalSlotCpus", 1)) if ad.get("PartitionableSlot") else 1
+        for ad in ads
+    )
+
+
 def check() -> None:
     """Raise SchedulerError unless jobs can be put into the queue."""
     with translate_errors("HTCondor"):

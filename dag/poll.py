@@ -241,8 +241,8 @@ def _check(run: Run, inputs: Bucket, launch: Launch) -> list[StoredObject]:
     index.look_into_tiers(inputs)
     resolved = index.resolve()
     rows = tuple(_check_row(row, launch) for row in resolved.rows)
-    if launch.rows_per_job > 1:
-        rows = tuple(batches.batch_rows(rows, launch))
+    if launch.rows_per_job != 1:
+        rows = tuple(batches.batch_rows(rows, launch, queue.slots()))
     save_rows(run, replace(resolved, rows=rows))
     return claimed
 

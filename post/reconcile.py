@@ -144,7 +144,7 @@ def _decide(run: Run, launch: Launch, journal: Journal) -> bool:
         )
     results.gather(run, settled=True)
     outcomes = row_outcomes(run, gather_evidence(run, launch, journal))
-    can_retry = launch.rows_per_job > 1 and not run.solo_file.exists()
+    can_retry = launch.rows_per_job != 1 and not run.solo_file.exists()
     try:
         outcome = _write_csvs(run, outcomes, journal, can_retry=can_retry)
     except _TryAgain as retry:

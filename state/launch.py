@@ -61,7 +61,8 @@ class Launch:
         disk_floor: free disk in ``directory`` below which no run starts, in bytes; 0
             for no limit.
         run_order: which run's nodes start first, one of RUN_ORDERS.
-        rows_per_job: maximum number of rows that share a job.
+        rows_per_job: maximum number of rows that share a job; None if it depends on
+            the work of each row.
         signing: who signs transfers, one of SIGNINGS.
         url_seconds: validity of a presigned URL, in seconds.
         retry_seconds: time between two attempts to reconcile a run, in seconds.
@@ -90,7 +91,7 @@ class Launch:
     max_runs: int = 100
     disk_floor: int = 10**9
     run_order: str = "fair"
-    rows_per_job: int = 1
+    rows_per_job: int | None = None
     signing: str = "auto"
     url_seconds: int = URL_HOURS * 3600
     retry_seconds: int = 60

@@ -97,7 +97,7 @@ def rows_and_sidecars(text: str) -> None:
     parsed = manifest("".join(f"{key},1\n" for key in keys))
     if parsed:
         resolved = resolve(parsed, "maps", listed)
-        list(batch_rows(resolved.rows, launch()))
+        list(batch_rows(resolved.rows, launch(), 1))
 
 
 def template_filters(text: str) -> None:

@@ -143,7 +143,7 @@ def test_every_row_fails_with_a_reason_or_is_rendered_unchanged(
             )
             return
         resolved = resolve(parsed, bucket.name, images_of_half(parsed, bucket.name))
-        manifest = replace(resolved, rows=tuple(batch_rows(resolved.rows, launch)))
+        manifest = replace(resolved, rows=tuple(batch_rows(resolved.rows, launch, 1)))
         run = _run(directory)
         save_rows(run, manifest)
         assert load_manifest(run) == manifest

@@ -33,7 +33,7 @@ def nodes(rows: list[Row], rows_per_job: int) -> list[tuple[str, list[int]]]:
     """Return the nodes' names and the lines of their rows."""
     store = S3Endpoint("s3.example.org", Path("a"), Path("s"))
     launch = Launch(Path(), store, "maps", "cogs", rows_per_job=rows_per_job)
-    batched = list(batch_rows(rows, launch))
+    batched = list(batch_rows(rows, launch, 1))
     usable = [row for row in batched if row.reason is None]
     assert [row.line for row in batched] == [row.line for row in rows]
     return [
