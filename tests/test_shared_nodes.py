@@ -1,4 +1,4 @@
-"""With ``--rows-per-job``, a job converts several images, with a result for each."""
+"""A job may convert several images, with a result for each."""
 
 import itertools
 import json
@@ -13,8 +13,10 @@ import pytest
 import rasterio
 
 from bucket import S3Endpoint
+from condor import queue
 from dag.batches import batch_rows
 from ops.cost import cost
+from pool.personal import PersonalPool
 from state.launch import Launch
 from state.rows import Row, dag_node_of
 from state.run import load_run
@@ -29,11 +31,15 @@ def row(number: int, key: str, **more) -> Row:
     return Row(number, (key, "1"), key, 1, **more)
 
 
-def nodes(rows: list[Row], rows_per_job: int) -> list[tuple[str, list[int]]]:
+def nodes(
+    rows: list[Row], rows_per_job: int | None, slots: int = 1, **settings: int
+) -> list[tuple[str, list[int]]]:
     """Return the nodes' names and the lines of their rows."""
     store = S3Endpoint("s3.example.org", Path("a"), Path("s"))
-    launch = Launch(Path(), store, "maps", "cogs", rows_per_job=rows_per_job)
-    batched = list(batch_rows(rows, launch, 1))
+    launch = Launch(
+        Path(), store, "maps", "cogs", rows_per_job=rows_per_job, **settings
+    )
+    batched = list(batch_rows(rows, launch, slots))
     usable = [row for row in batched if row.reason is None]
     assert [row.line for row in batched] == [row.line for row in rows]
     return [
@@ -51,6 +57,54 @@ def test_consecutive_rows_share_a_node():
     ]
     assert nodes(rows, 1) == [(f"row{n}", [n]) for n in range(1, 8)]
     assert nodes(rows, 10) == [("rows1", [1, 2, 3, 4, 5, 6, 7])]
+
+
+def rows_of_jobs(sizes: list[float], slots: int, **settings: int) -> list[int]:
+    """Return how many rows each job has, for images of so many MiB."""
+    rows = [
+        row(number, f"{number}.tif", size=int(mebibytes * 2**20))
+        for number, mebibytes in enumerate(sizes, 1)
+    ]
+    return [len(lines) for _, lines in nodes(rows, None, slots, **settings)]
+
+
+def test_all_slots_are_busy_before_rows_share_a_job():
+    assert rows_of_jobs([1] * 10, slots=10) == [1] * 10
+    assert rows_of_jobs([1] * 3, slots=10) == [1] * 3
+    assert rows_of_jobs([1] * 10, slots=2) == [5, 5]
+    assert rows_of_jobs([1] * 10, slots=0) == [1] * 10
+    # No more jobs wait in the queue than the launch allows.
+    assert rows_of_jobs([1] * 10, slots=1000, max_idle=5) == [2] * 5
+
+
+def test_a_job_has_about_half_a_minute_of_work():
+    jobs = rows_of_jobs([1] * 1000, slots=2)
+    # 250 s of work are 125 s for each slot, which are five jobs of 25 s.
+    assert jobs == [100] * 10
+    assert rows_of_jobs([600] * 6, slots=2) == [1] * 6
+
+
+def test_large_images_do_not_keep_small_ones_from_sharing_the_other_slots():
+    assert rows_of_jobs([2000, *[1] * 8], slots=3) == [1, 4, 4]
+
+
+def test_a_job_has_no_more_images_than_its_disk_should_hold():
+    jobs = rows_of_jobs([200] * 10, slots=1)
+    assert jobs == [2] * 5
+
+
+def test_the_slots_of_the_pool_are_counted(pool: PersonalPool):
+    listed = subprocess.run(
+        ["condor_status", "-af", "PartitionableSlot", "TotalSlotCpus"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    count = sum(
+        int(cpus) if partitionable == "true" else 1
+        for partitionable, cpus in map(str.split, listed.stdout.splitlines())
+    )
+    assert queue.slots() == count > 0
 
 
 def test_rows_that_cannot_be_converted_are_skipped():
