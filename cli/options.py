@@ -248,5 +248,8 @@ def check_rows_per_job(
     """Return the number; None for ``auto``."""
     if text == "auto":
         return None
-    number: int = _ROWS_PER_JOB(text, parameter, context)
+    try:
+        number: int = _ROWS_PER_JOB(text, parameter, context)
+    except click.BadParameter as error:
+        raise click.BadParameter(f"{error.message} Or give 'auto'.") from error
     return number

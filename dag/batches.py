@@ -1,5 +1,6 @@
 """Batch rows: one job converts the images of a batch, one after the other."""
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -9,36 +10,30 @@ from state.launch import Launch
 from state.rows import Row
 
 # With more work, a job gains little by sharing: to start it takes about a second.
-_MAX_SECONDS = 30
+_MAX_SECONDS = 20
 # The work of a row is estimated from its size, as docs/scale.md explains.
 _SECONDS_PER_ROW, _SECONDS_PER_MIB = 0.2, 0.05
 _MIB = 2**20
 # A job requests several times as much disk as its images take.
 _MAX_BYTES = 512 * _MIB
-_MAX_ROWS = 100
 # Pools that start machines on demand may have none now.
 _SLOTS_IF_UNKNOWN = 100
+_NO_LIMIT = float("inf")
 
 
 @dataclass(frozen=True)
 class _Limits:
-    """The limits of a batch: rows, estimated seconds of work, bytes of the images.
+    """What the rows of a batch may have together.
 
-    A row that is above a limit has a batch of its own.
+    Attributes:
+        rows: number of rows.
+        bytes: size of their images.
+        seconds: about how much estimated work they have. A row with more is alone.
     """
 
-    rows: int
-    seconds: float = float("inf")
-    bytes: float = float("inf")
-
-
-def _limits(rows: Sequence[Row], launch: Launch, slots: int) -> _Limits:
-    """Return the launch's limit of rows, or the limits that keep all slots busy."""
-    if launch.rows_per_job is not None:
-        return _Limits(launch.rows_per_job)
-    work = [_seconds(row) for row in rows if row.reason is None]
-    jobs = min(slots, launch.max_idle, launch.max_jobs)
-    return _Limits(_MAX_ROWS, _seconds_per_job(work, jobs), _MAX_BYTES)
+    rows: float
+    bytes: float = _NO_LIMIT
+    seconds: float = _NO_LIMIT
 
 
 def batch_rows(rows: Sequence[Row], launch: Launch, slots: int) -> Iterator[Row]:
@@ -55,17 +50,37 @@ def batch_rows(rows: Sequence[Row], launch: Launch, slots: int) -> Iterator[Row]
     batch: list[Row] = []
     names: set[str] = set()
     free = _Limits(0)
+    seconds_left = limits.seconds
     for row in rows:
         if row.reason is None:
-            needs_own_node = multipart.may_be_needed(row, launch)
-            row_names = _names_in_sandbox(row)
-            if needs_own_node or names & row_names or not _fits(row, free):
+            seconds, row_names = _seconds(row), _names_in_sandbox(row)
+            is_alone = seconds > limits.seconds or multipart.may_be_needed(row, launch)
+            is_full = free.rows < 1 or free.bytes < row.size
+            # Batches are cut where their work is nearest to a multiple of the limit, so
+            # that they have about the same work, and no small one is left at the end.
+            if not is_alone and seconds_left < seconds / 2:
+                seconds_left += limits.seconds
+                is_full = True
+            if is_alone or is_full or names & row_names:
                 yield from _with_group(batch)
                 batch, names, free = [], set(), limits
             names |= row_names
-            free = _Limits(0) if needs_own_node else _without(free, row)
+            if is_alone:
+                free = _Limits(0)
+            else:
+                free = _Limits(free.rows - 1, free.bytes - row.size)
+                seconds_left -= seconds
         batch.append(row)
     yield from _with_group(batch)
+
+
+def _limits(rows: Sequence[Row], launch: Launch, slots: int) -> _Limits:
+    """Return the launch's limit of rows, or the limits that keep all slots busy."""
+    if launch.rows_per_job is not None:
+        return _Limits(launch.rows_per_job)
+    work = [_seconds(row) for row in rows if row.reason is None]
+    jobs = min(slots, launch.max_idle, launch.max_jobs)
+    return _Limits(_NO_LIMIT, _MAX_BYTES, _seconds_per_job(work, jobs))
 
 
 def _seconds(row: Row) -> float:
@@ -73,11 +88,11 @@ def _seconds(row: Row) -> float:
     return _SECONDS_PER_ROW + _SECONDS_PER_MIB * row.size / _MIB
 
 
-def _seconds_per_job(work: list[float], jobs: int) -> float:
+def _seconds_per_job(work: Sequence[float], jobs: int) -> float:
     """Return the work of each job, in seconds, if at least ``jobs`` jobs share it.
 
-    No job has more than _MAX_SECONDS but for a single row, and if there are more jobs
-    than ``jobs``, there are about a multiple of it, so that all slots end together.
+    It is at most _MAX_SECONDS. If that makes more jobs than ``jobs``, there are about
+    a multiple of it, so that all slots end together.
 
     >>> _seconds_per_job([1.0] * 10, 10)
     1.0
@@ -86,7 +101,7 @@ def _seconds_per_job(work: list[float], jobs: int) -> float:
     >>> _seconds_per_job([9.0, 1.0, 1.0], 2)
     2.0
     >>> _seconds_per_job([1.0] * 120, 2)
-    30.0
+    20.0
     """
     rest = sum(work)
     # Rows that are longer than their share have jobs of their own.
@@ -95,21 +110,8 @@ def _seconds_per_job(work: list[float], jobs: int) -> float:
             break
         rest -= longest
         jobs -= 1
-    share = rest / max(1, jobs)
-    return share / max(1, -(-share // _MAX_SECONDS))
-
-
-def _fits(row: Row, free: _Limits) -> bool:
-    # The seconds are sums of fractions, which have rounding errors.
-    return (
-        free.rows >= 1
-        and free.seconds >= _seconds(row) - 1e-6
-        and free.bytes >= row.size
-    )
-
-
-def _without(free: _Limits, row: Row) -> _Limits:
-    return _Limits(free.rows - 1, free.seconds - _seconds(row), free.bytes - row.size)
+    share = rest / jobs
+    return share / max(1, math.ceil(share / _MAX_SECONDS))
 
 
 def _with_group(batch: list[Row]) -> Iterator[Row]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from bucket import MAX_KEY_BYTES, Bucket, StoredObject
 from condor import queue
-from condor.errors import JobRefused
+from condor.errors import JobRefused, SchedulerError
 from dag import (
     batches,
     claim,
@@ -242,9 +242,20 @@ def _check(run: Run, inputs: Bucket, launch: Launch) -> list[StoredObject]:
     resolved = index.resolve()
     rows = tuple(_check_row(row, launch) for row in resolved.rows)
     if launch.rows_per_job != 1:
-        rows = tuple(batches.batch_rows(rows, launch, queue.slots()))
+        rows = tuple(batches.batch_rows(rows, launch, _slots(launch)))
     save_rows(run, replace(resolved, rows=rows))
     return claimed
+
+
+def _slots(launch: Launch) -> int:
+    """Return the number of jobs that the pool can run at once; 0 if it is not known."""
+    if launch.rows_per_job is not None:
+        return 0
+    try:
+        return queue.slots()
+    except SchedulerError:
+        # The collector may be away, or refuse to name machines.
+        return 0
 
 
 def _keep_unreadable(run: Run, inputs: Bucket) -> None:

@@ -234,6 +234,8 @@ def _launch(saved: dict[str, Any]) -> Launch:
     for former, name in _FORMER_FIELDS.items():
         if former in saved:
             saved[name] = saved.pop(former)
+    # Launches that do not have this field were made when each row had a job.
+    saved.setdefault("rows_per_job", 1)
     order = saved.get("run_order", "fair")
     return from_record(
         Launch,

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import rasterio
+from hypothesis import given, strategies as some
 
 from bucket import S3Endpoint
 from condor import queue
@@ -72,25 +73,48 @@ def test_all_slots_are_busy_before_rows_share_a_job():
     assert rows_of_jobs([1] * 10, slots=10) == [1] * 10
     assert rows_of_jobs([1] * 3, slots=10) == [1] * 3
     assert rows_of_jobs([1] * 10, slots=2) == [5, 5]
+    # The number of slots is not known.
     assert rows_of_jobs([1] * 10, slots=0) == [1] * 10
     # No more jobs wait in the queue than the launch allows.
     assert rows_of_jobs([1] * 10, slots=1000, max_idle=5) == [2] * 5
+    assert rows_of_jobs([1] * 10, slots=1000, max_jobs=2) == [5, 5]
 
 
-def test_a_job_has_about_half_a_minute_of_work():
+@given(
+    some.lists(some.integers(0, 2000), min_size=1, max_size=50), some.integers(1, 60)
+)
+def test_there_are_as_many_jobs_as_slots_or_images(sizes: list[int], slots: int):
+    jobs = rows_of_jobs(sizes, slots)
+    assert len(jobs) >= min(slots, len(sizes))
+    assert sum(jobs) == len(sizes)
+
+
+def test_the_jobs_have_about_the_same_work():
+    # Eight jobs of twelve images would leave four for a ninth.
+    assert sorted(set(rows_of_jobs([1] * 100, slots=8))) == [12, 13]
+    assert len(rows_of_jobs([1] * 100, slots=8)) == 8
+    assert sorted(rows_of_jobs([1] * 11, slots=10)) == [1] * 9 + [2]
+
+
+def test_a_job_has_about_twenty_seconds_of_work():
+    # 250 s of work are 125 s for each slot, which are seven jobs of 18 s.
     jobs = rows_of_jobs([1] * 1000, slots=2)
-    # 250 s of work are 125 s for each slot, which are five jobs of 25 s.
-    assert jobs == [100] * 10
+    assert len(jobs) == 14
+    assert set(jobs) == {71, 72}
     assert rows_of_jobs([600] * 6, slots=2) == [1] * 6
 
 
 def test_large_images_do_not_keep_small_ones_from_sharing_the_other_slots():
     assert rows_of_jobs([2000, *[1] * 8], slots=3) == [1, 4, 4]
+    assert rows_of_jobs([*[1] * 4, 2000, *[1] * 4], slots=3) == [4, 1, 4]
 
 
 def test_a_job_has_no_more_images_than_its_disk_should_hold():
-    jobs = rows_of_jobs([200] * 10, slots=1)
-    assert jobs == [2] * 5
+    for sizes in ([200] * 10, [300, 100, 100] * 5, [390] * 10):
+        last = 0
+        for count in rows_of_jobs(sizes, slots=1):
+            assert sum(sizes[last : last + count]) <= 512
+            last += count
 
 
 def test_the_slots_of_the_pool_are_counted(pool: PersonalPool):

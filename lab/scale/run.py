@@ -137,6 +137,8 @@ def new_launch(
         input_bucket=maps,
         output_bucket=cogs,
         max_jobs=10,
+        # With the most nodes for these rows.
+        rows_per_job=1,
         submit_options=("requirements = false",),
         pattern=pattern,
         signing=signing,

@@ -69,7 +69,7 @@ def main() -> int:
 def measure(archive: Archive, image: Path, options: tuple[str, ...]) -> SharingTimes:
     """Run both manifests, and return the times."""
     small.upload(archive, "large", image, _LARGE)
-    small.launch(archive, *options)
+    small.launch(archive, "--rows-per-job", "1", *options)
     (large_run,) = small.runs(archive)
     small.wait_for(lambda: large_run.node_log.exists() and _starts(large_run))
     small.upload(archive, "small", image, _SMALL)
