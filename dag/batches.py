@@ -2,38 +2,22 @@
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from dag import multipart
 from state.keys import jpeg_key, sandbox_name
 from state.launch import Launch
 from state.rows import Row
 
-# With more work, a job gains little by sharing: to start it takes about a second.
-_MAX_SECONDS = 20
 # The work of a row is estimated from its size, as docs/scale.md explains.
-_SECONDS_PER_ROW, _SECONDS_PER_MIB = 0.2, 0.05
+_SECONDS_PER_ROW, _SECONDS_PER_MIB = 0.2, 0.08
 _MIB = 2**20
-# A job requests several times as much disk as its images take.
-_MAX_BYTES = 512 * _MIB
+# With more work, a job gains little by sharing: to start it takes about a second. As
+# this limits the size of its images too, it needs no much larger disk than for one.
+_MAX_SECONDS = 20
 # Pools that start machines on demand may have none now.
 _SLOTS_IF_UNKNOWN = 100
 _NO_LIMIT = float("inf")
-
-
-@dataclass(frozen=True)
-class _Limits:
-    """What the rows of a batch may have together.
-
-    Attributes:
-        rows: number of rows.
-        bytes: size of their images.
-        seconds: about how much estimated work they have. A row with more is alone.
-    """
-
-    rows: float
-    bytes: float = _NO_LIMIT
-    seconds: float = _NO_LIMIT
 
 
 def batch_rows(rows: Sequence[Row], launch: Launch, slots: int) -> Iterator[Row]:
@@ -45,42 +29,41 @@ def batch_rows(rows: Sequence[Row], launch: Launch, slots: int) -> Iterator[Row]
     Args:
         slots: number of jobs that can run at once; 0 if it is not known.
     """
-    limits = _limits(rows, launch, slots or _SLOTS_IF_UNKNOWN)
+    max_rows, max_seconds = _limits(rows, launch, slots or _SLOTS_IF_UNKNOWN)
     # The rows of the batch, and the refused ones between them.
     batch: list[Row] = []
     names: set[str] = set()
-    free = _Limits(0)
-    seconds_left = limits.seconds
+    free_places = 0.0
+    seconds_left = max_seconds
     for row in rows:
         if row.reason is None:
             seconds, row_names = _seconds(row), _names_in_sandbox(row)
-            is_alone = seconds > limits.seconds or multipart.may_be_needed(row, launch)
-            is_full = free.rows < 1 or free.bytes < row.size
+            is_alone = seconds > max_seconds or multipart.may_be_needed(row, launch)
             # Batches are cut where their work is nearest to a multiple of the limit, so
             # that they have about the same work, and no small one is left at the end.
-            if not is_alone and seconds_left < seconds / 2:
-                seconds_left += limits.seconds
-                is_full = True
-            if is_alone or is_full or names & row_names:
+            is_over = not is_alone and seconds_left < seconds / 2
+            if is_over:
+                seconds_left += max_seconds
+            if is_alone or is_over or free_places < 1 or names & row_names:
                 yield from _with_group(batch)
-                batch, names, free = [], set(), limits
+                batch, names, free_places = [], set(), max_rows
             names |= row_names
             if is_alone:
-                free = _Limits(0)
+                free_places = 0
             else:
-                free = _Limits(free.rows - 1, free.bytes - row.size)
+                free_places -= 1
                 seconds_left -= seconds
         batch.append(row)
     yield from _with_group(batch)
 
 
-def _limits(rows: Sequence[Row], launch: Launch, slots: int) -> _Limits:
-    """Return the launch's limit of rows, or the limits that keep all slots busy."""
+def _limits(rows: Sequence[Row], launch: Launch, slots: int) -> tuple[float, float]:
+    """Return how many rows a batch has at most, and about how many seconds of work."""
     if launch.rows_per_job is not None:
-        return _Limits(launch.rows_per_job)
+        return launch.rows_per_job, _NO_LIMIT
     work = [_seconds(row) for row in rows if row.reason is None]
     jobs = min(slots, launch.max_idle, launch.max_jobs)
-    return _Limits(_NO_LIMIT, _MAX_BYTES, _seconds_per_job(work, jobs))
+    return _NO_LIMIT, _seconds_per_job(work, jobs)
 
 
 def _seconds(row: Row) -> float:

@@ -113,7 +113,10 @@ def _row_outcome(row: Row, evidence: Evidence) -> RowOutcome:
         row.failed(code, reason),
         code,
         _attempt(result, end),
-        shared and evidence.removal is None and may_be_collateral(result, end),
+        # A job of this row alone asks for less disk.
+        shared
+        and evidence.removal is None
+        and (refused is not None or may_be_collateral(result, end)),
         refused is not None and not refused.for_good and evidence.removal is None,
     )
 

@@ -11,7 +11,7 @@ from condor import eventlog
 from ops.cost import cost
 from state.project import PROJECT
 from state.run import Run, load_run
-from tests.support.archive import Archive, wait_for
+from tests.support.archive import A_JOB_A_ROW, Archive, wait_for
 
 # The first attempt of `retry` occupies a slot for two seconds and fails.
 NODE = """\
@@ -34,7 +34,7 @@ def run(archive: Archive) -> Run:
         archive.upload_raster(f"{name}.tif", 1)
     names = ("retry.tif", "missing.tif", "wait.tif")
     archive.upload_manifest("batch-raw.csv", [(name, 1) for name in names])
-    options = ("--rows-per-job", "1", "--submit-option", f"executable = {node}")
+    options = (*A_JOB_A_ROW, "--submit-option", f"executable = {node}")
     archive.launch(*options)
     (directory,) = archive.directory.glob("workflow-run-*")
     run = load_run(directory)

@@ -12,7 +12,13 @@ from bucket import S3Endpoint
 from pool import personal
 from pool.personal import PersonalPool
 from tests.support import hostile_node
-from tests.support.archive import PATIENCE_SECONDS, Archive, archive_for, wait_for
+from tests.support.archive import (
+    A_JOB_A_ROW,
+    PATIENCE_SECONDS,
+    Archive,
+    archive_for,
+    wait_for,
+)
 from tests.support.hostile_node import HostileJobs, planted_in
 
 # A hostile starter sends files to the access point under these names.
@@ -97,7 +103,7 @@ def test_the_files_of_a_hostile_job_are_neither_run_nor_read(
     archive.upload_manifest("batch-raw.csv", rows)
 
     # Jobs run one after the other, so that the files of the first exist for a while.
-    archive.launch("-m", "1")
+    archive.launch(*A_JOB_A_ROW, "-m", "1")
     run = the_run(archive)
     wait_for(lambda: planted_in(run))
     assert {path.parts[0] for path in planted_in(run)} == {"sandbox"}
@@ -120,7 +126,7 @@ def test_no_name_and_no_link_of_a_hostile_starter_leads_elsewhere(
     )
     upload(archive, "PLANTED-a", "PLANTED-link", "other")
 
-    archive.launch("--submit-option", "max_holds = 0")
+    archive.launch(*A_JOB_A_ROW, "--submit-option", "max_holds = 0")
     # There are four attempts, and each is held.
     processed, failed = archive.outcome("batch-", 2 * PATIENCE_SECONDS)
 
@@ -144,7 +150,7 @@ def test_a_folder_in_place_of_a_file_harms_only_its_row(
     )
     upload(archive, "PLANTED-result", "PLANTED-log", "other")
 
-    archive.launch()
+    archive.launch(*A_JOB_A_ROW)
     processed, failed = archive.outcome("batch-")
 
     assert [row[0] for row in processed] == ["PLANTED-log.tif", "other.tif"]
@@ -158,7 +164,9 @@ def test_a_run_ends_despite_a_file_whose_name_is_not_text(
     upload(archive, "PLANTED-unreadable", "other")
 
     archive.launch(
-        *("--submit-option", "max_holds = 0"), *("--submit-option", "max_starts = 1")
+        *A_JOB_A_ROW,
+        *("--submit-option", "max_holds = 0"),
+        *("--submit-option", "max_starts = 1"),
     )
     processed, failed = archive.outcome("batch-")
 
@@ -197,6 +205,7 @@ def test_a_hostile_starter_cannot_hold_a_job_forever(
     upload(archive, "PLANTED-held", "other")
 
     archive.launch(
+        *A_JOB_A_ROW,
         *("--submit-option", "hold_backoff_seconds = 1"),
         *("--submit-option", "max_holds = 1"),
         *("--submit-option", "max_starts = 1"),
@@ -236,7 +245,7 @@ def test_a_hostile_starter_cannot_fill_the_disk_of_the_access_point(
     orders.write_text("whole\n")
     upload(archive, "PLANTED-large", "other")
 
-    archive.launch("--submit-option", "max_holds = 0")
+    archive.launch(*A_JOB_A_ROW, "--submit-option", "max_holds = 0")
     # There are four attempts, and each is held.
     processed, failed = archive.outcome("batch-", 2 * PATIENCE_SECONDS)
 

@@ -20,7 +20,7 @@ from tests.hosts.pool import (
     running_pool,
 )
 from tests.support import compare
-from tests.support.archive import Archive, new_archive, wait_for
+from tests.support.archive import A_JOB_A_ROW, Archive, new_archive, wait_for
 
 # These tests mostly wait: for the next minute of the crondor job, and until HTCondor
 # gives up a lost machine.
@@ -86,7 +86,7 @@ def test_the_main_job_on_hosts_that_share_nothing(
     software = (ON_THE_PATH, BY_ITS_NAME, NO_PYTHON)
     with archive_on_hosts(workplace, name, software) as (pool, archive):
         # The launch finds no manifest, so the crondor job must find it.
-        launch(pool, archive, *options)
+        launch(pool, archive, *A_JOB_A_ROW, *options)
         good = [f"scenes/{number}.tif" for number in range(12)]
         sources = {key: archive.upload_raster(key, 3) for key in good}
         half = sources[good[0]].read_bytes()
@@ -132,6 +132,7 @@ def test_rows_survive_machines_that_are_cut_off_or_without_power_or_full(
         launch(
             pool,
             archive,
+            *A_JOB_A_ROW,
             *("--submit-option", f"executable = {node}"),
             *("--submit-option", "job_lease_duration = 20"),
             *("--submit-option", "request_disk = 20000 * $(retry_factor)"),

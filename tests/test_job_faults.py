@@ -10,7 +10,7 @@ from rio_cogeo.cogeo import cog_validate
 from condor import eventlog
 from pool.personal import PersonalPool
 from state.project import PROJECT
-from tests.support.archive import Archive, tries, wait_for
+from tests.support.archive import A_JOB_A_ROW, Archive, tries, wait_for
 from tests.support.faulty_s3 import Fault, FaultyS3
 from tests.support.processes import kill_machines
 
@@ -56,7 +56,7 @@ def test_every_failure_is_tried_again_and_then_is_the_reason_of_its_row(
     upload(archive, "memory", "killed", "hang", "slow", "full", "deadly", "nobodys")
     archive.launch(
         *misbehaving(archive),
-        *("--rows-per-job", "1"),
+        *A_JOB_A_ROW,
         *("--submit-option", 'hangs = regexp("hang", Args)'),
         *("--submit-option", "max_running_seconds = ifThenElse($(hangs), 2, 3600)"),
         *("--submit-option", 'nobodys = regexp("nobodys", MY.Args)'),
@@ -82,7 +82,7 @@ def test_every_failure_is_tried_again_and_then_is_the_reason_of_its_row(
 
 def test_finished_rows_stay_processed_when_the_run_is_removed(archive: Archive):
     upload(archive, "done", "wait-1", "wait-2")
-    archive.launch(*misbehaving(archive), "--rows-per-job", "1", "-m", "1")
+    archive.launch(*misbehaving(archive), *A_JOB_A_ROW, "-m", "1")
     (run,) = archive.directory.glob("workflow-run-*")
     wait_for(lambda: archive.cogs.exists("done.jpg"))
     wait_for((run / "convert.dag.nodes.log").exists)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from bucket import S3Endpoint
-from tests.support.archive import Archive, archive_for, wait_for_words
+from tests.support.archive import A_JOB_A_ROW, Archive, archive_for, wait_for_words
 from tests.support.steps import STEPS_OF_POLL, STEPS_OF_RECONCILE, killed_after
 
 # Its fixtures launch and poll for each step.
@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
 
 
 def _launch_with_a_batch(archive: Archive, *options: str) -> None:
-    archive.launch_to_poll_by_hand(*options)
+    archive.launch_to_poll_by_hand(*A_JOB_A_ROW, *options)
     archive.upload_raster("good.tif", 1, width=64, height=64)
     archive.maps.write("bad.tif", b"no raster")
     archive.upload_manifest("batch-raw.csv", [("good.tif", 1), ("bad.tif", 1)])

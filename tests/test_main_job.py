@@ -10,7 +10,7 @@ import pytest
 import rasterio
 from PIL import Image
 
-from tests.support.archive import ALL, Archive, wait_for
+from tests.support.archive import A_JOB_A_ROW, ALL, Archive, wait_for
 from tests.support.compare import assert_same_image
 
 # A CSV here has a field of a megabyte.
@@ -79,7 +79,7 @@ def test_only_a_failed_row_keeps_its_log(archive: Archive):
     archive.upload_raster("good.tif", 3)
     archive.maps.write("bad.tif", b"no raster")
     archive.upload_manifest("batch-raw.csv", [("good.tif", 3), ("bad.tif", 3)])
-    archive.launch()
+    archive.launch(*A_JOB_A_ROW)
     archive.outcome("batch-")
 
     (run,) = archive.directory.glob("workflow-run-*")

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from state.project import PROJECT
-from tests.support.archive import Archive, wait_for
+from tests.support.archive import A_JOB_A_ROW, Archive, wait_for
 
 # Nodes wait on their machines until the test has both runs in the queue. Each takes
 # two seconds, so that DAGMan always has idle nodes in the queue.
@@ -41,6 +41,7 @@ def test_nodes_start_in_the_run_order(
         archive.upload_raster(key, 1, width=64, height=64)
     archive.upload_manifest("older-raw.csv", [(key, 1) for key in older])
     archive.launch_to_poll_by_hand(
+        *A_JOB_A_ROW,
         *("--run-order", order, "--max-idle", "6"),
         *("--submit-option", f"executable = {node}"),
     )

@@ -12,7 +12,7 @@ from pool import personal
 from pool.ordinary_user import command_prefix
 from pool.personal import PersonalPool
 from state.project import PROJECT
-from tests.support.archive import Archive, archive_for, wait_for
+from tests.support.archive import A_JOB_A_ROW, Archive, archive_for, wait_for
 from tests.support.processes import descendants, kill, kill_all
 
 # With this program, nodes wait until the test creates the file "go".
@@ -58,7 +58,8 @@ def begin(archive: Archive, *options: str) -> None:
     for name in names:
         archive.upload_raster(f"{name}.tif", 1)
     archive.upload_manifest("batch-raw.csv", [(f"{name}.tif", 1) for name in names])
-    archive.launch("--submit-option", f"executable = {node}", *options)
+    node_option = ("--submit-option", f"executable = {node}")
+    archive.launch(*A_JOB_A_ROW, *node_option, *options)
     (run,) = archive.directory.glob("workflow-run-*")
     wait_for(lambda: archive.cogs.exists("done.jpg"))
     log = run / "convert.dag.nodes.log"

@@ -10,7 +10,7 @@ import pytest
 
 from pool.personal import PersonalPool
 from state.project import PROJECT
-from tests.support.archive import Archive, wait_for
+from tests.support.archive import A_JOB_A_ROW, Archive, wait_for
 
 SIGNATURE = b"X-Amz-Signature"
 # HTCondor chooses the modes of these files; no other user can enter the directory.
@@ -47,7 +47,7 @@ def test_no_file_or_process_has_the_keys(
     archive.upload_manifest("batch-raw.csv", [("image.tif", 1), ("bad.tif", 1)])
     # One job at a time, since the spy writes to one directory.
     archive.launch(
-        *("--signing", signing, "--max-jobs", "1"),
+        *("--signing", signing, "--max-jobs", "1", *A_JOB_A_ROW),
         *("--submit-option", f"executable = {spy}"),
     )
     processed, failed = archive.outcome("batch-")

@@ -16,12 +16,15 @@ from pool import s3
 from pool.personal import PersonalPool
 from state.rows import solo_rows
 from state.run import load_run
-from tests.support.archive import Archive, archive_for, wait_for
+from tests.support.archive import A_JOB_A_ROW, Archive, archive_for, wait_for
 from tests.support.faulty_s3 import Fault, FaultyS3
 
 pytestmark = pytest.mark.long
 # By default, a failed transfer waits for 15 seconds, and then for 30.
-QUICKLY = ("--submit-option", "hold_backoff_seconds = 1", "--retry-seconds", "1")
+QUICKLY = (
+    *("--submit-option", "hold_backoff_seconds = 1", "--retry-seconds", "1"),
+    *A_JOB_A_ROW,
+)
 GONE = Fault(cut_after=0)
 # With this fault, no node can read an image, so a test has time to act.
 UNREADABLE = Fault("GET", r"\.tif", cut_after=0)

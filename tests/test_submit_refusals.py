@@ -12,7 +12,7 @@ from condor import dagman
 from condor.errors import SchedulerError, translate_errors, translate_refusals
 from pool.ordinary_user import command_prefix
 from pool.personal import PersonalPool
-from tests.support.archive import Archive, wait_for
+from tests.support.archive import A_JOB_A_ROW, Archive, wait_for
 
 NEEDS_PROJECT = """
 SUBMIT_REQUIREMENT_NAMES = Project
@@ -149,15 +149,19 @@ def test_rows_get_what_htcondor_said_of_all_jobs(pool: PersonalPool, archive: Ar
     assert all("each job needs +ProjectName" in reason for *_, reason in failed)
 
 
+@pytest.mark.parametrize("rows_per_job", ["1", "2"])
 def test_rows_get_what_htcondor_said_of_their_jobs(
-    pool: PersonalPool, archive: Archive
+    pool: PersonalPool, archive: Archive, rows_per_job: str
 ):
     archive.upload_raster("small.tif", 1)
     archive.maps.write("large.tif", b"x" * 30_000_000)
-    archive.launch_to_poll_by_hand()
+    archive.launch_to_poll_by_hand("--rows-per-job", rows_per_job)
     archive.upload_manifest("batch-raw.csv", [("small.tif", 1), ("large.tif", 1)])
     with configured(pool, f"{SMALL_JOBS}DAGMAN_MAX_SUBMIT_ATTEMPTS = 2\n"):
         assert archive.poll().returncode == 0
+        (run,) = archive.directory.glob("workflow-run-*")
+        # If both share a job, a later poll tries each alone.
+        wait_for(lambda: not archive.poll().returncode and (run / "done.json").exists())
         processed, failed = archive.outcome("batch-")
 
     assert processed == [["small.tif", "1"]]
@@ -175,7 +179,7 @@ def test_a_limit_on_the_number_of_jobs_fails_no_row(
     names = ("a", "b")
     for name in names:
         archive.upload_raster(f"{name}.tif", 1)
-    archive.launch_to_poll_by_hand()
+    archive.launch_to_poll_by_hand(*A_JOB_A_ROW)
     archive.upload_manifest("batch-raw.csv", [(f"{name}.tif", 1) for name in names])
     limit = "DAGMAN_MAX_SUBMIT_ATTEMPTS = 2\nMAX_JOBS_PER_OWNER ="
     queued = len(

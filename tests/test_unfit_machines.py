@@ -11,7 +11,7 @@ import pytest
 from pool.ordinary_user import command_prefix, give
 from pool.personal import PersonalPool
 from state.project import PROJECT
-from tests.support.archive import Archive, tries, wait_for
+from tests.support.archive import A_JOB_A_ROW, Archive, tries, wait_for
 
 SECOND = "second.example"
 # A second startd, which advertises another machine name.
@@ -77,6 +77,7 @@ def test_a_node_goes_to_another_machine(two_machines: PersonalPool, archive: Arc
     archive.upload_manifest("batch-raw.csv", rows)
 
     archive.launch(
+        *A_JOB_A_ROW,
         *without_python(archive, "first"),
         # The user's requirements are added to the pipeline's own.
         *("--submit-option", "requirements = TARGET.Memory > 1"),

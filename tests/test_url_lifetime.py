@@ -18,7 +18,7 @@ from state.journal import Journal
 from state.launch import load_launch
 from state.project import PROJECT
 from state.run import all_runs
-from tests.support.archive import Archive, wait_for
+from tests.support.archive import A_JOB_A_ROW, Archive, wait_for
 from tests.support.command_line import BUCKETS, assert_wrong, invoke
 from tests.support.compare import assert_same_image
 
@@ -125,7 +125,8 @@ def test_presigned_urls_expire_after_the_chosen_time(
     archive: Archive, options: tuple[str, ...], hours: int
 ):
     upload(archive, small=1, large=3)
-    archive.launch_to_poll_by_hand(*PRESIGNED, *ON_HOLD, *LOW_LIMIT, *options)
+    settings = (*PRESIGNED, *ON_HOLD, *LOW_LIMIT, *A_JOB_A_ROW)
+    archive.launch_to_poll_by_hand(*settings, *options)
     for ad in await_jobs(archive, HELD, 2).values():
         expiry_times = []
         for url in urls_of(ad):
@@ -241,7 +242,8 @@ def test_urls_of_parts_are_renewed_where_the_shadow_signs_the_others(archive: Ar
 def test_jobs_whose_transfers_the_shadow_signs_are_left_alone(archive: Archive):
     upload(archive, a=1, b=1)
     # The jobs are held, so that HTCondor need not sign anything.
-    archive.launch_to_poll_by_hand("--signing", "shadow", *SHORT_LIVED, *ON_HOLD)
+    settings = ("--signing", "shadow", *SHORT_LIVED, *ON_HOLD, *A_JOB_A_ROW)
+    archive.launch_to_poll_by_hand(*settings)
     old = await_jobs(archive, HELD, 2)
     assert archive.poll().returncode == 0
     new = await_jobs(archive, HELD, 2)

@@ -23,6 +23,8 @@ TEST_RUNS = PROJECT / ".test-runs"
 PATIENCE_SECONDS = 150
 # More bytes than any object here has.
 ALL = 2**30
+# By default, small images share a job.
+A_JOB_A_ROW = ("--rows-per-job", "1")
 
 
 @dataclass(frozen=True)
