@@ -67,6 +67,7 @@ from s3.storage import RESTORE_STATUS, archive_in
 __all__ = [
     "ACCESS_DENIED",
     "MAX_KEY_BYTES",
+    "MAX_READERS",
     "MAX_URL_HOURS",
     "BadAnswer",
     "Bucket",
@@ -92,18 +93,23 @@ MAX_URL_HOURS = 7 * 24
 # The maximum length of a key, in UTF-8.
 # https://docs.aws.amazon.com/AmazonS3/latest/userguide/object-keys.html
 MAX_KEY_BYTES = 1024  # bytes
+# The number of threads that can read from a bucket without waiting for each other.
+MAX_READERS = 32
 # The life of a URL that is used at once, with a clock that may be a little wrong.
 _USED_AT_ONCE = 3600  # seconds
 # A shorter access key has no secret key in it, and may be a common word.
 _MIN_QUOTED = 16  # characters
 
 _NO_CONTENT = 204
+_PARTIAL_CONTENT = 206
 # Precondition Failed, and Conflict: another client is writing the object.
 _CONDITION_UNMET = (412, 409)
 _NOT_IMPLEMENTED = 501
 # minio's code for the answer 400 to a HEAD request.
 _NO_KEY_THERE = "BadRequest"
 _NO_SUCH_KEY = "NoSuchKey"
+# The object ends before the range that was asked for.
+_NOTHING_THERE = "InvalidRange"
 # The part size of a multipart upload; a part is in memory while it is sent.
 _UPLOAD_PART = 32 * 2**20  # bytes
 # The maximum size that S3 copies by one request; larger objects are copied in parts of
@@ -181,6 +187,7 @@ class Bucket:
             self._http = proxies.client(
                 url,
                 ssl_context=verifying,
+                maxsize=MAX_READERS,
                 timeout=urllib3.Timeout(connect=10, read=120),
                 retries=Retry(
                     total=3,
@@ -399,6 +406,32 @@ class Bucket:
         except BaseException:
             path.unlink(missing_ok=True)
             raise
+
+    def read_range(self, key: str, offset: int, size: int) -> bytes:
+        """Return up to ``size`` bytes of an object from an offset.
+
+        They are fewer at the end of the object, and none after it.
+
+        Raises:
+            ObjectMissing: there is no such object.
+        """
+        wanted = {"Range": f"bytes={offset}-{offset + size - 1}"}
+        with self._translate_errors("the object {name}/" + key):
+            try:
+                answer = self._ask("GET", key, headers=wanted, preload_content=False)
+            except MinioException as error:
+                if code_of(error) == _NOTHING_THERE:
+                    return b""
+                raise
+            try:
+                # A server that knows no ranges begins with the first byte.
+                skipped = 0 if "Content-Range" in answer.headers else offset
+                return answer.read(skipped + size, decode_content=False)[skipped:]
+            finally:
+                # What is left unread would be taken for the next answer.
+                if answer.length_remaining != 0:
+                    answer.close()
+                answer.release_conn()
 
     @contextmanager
     def _reading(
@@ -749,7 +782,11 @@ class Bucket:
             raise
         # S3 answers a removal with nothing; a web page comes with 200 and a text.
         removed = method == "DELETE" and not answer.data
-        granted = (OK, _NO_CONTENT) if removed else (OK,)
+        granted = {OK}
+        if removed:
+            granted.add(_NO_CONTENT)
+        if "Range" in (headers or {}):
+            granted.add(_PARTIAL_CONTENT)
         if answer.status not in granted:
             raise OddAnswer(f"HTTP status {answer.status}")
         if method == "DELETE" and not removed:

@@ -15,8 +15,8 @@ from typing import TextIO
 
 from node import options
 from state.errors import NotAManifest
+from state.keys import TIFF_SUFFIXES
 
-TIFF_SUFFIXES = (".tif", ".tiff")
 Fields = tuple[str, ...]
 
 _BYTE_ORDER_MARKS = {

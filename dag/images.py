@@ -6,9 +6,8 @@ from dataclasses import replace
 
 from bucket import Bucket, ObjectMissing, StoredObject
 from dag import names
-from dag.fields import TIFF_SUFFIXES
 from node import sidecars
-from state.keys import MAX_NAME, key_stem, sandbox_name
+from state.keys import MAX_NAME, TIFF_SUFFIXES, key_stem, sandbox_name
 from state.rows import Manifest, Refusal, Row
 
 # Requests for the tiers of images. They are made one after the other.

@@ -13,8 +13,7 @@ from dataclasses import dataclass
 from urllib.parse import unquote
 
 from bucket import MAX_KEY_BYTES
-from dag.fields import TIFF_SUFFIXES
-from state.keys import MAX_NAME, jpeg_key, sandbox_name
+from state.keys import MAX_NAME, TIFF_SUFFIXES, jpeg_key, sandbox_name
 from state.rows import Refusal
 
 # Some sidecar files have names that are eight bytes longer: image.tif.aux.xml.

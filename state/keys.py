@@ -5,6 +5,8 @@ from urllib.parse import quote
 # The limit of Linux file systems. An image's name in a node's sandbox is
 # percent-encoded, as in its URL.
 MAX_NAME = 255  # bytes
+# An image's key ends so, in any case.
+TIFF_SUFFIXES = (".tif", ".tiff")
 
 
 def key_stem(key: str) -> str:

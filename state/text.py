@@ -49,9 +49,17 @@ def one_line(text: str) -> str:
     >>> one_line("two\\nlines\\x1b[31m")
     'two lines�[31m'
     """
-    line = " ".join(redact_signatures(text, _MAX_SEARCHED).split())
-    line = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in line)
+    line = printable(" ".join(redact_signatures(text, _MAX_SEARCHED).split()))
     return line if len(line) <= _MAX_LINE else line[: _MAX_LINE - 1] + "…"
+
+
+def printable(text: str) -> str:
+    """Return text with U+FFFD for each character that is not printable.
+
+    >>> printable("two  spaces\\x1b[31m")
+    'two  spaces�[31m'
+    """
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
 def csv_safe(reason: str) -> str:

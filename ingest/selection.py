@@ -1,0 +1,73 @@
+"""Choose rasters among the objects of a bucket."""
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import datetime
+
+from bucket import Bucket, StoredObject
+from state.keys import TIFF_SUFFIXES
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which rasters to take.
+
+    Attributes:
+        filters: regular expressions; the key must match one of them somewhere, if
+            there are any.
+        excludes: regular expressions; the key must match none of them.
+        since: the raster was written then or later.
+        larger_than: the raster has more bytes than this.
+    """
+
+    filters: tuple[re.Pattern[str], ...] = ()
+    excludes: tuple[re.Pattern[str], ...] = ()
+    since: datetime | None = None
+    larger_than: int | None = None
+
+    def takes_key(self, key: str) -> bool:
+        """Return whether a key may be that of a raster to take.
+
+        >>> Selection(filters=(re.compile("^a/"),)).takes_key("a/b.TIF")
+        True
+        >>> Selection(excludes=(re.compile("b"),)).takes_key("a/b.TIF")
+        False
+        """
+        return (
+            key.lower().endswith(TIFF_SUFFIXES)
+            and (not self.filters or any(each.search(key) for each in self.filters))
+            and not any(each.search(key) for each in self.excludes)
+        )
+
+    def takes(self, stored: StoredObject) -> bool:
+        """Return whether to take an object."""
+        return (
+            (self.larger_than is None or stored.size > self.larger_than)
+            and (self.since is None or stored.modified >= self.since)
+            and self.takes_key(stored.key)
+        )
+
+
+def rasters(
+    bucket: Bucket, prefix: str, selection: Selection
+) -> Iterator[StoredObject]:
+    """Yield the rasters under a prefix that are to be taken, in the order of keys."""
+    return filter(selection.takes, bucket.list(prefix))
+
+
+def pending(
+    images: Iterable[StoredObject], outputs: Bucket, output_prefix: str, prefix: str
+) -> Iterator[StoredObject]:
+    """Yield the images whose COG is missing or older than the image.
+
+    The dates of all COGs under the prefix are in memory: about 200 bytes each.
+    """
+    written = {
+        stored.key.removeprefix(output_prefix): stored.modified
+        for stored in outputs.list(output_prefix + prefix)
+    }
+    for image in images:
+        cog = written.get(image.key)
+        if cog is None or cog < image.modified:
+            yield image
