@@ -140,7 +140,7 @@ _SECTIONS = {
     callback=shared.check_rows_per_job,
     metavar="auto|N",
     help="Maximum number of images that one job converts. With auto, small images "
-    "share a job, and still all machines of the pool are busy. If a shared job fails "
+    "share a job, and still all machines of the pool are busy. If such a job fails "
     "as a whole, each of its images gets a job of its own.",
 )
 @click.option(
