@@ -6,7 +6,7 @@ from cli.group import CommandLine
 # The commands under their headings in --help, which does not show hidden ones.
 cli = CommandLine(
     {
-        "Convert an archive": ["list", "manifest", "launch"],
+        "Convert an archive": ["list", "manifest", "launch", "config"],
         "Watch": ["health", "cost"],
         "Try it on one machine": ["pool"],
         "Called by HTCondor": ["poll", "reconcile"],

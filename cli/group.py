@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from cli import configuration
 from cli.common import fail, say
 from pack.errors import PackError
 from pool.errors import PoolError
@@ -53,6 +54,10 @@ class Group(click.Group):
             command = self.get_command(context, name)
             if command and not command.hidden:
                 yield name, command
+
+
+def _works_on_buckets(command: click.Command) -> bool:
+    return any(option.name == "input_bucket" for option in command.params)
 
 
 class SectionedCommand(click.Command):
@@ -105,6 +110,16 @@ class CommandLine(Group):
             return None
         command: click.Command = getattr(import_module(f"cli.{name}"), name)
         return command
+
+    def resolve_command(
+        self, context: click.Context, arguments: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Return a command whose options the configuration has set."""
+        name, command, rest = super().resolve_command(context, arguments)
+        if name and command and _works_on_buckets(command):
+            launch = self.get_command(context, "launch")
+            configuration.apply(context, name, command, launch or command)
+        return name, command, rest
 
     def parse_args(self, context: click.Context, arguments: list[str]) -> list[str]:
         """Take a command line that begins with an option for ``launch``."""

@@ -1,0 +1,111 @@
+"""Options of launch from a file and from variables, once for all commands.
+
+What the command line says counts first, then the variable COG_PIPELINE_OPTION, then the
+file cog_pipeline.toml in the current folder or the nearest one above it.
+"""
+
+import tomllib
+from collections.abc import Iterable, Iterator
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import click
+
+from state import ownership
+from state.errors import OthersCanChange, PipelineError
+
+FILE_NAME = "cog_pipeline.toml"
+
+
+def find(folder: Path) -> Path | None:
+    """Return the file that counts for a folder; None if there is none."""
+    candidates = (each / FILE_NAME for each in (folder, *folder.parents))
+    return next((file for file in candidates if file.exists()), None)
+
+
+def name_of(option: click.Option) -> str:
+    """Return the name of an option in the file.
+
+    >>> name_of(click.Option(["-e", "--s3-endpoint"]))
+    's3-endpoint'
+    """
+    return max(option.opts, key=len).removeprefix("--")
+
+
+def variable_of(option: click.Option) -> str | None:
+    """Return the variable that gives an option's value; None if none can.
+
+    >>> variable_of(click.Option(["-e", "--s3-endpoint"]))
+    'COG_PIPELINE_S3_ENDPOINT'
+    """
+    # A variable has one value, and a key can have spaces in it.
+    if option.multiple:
+        return None
+    return "COG_PIPELINE_" + name_of(option).upper().replace("-", "_")
+
+
+def options_of(command: click.Command) -> Iterator[click.Option]:
+    """Yield the options that users can set."""
+    for option in command.params:
+        if isinstance(option, click.Option) and not option.hidden:
+            yield option
+
+
+def apply(
+    context: click.Context, name: str, command: click.Command, launch: click.Command
+) -> None:
+    """Let a command take its options from the file and from variables.
+
+    Args:
+        context: of the group that the command is in.
+        launch: the command whose options can be set so.
+
+    Raises:
+        click.UsageError: the file cannot be read, or has what is no option.
+        OthersCanChange: other users can write it.
+    """
+    known = {name_of(option): option for option in options_of(launch)}
+    own = [option for option in options_of(command) if name_of(option) in known]
+    for option in own:
+        option.envvar = variable_of(option)
+    file = find(Path.cwd())
+    if file and own:
+        values = _read(file, known)
+        chosen = {
+            str(option.name): _resolved(option, values[name_of(option)], file)
+            for option in own
+            if name_of(option) in values
+        }
+        context.default_map = {name: chosen}
+
+
+def _read(file: Path, known: Iterable[str]) -> dict[str, Any]:
+    try:
+        if fault := next(ownership.faults(file), None):
+            raise OthersCanChange(
+                f"{fault}. Until then {file} is not read, because it decides where "
+                "your keys and images go"
+            )
+        with file.open("rb") as opened:
+            values = tomllib.load(opened)
+    except OSError as error:
+        raise PipelineError(f"{file} cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise click.UsageError(f"{file} is not TOML: {error}") from error
+    values = {name.replace("_", "-"): value for name, value in values.items()}
+    for name in values:
+        if name not in known:
+            matches = get_close_matches(name, known, n=1)
+            hint = f" Did you mean {matches[0]!r}?" if matches else ""
+            raise click.UsageError(f"{file}: {name!r} is no option of launch.{hint}")
+    return values
+
+
+def _resolved(option: click.Option, value: Any, file: Path) -> Any:
+    """Return a value for click, which takes texts; files are beside the file."""
+    if isinstance(value, list):
+        return [str(each) for each in value]
+    if isinstance(option.type, click.Path):
+        return str(file.parent / Path(str(value)).expanduser())
+    return value if isinstance(value, bool) else str(value)
