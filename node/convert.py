@@ -179,7 +179,7 @@ def make(
     with _workers() as apply:
         spools, checksums = levels.make(
             plan,
-            encode.encoder(stored, source, tile, apply),
+            encode.encoder(stored, source, apply),
             look,
             jpeg_path,
             # Warped pixels depend slightly on the window: only pixels that were read
@@ -195,6 +195,7 @@ def make(
             *size,
             tiff.overview_directory(directory) if number else directory,
             mask,
+            plan.tile_width(number),
             spool,
         )
         for number, (size, spool) in enumerate(zip(plan.sizes, spools, strict=False))
@@ -235,7 +236,7 @@ def _copy(
     )
     look = picture(plan.source)
     sample = Sample(plan.source, plan.sizes, plan.jpeg_level + 1, look)
-    levels.make(jpeg_only, iter, look, jpeg_path, sample=sample)
+    levels.make(jpeg_only, lambda *_: iter(()), look, jpeg_path, sample=sample)
     os.link(image, cog_path)
     raster = plan.source.dataset
     return {

@@ -34,9 +34,11 @@ class Tile:
 # LERC rounds twice, so that values may differ by a little more than its error.
 _ROUNDING = 1 - 2**-10
 
-# A function that makes a row of tiles from at most as many rows of pixels as a tile
-# has.
-Encode = Callable[[numpy.ndarray], Iterator[Tile]]
+# Width and height of a tile, in pixels.
+Size = tuple[int, int]
+# A function that makes a row of tiles of a size from at most as many rows of pixels as
+# a tile has.
+Encode = Callable[[numpy.ndarray, Size], Iterator[Tile]]
 
 
 @dataclass(frozen=True)
@@ -54,9 +56,7 @@ class Codec:
     error: type[Exception]
 
 
-def encoder(
-    options: Mapping[str, str], source: Source, tile: int, apply: Apply
-) -> Encode:
+def encoder(options: Mapping[str, str], source: Source, apply: Apply) -> Encode:
     """Return a function that makes tiles of pixels of shape (rows, columns, bands).
 
     The compressions that are used most have their own code here, which is faster: GDAL
@@ -67,34 +67,37 @@ def encoder(
     Args:
         options: creation options of the GTiff driver, with PREDICTOR as a number.
         source: the image.
-        tile: side of a tile, in pixels.
         apply: ``map``, or that of an executor with threads.
     """
     known = codec(options, source.data_type)
     if not known and float(options.get("MAX_Z_ERROR", "0")):
-        return lambda pixels: _by_lerc_with_error(pixels, options, source, tile)
+        return lambda pixels, tile: _by_lerc_with_error(pixels, options, source, tile)
     if not known:
-        return lambda pixels: iter(_by_gdal(pixels, options, source.data_type, tile)[0])
+        return lambda pixels, tile: iter(
+            _by_gdal(pixels, options, source.data_type, tile)[0]
+        )
     predict = _PREDICTORS[options.get("PREDICTOR", "1")]
 
     def encode_one(pixels: numpy.ndarray) -> Tile:
         predicted = predict(pixels)
         return Tile(known.compress(predicted), zlib.crc32(predicted.data))
 
-    def encode(pixels: numpy.ndarray) -> Iterator[Tile]:
-        columns = range(0, pixels.shape[1], tile)
+    def encode(pixels: numpy.ndarray, tile: Size) -> Iterator[Tile]:
+        width = tile[0]
+        columns = range(0, pixels.shape[1], width)
         return apply(
-            encode_one, (_padded(pixels[:, x : x + tile], tile) for x in columns)
+            encode_one, (_padded(pixels[:, x : x + width], tile) for x in columns)
         )
 
     return encode
 
 
-def encode_mask(mask: numpy.ndarray, tile: int) -> Iterator[Tile]:
+def encode_mask(mask: numpy.ndarray, tile: Size) -> Iterator[Tile]:
     """Yield a mask's tiles: one bit a pixel, deflated (see `tiff.mask_directory`)."""
-    for x in range(0, mask.shape[1], tile):
-        part = mask[:, x : x + tile]
-        whole = numpy.zeros((tile, tile), bool)
+    width, height = tile
+    for x in range(0, mask.shape[1], width):
+        part = mask[:, x : x + width]
+        whole = numpy.zeros((height, width), bool)
         whole[: part.shape[0], : part.shape[1]] = part
         yield Tile(zlib.compress(numpy.packbits(whole, axis=1).data, 6))
 
@@ -129,12 +132,13 @@ def codec(options: Mapping[str, str], data_type: str) -> Codec | None:
     return None
 
 
-def _padded(pixels: numpy.ndarray, tile: int) -> numpy.ndarray:
+def _padded(pixels: numpy.ndarray, tile: Size) -> numpy.ndarray:
+    width, height = tile
     rows, columns = pixels.shape[:2]
-    if (rows, columns) == (tile, tile):
+    if (columns, rows) == tile:
         return pixels
     # Repeat the last pixels: they compress to nearly nothing.
-    missing = ((0, tile - rows), (0, tile - columns), (0, 0))
+    missing = ((0, height - rows), (0, width - columns), (0, 0))
     return numpy.pad(pixels, missing, mode="edge")
 
 
@@ -170,9 +174,10 @@ _PREDICTORS = {"1": _unpredicted, "2": _differences, "3": _float_differences}
 
 
 def _by_gdal(
-    pixels: numpy.ndarray, options: Mapping[str, str], data_type: str, tile: int
+    pixels: numpy.ndarray, options: Mapping[str, str], data_type: str, tile: Size
 ) -> tuple[list[Tile], bytes]:
     """Return a row of tiles, and the TIFF from which they were taken."""
+    width, height = tile
     rows, columns, bands = pixels.shape
     if options["COMPRESS"].startswith("LERC"):
         # If alpha is 0 or 255, libtiff leaves out colours that are transparent.
@@ -185,8 +190,8 @@ def _by_gdal(
             count=bands,
             dtype=data_type,
             tiled=True,
-            blockxsize=tile,
-            blockysize=tile,
+            blockxsize=width,
+            blockysize=height,
             interleave="pixel",
             **options,
         ) as raster:
@@ -197,7 +202,7 @@ def _by_gdal(
 
 
 def _by_lerc_with_error(
-    pixels: numpy.ndarray, options: Mapping[str, str], source: Source, tile: int
+    pixels: numpy.ndarray, options: Mapping[str, str], source: Source, tile: Size
 ) -> Iterator[Tile]:
     """Yield a row of tiles in which each sample that is no data stays so.
 
@@ -206,8 +211,9 @@ def _by_lerc_with_error(
     keeps, and, if that does not help, without loss.
     """
     allowed = float(options["MAX_Z_ERROR"])
-    for x in range(0, pixels.shape[1], tile):
-        part = pixels[:, x : x + tile]
+    width = tile[0]
+    for x in range(0, pixels.shape[1], width):
+        part = pixels[:, x : x + width]
         data = source.data(part, None)
         error = math.floor(allowed) if part.dtype.kind in "iu" else allowed * _ROUNDING
         for values, limit in (

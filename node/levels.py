@@ -68,6 +68,10 @@ class Plan:
             return "nearest"
         return asked or ("nearest" if self.source.categorical else "average")
 
+    def tile_width(self, level: int) -> int:
+        """Return the width of a level's tiles, in pixels."""
+        return overviews.tile_width(*self.sizes[level], self.options.block_size)
+
     def windows(self, level: int) -> Iterator[Window]:
         """Yield windows: rows of tiles, or parts of rows that are too large."""
         width, height = self.sizes[level]
@@ -167,7 +171,8 @@ class _Outputs:
         consumers: list[_Consumer] = []
         if level < plan.written:
             spool = TileSpool(plan.scratch, f"tiles-{level}")
-            self.tiles.append(_Tiles(spool, self.encode_tiles, plan.options.block_size))
+            tile = plan.tile_width(level), plan.options.block_size
+            self.tiles.append(_Tiles(spool, self.encode_tiles, tile))
             consumers.append(self.tiles[-1])
         if level == 0:
             consumers += self.checksums
@@ -321,14 +326,15 @@ class _Checksum:
 class _Tiles:
     spool: TileSpool
     encode_tiles: encode.Encode
-    tile: int
+    tile: encode.Size
     checksums: list[int | None] = field(default_factory=list)
 
     def add(self, strip: Strip) -> None:
         masks: Iterable[encode.Tile | None] = itertools.repeat(None)
         if strip.mask is not None:
             masks = encode.encode_mask(strip.mask, self.tile)
-        for tile, mask in zip(self.encode_tiles(strip.pixels), masks, strict=False):
+        tiles = self.encode_tiles(strip.pixels, self.tile)
+        for tile, mask in zip(tiles, masks, strict=False):
             self.spool.add(tile.data, *([mask.data] if mask else []))
             self.checksums.append(tile.crc32)
 

@@ -9,6 +9,9 @@ from PIL import Image
 
 from node.masks import can_hold
 
+# The rule of GDAL and of rio-cogeo: a level with no larger side needs no tiles, and an
+# image no overviews.
+_SMALL = 512  # pixels
 # Pillow's mode for pixels with this number of 8-bit samples.
 _PILLOW_MODES = {1: "L", 3: "RGB", 4: "RGBX"}
 
@@ -20,18 +23,33 @@ def sizes(
 
     Args:
         tile: side of a tile, in pixels.
-        count: number of overviews; None to go down to one tile.
+        count: number of overviews; None to go down to one tile, or to 512 pixels if a
+            tile is larger.
 
     >>> sizes(1300, 600, 512, None)
     [(1300, 600), (650, 300), (325, 150)]
     """
     levels = [(width, height)]
-    while len(levels) <= count if count is not None else max(levels[-1]) > tile:
+    end = min(tile, _SMALL)
+    while len(levels) <= count if count is not None else max(levels[-1]) > end:
         width, height = levels[-1]
         if (width, height) == (1, 1):
             break
         levels.append((-(-width // 2), -(-height // 2)))
     return levels
+
+
+def tile_width(width: int, height: int, tile: int) -> int:
+    """Return the width of the tiles of a level of this size, in pixels.
+
+    It is that of all tiles, or half of it: to rio-cogeo, tiles as wide as the level
+    itself are strips, if a side of the level has more than 512 pixels.
+
+    >>> tile_width(512, 1024, 512), tile_width(512, 512, 512), tile_width(513, 9, 512)
+    (256, 512, 512)
+    """
+    looks_untiled = width == tile and max(width, height) > _SMALL
+    return tile // 2 if looks_untiled else tile
 
 
 def nearest(pixels: numpy.ndarray) -> numpy.ndarray:

@@ -119,6 +119,7 @@ class Level:
         height: height in pixels.
         directory: directory, without the size and the tiles.
         mask: directory of the mask; None if there is none.
+        tile_width: width of a tile, in pixels.
         tiles: tiles row by row; if there is a mask, each tile is followed by the
             mask's.
     """
@@ -127,6 +128,7 @@ class Level:
     height: int
     directory: Directory
     mask: Directory | None
+    tile_width: int
     tiles: TileSpool
 
 
@@ -289,7 +291,7 @@ def write(path: Path, levels: Sequence[Level], big: bool | None = None) -> None:
 
     Args:
         levels: the image, then its overviews, the smallest last. This function sets
-            the size and the tiles in their directories, and removes the tiles from
+            the sizes and the tiles in their directories, and removes the tiles from
             the spools.
         big: whether to write a BigTIFF; None to do so only if it is necessary.
 
@@ -360,6 +362,7 @@ def _directories(levels: Sequence[Level], starts: Sequence[int]) -> list[Directo
                     SUBFILE_TYPE: _uint32(kind),
                     IMAGE_WIDTH: _uint32(level.width),
                     IMAGE_LENGTH: _uint32(level.height),
+                    TILE_WIDTH: _uint16(level.tile_width),
                     TILE_OFFSETS: _offsets(offsets[part::step]),
                     TILE_BYTE_COUNTS: _uint32(*sizes[part::step]),
                 }
@@ -509,12 +512,11 @@ def _planes_and_row_bytes(structure: Structure, width: int) -> tuple[int, int]:
     return planes, -(-width * samples * bits // 8)
 
 
-def mask_directory(tile: int) -> Directory:
+def mask_directory(tile_height: int) -> Directory:
     """Return the directory of a mask: one bit a pixel, deflated, in tiles."""
     ones = {tag: _uint16(1) for tag in (258, 277, 284, 339)}
     return ones | {
         COMPRESSION: _uint16(8),
         _PHOTOMETRIC: _uint16(4),
-        TILE_WIDTH: _uint16(tile),
-        TILE_LENGTH: _uint16(tile),
+        TILE_LENGTH: _uint16(tile_height),
     }

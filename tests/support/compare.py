@@ -8,19 +8,28 @@ from rasterio.enums import MaskFlags
 from rio_cogeo.cogeo import cog_validate
 
 
-def assert_valid(cog: Path) -> None:
-    """Assert that a file is a strict COG for rio-cogeo, with tiles of 512 pixels."""
+def assert_valid(cog: Path, tile: int = 512) -> None:
+    """Assert that a file is a strict COG for rio-cogeo, with tiles of such a side.
+
+    Those of a level that is one tile wide, and large, have half the width.
+    """
     valid, errors, warnings = cog_validate(cog, strict=True, quiet=True)
     assert valid, (errors, warnings)
     with rasterio.open(cog) as raster:
-        assert set(raster.block_shapes) == {(512, 512)}
+        assert set(raster.block_shapes) == {_tile_shape(raster, tile)}
         overviews = len(raster.overviews(1))
         assert raster.tags(ns="IMAGE_STRUCTURE")["LAYOUT"] == "COG"
         smallest = max(raster.shape)
-    if overviews:
-        with rasterio.open(cog, overview_level=overviews - 1) as overview:
+    for level in range(overviews):
+        with rasterio.open(cog, overview_level=level) as overview:
+            assert set(overview.block_shapes) == {_tile_shape(overview, tile)}
             smallest = max(overview.shape)
-    assert smallest <= 512
+    assert smallest <= tile
+
+
+def _tile_shape(level: rasterio.DatasetReader, tile: int) -> tuple[int, int]:
+    halved = level.width == tile and max(level.shape) > 512
+    return tile, tile // 2 if halved else tile
 
 
 def assert_same_pixels(image: Path, cog: Path) -> None:

@@ -36,7 +36,8 @@ def filled(values: numpy.ndarray, **options) -> Make:
 
 def with_mask(internal: bool, **options) -> Make:
     def make(path: Path) -> None:
-        mask = numpy.full((HEIGHT, WIDTH), 255, "u1")
+        shape = options.get("height", HEIGHT), options.get("width", WIDTH)
+        mask = numpy.full(shape, 255, "u1")
         mask[:, :350] = 0
         mask[::7, ::5] = 0
         rasters.write(path, **options)
