@@ -14,6 +14,7 @@ from typing import Any
 import rasterio
 import rasterio.shutil
 from rasterio.crs import CRS
+from rasterio.enums import ColorInterp
 
 from node import tiff
 from node.errors import UnsupportedRaster
@@ -26,6 +27,7 @@ _PIXELS = {
     # A GeoTIFF cannot hold these.
     *("CategoryNames", "GDALRasterAttributeTable"),
 }
+_RED_GREEN_BLUE = (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
 _MAX_NAME = 80  # characters of the name of a CRS
 # A VRT's names for the coordinates of a ground control point.
 _OF_A_POINT = ("Pixel", "Line", "X", "Y", "Z")
@@ -62,7 +64,9 @@ def creation_options(source: Source, options: Mapping[str, str]) -> dict[str, st
     if predictor != "NO":
         resolved["PREDICTOR"] = predictor
     if resolved["COMPRESS"] == "JPEG" and source.bands == 3:
-        resolved.setdefault("PHOTOMETRIC", "YCBCR")
+        # YCbCr stores three bands as the colours red, green and blue.
+        coloured = source.dataset.colorinterp[:3] == _RED_GREEN_BLUE
+        resolved.setdefault("PHOTOMETRIC", "YCBCR" if coloured else "MINISBLACK")
     if source.min_is_white:
         resolved["PHOTOMETRIC"] = "MINISWHITE"
     return resolved

@@ -306,6 +306,11 @@ def _profile(text: str) -> str:
 
 def _creation_option(text: str) -> tuple[str, str]:
     name, _, value = text.upper().partition("=")
+    if name == "DISCARD_LSB":
+        raise ValueError(
+            f"{_quoted(text)}: this option of GDAL is not offered; use --profile "
+            "lerc_zstd --co MAX_Z_ERROR=2 to leave out 2 bits, MAX_Z_ERROR=4 for 3 bits"
+        )
     if name not in CREATION_OPTIONS:
         raise ValueError(
             f"{_quoted(text)}: write NAME=VALUE, with one of {_list(CREATION_OPTIONS)}"

@@ -122,8 +122,8 @@ DEFAULT = "zstd"
 
 # Options that --co may change: they say how pixels are stored, not which.
 CREATION_OPTIONS = (
-    *("BIGTIFF", "BLOCKSIZE", "COMPRESS", "DISCARD_LSB", "JPEG_QUALITY"),
-    *("MAX_Z_ERROR", "PHOTOMETRIC", "PREDICTOR", "WEBP_LEVEL", "WEBP_LOSSLESS"),
-    *("ZLEVEL", "ZSTD_LEVEL"),
+    *("BIGTIFF", "BLOCKSIZE", "COMPRESS", "JPEG_QUALITY", "MAX_Z_ERROR"),
+    *("PHOTOMETRIC", "PREDICTOR", "WEBP_LEVEL", "WEBP_LOSSLESS", "ZLEVEL"),
+    "ZSTD_LEVEL",
 )
 COMPRESSIONS = {profile.options["COMPRESS"] for profile in PROFILES.values()}

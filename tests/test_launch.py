@@ -153,6 +153,7 @@ def test_plain_http_needs_an_option():
         (("--every", "120", "--url-hours", "3"), "--url-hours 4 or more"),
         (("--time-limit", "86401"), "--max-time-limit (86400 s)"),
         (("--profile", "mp3"), "mp3"),
+        (("--co", "DISCARD_LSB=2"), "--profile lerc_zstd --co MAX_Z_ERROR=2"),
     ],
 )
 def test_options_that_do_not_go_together(options: tuple[str, ...], words: str):

@@ -2,15 +2,16 @@
 
 import json
 import math
+import re
 import shutil
 from pathlib import Path
 
 import numpy
 import pytest
 import rasterio
-from rasterio.enums import MaskFlags
+from rasterio.enums import ColorInterp, MaskFlags
 
-from node.options import parse
+from node.options import UsageError, parse
 from node.profiles import DEFAULT, PROFILES
 from tests.support import compare, rasters
 from tests.support.kinds import convert, filled, plain, with_mask, with_palette
@@ -91,6 +92,47 @@ def test_an_image_that_a_compression_cannot_store_has_a_reason(
     status, result, _ = convert(tmp_path, make, bands, "--profile", profile)
     assert (status, result["code"]) == (65, "unsupported-raster")
     assert "choose another --profile" in result["reason"]
+
+
+@pytest.mark.parametrize("profile", ["jpeg", "aerial-rgb"])
+@pytest.mark.parametrize(
+    "colours",
+    [
+        ("gray", "undefined", "undefined"),
+        ("blue", "green", "red"),
+        ("undefined", "undefined", "undefined"),
+        ("red", "green", "undefined"),
+    ],
+)
+def test_three_bands_that_are_not_red_green_and_blue_keep_their_meaning_as_jpeg(
+    colours: tuple[str, ...], profile: str, tmp_path: Path
+):
+    def make(path: Path) -> None:
+        rasters.write(path, 3, photometric="MINISBLACK")
+        with rasterio.open(path, "r+") as raster:
+            raster.colorinterp = [ColorInterp[name] for name in colours]
+
+    status, result, image = convert(tmp_path, make, 3, "--profile", profile)
+    assert status == 0, result["reason"]
+    compare.assert_valid(tmp_path / "image.tif")
+    compare.assert_same_description(image, tmp_path / "image.tif")
+    assert result["warnings"] == []
+    assert _compression_and_error(image, tmp_path / "image.tif") == "JPEG"
+
+
+@pytest.mark.parametrize("bands", [3, 4])
+def test_red_green_and_blue_are_stored_as_ycbcr(bands: int, tmp_path: Path):
+    make = plain(bands, photometric="RGB", **({"alpha": "YES"} if bands == 4 else {}))
+    status, result, image = convert(tmp_path, make, bands, "--profile", "jpeg")
+    assert status == 0, result["reason"]
+    assert _compression_and_error(image, tmp_path / "image.tif") == "YCbCr JPEG"
+
+
+def _compression_and_error(image: Path, cog: Path) -> str:
+    with rasterio.open(image) as source, rasterio.open(cog) as raster:
+        expected = source.read(raster.indexes).astype(float)
+        assert 0 < numpy.abs(expected - raster.read()).mean() < 8
+        return raster.tags(ns="IMAGE_STRUCTURE")["COMPRESSION"]
 
 
 def test_lerc_stays_within_the_given_error(tmp_path: Path):
@@ -288,6 +330,7 @@ def test_the_web_profile_has_the_tiles_of_web_maps(tmp_path: Path):
         ("--co", "COMPRESS=RAR"),
         ("--co", "TILED=NO"),
         ("--co", "ZLEVEL=$(id)"),
+        ("--co", "DISCARD_LSB=2"),
         ("--op", "overview_resampling=best"),
         ("--op", "overview_level"),
         ("--overview-resampling", "best"),
@@ -305,6 +348,19 @@ def test_an_invalid_option_is_named_and_nothing_is_converted(
     assert done.returncode == 64
     assert options[0] in done.stderr
     assert files(tmp_path) == {"image.tif"}
+
+
+def test_bits_are_left_out_in_the_way_that_the_refusal_of_discard_lsb_names(
+    tmp_path: Path,
+):
+    with pytest.raises(UsageError, match="MAX_Z_ERROR=2 to leave out 2 bits") as found:
+        parse(["image.tif", "1", "--co", "discard_lsb=2"])
+    words = re.findall("--profile lerc_zstd --co MAX_Z_ERROR=2", str(found.value))
+    make = plain(1, dtype="uint16")
+    status, _, image = convert(tmp_path, make, 1, *words[0].split())
+    assert status == 0
+    with rasterio.open(image) as ours, rasterio.open(tmp_path / "image.tif") as theirs:
+        assert numpy.abs(ours.read(1).astype(int) - theirs.read(1)).max() == 2
 
 
 def test_the_help_lists_every_profile(tmp_path: Path):
