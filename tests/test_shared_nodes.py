@@ -18,7 +18,7 @@ from condor import queue
 from dag.batches import batch_rows
 from ops.cost import cost
 from pool.personal import PersonalPool
-from state.launch import Launch
+from state.launch import Launch, load_launch
 from state.rows import Row, dag_node_of
 from state.run import load_run
 from tests.support import rasters
@@ -371,6 +371,48 @@ def test_a_row_that_succeeded_in_one_attempt_stays_processed(archive: Archive):
     ((key, _, reason),) = failed
     assert key == "large.tif"
     assert "was killed" in reason
+
+
+def test_small_images_share_jobs_by_default(archive: Archive):
+    keys = [f"{number}.tif" for number in range(5)]
+    for key in keys:
+        archive.upload_raster(key, 1, width=64, height=64)
+    archive.upload_manifest("batch-raw.csv", [(key, 1) for key in keys])
+    # Even if the pool has more slots than there are images.
+    archive.launch("--max-idle", "2")
+
+    processed, failed = archive.outcome("batch-")
+    assert (processed, failed) == ([[key, "1"] for key in keys], [])
+    (run,) = archive.directory.glob("workflow-run-*")
+    # The two jobs, and the FINAL node.
+    log = (run / "convert.dag.nodes.log").read_text()
+    assert len(re.findall("Job submitted from host", log)) == 2 + 1
+
+
+def test_a_poll_needs_no_collector_to_count_slots(archive: Archive):
+    archive.launch_to_poll_by_hand()
+    archive.upload_raster("image.tif", 1, width=64, height=64)
+    archive.upload_manifest("batch-raw.csv", [("image.tif", 1)])
+    polled = archive.poll(_CONDOR_COLLECTOR_HOST="127.0.0.1:1")
+    assert polled.returncode == 0, polled.stderr
+    assert archive.outcome("batch-")[1] == []
+
+
+def test_a_launch_from_before_the_option_keeps_a_job_for_each_row(archive: Archive):
+    archive.launch()
+    file = archive.launch_file()
+    saved = json.loads(file.read_text())
+    assert saved.pop("rows_per_job") is None
+    file.write_text(json.dumps(saved))
+    assert load_launch(file).rows_per_job == 1
+    file.write_text(json.dumps(saved | {"rows_per_job": 3}))
+    assert load_launch(file).rows_per_job == 3
+
+
+@pytest.mark.parametrize("text", ["0", "1001", "many"])
+def test_a_number_of_rows_that_no_job_can_have_is_refused(text: str):
+    buckets = ("--input-bucket", "maps", "--output-bucket", "cogs")
+    assert_wrong(invoke(*buckets, "--rows-per-job", text), "Or give 'auto'")
 
 
 def test_originals_that_are_replaced_do_not_share_jobs(archive: Archive):
