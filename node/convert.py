@@ -308,9 +308,11 @@ def _changes(plan: levels.Plan) -> list[str]:
             "it was compressed as JPEG before: each JPEG compression loses more"
         )
     if source.drops_alpha:
+        changes.append("its alpha band becomes a mask: JPEG has no alpha")
+    if source.loses_alpha:
         changes.append(
-            "its alpha band becomes a mask, in which a pixel is transparent or opaque: "
-            "JPEG has no alpha"
+            "its partly transparent pixels become opaque, because a mask has no "
+            "degrees: choose another --profile to keep them, such as zstd"
         )
     return changes
 

@@ -1,6 +1,6 @@
 """Make a mask of what a lossy compression cannot keep: nodata values and alpha."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy
 
@@ -14,12 +14,15 @@ class MaskOfPixels:
         alpha: index of the alpha band, from 0; None if there is none.
         premultiplied: whether colours are multiplied by alpha.
         own: whether the image also has a mask of its own.
+        partly_transparent: list to which True is appended when an alpha band that is
+            left out has pixels that are neither transparent nor opaque.
     """
 
     nodata: tuple[float | None, ...]
     alpha: int | None
     premultiplied: bool
     own: bool
+    partly_transparent: list[bool] = field(default_factory=list)
 
     def of(
         self, pixels: numpy.ndarray, alpha: numpy.ndarray | None, own: numpy.ndarray

@@ -32,7 +32,7 @@ from node.errors import (
     in_short,
 )
 from node.gdal import READ_ERRORS, authority_crs
-from node.masks import MaskOfPixels, is_nodata, straight
+from node.masks import MaskOfPixels, is_nodata, largest_alpha, straight
 from node.options import Options
 from node.profiles import Profile
 from node.warp import WarpRequest, warped
@@ -185,6 +185,11 @@ class Source:
         return bool(self.nodata) or self.alpha is not None or self.dtype.kind in "fc"
 
     @property
+    def loses_alpha(self) -> bool:
+        """Whether a pixel that was read has an alpha that the mask cannot have."""
+        return bool(self.mask_of_pixels and self.mask_of_pixels.partly_transparent)
+
+    @property
     def drops_alpha(self) -> bool:
         """Whether the mask is in place of the alpha band."""
         return self.bands < self.dataset.count
@@ -256,6 +261,10 @@ class Source:
         if self.drops_alpha:
             alpha = numpy.empty(pixels.shape[:2], self.dtype)
             raster.read(self.bands + 1, window=window, out=alpha, resampling=resampling)
+            partly = (alpha > 0) & (alpha < largest_alpha(self.dtype))
+            # Resampling makes more of them.
+            if alpha.shape == (window.height, window.width) and partly.any():
+                made.partly_transparent.append(True)
             if made.premultiplied:
                 pixels[:] = straight(pixels, alpha)
         elif self.alpha is not None:

@@ -103,6 +103,7 @@ def test_alpha_becomes_a_mask_in_a_jpeg(profile: str, bands: int, tmp_path: Path
     status, result, _ = convert(tmp_path, make, bands, "--profile", profile)
     assert status == 0, result["reason"]
     assert any("alpha band becomes a mask" in text for text in result["warnings"])
+    assert any("partly transparent pixels" in text for text in result["warnings"])
     assert result["bands"] == bands - 1
     assert len(result["bands_info"]) == bands - 1
     compare.assert_valid(tmp_path / "image.tif")
@@ -112,6 +113,18 @@ def test_alpha_becomes_a_mask_in_a_jpeg(profile: str, bands: int, tmp_path: Path
     mask, stored = mask_and_pixels(tmp_path / "image.tif")
     assert (mask == ~COLLAR).all()
     assert abs(stored[:, mask].astype(int) - pixels[:-1, mask]).mean() < 8
+
+
+@pytest.mark.parametrize("option", [(), ("--overview-resampling", "cubic")])
+def test_no_pixel_is_called_partly_transparent_if_none_is(
+    option: tuple[str, ...], tmp_path: Path
+):
+    pixels = smooth(4)
+    pixels[3] = numpy.where(COLLAR, 0, 255)
+    make = filled(pixels, photometric="RGB", alpha="YES")
+    status, result, _ = convert(tmp_path, make, 4, "--profile", "jpeg", *option)
+    assert status == 0
+    assert result["warnings"] == ["its alpha band becomes a mask: JPEG has no alpha"]
 
 
 def test_colours_are_divided_by_the_alpha_that_becomes_a_mask(tmp_path: Path):
