@@ -7,7 +7,8 @@ from cli.group import CommandLine
 cli = CommandLine(
     {
         "Convert an archive": ["list", "manifest", "launch", "config"],
-        "Watch": ["health", "cost"],
+        "Watch": ["health", "cost", "failures"],
+        "Repair": ["retry"],
         "Try it on one machine": ["pool"],
         "Called by HTCondor": ["poll", "reconcile"],
     }

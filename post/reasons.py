@@ -6,6 +6,7 @@ The codes are stable; docs/reference.md lists them.
 from condor.eventlog import JobState, NodeEnd
 from node.errors import EXIT_REASONS, InternalError, Unconvertible
 from state.results import NodeResult
+from state.rows import Refusal
 
 # Codes of a result that another row of the same job may have caused.
 _MAYBE_COLLATERAL = {
@@ -94,6 +95,15 @@ def failure_reason(
         said = refusal or "DAGMan could not submit it"
         return REFUSED, f"HTCondor did not accept {job}: {said}"
     return "not-converted", "the run ended before this row was converted"
+
+
+def worth_another_try(code: str) -> bool:
+    """Return whether another try of a row may do better, without any change of it.
+
+    >>> worth_another_try("given-up"), worth_another_try("no-crs")
+    (True, False)
+    """
+    return code not in _CAUSED_BY_IMAGE and code not in set(Refusal)
 
 
 def _stop_of(end: NodeEnd) -> str:

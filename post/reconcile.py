@@ -30,11 +30,13 @@ class Outcome:
 
     Attributes:
         processed: number of rows that were processed.
-        failed_rows: line numbers of the rows that failed.
+        failed_rows: line numbers of the rows that failed, in the order of their CSV.
+        codes: the code of each of them; empty in records of before version 0.1.
     """
 
     processed: int
     failed_rows: tuple[int, ...]
+    codes: tuple[str, ...] = ()
 
     @property
     def failed(self) -> int:
@@ -104,7 +106,7 @@ def reconcile(
             return None
         if not run.outcome_file.exists() and not _decide(run, launch, journal):
             return None
-        outcome = _load_outcome(run)
+        outcome = load_outcome(run)
         if not run.done:
             rename_replaced(run, launch, set(outcome.failed_rows))
             _publish(run, launch, journal)
@@ -121,9 +123,15 @@ def reconcile(
     return outcome
 
 
-def _load_outcome(run: Run) -> Outcome:
+def load_outcome(run: Run) -> Outcome:
+    """Return the outcome of a run that has ended."""
     saved = json.loads(run.outcome_file.read_text())
-    return from_record(Outcome, saved, failed_rows=tuple(saved["failed_rows"]))
+    return from_record(
+        Outcome,
+        saved,
+        failed_rows=tuple(saved["failed_rows"]),
+        codes=tuple(saved.get("codes", ())),
+    )
 
 
 def _decide(run: Run, launch: Launch, journal: Journal) -> bool:
@@ -200,6 +208,7 @@ def _write_csvs(
     header = load_header(run)
     processed = 0
     failed: list[int] = []
+    codes: list[str] = []
     solo: list[int] = []
     postponed: list[int] = []
     log_lines: list[str] = []
@@ -213,6 +222,7 @@ def _write_csvs(
                 add(outcome.row)
                 continue
             failed.append(outcome.row.line)
+            codes.append(outcome.code)
             add_failed(outcome.row)
             if len(log_lines) < _MAX_LINES:
                 log_lines.append(_log_line(journal, outcome))
@@ -231,7 +241,7 @@ def _write_csvs(
             journal.line("more-rows-failed", message, "warning", rows=more)
         )
     journal.note(log_lines)
-    return Outcome(processed, tuple(failed))
+    return Outcome(processed, tuple(failed), tuple(codes))
 
 
 def _log_line(journal: Journal, outcome: RowOutcome) -> str:

@@ -1,0 +1,24 @@
+"""Run directories as arguments of commands."""
+
+from pathlib import Path
+
+import click
+
+from state.run import RUN_DIRECTORY_PREFIX, Run, load_run
+
+runs_argument = click.argument(
+    "run_directories",
+    nargs=-1,
+    metavar="[RUN_DIRECTORY]…",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+)
+
+
+def runs_of(directories: tuple[Path, ...]) -> list[Run]:
+    """Return the runs of these directories; those of the current one if none is named.
+
+    Raises:
+        PipelineError: a directory is not that of a run.
+    """
+    named = directories or sorted(Path.cwd().glob(f"{RUN_DIRECTORY_PREFIX}*"))
+    return [load_run(directory) for directory in named]
