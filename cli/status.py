@@ -1,0 +1,99 @@
+"""``status``: how far each run is."""
+
+import json
+import time
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.box import SIMPLE
+from rich.console import Group as Lines
+from rich.live import Live
+from rich.markup import escape
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+
+from cli.common import console, json_option
+from cli.runs import runs_argument, runs_of
+from ops.status import Status, statuses
+from state.text import duration, one_line
+
+_SECONDS_BETWEEN = 5
+_BAR_WIDTH = 16
+
+
+@click.command()
+@runs_argument
+@click.option("--watch", is_flag=True, help="Show it again every few seconds.")
+@json_option
+def status(run_directories: tuple[Path, ...], watch: bool, as_json: bool) -> None:
+    """Show how far each run is, and about how long it still takes.
+
+    \b
+      python3 cog_pipeline.py status --watch
+
+    Without a run, show all runs of the current directory. --watch ends with the last
+    of them, or by Ctrl-C.
+    """
+    if as_json:
+        found = statuses(runs_of(run_directories))
+        click.echo(json.dumps([_as_json(each) for each in found], indent=2))
+        return
+    found = statuses(runs_of(run_directories))
+    if not watch:
+        console.print(_shown(found))
+        return
+    with Live(_shown(found), console=console, auto_refresh=False) as screen:
+        while not found or any(each.processed is None for each in found):
+            time.sleep(_SECONDS_BETWEEN)
+            found = statuses(runs_of(run_directories))
+            screen.update(_shown(found), refresh=True)
+
+
+def _shown(found: list[Status]) -> Lines:
+    table = Table(box=SIMPLE, pad_edge=False)
+    for heading in ("manifest", "state", "", "jobs", "rows", "time"):
+        table.add_column(heading, overflow="fold")
+    for each in found:
+        bar = ProgressBar(total=1.0, completed=each.share or 0, width=_BAR_WIDTH)
+        table.add_row(
+            escape(one_line(each.manifest)),
+            each.state,
+            bar,
+            "" if each.jobs is None else f"{each.jobs_done:,} of {each.jobs:,}",
+            _rows(each),
+            _time(each),
+        )
+    remarks = [
+        f"{each.run} is {each.state}: {one_line(each.remark)}"
+        for each in found
+        if each.remark
+    ]
+    done = sum(each.processed is not None for each in found)
+    total = f"{len(found)} {'run' if len(found) == 1 else 'runs'}, {done} done."
+    return Lines(table, *map(escape, remarks), total)
+
+
+def _rows(status: Status) -> str:
+    if status.processed is None:
+        return ""
+    failed = f", {status.failed:,} failed" if status.failed else ""
+    return f"{status.processed:,}{failed}"
+
+
+def _time(status: Status) -> str:
+    if status.processed is not None:
+        return ""
+    if left := status.time_left:
+        return f"about {duration(left)} left"
+    return f"since {duration(datetime.now(UTC) - status.began)}"
+
+
+def _as_json(status: Status) -> dict[str, Any]:
+    left = status.time_left
+    return asdict(status) | {
+        "began": status.began.isoformat(),
+        "seconds_left": left and round(left.total_seconds()),
+    }

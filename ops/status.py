@@ -1,0 +1,104 @@
+"""Say how far each run is."""
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+
+from condor import queue
+from state.run import Run
+from state.waiting import waiting
+
+# Estimates from fewer jobs than this say little.
+_MIN_JOBS = 2
+
+
+class State(StrEnum):
+    """How far a run is."""
+
+    # Its manifest is read and checked, or another run has some of its images.
+    WAITING = "waiting"
+    CONVERTING = "converting"
+    HELD = "held"
+    # The next poll, or DAGMan, writes the CSVs or submits rows again.
+    ENDING = "ending"
+    DONE = "done"
+
+
+@dataclass(frozen=True)
+class Status:
+    """How far a run is.
+
+    Attributes:
+        run: name of its directory.
+        manifest: key of its manifest.
+        state: how far it is.
+        began: when it began.
+        jobs, jobs_done: number of its jobs, and of those that have ended; None if its
+            DAG is not in the queue. Several small images share a job.
+        processed, failed: number of rows in its CSVs; None until it is done.
+        remark: why it waits or is held; empty otherwise.
+    """
+
+    run: str
+    manifest: str
+    state: State
+    began: datetime
+    jobs: int | None = None
+    jobs_done: int | None = None
+    processed: int | None = None
+    failed: int | None = None
+    remark: str = ""
+
+    @property
+    def share(self) -> float | None:
+        """Which part of its jobs has ended, from 0 to 1; None if that is not known."""
+        if self.state == State.DONE:
+            return 1.0
+        return self.jobs_done / self.jobs if self.jobs and self.jobs_done else None
+
+    @property
+    def time_left(self) -> timedelta | None:
+        """An estimate, as if all jobs took the same time; None if there is none."""
+        if self.state != State.CONVERTING or (self.jobs_done or 0) < _MIN_JOBS:
+            return None
+        share = self.share
+        elapsed = datetime.now(UTC) - self.began
+        return elapsed * (1 / share - 1) if share else None
+
+
+def statuses(runs: Iterable[Run]) -> list[Status]:
+    """Return how far runs are. A run that is not done takes two queries of the queue.
+
+    Raises:
+        SchedulerError: HTCondor does not answer.
+    """
+    return [_status(run) for run in runs]
+
+
+def _status(run: Run) -> Status:
+    status = Status(run.directory.name, run.manifest_key, State.WAITING, run.began)
+    if run.done:
+        outcome = json.loads(run.done_file.read_text())
+        return replace(
+            status,
+            state=State.DONE,
+            processed=outcome["processed"],
+            failed=outcome["failed"],
+        )
+    if not run.has_begun:
+        wait = waiting(run)
+        why = f"{wait.key} has some of the same images" if wait else ""
+        return replace(status, remark=why)
+    job = queue.find(queue.RUN_ATTRIBUTE, str(run.directory))
+    if job is None:
+        return replace(status, state=State.ENDING)
+    if progress := queue.progress(job.cluster):
+        # The final node, which writes the CSVs, is no job of an image.
+        jobs = max(progress.total - 1, 0)
+        ended = min(progress.done + progress.failed, jobs)
+        status = replace(status, jobs=jobs, jobs_done=ended)
+    if job.hold_reason is not None:
+        return replace(status, state=State.HELD, remark=job.hold_reason)
+    return replace(status, state=State.CONVERTING)

@@ -1,0 +1,75 @@
+"""The command status shows how far runs are, from the queue to the two CSVs."""
+
+import json
+import subprocess
+import sys
+from datetime import UTC, datetime, timedelta
+
+from ops.status import State, Status
+from state.project import PROJECT
+from state.run import load_run
+from tests.support.archive import Archive, wait_for
+
+
+def status(archive: Archive, *options: str) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, str(PROJECT / "cog_pipeline.py"), "status", *options],
+        cwd=archive.directory,
+        capture_output=True,
+        text=True,
+    )
+
+
+def shown(archive: Archive) -> dict:
+    done = status(archive, "--json")
+    assert done.returncode == 0, done.stderr
+    (run,) = json.loads(done.stdout)
+    return run
+
+
+def test_a_run_is_shown_from_its_jobs_to_its_csvs(archive: Archive):
+    assert status(archive).stdout.endswith("0 runs, 0 done.\n")
+    for name in "ab":
+        archive.upload_raster(f"{name}.tif", 1)
+    rows = [("a.tif", 1), ("b.tif", 1), ("missing.tif", 1)]
+    archive.launch_to_poll_by_hand(
+        *("--rows-per-job", "1", "--node-submit-option", "hold = true")
+    )
+    archive.upload_manifest("batch-raw.csv", rows)
+    assert archive.poll().returncode == 0
+    wait_for(lambda: shown(archive)["jobs"] == 2)
+
+    (directory,) = archive.directory.glob("workflow-run-*")
+    run = shown(archive)
+    assert run["run"] == directory.name
+    assert run["manifest"] == "batch-raw.csv"
+    assert (run["state"], run["jobs_done"]) == ("converting", 0)
+    assert run["processed"] is None
+    cluster = str(load_run(directory).cluster)
+    subprocess.run(["condor_hold", cluster], check=True, capture_output=True)
+    assert shown(archive)["state"] == "held"
+    text = status(archive)
+    assert "is held: " in text.stdout
+    assert text.stdout.endswith("1 run, 0 done.\n")
+    assert max(map(len, text.stdout.splitlines())) <= 100
+
+    subprocess.run(["condor_release", cluster], check=True, capture_output=True)
+    nodes = f'CogPipelineNodeOf == "{directory}"'
+    release = ["condor_release", "-constraint", nodes]
+    wait_for(lambda: subprocess.run(release, capture_output=True).returncode == 0)
+    watched = status(archive, "--watch")
+    assert watched.returncode == 0, watched.stderr
+    assert watched.stdout.rstrip().endswith("1 run, 1 done.")
+    run = shown(archive)
+    assert (run["state"], run["processed"], run["failed"]) == ("done", 2, 1)
+    assert run["remark"] == ""
+
+
+def test_the_time_left_follows_from_the_jobs_that_ended():
+    began = datetime.now(UTC) - timedelta(minutes=10)
+    run = Status("run", "raw.csv", State.CONVERTING, began, jobs=100, jobs_done=25)
+    assert run.share == 0.25
+    assert abs(run.time_left - timedelta(minutes=30)) < timedelta(seconds=5)
+    too_few = Status("run", "raw.csv", State.CONVERTING, began, jobs=100, jobs_done=1)
+    assert too_few.time_left is None
+    assert Status("run", "raw.csv", State.WAITING, began).time_left is None
