@@ -44,7 +44,7 @@ def creation_options(source: Source, options: Mapping[str, str]) -> dict[str, st
     Raises:
         UnsupportedRaster: the compression cannot hold the pixels.
     """
-    _check_compression(source, options["COMPRESS"])
+    _check_compression(source, options)
     resolved = dict(options)
     resolved.pop("BLOCKSIZE", None)
     resolved.pop("BIGTIFF", None)
@@ -77,7 +77,8 @@ def _too_large(nodata: tuple[float | None, ...], bits: int) -> bool:
     return any(value is not None and not 0 <= value < 2**bits for value in nodata)
 
 
-def _check_compression(source: Source, compression: str) -> None:
+def _check_compression(source: Source, options: Mapping[str, str]) -> None:
+    compression = options["COMPRESS"]
     dtype, bands = source.dtype, source.bands
     requirement, met = {
         "JPEG": ("8-bit images of 1 or 3 bands", dtype == "u1" and bands in (1, 3)),
@@ -94,11 +95,29 @@ def _check_compression(source: Source, compression: str) -> None:
         name = f"of {source.bits} bits"
         if compression.startswith(("JPEG", "WEBP", "LERC")):
             requirement, met = "samples of at least 8 bits", False
+    if met and not _keeps_alpha(source, options):
+        place = "last of 2 or 4 bands" if compression == "JPEG" else "fourth band"
+        requirement, met = f"alpha only as the {place}", False
+    if options.get("PHOTOMETRIC") == "YCBCR" and (compression, bands) != ("JPEG", 3):
+        raise UnsupportedRaster(
+            f"PHOTOMETRIC=YCBCR is for JPEG of 3 bands, and this is {compression} of "
+            f"{bands}: leave it out"
+        )
     if not met:
         raise UnsupportedRaster(
             f"{compression} takes {requirement}; this one is {name} with "
             f"{bands} bands: choose another --profile"
         )
+
+
+def _keeps_alpha(source: Source, options: Mapping[str, str]) -> bool:
+    """Return whether the compression keeps an alpha band exactly, if there is one."""
+    if source.alpha is None:
+        return True
+    if options["COMPRESS"] == "WEBP":
+        return source.alpha == 3 or options.get("WEBP_LOSSLESS") == "YES"
+    # Where a mask can hold alpha, it is no band of the COG.
+    return options["COMPRESS"] != "JPEG"
 
 
 def directory(

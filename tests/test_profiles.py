@@ -84,6 +84,10 @@ def test_elevations_are_stored_exactly(profile: str, dtype: str, tmp_path: Path)
         (with_palette, 1, "jpeg"),
         (plain(1), 1, "webp"),
         (plain(1, dtype="int64"), 1, "lerc"),
+        # The second band is alpha.
+        (plain(3, photometric="MINISBLACK", alpha="YES"), 3, "jpeg"),
+        (plain(3, photometric="MINISBLACK", alpha="YES"), 3, "webp"),
+        (plain(4, photometric="MINISBLACK", alpha="YES"), 4, "webp"),
     ],
 )
 def test_an_image_that_a_compression_cannot_store_has_a_reason(
@@ -92,6 +96,16 @@ def test_an_image_that_a_compression_cannot_store_has_a_reason(
     status, result, _ = convert(tmp_path, make, bands, "--profile", profile)
     assert (status, result["code"]) == (65, "unsupported-raster")
     assert "choose another --profile" in result["reason"]
+
+
+@pytest.mark.parametrize(("profile", "bands"), [("jpeg", 1), ("zstd", 3)])
+def test_ycbcr_is_refused_where_gdal_cannot_write_it(
+    profile: str, bands: int, tmp_path: Path
+):
+    options = ("--profile", profile, "--co", "PHOTOMETRIC=YCBCR")
+    status, result, _ = convert(tmp_path, plain(bands), bands, *options)
+    assert (status, result["code"]) == (65, "unsupported-raster")
+    assert "leave it out" in result["reason"]
 
 
 @pytest.mark.parametrize("profile", ["jpeg", "aerial-rgb"])
