@@ -5,9 +5,11 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from rasterio._err import CPLE_BaseError
+import numpy
+from rasterio._err import CPLE_AppDefinedError, CPLE_BaseError
 from rasterio.crs import CRS
 from rasterio.errors import CRSError, RasterioError
+from rasterio.warp import transform
 
 from node.errors import UnsupportedRaster
 
@@ -47,3 +49,24 @@ def authority_crs(code: str) -> CRS:
         raise UnsupportedRaster(
             f"PROJ does not know the CRS {code}: correct the option"
         ) from error
+
+
+def transformed(
+    crs: CRS, target: CRS | str, x: numpy.ndarray, y: numpy.ndarray
+) -> tuple[numpy.ndarray, numpy.ndarray]:
+    """Return points in another CRS; those that have no place in it are not finite."""
+    try:
+        xs, ys = transform(crs, target, x, y)[:2]
+        return numpy.asarray(xs), numpy.asarray(ys)
+    except CPLE_AppDefinedError:
+        # One point without a place is an error of them all.
+        if len(x) == 1:
+            return numpy.array([numpy.nan]), numpy.array([numpy.nan])
+    half = len(x) // 2
+    halves = [
+        transformed(crs, target, x[part], y[part])
+        for part in (slice(half), slice(half, None))
+    ]
+    return numpy.concatenate([each[0] for each in halves]), numpy.concatenate(
+        [each[1] for each in halves]
+    )

@@ -6,11 +6,10 @@ from functools import partial
 from typing import Any
 
 import numpy
-from rasterio._err import CPLE_AppDefinedError
 from rasterio.crs import CRS
 from rasterio.transform import Affine, GCPTransformer, RPCTransformer
-from rasterio.warp import transform
 
+from node.gdal import transformed
 from node.source import Source
 
 # Columns and rows, counted from the upper left corner of the image, to longitudes and
@@ -73,28 +72,9 @@ def lonlat_of_pixels(source: Source) -> ToLonLat | None:
         columns: numpy.ndarray, rows: numpy.ndarray
     ) -> tuple[numpy.ndarray, numpy.ndarray]:
         x, y = to_crs((columns, rows))
-        return _transformed(crs, numpy.asarray(x), numpy.asarray(y))
+        return transformed(crs, "EPSG:4326", numpy.asarray(x), numpy.asarray(y))
 
     return to_lonlat
-
-
-def _transformed(
-    crs: CRS, x: numpy.ndarray, y: numpy.ndarray
-) -> tuple[numpy.ndarray, numpy.ndarray]:
-    try:
-        longitudes, latitudes = transform(crs, "EPSG:4326", x, y)[:2]
-        return numpy.asarray(longitudes), numpy.asarray(latitudes)
-    except CPLE_AppDefinedError:
-        # One point without a place on the Earth is an error of them all.
-        if len(x) == 1:
-            return numpy.array([numpy.nan]), numpy.array([numpy.nan])
-    half = len(x) // 2
-    halves = [
-        _transformed(crs, x[part], y[part]) for part in (slice(half), slice(half, None))
-    ]
-    return numpy.concatenate([each[0] for each in halves]), numpy.concatenate(
-        [each[1] for each in halves]
-    )
 
 
 def _by_matrix(matrix: Affine, pixels: tuple[Any, Any]) -> tuple[Any, Any]:
