@@ -10,8 +10,7 @@ from pathlib import Path
 
 import rasterio
 
-# How the names of GDAL's tags for statistics begin.
-_STATISTICS = "STATISTICS_"
+from node.cog import STATISTICS
 
 
 def overriding(cog: Path, image: str, files: Sequence[str], scratch: Path) -> list[str]:
@@ -61,4 +60,4 @@ def _description(path: Path) -> tuple[object, ...]:
 
 def _statistics(raster: rasterio.DatasetReader, band: int) -> dict[str, str]:
     tags = raster.tags(band)
-    return {name: tags[name] for name in tags if name.startswith(_STATISTICS)}
+    return {name: tags[name] for name in tags if name.startswith(STATISTICS)}

@@ -376,6 +376,9 @@ def _colours_not_kept(source: Source, raster: rasterio.DatasetReader) -> list[st
 def _tags_not_kept(source: Source, raster: rasterio.DatasetReader) -> list[str]:
     """Return a sentence for each of the source's tags that the COG lacks."""
     lost = []
+    # Statistics of other pixels are left out with intent.
+    statistics = () if source.keeps_pixels else (cog.STATISTICS,)
+    ignored = ("AREA_OR_POINT", *statistics)
     for band in range(source.bands + 1):
         owner = f"band {band}'s" if band else "the image's"
         for namespace in (None, *source.dataset.tag_namespaces(band)):
@@ -386,6 +389,6 @@ def _tags_not_kept(source: Source, raster: rasterio.DatasetReader) -> list[str]:
             lost += [
                 f"{owner} tag {name[:60]} is not kept"
                 for name, value in expected.items()
-                if actual.get(name) != value and name != "AREA_OR_POINT"
+                if actual.get(name) != value and not name.startswith(ignored)
             ]
     return lost

@@ -31,6 +31,8 @@ _RED_GREEN_BLUE = (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
 _MAX_NAME = 80  # characters of the name of a CRS
 # A VRT's names for the coordinates of a ground control point.
 _OF_A_POINT = ("Pixel", "Line", "X", "Y", "Z")
+# How the names of GDAL's tags for statistics of pixels begin.
+STATISTICS = "STATISTICS_"
 # Namespaces of tags that GDAL makes itself, from how an image is stored.
 OWN_NAMESPACES = {
     *("IMAGE_STRUCTURE", "DERIVED_SUBDATASETS", "SUBDATASETS", "RPC"),
@@ -212,6 +214,8 @@ def _of_one_pixel(description: bytes, source: Source) -> bytes:
             "GeoTransform",
             ", ".join(map(repr, source.pixels.transform.to_gdal())),
         )
+    if not source.keeps_pixels:
+        _remove_statistics(root)
     _add_colour_tags(root, source)
     if source.placed_by_points:
         _set_points(root, source)
@@ -227,6 +231,13 @@ def _remove_what_becomes_a_mask(root: ElementTree.Element, source: Source) -> No
         for band in root.findall("VRTRasterBand"):
             for nodata in band.findall("NoDataValue"):
                 band.remove(nodata)
+
+
+def _remove_statistics(root: ElementTree.Element) -> None:
+    for metadata in root.findall("VRTRasterBand/Metadata"):
+        for tag in list(metadata):
+            if tag.get("key", "").startswith(STATISTICS):
+                metadata.remove(tag)
 
 
 def _check_kept(source: Source, raster: rasterio.DatasetReader) -> None:

@@ -77,6 +77,7 @@ class Source:
         categorical: whether values are categories, so that a mean of two values has
             no meaning.
         tables: what a file beside it says about its classes.
+        lossy: whether the compression of the COG may change pixels.
         min_is_white: whether the smallest value is white, as in a scanned negative.
         bits: number of bits of a sample if that is less than 8 and there is no colour
             table, otherwise None.
@@ -96,6 +97,7 @@ class Source:
     palette: numpy.ndarray | None
     categorical: bool
     tables: AttributeTables
+    lossy: bool
     min_is_white: bool
     bits: int | None
     gdal_warnings: list[str]
@@ -119,6 +121,11 @@ class Source:
     def warped(self) -> bool:
         """Whether the pixels are a warped view of the file."""
         return self.pixels is not self.dataset
+
+    @property
+    def keeps_pixels(self) -> bool:
+        """Whether the COG has the pixels of the file, bit for bit."""
+        return not (self.warped or self.lossy)
 
     @property
     def has_classes(self) -> bool:
@@ -160,7 +167,7 @@ class Source:
     def stored_as(self, profile: Profile) -> "Source":
         """Return the image with a mask of what the profile's compression loses."""
         if not profile.changes_any_value:
-            return self
+            return replace(self, lossy=profile.max_mean_error is not None)
         drops_alpha = (
             profile.compresses("JPEG")
             and self.bands in (2, 4)
@@ -171,6 +178,7 @@ class Source:
         mask = MaskOfPixels(nodata, self.alpha, self.premultiplied, self.has_mask)
         return replace(
             self,
+            lossy=True,
             bands=self.bands - drops_alpha,
             nodata=(),
             has_mask=self.has_mask or drops_alpha or bool(nodata),
@@ -473,6 +481,7 @@ def _source(
         palette=palette,
         categorical=_is_categorical(dataset),
         tables=attribute_tables(dataset),
+        lossy=False,
         min_is_white=palette is None and _structure(dataset, "MINISWHITE") == "YES",
         bits=None if palette is not None else _few_bits(dataset),
         gdal_warnings=gdal_warnings,
@@ -482,7 +491,11 @@ def _source(
 def _own_mask(
     raster: rasterio.DatasetReader | WarpedVRT, window: Window, pixels: numpy.ndarray
 ) -> numpy.ndarray:
-    return raster.dataset_mask(window=window, out_shape=pixels.shape[:2]) > 0
+    shape = pixels.shape[:2]
+    if isinstance(raster, WarpedVRT):
+        # To GDAL, a band of most types is no alpha, but all are valid.
+        return raster.read(raster.count, window=window, out_shape=shape) > 0
+    return raster.dataset_mask(window=window, out_shape=shape) > 0
 
 
 def _nodata(dataset: rasterio.DatasetReader) -> tuple[float | None, ...]:

@@ -163,7 +163,7 @@ def xml_metadata(text: str) -> None:
 class Unwarped:
     warped = min_is_white = placed_by_points = False
     crs = colour_profile = None
-    bands, nodata = 0, ()
+    bands, nodata, keeps_pixels = 0, (), True
 
     class dataset:  # noqa: N801, an attribute of a source
         @staticmethod
