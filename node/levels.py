@@ -396,7 +396,11 @@ def _halving(plan: Plan, canvas: Canvas) -> _Halving | None:
     if resampling == "mode":
         return _Halving(
             canvas,
-            lambda strip: overviews.mode(strip.pixels, strip.valid),
+            # A mask comes before nodata, and the mask of the overview is made of it.
+            lambda strip: overviews.mode(
+                strip.pixels,
+                strip.valid if strip.mask is None else strip.mask[:, :, None],
+            ),
             overviews.any_valid,
         )
     if resampling == "average" and source.dtype.kind != "c":

@@ -136,6 +136,7 @@ def test_no_resampling_makes_a_class(kind: str, resampling: str, tmp_path: Path)
     seed=strategies.integers(0, 2**32 - 1),
 )
 @example("palette", True, None, "mode", (), 0.5, (600, 600), 0)
+@example("palette", True, 3, "mode", (), 0.5, (1, 2), 1)
 @example("thematic", True, None, "mode", ("--reproject", "EPSG:3857"), 0.9, (600, 9), 0)
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_each_class_of_an_overview_is_among_the_valid_pixels_below(
