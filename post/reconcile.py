@@ -5,10 +5,12 @@ import stat
 import subprocess
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import islice
 
 from condor import queue
 from post import csvs
 from post.outcomes import RowOutcome, gather_evidence, row_outcomes
+from post.same_pictures import same_pictures
 from post.sidecars import rename_replaced
 from state import results
 from state.errors import PipelineError
@@ -20,7 +22,7 @@ from state.records import as_json, from_record
 from state.rows import load_header, load_rows, load_rows_with_nodes, log_name
 from state.run import Run, locked, record_refused_rows
 
-# Lines about failed rows in the log of a run.
+# Lines about failed rows in the log of a run, and as many about other rows.
 _MAX_LINES = 5000
 
 
@@ -151,7 +153,8 @@ def _decide(run: Run, launch: Launch, journal: Journal) -> bool:
             "them, and 'condor_rm -forcex' removes those that do not leave"
         )
     results.gather(run, settled=True)
-    outcomes = row_outcomes(run, gather_evidence(run, launch, journal))
+    evidence = gather_evidence(run, launch, journal)
+    outcomes = row_outcomes(run, evidence)
     can_retry = launch.rows_per_job != 1 and not run.solo_file.exists()
     try:
         outcome = _write_csvs(run, outcomes, journal, can_retry=can_retry)
@@ -164,6 +167,8 @@ def _decide(run: Run, launch: Launch, journal: Journal) -> bool:
             _retry_refused(run, retry.lines, journal)
         return False
     write_atomically(run.outcome_file, as_json(outcome))
+    pairs = islice(same_pictures(evidence.results), _MAX_LINES)
+    journal.note(_line_of_pair(journal, *pair) for pair in pairs)
     return True
 
 
@@ -252,6 +257,15 @@ def _log_line(journal: Journal, outcome: RowOutcome) -> str:
         line=outcome.row.line,
         attempt=outcome.attempt,
         code=outcome.code,
+    )
+
+
+def _line_of_pair(journal: Journal, first: int, later: int) -> str:
+    return journal.line(
+        "same-picture",
+        f"the images of lines {first} and {later} look the same",
+        "warning",
+        lines=[first, later],
     )
 
 
