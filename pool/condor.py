@@ -121,7 +121,7 @@ def start(condor: Condor, certificates: Path) -> None:
     master = condor.distribution.sbin / "condor_master"
     environment = _clean_environment(condor)
     environment["X509_CERT_DIR"] = str(certificates)
-    process.start(
+    daemon = process.start(
         [*command_prefix(), str(master), "-f", "-pidfile", str(condor.pidfile)],
         environment=environment,
         log=condor.directory / "log" / "master.out",
@@ -129,7 +129,7 @@ def start(condor: Condor, certificates: Path) -> None:
     )
     deadline = time.monotonic() + _READY_SECONDS
     while not _ready(condor):
-        if not running(condor):
+        if daemon.poll() is not None:
             raise PoolError(f"condor_master ended at once: {_last_words(condor)}")
         if time.monotonic() > deadline:
             stop(condor)

@@ -16,8 +16,13 @@ _ENDED = ("Z", "X")
 
 def start(
     command: list[str], environment: dict[str, str], log: Path, pidfile: Path
-) -> None:
-    """Start ``command`` in its own session, so that Ctrl-C does not reach it."""
+) -> subprocess.Popen[bytes]:
+    """Start ``command`` in its own session, so that Ctrl-C does not reach it.
+
+    Returns:
+        The process. Ask it, and not ``alive``, whether it ended at once: the daemon may
+        write its PID file itself, which is empty for a moment then.
+    """
     with log.open("ab") as output:
         child = subprocess.Popen(
             command,
@@ -32,6 +37,7 @@ def start(
     except BaseException:
         child.kill()
         raise
+    return child
 
 
 def alive(pidfile: Path, mark: str) -> bool:

@@ -32,9 +32,9 @@ def pool_behind_a_proxy(cloud: Aws, workplace: Path) -> Iterator[PersonalPool]:
     """Yield a pool whose execution point reaches AWS through the proxy only."""
     start = process.start
 
-    def start_with_proxy(command, environment, **named) -> None:
+    def start_with_proxy(command, environment, **named) -> subprocess.Popen:
         proxied = {"https_proxy": f"http://{cloud.proxy.address}"}
-        start(command, environment=environment | proxied, **named)
+        return start(command, environment=environment | proxied, **named)
 
     directory = workplace / "behind-a-proxy"
     with pytest.MonkeyPatch.context() as patched:

@@ -35,8 +35,8 @@ def pool_with_clock(
     """Yield a pool whose daemons and launches use a test's clock."""
     start = process.start
 
-    def start_with_clock(command, environment, **named) -> None:
-        start(command, environment=environment | clock.environment, **named)
+    def start_with_clock(command, environment, **named) -> subprocess.Popen:
+        return start(command, environment=environment | clock.environment, **named)
 
     monkeypatch.setattr(condor.process, "start", start_with_clock)
     directory = Path(tempfile.mkdtemp(dir=workplace, prefix="mistaken-"))

@@ -4,12 +4,14 @@ import os
 import re
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from pool import condor, personal
 from pool.condor import configure, start
 from pool.distribution import program_of_environment
 from pool.errors import PoolError
@@ -56,6 +58,32 @@ def test_a_pool_starts_answers_and_stops(workplace: Path):
         stop = run_pool("stop", directory)
     assert stop.returncode == 0, stop.stderr
     assert run_pool("status", directory).returncode == 1
+
+
+@pytest.mark.pool
+def test_a_start_does_not_rely_on_a_pid_file_that_is_being_written(workplace: Path):
+    directory = workplace / "slow writer"
+    pidfile = directory / "condor" / "condor_master.pid"
+    emptied = threading.Event()
+
+    def keep_empty() -> None:
+        while not (pidfile.exists() and (pid := pidfile.read_text())):
+            time.sleep(0.001)
+        for _ in range(100):
+            pidfile.write_text("")
+            time.sleep(0.005)
+        pidfile.write_text(pid)
+        emptied.set()
+
+    writer = threading.Thread(target=keep_empty)
+    writer.start()
+    running = personal.start(directory, print)
+    try:
+        writer.join()
+        assert emptied.is_set()
+        assert condor.running(running.condor)
+    finally:
+        personal.stop(running)
 
 
 def test_the_client_of_aws_uploads_to_the_pool(pool: PersonalPool, workplace: Path):
