@@ -428,7 +428,7 @@ class Bucket:
                 skipped = 0 if "Content-Range" in answer.headers else offset
                 return answer.read(skipped + size, decode_content=False)[skipped:]
             finally:
-                # What is left unread would be taken for the next answer.
+                # The next request would take unread bytes for its own answer.
                 if answer.length_remaining != 0:
                     answer.close()
                 answer.release_conn()

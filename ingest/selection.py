@@ -11,7 +11,7 @@ from state.keys import TIFF_SUFFIXES
 
 @dataclass(frozen=True)
 class Selection:
-    """Which rasters to take.
+    """A choice of rasters.
 
     Attributes:
         filters: regular expressions; the key must match one of them somewhere, if

@@ -221,7 +221,7 @@ def _by_lerc_with_error(
             (_at_steps(part, source.nodata, error), error),
             (part, 0),
         ):
-            (made,), content = _by_gdal(
+            (encoded,), content = _by_gdal(
                 values,
                 {**options, "MAX_Z_ERROR": repr(limit)},
                 source.data_type,
@@ -232,7 +232,7 @@ def _by_lerc_with_error(
             kept = (source.data(decoded, None) == data).all()
             if kept and (values is part or _within(part, decoded, data, allowed)):
                 break
-        yield made
+        yield encoded
 
 
 def _within(

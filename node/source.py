@@ -258,7 +258,7 @@ class Source:
 
     def _mask_of_pixels(
         self,
-        made: MaskOfPixels,
+        rule: MaskOfPixels,
         raster: rasterio.DatasetReader | WarpedVRT,
         window: Window,
         pixels: numpy.ndarray,
@@ -272,15 +272,15 @@ class Source:
             partly = (alpha > 0) & (alpha < largest_alpha(self.dtype))
             # Resampling makes more of them.
             if alpha.shape == (window.height, window.width) and partly.any():
-                made.partly_transparent.append(True)
-            if made.premultiplied:
+                rule.partly_transparent.append(True)
+            if rule.premultiplied:
                 pixels[:] = straight(pixels, alpha)
         elif self.alpha is not None:
             alpha = pixels[:, :, self.alpha]
         own = numpy.ones(pixels.shape[:2], bool)
-        if made.own:
+        if rule.own:
             own = _own_mask(raster, window, pixels)
-        return made.of(pixels, alpha, own)
+        return rule.of(pixels, alpha, own)
 
     def valid(
         self, pixels: numpy.ndarray, mask: numpy.ndarray | None

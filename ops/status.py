@@ -53,7 +53,7 @@ class Status:
 
     @property
     def share(self) -> float | None:
-        """Which part of its jobs has ended, from 0 to 1; None if that is not known."""
+        """The share of its jobs that ended, from 0 to 1; None if it is not known."""
         if self.state == State.DONE:
             return 1.0
         return self.jobs_done / self.jobs if self.jobs and self.jobs_done else None

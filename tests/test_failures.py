@@ -3,8 +3,6 @@
 import csv
 import io
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 from ops.failures import failures, groups
@@ -20,15 +18,6 @@ later*) [ -e "{directory}/go" ] || exit 1 ;;
 esac
 exec {script} "$@"
 """
-
-
-def command(archive: Archive, *words: str) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [sys.executable, str(PROJECT / "cog_pipeline.py"), *words],
-        cwd=archive.directory,
-        capture_output=True,
-        text=True,
-    )
 
 
 def ended_run(archive: Archive) -> Path:
@@ -68,17 +57,17 @@ def test_failed_rows_are_grouped_and_tried_again(archive: Archive):
     assert found["exited"].example.image == "later, 1.tif"
     assert [failure.line for failure in failures(run)] == [3, 4, 5, 6]
 
-    shown = command(archive, "failures")
+    shown = archive.call("failures")
     assert shown.returncode == 0, shown.stderr
     assert "2 rows, exited: 'retry' tries them again" in shown.stdout
     assert "1 row, not-a-raster\n" in shown.stdout
     assert "letter.tif (workflow-run-" in shown.stdout
     assert shown.stdout.endswith("4 rows failed, in 1 run that ended.\n")
-    as_json = json.loads(command(archive, "failures", directory.name, "--json").stdout)
+    as_json = json.loads(archive.call("failures", directory.name, "--json").stdout)
     assert as_json[0]["code"] == "exited"
     assert as_json[0]["rows"] == 2
     assert as_json[0]["example"]["run"] == directory.name
-    rows = list(csv.reader(io.StringIO(command(archive, "failures", "--csv").stdout)))
+    rows = list(csv.reader(io.StringIO(archive.call("failures", "--csv").stdout)))
     assert rows[0] == ["run", "line", "code", "image", "reason"]
     assert [row[2] for row in rows[1:]] == [
         "exited",
@@ -88,7 +77,7 @@ def test_failed_rows_are_grouped_and_tried_again(archive: Archive):
     ]
 
     (archive.directory / "go").touch()
-    retried = command(archive, "retry", directory.name)
+    retried = archive.call("retry", directory.name)
     assert retried.returncode == 0, retried.stderr
     assert "with 2 rows; the next poll takes it" in retried.stdout
     (manifest,) = archive.maps.list("batch-retry-")
@@ -103,11 +92,11 @@ def test_failed_rows_are_grouped_and_tried_again(archive: Archive):
     assert failed == []
     assert [row[0] for row in processed[1:]] == ["later, 1.tif", "later, 2.tif"]
 
-    # What the operator has corrected is named by its code.
+    # The operator has corrected a row, and names it by its code.
     archive.upload_raster("missing.tif", 1)
-    chosen = command(archive, "retry", directory.name, "--code", "not-found")
+    chosen = archive.call("retry", directory.name, "--code", "not-found")
     assert "with 1 row;" in chosen.stdout
-    wrong = command(archive, "retry", directory.name, "--code", "held")
+    wrong = archive.call("retry", directory.name, "--code", "held")
     assert wrong.returncode == 1
     assert "no row of" in wrong.stderr
     assert "not-a-raster, not-found" in wrong.stderr
@@ -120,11 +109,11 @@ def test_a_run_that_has_not_ended_is_not_tried_again(archive: Archive):
     assert archive.poll().returncode == 0
     (directory,) = archive.directory.glob("workflow-run-*")
 
-    early = command(archive, "retry", directory.name)
+    early = archive.call("retry", directory.name)
     assert early.returncode == 1
     assert "has not ended yet" in early.stderr
-    shown = command(archive, "failures")
+    shown = archive.call("failures")
     assert shown.stdout == "0 rows failed, in 0 runs that ended.\n"
-    assert command(archive, "retry", "..").returncode == 1
-    both = command(archive, "retry", directory.name, "--all", "--code", "held")
+    assert archive.call("retry", "..").returncode == 1
+    both = archive.call("retry", directory.name, "--all", "--code", "held")
     assert both.returncode == 2

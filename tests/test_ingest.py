@@ -5,7 +5,6 @@ import io
 import json
 import re
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -17,7 +16,6 @@ from bucket import Bucket
 from ingest import headers
 from ingest.headers import NotReadable
 from ingest.manifest import sample
-from state.project import PROJECT
 from tests.support import rasters
 from tests.support.archive import ALL, Archive
 from tests.support.command_line import assert_wrong, invoke
@@ -26,20 +24,9 @@ from tests.support.command_line import assert_wrong, invoke
 def command(
     archive: Archive, *words: str, text: str = ""
 ) -> subprocess.CompletedProcess:
-    store = archive.store
-    options = [
-        *("-a", str(store.access_key), "-s", str(store.secret_key)),
-        *("-e", store.endpoint, "--ca-certs", str(store.ca_certs)),
-        *("--input-bucket", archive.maps.name),
-    ]
     name, *others = words
-    return subprocess.run(
-        [sys.executable, str(PROJECT / "cog_pipeline.py"), name, *options, *others],
-        cwd=archive.directory,
-        input=text,
-        capture_output=True,
-        text=True,
-    )
+    bucket = ("--input-bucket", archive.maps.name)
+    return archive.call(name, *archive.store_options(), *bucket, *others, text=text)
 
 
 def rows(text: str) -> list[list[str]]:
@@ -91,12 +78,12 @@ def test_rasters_are_listed_with_totals(archive: Archive, maps: Bucket):
 
 
 def test_a_manifest_is_made_and_uploaded(archive: Archive, maps: Bucket):
-    made = command(archive, "manifest", "scans/", "--upload", "atlas-raw.csv")
+    done = command(archive, "manifest", "scans/", "--upload", "atlas-raw.csv")
 
-    assert made.returncode == 1
-    assert "scans/broken.tif: it ends before its directory" in made.stderr
-    assert "lacks 1 image" in made.stderr
-    assert made.stdout == ""
+    assert done.returncode == 1
+    assert "scans/broken.tif: it ends before its directory" in done.stderr
+    assert "lacks 1 image" in done.stderr
+    assert done.stdout == ""
     expected = [
         [f"{maps.name}/scans/a, b.tif", "3"],
         [f"{maps.name}/scans/c.TIFF", "1"],
@@ -122,28 +109,28 @@ def test_pending_images_are_those_without_a_newer_cog(archive: Archive, maps: Bu
     time.sleep(1.1)
     archive.upload_raster("scans/z/d.tif", 4)
 
-    made = command(
+    done = command(
         *(archive, "manifest", "scans/", "--exclude", "broken", "--pending"),
         *("--output-bucket", archive.cogs.name, "--output-prefix", "maps/"),
     )
 
-    assert made.returncode == 0, made.stderr
-    keys = [row[0].removeprefix(f"{maps.name}/") for row in rows(made.stdout)]
+    assert done.returncode == 0, done.stderr
+    keys = [row[0].removeprefix(f"{maps.name}/") for row in rows(done.stdout)]
     assert keys == ["scans/a, b.tif", "scans/z/d.tif"]
 
 
 def test_a_manifest_is_made_of_a_list(archive: Archive, maps: Bucket):
-    made = command(
+    done = command(
         *(archive, "manifest", "--from", "-", "--json"),
         text="scans/z/d.tif\nscans/none.tif\n\nother/e.tif\n",
     )
 
-    assert made.returncode == 1
-    assert [json.loads(line) for line in made.stdout.splitlines()] == [
+    assert done.returncode == 1
+    assert [json.loads(line) for line in done.stdout.splitlines()] == [
         {"key": "scans/z/d.tif", "bands": 4},
         {"key": "other/e.tif", "bands": 2},
     ]
-    assert "Warning: scans/none.tif" in made.stderr
+    assert "Warning: scans/none.tif" in done.stderr
 
 
 def test_a_manifest_is_made_of_a_folder(archive: Archive, maps: Bucket):

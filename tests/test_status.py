@@ -2,33 +2,22 @@
 
 import json
 import subprocess
-import sys
 from datetime import UTC, datetime, timedelta
 
 from ops.status import State, Status
-from state.project import PROJECT
 from state.run import load_run
 from tests.support.archive import Archive, wait_for
 
 
-def status(archive: Archive, *options: str) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [sys.executable, str(PROJECT / "cog_pipeline.py"), "status", *options],
-        cwd=archive.directory,
-        capture_output=True,
-        text=True,
-    )
-
-
 def shown(archive: Archive) -> dict:
-    done = status(archive, "--json")
+    done = archive.call("status", "--json")
     assert done.returncode == 0, done.stderr
     (run,) = json.loads(done.stdout)
     return run
 
 
 def test_a_run_is_shown_from_its_jobs_to_its_csvs(archive: Archive):
-    assert status(archive).stdout.endswith("0 runs, 0 done.\n")
+    assert archive.call("status").stdout.endswith("0 runs, 0 done.\n")
     for name in "ab":
         archive.upload_raster(f"{name}.tif", 1)
     rows = [("a.tif", 1), ("b.tif", 1), ("missing.tif", 1)]
@@ -48,7 +37,7 @@ def test_a_run_is_shown_from_its_jobs_to_its_csvs(archive: Archive):
     cluster = str(load_run(directory).cluster)
     subprocess.run(["condor_hold", cluster], check=True, capture_output=True)
     assert shown(archive)["state"] == "held"
-    text = status(archive)
+    text = archive.call("status")
     assert "is held: " in text.stdout
     assert text.stdout.endswith("1 run, 0 done.\n")
     assert max(map(len, text.stdout.splitlines())) <= 100
@@ -57,7 +46,7 @@ def test_a_run_is_shown_from_its_jobs_to_its_csvs(archive: Archive):
     nodes = f'CogPipelineNodeOf == "{directory}"'
     release = ["condor_release", "-constraint", nodes]
     wait_for(lambda: subprocess.run(release, capture_output=True).returncode == 0)
-    watched = status(archive, "--watch")
+    watched = archive.call("status", "--watch")
     assert watched.returncode == 0, watched.stderr
     assert watched.stdout.rstrip().endswith("1 run, 1 done.")
     run = shown(archive)

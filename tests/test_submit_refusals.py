@@ -187,8 +187,8 @@ def test_a_limit_on_the_number_of_jobs_fails_no_row(
             ["condor_q", "-af", "ClusterId"], capture_output=True, text=True
         ).stdout.split()
     )
-    # Of the run, there is room for DAGMan only, once the schedd no longer counts the
-    # job of the trial, which takes a minute.
+    # The limit leaves room for DAGMan only. For a minute, the schedd also counts the
+    # job of the trial.
     with configured(pool, f"{limit} {queued + 1}"):
         wait_for(lambda: archive.poll().returncode == 0, 300)
         (run,) = archive.directory.glob("workflow-run-*")

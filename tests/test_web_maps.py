@@ -55,7 +55,7 @@ def of_place(longitude, latitude) -> numpy.ndarray:
     return numpy.stack(values).astype("f4")
 
 
-def made(directory: Path, words: tuple[str, ...]) -> Path:
+def web_map(directory: Path, words: tuple[str, ...]) -> Path:
     ((_, _, options),) = parse(["image.tif", "3", *words])
     cog = directory / "cog.tif"
     convert(directory / "image.tif", 3, options, cog, directory / "image.jpg")
@@ -92,7 +92,7 @@ def assert_in_tile_matrix(cog: Path) -> None:
 def test_a_global_grid_ends_where_web_maps_end(grid: str, tmp_path: Path):
     write(tmp_path / "image.tif", "EPSG:4326", GLOBAL[grid], 720, 361)
 
-    cog = made(tmp_path, WEB)
+    cog = web_map(tmp_path, WEB)
 
     assert_in_tile_matrix(cog)
     assert assert_in_place(cog, 0.02).all()
@@ -104,7 +104,7 @@ def test_the_resolution_is_that_of_what_is_left(tmp_path: Path):
     place = from_origin(-180, 90, 0.25, 0.25)
     write(tmp_path / "image.tif", "EPSG:4326", place, 1440, 720)
 
-    cog = made(tmp_path, WEB)
+    cog = web_map(tmp_path, WEB)
 
     compare.assert_valid(cog)
     with rasterio.open(cog) as raster:
@@ -116,7 +116,7 @@ def test_the_resolution_is_that_of_what_is_left(tmp_path: Path):
 @pytest.mark.parametrize("grid", GLOBAL)
 def test_a_global_grid_in_web_mercator_has_no_poles(grid: str, tmp_path: Path):
     write(tmp_path / "image.tif", "EPSG:4326", GLOBAL[grid], 720, 361)
-    cog = made(tmp_path, MERCATOR)
+    cog = web_map(tmp_path, MERCATOR)
     assert assert_in_place(cog, 0.02).mean() > 0.99
     with rasterio.open(cog) as raster:
         assert max(map(abs, raster.bounds)) <= END + 1e-3
@@ -129,7 +129,7 @@ def test_an_image_around_a_pole_is_right_round_the_world(
 ):
     place = from_origin(-3e6, 3e6, 15_000, 15_000)
     write(tmp_path / "image.tif", crs, place, 400, 400)
-    cog = made(tmp_path, WEB)
+    cog = web_map(tmp_path, WEB)
     assert_in_tile_matrix(cog)
     # A degree at the pole is a large step of its pixels.
     valid = assert_in_place(cog, 0.1)
@@ -144,7 +144,7 @@ def test_an_image_beside_the_antimeridian_is_in_its_place(
 ):
     place = from_origin(west, 10, 0.05, 0.05)
     write(tmp_path / "image.tif", "EPSG:4326", place, 400, 400)
-    cog = made(tmp_path, words)
+    cog = web_map(tmp_path, words)
     valid = assert_in_place(cog, 0.01)
     with rasterio.open(cog) as raster:
         assert raster.bounds.right - raster.bounds.left < END / 3
@@ -166,14 +166,14 @@ def test_an_image_across_the_antimeridian_is_no_picture_round_the_world(
 ):
     write(tmp_path / "image.tif", crs, place, 700, 600)
     with pytest.raises(UnsupportedRaster, match="antimeridian"):
-        made(tmp_path, words)
+        web_map(tmp_path, words)
 
 
 def test_an_image_beyond_the_end_of_web_maps_says_so(tmp_path: Path):
     place = from_origin(0, 90, 0.02, 0.02)
     write(tmp_path / "image.tif", "EPSG:4326", place, 400, 200)
     with pytest.raises(UnsupportedRaster, match=r"beyond 85\.05°"):
-        made(tmp_path, WEB)
+        web_map(tmp_path, WEB)
 
 
 @given(
@@ -194,7 +194,7 @@ def test_each_warped_pixel_is_in_its_place(
     first = math.floor((west + 180) / 360)
     across = math.ceil((west + degrees + 180) / 360) - first > 1
     try:
-        cog = made(directory, words)
+        cog = web_map(directory, words)
     except UnsupportedRaster as error:
         if "antimeridian" in str(error):
             assert across

@@ -39,11 +39,16 @@ class Archive:
     def command(self, *options: str) -> list[str]:
         """Return the command of a launch; ``options`` come last and override."""
         return [
-            *(sys.executable, str(PROJECT / "cog_pipeline.py")),
-            *("-a", str(self.store.access_key), "-s", str(self.store.secret_key)),
-            *("-e", self.store.endpoint, *self._trust()),
+            *(sys.executable, str(PROJECT / "cog_pipeline.py"), *self.store_options()),
             *("--input-bucket", self.maps.name, "--output-bucket", self.cogs.name),
             *("--every", "1", *options),
+        ]
+
+    def store_options(self) -> list[str]:
+        """Return the options that name the store."""
+        return [
+            *("-a", str(self.store.access_key), "-s", str(self.store.secret_key)),
+            *("-e", self.store.endpoint, *self._trust()),
         ]
 
     def _trust(self) -> list[str]:
@@ -78,19 +83,20 @@ class Archive:
         return file
 
     def poll(self, **environment: str) -> subprocess.CompletedProcess:
-        command = [sys.executable, str(PROJECT / "cog_pipeline.py"), "poll"]
-        return subprocess.run(
-            [*command, str(self.launch_file())],
-            cwd=self.directory,
-            env=os.environ | environment,
-            capture_output=True,
-            text=True,
-        )
+        return self.call("poll", str(self.launch_file()), **environment)
 
     def health(self) -> subprocess.CompletedProcess:
+        return self.call("health")
+
+    def call(
+        self, *words: str, text: str = "", **environment: str
+    ) -> subprocess.CompletedProcess:
+        """Run a command where the launch is; ``text`` is its standard input."""
         return subprocess.run(
-            [sys.executable, str(PROJECT / "cog_pipeline.py"), "health"],
+            [sys.executable, str(PROJECT / "cog_pipeline.py"), *words],
             cwd=self.directory,
+            env=os.environ | environment,
+            input=text,
             capture_output=True,
             text=True,
         )
