@@ -18,6 +18,8 @@ from state.run import (
     make_folders_of_nodes,
     record_refusal,
     record_submission,
+    record_trial,
+    was_tried,
 )
 
 # In place of a row, to try the jobs of a launch.
@@ -51,10 +53,14 @@ def submit(run: Run, launch: Launch, rows: Sequence[Row], journal: Journal) -> i
     make_folders_of_nodes(run)
     condor = queue.version()
     try:
-        # If HTCondor refuses the smallest one, it refuses all.
-        smallest = replace(min(rows, key=lambda row: row.size), group=0)
-        (node,) = _nodes(launch, [smallest], {}, condor)
-        trial.of_node(run, launch, node)
+        if not was_tried(run):
+            # If HTCondor refuses the smallest one, it refuses all.
+            smallest = replace(min(rows, key=lambda row: row.size), group=0)
+            (node,) = _nodes(launch, [smallest], {}, condor)
+            trial.of_node(run, launch, node)
+            # The schedd counts the job of the trial for some minutes more. If a limit
+            # on jobs leaves room for one, another trial would keep DAGMan out again.
+            record_trial(run)
         uploads = multipart.open_all(run, launch, rows, journal)
         nodes = _nodes(launch, rows, uploads, condor)
         render.write_dag(run, launch, nodes, condor, node_code.keep(launch))

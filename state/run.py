@@ -17,6 +17,7 @@ or not at all:
                     ``retry-solo.dag``, has a node for each of them
 ``refused.json``    the rows whose jobs HTCondor did not accept at the moment; the next
                     DAG, ``convert-2.dag`` or ``retry-solo-2.dag`` and so on, has them
+``tried.json``      HTCondor accepts the jobs of this DAG
 ``reconcile.sh``    the script of a DAG's FINAL node; reconcile.log has its output
 ``submitted.json``  the last DAG is in HTCondor's queue: its name and job id; or why
                     HTCondor accepts none of its jobs
@@ -227,6 +228,11 @@ class Run:
         return self.dag_file.with_name(f"{self.dag_file.name}.{suffix}")
 
     @property
+    def tried_file(self) -> Path:
+        """Which DAG the jobs were tried for."""
+        return self.directory / "tried.json"
+
+    @property
     def submitted_file(self) -> Path:
         """The record of the last DAG that was submitted."""
         return self.directory / "submitted.json"
@@ -317,6 +323,21 @@ def _later_dags(first: Path) -> list[Path]:
         if (number := re.fullmatch(rf"{first.stem}-(\d+)", dag.stem, re.ASCII))
     }
     return [found[number] for number in sorted(found)]
+
+
+def was_tried(run: Run) -> bool:
+    """Tell whether HTCondor is known to accept the jobs of the run's DAG."""
+    file = run.tried_file
+    return file.exists() and json.loads(file.read_text()) == _trial(run)
+
+
+def record_trial(run: Run) -> None:
+    """Record that HTCondor accepts the jobs of the run's DAG."""
+    write_atomically(run.tried_file, as_json(_trial(run)))
+
+
+def _trial(run: Run) -> dict[str, str]:
+    return {"dag": run.dag_file.name}
 
 
 def record_submission(run: Run, cluster: int) -> None:

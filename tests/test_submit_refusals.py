@@ -2,6 +2,7 @@
 
 import re
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -49,11 +50,19 @@ def _configure(pool: PersonalPool, text: str) -> None:
     )
 
 
-def jobs_of(archive: Archive) -> list[str]:
-    """Return the ids of all jobs in the queue that have to do with an archive."""
-    asked = ["condor_q", "-af", "ClusterId", "Iwd", "UserLog"]
-    listing = subprocess.run(asked, capture_output=True, text=True, check=True)
-    return [line for line in listing.stdout.splitlines() if archive.maps.name in line]
+def queue(*attributes: str) -> list[str]:
+    """Return attributes of each job in the queue, and the files that tell its archive.
+
+    The jobs of the test before may still be leaving.
+    """
+    ask = ["condor_q", "-af", *attributes, "Iwd", "UserLog"]
+    listing = subprocess.run(ask, capture_output=True, text=True, check=True)
+    return listing.stdout.splitlines()
+
+
+def jobs_of(archive: Archive, *attributes: str) -> list[str]:
+    """Return attributes of the jobs in the queue that have to do with an archive."""
+    return [line for line in queue(*attributes) if archive.directory.name in line]
 
 
 @pytest.mark.parametrize(
@@ -117,12 +126,10 @@ def test_a_submit_option_reaches_all_three_kinds_of_jobs(
             "Site",
             "RequestMemory",
         ]
-        ask = ["condor_q", "-af:j", *attributes]
 
         def listed() -> dict[int, list[str]]:
-            rows = subprocess.run(ask, capture_output=True, text=True, check=True)
-            words = [line.split() for line in rows.stdout.splitlines()]
-            return {int(row[1]): row[2:] for row in words}
+            rows = [line.split() for line in jobs_of(archive, *attributes)]
+            return {int(universe): values[:4] for universe, *values in rows}
 
         wait_for(lambda: {5, 7, 12} <= listed().keys())
         jobs = listed()
@@ -181,23 +188,25 @@ def test_a_limit_on_the_number_of_jobs_fails_no_row(
         archive.upload_raster(f"{name}.tif", 1)
     archive.launch_to_poll_by_hand(*A_JOB_A_ROW)
     archive.upload_manifest("batch-raw.csv", [(f"{name}.tif", 1) for name in names])
+    wait_for(lambda: len(queue("ClusterId")) == len(jobs_of(archive, "ClusterId")) == 1)
     limit = "DAGMAN_MAX_SUBMIT_ATTEMPTS = 2\nMAX_JOBS_PER_OWNER ="
-    queued = len(
-        subprocess.run(
-            ["condor_q", "-af", "ClusterId"], capture_output=True, text=True
-        ).stdout.split()
-    )
-    # The limit leaves room for DAGMan only. For a minute, the schedd also counts the
-    # job of the trial.
-    with configured(pool, f"{limit} {queued + 1}"):
-        wait_for(lambda: archive.poll().returncode == 0, 300)
+
+    def polled() -> subprocess.CompletedProcess:
+        # The schedd counts the jobs of an owner every five minutes, and when it is told
+        # to reschedule. Until then, it also counts the job of a trial, which has left.
+        subprocess.run(["condor_reschedule"], check=True, capture_output=True)
+        time.sleep(1)
+        return archive.poll()
+
+    with configured(pool, f"{limit} 2"):  # the held crondor job, and DAGMan
+        wait_for(lambda: polled().returncode == 0)
         (run,) = archive.directory.glob("workflow-run-*")
-        wait_for((run / "refused.json").exists, 300)
+        wait_for((run / "refused.json").exists)
         assert not (run / "outcome.json").exists()
-    with configured(pool, f"{limit} {queued}"):
-        wait_for(lambda: "MAX_JOBS_PER_OWNER" in archive.poll().stderr)
+    with configured(pool, f"{limit} 1"):
+        wait_for(lambda: "MAX_JOBS_PER_OWNER" in polled().stderr)
         assert not (run / "outcome.json").exists()
-    wait_for(lambda: archive.poll().returncode == 0)
+    wait_for(lambda: polled().returncode == 0)
 
     processed, failed = archive.outcome("batch-")
 
