@@ -7,12 +7,13 @@ import os
 import pwd
 import re
 import textwrap
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from condor.bindings import classad2, htcondor2
 from condor.errors import JobRefused, translate_errors, translate_refusals
+from condor.holds import BY_USER
 from state.launch import Launch
 
 # These attributes find jobs in the queue. Their value is the run directory.
@@ -30,6 +31,8 @@ _STATUS_NAMES = {
     _Status.REMOVED: "being removed",
     _Status.COMPLETED: "completed",
     _Status.HELD: "held",
+    _Status.TRANSFERRING_OUTPUT: "running",
+    _Status.SUSPENDED: "suspended",
 }
 # The attributes of a job ad that must be numbers, and those that must be conditions.
 _REQUESTS = ("RequestCpus", "RequestMemory", "RequestDisk", "RequestGPUs")
@@ -43,9 +46,14 @@ _TRIAL = {
     "hold": "true",
     "periodic_remove": "($(periodic_remove:false)) || time() - QDate > 300",
 }
-# The HoldReasonCode UserRequest. The bindings have no names for these codes.
-# https://htcondor.readthedocs.io/en/latest/classad-attributes/job-classad-attributes.html
-_HELD_BY_HAND = 1
+# The description of a node writes the number of its try, from 0.
+_RETRY = re.compile(r"\bCOG_PIPELINE_RETRY=(\d{1,3})\b", re.ASCII)
+_FACTS_OF_JOBS = (
+    *("ClusterId", "ProcId", "JobStatus", "EnteredCurrentStatus", "DAGNodeName"),
+    *("RemoteHost", "LastRemoteHost", "Environment", "NumShadowStarts", "NumHolds"),
+    *("HoldReason", "HoldReasonCode", "HoldReasonSubCode"),
+    *(RUN_ATTRIBUTE, NODE_ATTRIBUTE),
+)
 
 
 @dataclass(frozen=True)
@@ -81,6 +89,49 @@ class WaitingJob:
     node: str
     input_files: str
     output_remaps: str
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """Why a job is held.
+
+    Attributes:
+        code, subcode: HTCondor's numbers.
+        reason: HTCondor's sentence, which an execution point may have written.
+    """
+
+    code: int
+    subcode: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class RunJob:
+    """A job of a run, with what an operator asks about it.
+
+    Attributes:
+        id: cluster and process, such as ``17.0``.
+        run: the run directory.
+        node: the name of its DAG node; empty for DAGMan itself.
+        state: ``idle``, ``running``, ``held`` and so on.
+        since: when it entered this state, in seconds since 1970.
+        machine: where it runs or last ran; empty if it has not started.
+        attempt: which try of the node it is, from 1; None if that is not known.
+        starts: how often it was started on a machine.
+        holds: how often it was held.
+        hold: why it is held; None if it is not.
+    """
+
+    id: str
+    run: str
+    node: str
+    state: str
+    since: int
+    machine: str
+    attempt: int | None
+    starts: int
+    holds: int
+    hold: Hold | None
 
 
 @dataclass(frozen=True)
@@ -292,6 +343,46 @@ def removal_reason(attribute: str, value: str) -> str | None:
     return None
 
 
+def jobs_of_runs(runs: Iterable[str]) -> list[RunJob]:
+    """Return the jobs of runs that have not ended, and their DAGMans, by one query.
+
+    Args:
+        runs: the run directories.
+    """
+    constraint = " || ".join(
+        _is(name, run) for run in runs for name in (RUN_ATTRIBUTE, NODE_ATTRIBUTE)
+    )
+    if not constraint:
+        return []
+    with translate_errors("HTCondor's queue"):
+        ads = _own_jobs(constraint, list(_FACTS_OF_JOBS))
+    return [_run_job(ad) for ad in ads if ad.get("JobStatus") != _Status.COMPLETED]
+
+
+def _run_job(ad: classad2.ClassAd) -> RunJob:
+    is_dagman = RUN_ATTRIBUTE in ad
+    retry = None if is_dagman else _RETRY.search(str(ad.get("Environment", "")))
+    hold = None
+    if ad["JobStatus"] == _Status.HELD:
+        hold = Hold(
+            int(ad.get("HoldReasonCode", 0)),
+            int(ad.get("HoldReasonSubCode", 0)),
+            str(ad.get("HoldReason", "")),
+        )
+    return RunJob(
+        id=f"{ad['ClusterId']}.{ad['ProcId']}",
+        run=str(ad[RUN_ATTRIBUTE if is_dagman else NODE_ATTRIBUTE]),
+        node="" if is_dagman else str(ad.get("DAGNodeName", "")),
+        state=_STATUS_NAMES.get(ad["JobStatus"], "in the queue"),
+        since=int(ad.get("EnteredCurrentStatus", 0)),
+        machine=str(ad.get("RemoteHost") or ad.get("LastRemoteHost") or ""),
+        attempt=int(retry[1]) + 1 if retry else None,
+        starts=int(ad.get("NumShadowStarts", 0)),
+        holds=int(ad.get("NumHolds", 0)),
+        hold=hold,
+    )
+
+
 def waiting_jobs(run: str, expire_before: float) -> list[WaitingJob]:
     """Return the jobs of a run's nodes that wait with URLs that expire before then.
 
@@ -372,7 +463,7 @@ def _query(constraint: str) -> Iterator[Job]:
             owner=str(ad["Owner"]),
             hold_reason=str(ad.get("HoldReason", "")) if held else None,
             directory=str(ad.get("Iwd", "")),
-            held_by_hand=held and ad.get("HoldReasonCode") == _HELD_BY_HAND,
+            held_by_hand=held and ad.get("HoldReasonCode") == BY_USER,
         )
 
 

@@ -21,6 +21,7 @@ from hypothesis import HealthCheck, given, settings, strategies as some
 from bucket import S3Endpoint, StoredObject
 from condor import dagman, eventlog, queue
 from condor.eventlog import NodeEnd
+from condor.holds import explain
 from dag import images, names, render, signing
 from dag.batches import batch_rows
 from dag.manifest import parse
@@ -238,6 +239,7 @@ READS: dict[str, Read] = {
     "a CSV that is written": csv_file,
     "a reason": reason,
     "the notes of a job": job_notes,
+    "a reason of a hold": lambda text: explain(13, text),
     "an internal error": internal_error,
     "messages of DAGMan": dagman_messages,
     "a warning of GDAL": gdal_warning,
