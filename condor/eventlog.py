@@ -20,7 +20,8 @@ _REASONS = frozenset(("HoldReason", "Reason"))
 _FACTS = (
     *("LogNotes", *_REASONS),
     *("TerminatedNormally", "TerminatedBySignal", "ReturnValue"),
-    *("SentBytes", "ReceivedBytes", "TimeSlotBusyUsage"),
+    *("SentBytes", "ReceivedBytes", "TimeSlotBusyUsage", "SlotName"),
+    *("HoldReasonCode", "HoldReasonSubCode"),
 )
 _EVENTS_A_PROCESS = 10_000
 _CHARACTERS_A_PROCESS = 2**25
@@ -35,6 +36,23 @@ _BACK_IN_QUEUE = (
     htcondor2.JobEventType.SHADOW_EXCEPTION,
     htcondor2.JobEventType.JOB_RECONNECT_FAILED,
 )
+
+
+# The events after which a job is not in the queue any more.
+_ENDS = (
+    htcondor2.JobEventType.JOB_TERMINATED,
+    htcondor2.JobEventType.JOB_ABORTED,
+)
+_MESSAGES = {
+    htcondor2.JobEventType.SUBMIT: "is submitted",
+    htcondor2.JobEventType.JOB_RELEASED: "is released",
+    htcondor2.JobEventType.JOB_ABORTED: "is removed",
+    htcondor2.JobEventType.JOB_EVICTED: "returns to the queue",
+    htcondor2.JobEventType.SHADOW_EXCEPTION: "returns to the queue after an error",
+    htcondor2.JobEventType.JOB_DISCONNECTED: "has lost the connection to its machine",
+    htcondor2.JobEventType.JOB_RECONNECTED: "is connected to its machine again",
+    htcondor2.JobEventType.JOB_RECONNECT_FAILED: "has lost its machine",
+}
 
 
 class JobState(StrEnum):
@@ -93,6 +111,29 @@ class Execution:
     succeeded: bool
     slot_seconds: float
     bytes_moved: int
+
+
+@dataclass(frozen=True, slots=True)
+class JobEvent:
+    """Something that happened to a job, as a person reads it.
+
+    Attributes:
+        time: in seconds since 1970.
+        job: its number, as cluster.
+        node: the name of its DAG node; empty if the log does not have it.
+        attempt: which try of the node it is, from 1; None if the log has no node.
+        name: HTCondor's name of the event, such as ``JOB_HELD``.
+        message: what happened; it may have text of an execution point.
+        ended: whether the job has ended.
+    """
+
+    time: float
+    job: int
+    node: str
+    attempt: int | None
+    name: str
+    message: str
+    ended: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,8 +224,68 @@ def _amount(event: _Event, name: str, default: float) -> float:
     return default
 
 
+class JobHistory:
+    """What happened to the jobs of a log, so far and later."""
+
+    def __init__(self, log: Path) -> None:
+        self._log = _Log(log)
+        self._dag_node_of: dict[int, str] = {}
+        self._attempts: Counter[str] = Counter()
+
+    def new(self) -> Iterator[JobEvent]:
+        """Yield the events that were not yielded before.
+
+        As for ``node_ends``, an execution point can cause any of them.
+        """
+        for event in self._log.new():
+            submitted = _submitted_node(event)
+            if submitted and event.cluster not in self._dag_node_of:
+                self._dag_node_of[event.cluster] = submitted
+                self._attempts[submitted] += 1
+            node = self._dag_node_of.get(event.cluster, "")
+            if message := _message(event):
+                yield JobEvent(
+                    event.time,
+                    event.cluster,
+                    node,
+                    self._attempts[node] if node else None,
+                    htcondor2.JobEventType(event.type).name,
+                    message,
+                    event.type in _ENDS,
+                )
+            if node and event.type in _ENDS:
+                del self._dag_node_of[event.cluster]
+                if event.facts.get("ReturnValue") == 0:
+                    # Of a million nodes, most succeed: they take no memory.
+                    del self._attempts[node]
+
+
+def _message(event: _Event) -> str:
+    """Return what happened to a job; empty for an event that tells people nothing."""
+    kind = htcondor2.JobEventType
+    facts = event.facts
+    if event.type == kind.EXECUTE:
+        machine = one_line(str(facts.get("SlotName", "")))
+        return f"starts on {machine}" if machine else "starts"
+    if event.type == kind.JOB_HELD:
+        code = f"{facts.get('HoldReasonCode', 0)}.{facts.get('HoldReasonSubCode', 0)}"
+        return f"is held, code {code}: {facts.get('HoldReason', '')}"
+    if event.type == kind.JOB_TERMINATED:
+        if facts.get("TerminatedNormally", False):
+            return f"ends with status {facts.get('ReturnValue')}"
+        return f"is killed by signal {facts.get('TerminatedBySignal', '?')}"
+    words = _MESSAGES.get(event.type)
+    reason = facts.get("Reason", "")
+    return f"{words}: {reason}" if words and reason else words or ""
+
+
 def _events(log: Path) -> Iterator[_Event]:
-    """Yield the events of a log so far; none if there is no log yet.
+    """Yield the events of a log so far; none if there is no log yet."""
+    return _Log(log).new()
+
+
+class _Log:
+    """A log, and how far it has been read.
 
     The bindings (at least 23.10) leak 3 KB with each event, and a large run has
     millions of events. So this process reads only the first events, and other processes
@@ -194,20 +295,36 @@ def _events(log: Path) -> Iterator[_Event]:
     point can cause any text. An event that cannot be read is left out. After many such
     events, the rest of the log is left out too. So nobody can keep a run from ending.
     """
-    if not log.exists():
-        return
-    with translate_errors(f"the log {log}"):
-        part = _read_some(htcondor2.JobEventLog(str(log)))
-        yield from part.events
-        if part.ended:
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self._rest: htcondor2.JobEventLog | None = None
+        self._read = self._unreadable = 0
+
+    def new(self) -> Iterator[_Event]:
+        """Yield the events that were not yielded before."""
+        if not self._file.exists():
             return
-        unreadable = part.unreadable
-        processes = multiprocessing.get_context("forkserver")
-        with processes.Pool(1, maxtasksperchild=1) as reader:
-            while not part.ended and unreadable < _MAX_UNREADABLE:
-                part = reader.apply(_read_some, (part.rest,))
-                unreadable += part.unreadable
+        with translate_errors(f"the log {self._file}"):
+            rest = self._rest or htcondor2.JobEventLog(str(self._file))
+            if self._read < _EVENTS_A_PROCESS:
+                part = self._count(_read_some(rest))
                 yield from part.events
+                if part.ended:
+                    return
+            processes = multiprocessing.get_context("forkserver")
+            with processes.Pool(1, maxtasksperchild=1) as reader:
+                ended = False
+                while not ended and self._unreadable < _MAX_UNREADABLE:
+                    part = self._count(reader.apply(_read_some, (self._rest or rest,)))
+                    yield from part.events
+                    ended = part.ended
+
+    def _count(self, part: "_Part") -> "_Part":
+        self._rest = part.rest
+        self._read += len(part.events)
+        self._unreadable += part.unreadable
+        return part
 
 
 @dataclass(frozen=True, slots=True)

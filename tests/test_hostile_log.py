@@ -122,3 +122,24 @@ def test_a_process_reads_a_limited_part_of_the_log(
     log = tmp_path / "log"
     log.write_text(submitted(6, "row1") + HONEST)
     assert eventlog.node_ends(log) == {"row1": NodeEnd("idle"), "row2": ROW_2}
+
+
+def test_a_history_goes_on_where_it_ended_and_shows_no_control_characters(
+    tmp_path: Path,
+):
+    log = tmp_path / "log"
+    log.write_text(submitted(6, "row1") + executing(6))
+    history = eventlog.JobHistory(log)
+    assert [event.name for event in history.new()] == ["SUBMIT", "EXECUTE"]
+    assert list(history.new()) == []
+    with log.open("a") as file:
+        # The job tells of another node, and then ends; its node tries again.
+        file.write(submitted(6, "row2") + held(6, "full\x1b[31m") + terminated(6, 9))
+        file.write(submitted(8, "row1"))
+    told = [(event.node, event.attempt, event.message) for event in history.new()]
+    assert told == [
+        ("row1", 1, "is submitted"),
+        ("row1", 1, "is held, code 12.0: full\N{REPLACEMENT CHARACTER}[31m"),
+        ("row1", 1, "ends with status 9"),
+        ("row1", 2, "is submitted"),
+    ]
