@@ -93,6 +93,9 @@ def run() -> None:
         example = "e.g. generate_cogs.sh scene.tif 4, or see --help"
         print(f"generate_cogs.sh: {error}\n{example}", file=sys.stderr)
         sys.exit(_USAGE)
+    # rasterio imports boto3 where a machine has it, which takes longer than all other
+    # imports together. A node speaks to no store. This makes the import fail.
+    sys.modules["boto3"] = None  # type: ignore[assignment]
     sys.exit(batch.convert_each(conversions, in_time))
 
 

@@ -58,7 +58,9 @@ def _import_once(seconds: int) -> None:
     signal.signal(signal.SIGALRM, expire)
     signal.alarm(seconds)
     try:
-        import node.convert  # noqa: F401
+        from node.convert import load_libraries
+
+        load_libraries()
     except Exception as error:
         # Each conversion writes the reason to its result.
         print(f"importing: {error}", file=sys.stderr)

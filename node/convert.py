@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import rasterio
+from PIL import Image
 from rasterio.enums import Compression
 
 from node import (
@@ -47,6 +48,12 @@ _GDAL_OPTIONS = {
 }
 _LARGEST_CACHE = 96 * _MIB
 _MAX_WARNINGS = 20
+
+
+def load_libraries() -> None:
+    """Load what each conversion needs, for child processes that convert."""
+    with rasterio.Env():  # registers GDAL's drivers
+        Image.preinit()
 
 
 def convert(

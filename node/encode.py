@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy
+from isal import isal_zlib
 from rasterio.io import MemoryFile
 
 from node import tiff
@@ -80,7 +81,7 @@ def encoder(options: Mapping[str, str], source: Source, apply: Apply) -> Encode:
 
     def encode_one(pixels: numpy.ndarray) -> Tile:
         predicted = predict(pixels)
-        return Tile(known.compress(predicted), zlib.crc32(predicted.data))
+        return Tile(known.compress(predicted), isal_zlib.crc32(predicted.data))
 
     def encode(pixels: numpy.ndarray, tile: Size) -> Iterator[Tile]:
         width = tile[0]
@@ -122,8 +123,6 @@ def codec(options: Mapping[str, str], data_type: str) -> Codec | None:
         decompress = zstandard.ZstdDecompressor().decompress
         return Codec(compress, decompress, zstandard.ZstdError)
     if kind == "DEFLATE" and options.get("ZLEVEL") == "1":
-        from isal import isal_zlib
-
         return Codec(
             lambda tile: isal_zlib.compress(tile, 1),
             isal_zlib.decompress,

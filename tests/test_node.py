@@ -1,5 +1,6 @@
 """The node runs by hand, without HTCondor, in a directory with the image."""
 
+import importlib.util
 import json
 from pathlib import Path
 
@@ -136,6 +137,16 @@ def test_a_machine_that_lacks_a_package_is_reported(package: str, tmp_path: Path
     assert result["code"] == "unfit-machine"
     assert f"no {package}" in result["reason"]
     assert files(work) == {"image.tif", "result.json"}
+
+
+def test_a_node_does_not_import_boto3(tmp_path: Path):
+    # rasterio does so where it is installed, as it is for these tests.
+    assert importlib.util.find_spec("boto3")
+    work = work_directory(tmp_path)
+    done = run_node(work, "image.tif", "1", PYTHONPROFILEIMPORTTIME="1")
+    assert done.returncode == 0
+    assert "rasterio" in done.stderr
+    assert "botocore" not in done.stderr
 
 
 def test_a_processor_that_is_too_old_is_reported_as_an_unfit_machine(tmp_path: Path):
