@@ -32,9 +32,11 @@ from state.records import from_record
 from state.run import Run
 from state.text import one_line
 
-# How long a claim is left where a store ignores conditions. An access point that needs
-# more than half of this to check for a claim and write its own does not hold the claim.
-SETTLE_SECONDS = 4
+# An access point that needs longer than this to check for a claim and to write its own
+# does not hold the claim, where a store ignores conditions.
+_MAX_SECONDS = 2
+# So after this time, each claim that can replace another one is there.
+SETTLE_SECONDS = 2.5
 SUFFIX = ".claim"
 # A claim exists for seconds, or until the next poll if one was interrupted.
 _VALID_FOR = timedelta(days=1)
@@ -173,7 +175,7 @@ def _acquire(run: Run, launch: Launch, inputs: Bucket) -> bool:
 def _settle(run: Run, inputs: Bucket, began: float) -> bool:
     """Return whether a run holds a claim that it wrote without a condition."""
     duration = time.monotonic() - began
-    if duration > SETTLE_SECONDS / 2:
+    if duration > _MAX_SECONDS:
         raise ClaimUncertain(
             f"claiming {run.manifest_key} took {duration:.0f} s, too long to be sure "
             "of it"
