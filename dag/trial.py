@@ -50,7 +50,9 @@ def of_node(run: Run, launch: Launch, node: render.Node) -> None:
         SchedulerError: HTCondor accepts no job at the moment.
     """
     code = node_code.keep(launch)
-    description = render.node_description(run, launch, queue.version(), code)
+    description = render.node_description(
+        run, launch, queue.version(), code, names_outputs=bool(node.outputs)
+    )
     queue.try_node(description, render.macros(node))
 
 
