@@ -1,5 +1,6 @@
 """Read, write and list the objects of a bucket. No other module speaks S3."""
 
+import hashlib
 import io
 import itertools
 import os
@@ -110,6 +111,9 @@ _NO_KEY_THERE = "BadRequest"
 _NO_SUCH_KEY = "NoSuchKey"
 # The object ends before the range that was asked for.
 _NOTHING_THERE = "InvalidRange"
+# The maximum size of an object.
+# https://docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.html
+_MAX_OBJECT = 50 * 2**40  # bytes
 # The part size of a multipart upload; a part is in memory while it is sent.
 _UPLOAD_PART = 32 * 2**20  # bytes
 # The maximum size that S3 copies by one request; larger objects are copied in parts of
@@ -432,6 +436,28 @@ class Bucket:
                 if answer.length_remaining != 0:
                     answer.close()
                 answer.release_conn()
+
+    def checksum(
+        self, key: str, algorithm: str, stopped: Callable[[], bool] = lambda: False
+    ) -> str | None:
+        """Return a checksum of the content of an object, in hexadecimal digits.
+
+        Args:
+            algorithm: name of it in ``hashlib``, such as ``sha256``.
+            stopped: whether nobody waits for the checksum any more. It is None then.
+
+        Raises:
+            ObjectMissing: there is no such object.
+            ObjectUnreadable: it does not match its Content-Encoding.
+            BucketError: the content did not arrive complete.
+        """
+        digest = hashlib.new(algorithm, usedforsecurity=False)
+        with self._reading(key, _MAX_OBJECT) as (chunks, _):
+            for chunk in chunks:
+                if stopped():
+                    return None
+                digest.update(chunk)
+        return digest.hexdigest()
 
     @contextmanager
     def _reading(

@@ -7,7 +7,7 @@ from cli.group import CommandLine
 cli = CommandLine(
     {
         "Convert an archive": ["list", "manifest", "launch", "config"],
-        "Watch": ["status", "jobs", "logs", "failures", "health", "cost"],
+        "Watch": ["status", "jobs", "logs", "failures", "validate", "health", "cost"],
         "Repair": ["retry"],
         "Try it on one machine": ["pool"],
         "Called by HTCondor": ["poll", "reconcile"],

@@ -57,7 +57,7 @@ class Group(click.Group):
 
 
 def _works_on_buckets(command: click.Command) -> bool:
-    return any(option.name == "input_bucket" for option in command.params)
+    return any(option.name == "s3_endpoint" for option in command.params)
 
 
 class SectionedCommand(click.Command):

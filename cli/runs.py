@@ -1,5 +1,6 @@
 """Run directories as arguments of commands."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import click
@@ -22,3 +23,17 @@ def runs_of(directories: tuple[Path, ...]) -> list[Run]:
     """
     named = directories or sorted(Path.cwd().glob(f"{RUN_DIRECTORY_PREFIX}*"))
     return [load_run(directory) for directory in named]
+
+
+def runs_beside(runs: Iterable[Run]) -> list[Run]:
+    """Return all runs whose directories are where those of some runs are.
+
+    Raises:
+        PipelineError: a directory is not that of a run.
+    """
+    folders = sorted({run.directory.parent for run in runs})
+    return [
+        load_run(directory)
+        for folder in folders
+        for directory in sorted(folder.glob(f"{RUN_DIRECTORY_PREFIX}*"))
+    ]

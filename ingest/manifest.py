@@ -6,7 +6,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
+from operator import itemgetter
 from pathlib import Path
+from typing import TypeVar
 
 from bucket import (
     MAX_READERS,
@@ -20,6 +22,7 @@ from ingest.headers import NotReadable, ReadRange
 from ingest.selection import Selection
 
 _NOT_THIS_ONE = (ObjectMissing, ObjectUnreadable, PermanentS3Error, NotReadable)
+Item = TypeVar("Item")
 # Images whose headers are read before the first of them are given.
 _AT_ONCE = 1000
 
@@ -81,20 +84,20 @@ def keys_of_folder(folder: Path, prefix: str, selection: Selection) -> Iterator[
     )
 
 
-def sample(keys: Iterable[str], number: int) -> list[str]:
-    """Return a random choice of keys, in their order; all if there are fewer.
+def sample(items: Iterable[Item], number: int) -> list[Item]:
+    """Return a random choice of items, in their order; all if there are fewer.
 
-    Memory holds only the choice. The same keys give the same choice.
+    Memory holds only the choice. The same number of items gives the same choice.
     Source: algorithm R, J. S. Vitter, Random Sampling with a Reservoir, 1985.
     """
     choice = random.Random(0)
-    chosen: list[tuple[int, str]] = []
-    for place, key in enumerate(keys):
+    chosen: list[tuple[int, Item]] = []
+    for place, item in enumerate(items):
         if place < number:
-            chosen.append((place, key))
+            chosen.append((place, item))
         elif (replaced := choice.randrange(place + 1)) < number:
-            chosen[replaced] = (place, key)
-    return [key for _, key in sorted(chosen)]
+            chosen[replaced] = (place, item)
+    return [item for _, item in sorted(chosen, key=itemgetter(0))]
 
 
 def _rows(keys: Iterable[str], reader: Callable[[str], ReadRange]) -> Iterator[Row]:

@@ -240,12 +240,17 @@ def load(run: Run) -> dict[int, NodeResult]:
     return results
 
 
-def records(run: Run) -> Iterator[tuple[int, Result]]:
+def records(
+    run: Run, only: Collection[str] | None = None
+) -> Iterator[tuple[int, Result]]:
     """Yield the line of a row and a result of it, one attempt after the other.
 
     Of several results of a row, the last one counts.
+
+    Args:
+        only: names of the fields that are read, if not all.
     """
-    return _lines(run, None)
+    return _lines(run, only)
 
 
 def _lines(run: Run, only: Collection[str] | None) -> Iterator[tuple[int, Result]]:
