@@ -80,9 +80,11 @@ __all__ = [
     "ObjectUnreadable",
     "PermanentS3Error",
     "S3Endpoint",
+    "Server",
     "StoredObject",
     "UploadMissing",
     "UploadedPart",
+    "check_answers",
 ]
 
 # The type of minio's parameters for headers and for a query.
@@ -174,35 +176,49 @@ def _ssl_context(ca_certs: Path | None) -> ssl.SSLContext:
     return context
 
 
-class Bucket:
-    """A bucket of an S3 server.
+def _client_of(store: S3Endpoint, retries: int = 3) -> urllib3.PoolManager:
+    """Return a client for the server, which uses the environment's proxy."""
+    with translate_errors(f"the certificates in {store.ca_certs}"):
+        verifying = _ssl_context(store.ca_certs)
+    with translate_errors(store.endpoint):
+        return proxies.client(
+            _url_of(store),
+            ssl_context=verifying,
+            maxsize=MAX_READERS,
+            timeout=urllib3.Timeout(connect=10, read=120),
+            retries=Retry(
+                total=retries,
+                backoff_factor=0.5,
+                status_forcelist=[500, 502, 503],
+                raise_on_status=False,
+                retry_after_max=_MAX_WAIT,
+            ),
+        )
+
+
+def _url_of(store: S3Endpoint) -> str:
+    return f"{'https' if store.secure else 'http'}://{store.endpoint}"
+
+
+def check_answers(store: S3Endpoint) -> None:
+    """Raise BucketError unless a server answers that has a trusted certificate.
+
+    The keys are not used, so their files need not exist.
+    """
+    with translate_errors(f"the endpoint {store.endpoint}"):
+        _client_of(store, retries=0).request("HEAD", _url_of(store))
+
+
+class Server:
+    """An S3 server, and the keys with which it is asked.
 
     Every method raises BucketError if the server refuses or does not answer.
     """
 
-    def __init__(self, store: S3Endpoint, name: str) -> None:
-        self.name = name
+    def __init__(self, store: S3Endpoint) -> None:
         self.endpoint = store.endpoint
-        self._secure = store.secure
-        with translate_errors(f"the certificates in {store.ca_certs}"):
-            verifying = _ssl_context(store.ca_certs)
-        url = f"{'https' if store.secure else 'http'}://{store.endpoint}"
-        with translate_errors(store.endpoint):
-            self._http = proxies.client(
-                url,
-                ssl_context=verifying,
-                maxsize=MAX_READERS,
-                timeout=urllib3.Timeout(connect=10, read=120),
-                retries=Retry(
-                    total=3,
-                    backoff_factor=0.5,
-                    status_forcelist=[500, 502, 503],
-                    raise_on_status=False,
-                    retry_after_max=_MAX_WAIT,
-                ),
-            )
-        with translate_errors(f"the bucket {name} at {store.endpoint}"):
-            check_bucket_name(name)
+        self._url = _url_of(store)
+        self._http = _client_of(store)
         token = store.session_token
         self._access_key = read_access_key(store.access_key)
         with translate_errors(store.endpoint):
@@ -215,6 +231,69 @@ class Bucket:
                 secure=store.secure,
                 http_client=self._http,
             )
+
+    def bucket_names(self) -> tuple[str, ...]:
+        """Return the names of all buckets of these keys.
+
+        Raises:
+            PermanentS3Error: the keys may not list them.
+        """
+        with self._translate_errors("the list of buckets"), translate_odd_answers():
+            return tuple(str(found.name) for found in self._client.list_buckets())
+
+    @contextmanager
+    def _translate_errors(self, subject: str) -> Iterator[None]:
+        """Raise a BucketError that names this server; see ``s3.errors``."""
+        subject += f" at {self.endpoint}"
+        try:
+            with translate_errors(subject):
+                yield
+        except BucketError as error:
+            # Not a permanent error: it ends when the clock is right.
+            if error.code in _CLOCK_CODES and (off := self._how_clock_is_off()):
+                raise BucketError(f"{subject}: {off} ({error.code})") from error
+            raise type(error)(self._without_key(str(error)), error.code) from error
+
+    def _without_key(self, message: str) -> str:
+        """Return a message without the access key, which servers quote.
+
+        It is the secret key too, if somebody wrote both into one file.
+        """
+        quoted = self._access_key if len(self._access_key) >= _MIN_QUOTED else None
+        return message.replace(quoted, "…") if quoted else message
+
+    def _how_clock_is_off(self) -> str | None:
+        """Return how wrong this machine's clock is; None if it is right."""
+        with translate_errors(f"the clock of {self.endpoint}"):
+            date = self._http.request("HEAD", self._url).headers.get("Date", "")
+        try:
+            server_time = parsedate_to_datetime(date)
+        except (ValueError, TypeError, OverflowError):
+            # The server sends no date. The caller reports its refusal instead.
+            return None
+        # HTTP dates are in UTC, even if a server names no zone.
+        server_time = server_time.replace(tzinfo=server_time.tzinfo or UTC)
+        behind = server_time - datetime.now(UTC)
+        if abs(behind) < _CLOCK_TOLERANCE:
+            return None
+        minutes = round(abs(behind) / timedelta(minutes=1))
+        relation = "behind" if behind > timedelta() else "ahead of"
+        return (
+            f"this machine's clock is {minutes} minutes {relation} the store's: set it"
+        )
+
+
+class Bucket(Server):
+    """A bucket of an S3 server.
+
+    Every method raises BucketError if the server refuses or does not answer.
+    """
+
+    def __init__(self, store: S3Endpoint, name: str) -> None:
+        with translate_errors(f"the bucket {name} at {store.endpoint}"):
+            check_bucket_name(name)
+        super().__init__(store)
+        self.name = name
 
     def region(self) -> str:
         """Return the region that requests are signed for.
@@ -835,45 +914,9 @@ class Bucket:
 
     @contextmanager
     def _translate_errors(self, subject: str) -> Iterator[None]:
-        """Raise a BucketError that names this bucket; see ``s3.errors``."""
-        subject = subject.replace("{name}", self.name, 1) + f" at {self.endpoint}"
-        try:
-            with translate_errors(subject):
-                yield
-        except BucketError as error:
-            # Not a permanent error: it ends when the clock is right.
-            if error.code in _CLOCK_CODES and (off := self._how_clock_is_off()):
-                raise BucketError(f"{subject}: {off} ({error.code})") from error
-            raise type(error)(self._without_key(str(error)), error.code) from error
-
-    def _without_key(self, message: str) -> str:
-        """Return a message without the access key, which servers quote.
-
-        It is the secret key too, if somebody wrote both into one file.
-        """
-        quoted = self._access_key if len(self._access_key) >= _MIN_QUOTED else None
-        return message.replace(quoted, "…") if quoted else message
-
-    def _how_clock_is_off(self) -> str | None:
-        """Return how wrong this machine's clock is; None if it is right."""
-        url = f"{'https' if self._secure else 'http'}://{self.endpoint}"
-        with translate_errors(f"the clock of {self.endpoint}"):
-            date = self._http.request("HEAD", url).headers.get("Date", "")
-        try:
-            server_time = parsedate_to_datetime(date)
-        except (ValueError, TypeError, OverflowError):
-            # The server sends no date. The caller reports its refusal instead.
-            return None
-        # HTTP dates are in UTC, even if a server names no zone.
-        server_time = server_time.replace(tzinfo=server_time.tzinfo or UTC)
-        behind = server_time - datetime.now(UTC)
-        if abs(behind) < _CLOCK_TOLERANCE:
-            return None
-        minutes = round(abs(behind) / timedelta(minutes=1))
-        relation = "behind" if behind > timedelta() else "ahead of"
-        return (
-            f"this machine's clock is {minutes} minutes {relation} the store's: set it"
-        )
+        """Raise a BucketError that names this bucket, where ``{name}`` is."""
+        with super()._translate_errors(subject.replace("{name}", self.name, 1)):
+            yield
 
 
 def _by_folder(keys: Iterable[str], prefix: str) -> list[list[str]]:

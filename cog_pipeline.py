@@ -6,7 +6,7 @@ from cli.group import CommandLine
 # The commands under their headings in --help, which does not show hidden ones.
 cli = CommandLine(
     {
-        "Convert an archive": ["list", "manifest", "launch", "config"],
+        "Convert an archive": ["init", "list", "manifest", "launch", "config"],
         "Watch": ["status", "jobs", "logs", "failures", "validate", "health", "cost"],
         "Repair": ["retry"],
         "Try it on one machine": ["pool"],

@@ -4,8 +4,9 @@ What the command line says counts first, then the variable COG_PIPELINE_OPTION, 
 file cog_pipeline.toml in the current folder or the nearest one above it.
 """
 
+import json
 import tomllib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import click
 
 from state import ownership
 from state.errors import OthersCanChange, PipelineError
+from state.files import write_atomically
 
 FILE_NAME = "cog_pipeline.toml"
 
@@ -78,6 +80,35 @@ def apply(
             if name_of(option) in values
         }
         context.default_map = {name: chosen}
+
+
+def write(file: Path, values: Mapping[str, Any]) -> None:
+    """Write values into a file; keep the other options that it has, not its comments.
+
+    Args:
+        values: by the name of the option; None removes it.
+    """
+    former: dict[str, Any] = {}
+    if file.exists():
+        former = tomllib.loads(file.read_text("utf-8"))
+    former = {name.replace("_", "-"): value for name, value in former.items()}
+    kept = {name: value for name, value in former.items() if name not in values}
+    lines = [
+        f"{name} = {_as_toml(value)}\n"
+        for name, value in (*values.items(), *kept.items())
+        if value is not None
+    ]
+    write_atomically(file, "".join(lines))
+
+
+def _as_toml(value: Any) -> str:
+    """Return a text, a number, a boolean or a list of these as TOML.
+
+    >>> print(_as_toml(["a \"b\"", "é\x7f", True, 5]))
+    ["a \\"b\\"", "é\\u007f", true, 5]
+    """
+    # TOML's strings are JSON's, without one control character.
+    return json.dumps(value, ensure_ascii=False, default=str).replace("\x7f", "\\u007f")
 
 
 def _read(file: Path, known: Iterable[str]) -> dict[str, Any]:

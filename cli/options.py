@@ -3,7 +3,6 @@
 import math
 import re
 from collections.abc import Callable
-from dataclasses import replace
 from functools import wraps
 from pathlib import Path
 from typing import Any
@@ -24,9 +23,8 @@ _ROWS_PER_JOB = click.IntRange(1, 1000)
 _file = click.Path(path_type=Path)
 
 
-def _check_region(
-    context: click.Context, parameter: click.Parameter, region: str | None
-) -> str | None:
+def check_region(region: str | None) -> str | None:
+    """Return the name of a region; raise BadParameter if it is none."""
     if region is None or _REGION.fullmatch(region):
         return region
     raise click.BadParameter(
@@ -34,11 +32,8 @@ def _check_region(
     )
 
 
-def store_options(command: Command) -> Command:
-    """Add the options that name the S3 server.
-
-    The command takes their values as ``store``, an S3Endpoint.
-    """
+def store_arguments(command: Command) -> Command:
+    """Add the options that name the S3 server, with their values as they are."""
 
     @click.option(
         "-a",
@@ -70,7 +65,7 @@ def store_options(command: Command) -> Command:
     @click.option(
         "--region",
         metavar="NAME",
-        callback=_check_region,
+        callback=lambda context, parameter, region: check_region(region),
         help="Region of the buckets, if the endpoint does not name it and the keys may "
         "not ask for it.",
     )
@@ -84,6 +79,20 @@ def store_options(command: Command) -> Command:
         "--insecure-http", is_flag=True, help="Use plain http, for test endpoints."
     )
     @wraps(command)
+    def with_arguments(**values: Any) -> None:
+        command(**values)
+
+    return with_arguments
+
+
+def store_options(command: Command) -> Command:
+    """Add the options that name the S3 server.
+
+    The command takes their values as ``store``, an S3Endpoint.
+    """
+
+    @store_arguments
+    @wraps(command)
     def with_store(
         access_key: Path | None,
         secret_key: Path | None,
@@ -94,21 +103,16 @@ def store_options(command: Command) -> Command:
         session_token: Path | None,
         **others: Any,
     ) -> None:
-        store = _store(access_key, secret_key, s3_endpoint, ca_certs, insecure_http)
-        token = _absolute(session_token)
-        store = replace(store, region=region, session_token=token)
+        needed = _all_or_none(access_key, secret_key, s3_endpoint)
+        store = store_of(*needed, ca_certs, insecure_http, region, session_token)
         command(store=store, **others)
 
     return with_store
 
 
-def _store(
-    access_key: Path | None,
-    secret_key: Path | None,
-    endpoint: str | None,
-    ca_certs: Path | None,
-    insecure_http: bool,
-) -> S3Endpoint:
+def _all_or_none(
+    access_key: Path | None, secret_key: Path | None, endpoint: str | None
+) -> tuple[Path, Path, str]:
     if not (access_key or secret_key or endpoint):
         access_key = DEFAULT_KEYS / "access.key"
         secret_key = DEFAULT_KEYS / "secret.key"
@@ -120,19 +124,44 @@ def _store(
             f"missing: {', '.join(missing)}; give all of -a, -s and -e, or none for "
             f"{DEFAULT_ENDPOINT}."
         )
+    return access_key, secret_key, endpoint
+
+
+def store_of(
+    access_key: Path,
+    secret_key: Path,
+    endpoint: str,
+    ca_certs: Path | None = None,
+    insecure_http: bool = False,
+    region: str | None = None,
+    session_token: Path | None = None,
+) -> S3Endpoint:
+    """Return the server that these options name.
+
+    Raises:
+        click.UsageError: the endpoint is another URL than that of a server.
+    """
     scheme, separator, host = endpoint.rpartition("://")
-    if separator and scheme != ("http" if insecure_http else "https"):
+    if separator and scheme.lower() != ("http" if insecure_http else "https"):
         raise click.UsageError(
             f"the endpoint {endpoint!r} does not begin with https://; plain http is "
             "for test endpoints, with --insecure-http."
         )
+    host, _, path = host.strip().rstrip("/").lower().partition("/")
+    if path or not host:
+        raise click.UsageError(
+            f"the endpoint {endpoint!r} must be a server without a path, as in "
+            "s3.example.org: the bucket has an option of its own."
+        )
     return S3Endpoint(
         # One spelling, so that two launches on the same server are recognized.
-        endpoint=aws.current_name(host.rstrip("/").lower().removesuffix(":443")),
+        endpoint=aws.current_name(host.removesuffix(":443")),
         access_key=access_key.expanduser().resolve(),
         secret_key=secret_key.expanduser().resolve(),
         secure=not insecure_http,
         ca_certs=_absolute(ca_certs),
+        region=region,
+        session_token=_absolute(session_token),
     )
 
 

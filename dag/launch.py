@@ -20,7 +20,7 @@ from state.files import (
     check_nobody_else_wrote,
     write_atomically,
 )
-from state.launch import Launch, save_launch
+from state.launch import Launch, literal_prefix, save_launch
 from state.project import PROJECT
 from state.run import locked
 
@@ -78,17 +78,10 @@ def _refuse_second(launch: Launch, own_cluster: int | None = None) -> None:
 def check(launch: Launch) -> None:
     """Raise an error for the first thing that would keep a run from working."""
     store = launch.store
-    _check_keys(store)
-    _check_endpoint(store)
-    for fault in exposed_keys(store):
-        raise OthersCanChange(fault)
-    if store.ca_certs and not store.ca_certs.is_file():
-        raise PipelineError(f"there is no file {store.ca_certs}: see --ca-certs")
-    _check_names(launch)
-    if refusal := intake.pattern_fault(launch.pattern):
-        raise PipelineError(refusal)
-    if refusal := key_arguments.prefix_fault(launch.output_prefix):
-        raise PipelineError(refusal)
+    check_keys(store)
+    check_endpoint(store)
+    check_names(launch.input_bucket, launch.pattern)
+    check_names(launch.output_bucket, prefix=launch.output_prefix)
     if not os.access(launch.directory, os.W_OK):
         raise PipelineError(
             f"you cannot write in {launch.directory}: launch in another directory"
@@ -99,11 +92,8 @@ def check(launch: Launch) -> None:
     paths = [launch.directory, PROJECT, Path(sys.executable)]
     keys = (store.access_key, store.secret_key, store.session_token)
     render.check_paths([*paths, *filter(None, keys)])
-    inputs, outputs = launch.inputs(), launch.outputs()
-    if refusal := key_arguments.pattern_fault(launch.pattern, inputs):
-        raise PipelineError(refusal)
-    _check_permissions(inputs, launch.literal_prefix)
-    _check_permissions(outputs, launch.output_prefix)
+    check_inputs(launch.inputs(), launch.pattern)
+    check_permissions(launch.outputs(), launch.output_prefix)
     queue.check()
     if not queue.dagman_accepts(launch.directory):
         raise PipelineError(
@@ -128,8 +118,8 @@ def exposed_keys(store: S3Endpoint) -> Iterator[str]:
             yield from ownership.faults(file)
 
 
-def _check_keys(store: S3Endpoint) -> None:
-    """Raise an error unless each key file holds a key."""
+def check_keys(store: S3Endpoint) -> None:
+    """Raise an error unless each key file holds a key, and is the operator's alone."""
     files = {
         "-a": store.access_key,
         "-s": store.secret_key,
@@ -146,9 +136,14 @@ def _check_keys(store: S3Endpoint) -> None:
             f"the key in {store.access_key} is a temporary one of AWS, which needs a "
             "session token: give its file with --session-token"
         )
+    for fault in exposed_keys(store):
+        raise OthersCanChange(fault)
 
 
-def _check_endpoint(store: S3Endpoint) -> None:
+def check_endpoint(store: S3Endpoint) -> None:
+    """Raise an error if no request to the endpoint can succeed; make none."""
+    if store.ca_certs and not store.ca_certs.is_file():
+        raise PipelineError(f"there is no file {store.ca_certs}: see --ca-certs")
     host = store.endpoint.partition(":")[0]
     if not aws.is_s3(host):
         return
@@ -169,13 +164,24 @@ def _check_endpoint(store: S3Endpoint) -> None:
         )
 
 
-def _check_names(launch: Launch) -> None:
-    for name in (launch.input_bucket, launch.output_bucket):
-        if not name or set(name) & set("/\\ ,;\"'$"):
-            raise PipelineError(f"{name!r} is not the name of a bucket")
+def check_names(bucket: str, pattern: str | None = None, prefix: str = "") -> None:
+    """Raise an error for what is no name of a bucket, no pattern or no prefix."""
+    if not bucket or set(bucket) & set("/\\ ,;\"'$"):
+        raise PipelineError(f"{bucket!r} is not the name of a bucket")
+    if pattern is not None and (refusal := intake.pattern_fault(pattern)):
+        raise PipelineError(refusal)
+    if refusal := key_arguments.prefix_fault(prefix):
+        raise PipelineError(refusal)
 
 
-def _check_permissions(bucket: Bucket, prefix: str) -> None:
+def check_inputs(inputs: Bucket, pattern: str) -> None:
+    """Raise an error unless the keys may do in the input bucket what a run does."""
+    if refusal := key_arguments.pattern_fault(pattern, inputs):
+        raise PipelineError(refusal)
+    check_permissions(inputs, literal_prefix(pattern))
+
+
+def check_permissions(bucket: Bucket, prefix: str) -> None:
     """Raise an error unless objects can be listed, written, read and removed."""
     probe = f"{prefix}.cog_pipeline-write-check-{secrets.token_hex(8)}"
     with _permission("s3:GetBucketLocation", "or name the region with --region"):
