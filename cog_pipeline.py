@@ -6,7 +6,9 @@ from cli.group import CommandLine
 # The commands under their headings in --help, which does not show hidden ones.
 cli = CommandLine(
     {
-        "Convert an archive": ["init", "list", "manifest", "launch", "config"],
+        "Convert an archive": [
+            *("init", "list", "manifest", "launch", "convert", "config"),
+        ],
         "Watch": ["status", "jobs", "logs", "failures", "validate", "health", "cost"],
         "Repair": ["retry"],
         "Try it on one machine": ["pool"],

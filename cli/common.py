@@ -32,5 +32,10 @@ def say(message: str) -> None:
     click.echo(one_line(message))
 
 
+def note(message: str) -> None:
+    """Print what is not part of the output, which a program may read."""
+    click.echo(one_line(message), err=True)
+
+
 def warn(message: str) -> None:
     click.echo(one_line(f"Warning: {message}"), err=True)

@@ -15,13 +15,12 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from bucket import Bucket, S3Endpoint
 from cli import options as shared, sources
-from cli.common import fail, json_option, warn
+from cli.common import fail, json_option, note, warn
 from ingest import manifest as making
 from ingest.manifest import Row
-from ingest.selection import Selection, pending, rasters
+from ingest.selection import Selection, originals, pending, rasters
 from state.exits import Exit
 from state.files import writing
-from state.text import one_line
 
 
 @click.command(context_settings={"show_default": True})
@@ -117,6 +116,8 @@ def manifest(
         if only_pending:
             _check_outputs(input_bucket, output_bucket, output_prefix)
             outputs = Bucket(store, str(output_bucket))
+            if output_bucket == input_bucket:
+                found = originals(found, output_prefix)
             found = pending(found, outputs, output_prefix, prefix)
         keys = (raster.key for raster in found)
     if sample:
@@ -130,18 +131,20 @@ def manifest(
         if upload and not output:
             temporary = stack.enter_context(tempfile.TemporaryDirectory())
             output = Path(temporary) / "manifest.csv"
-        written, unreadable = _write(rows, images.name, output, as_json)
+        written, unreadable = write(rows, images.name, output, as_json=as_json)
         if upload and output and written:
             images.upload(upload, output, content_type="text/csv")
-            _note(f"Uploaded to {images.name}/{upload}.")
+            note(f"Uploaded to {images.name}/{upload}.")
     if not (written or unreadable):
         fail(Exit.REFUSED, "there is no such image: 'list' shows what is there")
     if unreadable:
-        them = "1 image" if unreadable == 1 else f"{unreadable:,} images"
-        fail(
-            Exit.REFUSED,
-            f"the manifest lacks {them} that cannot be read, as the warnings say",
-        )
+        fail(Exit.REFUSED, lacks(unreadable))
+
+
+def lacks(unreadable: int) -> str:
+    """Return a sentence about images that are not in a manifest."""
+    them = "1 image" if unreadable == 1 else f"{unreadable:,} images"
+    return f"the manifest lacks {them} that cannot be read, as the warnings say"
 
 
 def _check_manifest_key(key: str, images: Bucket) -> None:
@@ -166,8 +169,8 @@ def _check_outputs(
         )
 
 
-def _write(
-    rows: Iterator[Row], bucket: str, output: Path | None, as_json: bool
+def write(
+    rows: Iterator[Row], bucket: str, output: Path | None, *, as_json: bool = False
 ) -> tuple[int, int]:
     """Write a manifest; return how many images it has, and how many it lacks."""
     written = unreadable = 0
@@ -187,13 +190,8 @@ def _write(
                 file.write(json.dumps({"key": row.key, "bands": row.bands}) + "\n")
             else:
                 writer.writerow((f"{bucket}/{row.key}", row.bands))
-    _note(f"{written:,} {'image' if written == 1 else 'images'} in the manifest.")
+    note(f"{written:,} {'image' if written == 1 else 'images'} in the manifest.")
     return written, unreadable
-
-
-def _note(message: str) -> None:
-    """Print what is not part of the manifest, which may go to standard output."""
-    click.echo(one_line(message), err=True)
 
 
 @contextmanager

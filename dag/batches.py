@@ -37,11 +37,11 @@ def batch_rows(rows: Sequence[Row], launch: Launch, slots: int) -> Iterator[Row]
     seconds_left = max_seconds
     for row in rows:
         if row.reason is None:
-            seconds, row_names = _seconds(row), _names_in_sandbox(row)
-            is_alone = seconds > max_seconds or multipart.may_be_needed(row, launch)
+            row_seconds, row_names = seconds(row), _names_in_sandbox(row)
+            is_alone = row_seconds > max_seconds or multipart.may_be_needed(row, launch)
             # Batches are cut where their work is nearest to a multiple of the limit, so
             # that they have about the same work, and no small one is left at the end.
-            is_over = not is_alone and seconds_left < seconds / 2
+            is_over = not is_alone and seconds_left < row_seconds / 2
             if is_over:
                 seconds_left += max_seconds
             if is_alone or is_over or free_places < 1 or names & row_names:
@@ -52,7 +52,7 @@ def batch_rows(rows: Sequence[Row], launch: Launch, slots: int) -> Iterator[Row]
                 free_places = 0
             else:
                 free_places -= 1
-                seconds_left -= seconds
+                seconds_left -= row_seconds
         batch.append(row)
     yield from _with_group(batch)
 
@@ -61,12 +61,12 @@ def _limits(rows: Sequence[Row], launch: Launch, slots: int) -> tuple[float, flo
     """Return how many rows a batch has at most, and about how many seconds of work."""
     if launch.rows_per_job is not None:
         return launch.rows_per_job, _NO_LIMIT
-    work = [_seconds(row) for row in rows if row.reason is None]
+    work = [seconds(row) for row in rows if row.reason is None]
     jobs = min(slots, launch.max_idle, launch.max_jobs)
     return _NO_LIMIT, _seconds_per_job(work, jobs)
 
 
-def _seconds(row: Row) -> float:
+def seconds(row: Row) -> float:
     """Return an estimate of the time that a row's conversion takes."""
     return _SECONDS_PER_ROW + _SECONDS_PER_MIB * row.size / _MIB
 

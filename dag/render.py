@@ -170,13 +170,16 @@ def _arguments(transfer: RowTransfer, launched: NodeOptions) -> tuple[list[str],
     return [sandbox_name(row.key), str(row.bands), *words], time_limit
 
 
+def disk_for(rows: Iterable[Row]) -> int:
+    """Return the disk that a node of rows requests, without that for parts, in KiB."""
+    return _BASE_DISK + sum(_DISK_PER_MIB * _mebibytes(row) for row in rows)
+
+
 def _disk(transfers: Iterable[RowTransfer]) -> int:
     """Return the disk that a node requests, in KiB."""
     # A part is a copy of a piece of the COG.
-    return _BASE_DISK + sum(
-        _DISK_PER_MIB * _mebibytes(each.row) - (-each.limits.part_size // 1024)
-        for each in transfers
-    )
+    parts = sum(-(-each.limits.part_size // 1024) for each in transfers)
+    return disk_for(each.row for each in transfers) + parts
 
 
 def _remaps(transfer: RowTransfer, *, shared: bool) -> Iterable[tuple[str, str]]:

@@ -1,6 +1,8 @@
 """Make the rows of a manifest from the headers of its images."""
 
+import fnmatch
 import random
+import re
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -40,6 +42,20 @@ class Row:
     key: str
     bands: int | None
     reason: str = ""
+
+
+def key_for(pattern: str, name: str) -> str | None:
+    """Return the key of a manifest of this name that a launch's pattern matches.
+
+    None if the pattern leaves no place for the name.
+
+    >>> key_for("*raw.csv", "convert"), key_for("in/*.csv", "convert")
+    ('convert-raw.csv', 'in/convert-raw.csv')
+    >>> key_for("july-raw.csv", "convert")
+    """
+    folder = re.split(r"[*?[]", pattern, maxsplit=1)[0]
+    keys = (f"{folder}{name}{end}" for end in ("-raw.csv", ".csv"))
+    return next((key for key in keys if fnmatch.fnmatchcase(key, pattern)), None)
 
 
 def rows_of_bucket(keys: Iterable[str], bucket: Bucket) -> Iterator[Row]:

@@ -56,6 +56,17 @@ def rasters(
     return filter(selection.takes, bucket.list(prefix))
 
 
+def originals(
+    images: Iterable[StoredObject], output_prefix: str
+) -> Iterator[StoredObject]:
+    """Yield the images that are no COGs, where both are in one bucket.
+
+    Args:
+        output_prefix: the prefix of the COGs; not empty.
+    """
+    return (image for image in images if not image.key.startswith(output_prefix))
+
+
 def pending(
     images: Iterable[StoredObject], outputs: Bucket, output_prefix: str, prefix: str
 ) -> Iterator[StoredObject]:

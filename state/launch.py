@@ -110,6 +110,11 @@ class Launch:
         return image if kind == "container" else None
 
     @property
+    def in_one_bucket(self) -> bool:
+        """Whether images and COGs are in the same bucket."""
+        return self.input_bucket == self.output_bucket
+
+    @property
     def identity(self) -> str:
         """The same for two launches that would process each other's manifests."""
         return f"{self.store.endpoint}/{self.input_bucket}/{self.pattern}"
