@@ -31,7 +31,6 @@ from s3.answers import (
     UploadedPart,
     check_written,
     content_of,
-    date_of,
     document_of,
     etag_of,
     fits,
@@ -40,6 +39,7 @@ from s3.answers import (
     metadata_headers,
     number_of,
     read_page,
+    read_uploads,
     text_of,
     unquoted_etag,
     user_metadata,
@@ -835,26 +835,43 @@ class Bucket(Server):
             pass
 
     def list_multipart_uploads(self, key: str) -> tuple[MultipartUpload, ...]:
-        """Return the multipart uploads of an object that are still open."""
+        """Return the first thousand open multipart uploads of an object."""
+        with self._translate_errors("the uploads of {name}/" + key):
+            uploads, _ = read_uploads(self._uploads(key, {}), decode=False)
+            # Some servers say that keys are encoded when they are not.
+            return tuple(
+                upload
+                for upload in uploads
+                if key in (upload.key, unquote_plus(upload.key))
+            )
+
+    def multipart_uploads(self, prefix: str) -> Iterator[MultipartUpload]:
+        """Yield the open multipart uploads of objects under a prefix."""
+        markers: dict[str, str] = {}
+        seen: set[tuple[str, ...]] = set()
+        while True:
+            with self._translate_errors("the uploads of {name}/" + prefix):
+                listed = self._uploads(prefix, markers)
+                uploads, markers = read_uploads(listed, decode=True)
+                mark = tuple(markers.values())
+                if markers and (mark in seen or not uploads):
+                    raise OddAnswer("a listing that never ends")
+                seen.add(mark)
+            yield from uploads
+            if not markers:
+                return
+
+    def _uploads(self, prefix: str, markers: Mapping[str, str]) -> ElementTree.Element:
+        """Return one page of the listing of open multipart uploads."""
+        # Without a delimiter: rclone groups all keys by one that is empty.
         query = {
             "uploads": "",
-            "prefix": key,
-            "delimiter": "",
+            "prefix": prefix,
             "encoding-type": "url",
             "max-uploads": str(_PAGE_SIZE),
         }
-        with self._translate_errors("the uploads of {name}/" + key):
-            listed = document_of(
-                self._ask("GET", query=query), "ListMultipartUploadsResult"
-            )
-            return tuple(
-                MultipartUpload(
-                    text_of(entry, "UploadId"), date_of(text_of(entry, "Initiated"))
-                )
-                for entry in findall(listed, "Upload")
-                # Some servers say that keys are encoded when they are not.
-                if key in (name := text_of(entry, "Key"), unquote_plus(name))
-            )
+        answer = self._ask("GET", query=query | dict(markers))
+        return document_of(answer, "ListMultipartUploadsResult")
 
     def _ask(
         self,

@@ -29,7 +29,7 @@ from dag import processing, proof
 from state.files import write_atomically
 from state.launch import Launch
 from state.records import from_record
-from state.run import Run
+from state.run import CLAIM_SUFFIX, Run
 from state.text import one_line
 
 # An access point that needs longer than this to check for a claim and to write its own
@@ -37,7 +37,6 @@ from state.text import one_line
 _MAX_SECONDS = 2
 # So after this time, each claim that can replace another one is there.
 SETTLE_SECONDS = 2.5
-SUFFIX = ".claim"
 # A claim exists for seconds, or until the next poll if one was interrupted.
 _VALID_FOR = timedelta(days=1)
 # The claim may be that of an access point with other keys. This is longer than claiming
@@ -151,7 +150,7 @@ def _is_unchanged(run: Run, inputs: Bucket) -> bool:
 
 
 def _acquire(run: Run, launch: Launch, inputs: Bucket) -> bool:
-    key = run.manifest_key + SUFFIX
+    key = run.manifest_key + CLAIM_SUFFIX
     content = _text(_claim_of(run, launch)).encode()
     began = time.monotonic()
     stored = _stored_claim(inputs, run.manifest_key)
@@ -186,7 +185,7 @@ def _settle(run: Run, inputs: Bucket, began: float) -> bool:
 
 def _release(run: Run, inputs: Bucket) -> None:
     if _is_held_by(run, inputs):
-        inputs.remove(run.manifest_key + SUFFIX)
+        inputs.remove(run.manifest_key + CLAIM_SUFFIX)
 
 
 def _stored_claim(inputs: Bucket, manifest_key: str) -> _StoredClaim | None:
@@ -195,7 +194,7 @@ def _stored_claim(inputs: Bucket, manifest_key: str) -> _StoredClaim | None:
     Raises:
         ClaimUncertain: the store cannot answer at the moment.
     """
-    key = manifest_key + SUFFIX
+    key = manifest_key + CLAIM_SUFFIX
     try:
         since = inputs.stat(key).modified
         content = inputs.read(key, _MAX_SIZE)

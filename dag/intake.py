@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bucket import MAX_KEY_BYTES, Bucket, ObjectMissing, ObjectUnreadable, StoredObject
-from dag import claim, events
+from dag import events
 from dag.manifest import MAX_SIZE, too_large
 from dag.processing import sha256
 from state.disk import no_room_for_a_run
@@ -24,7 +24,7 @@ from state.journal import Journal
 from state.keys import MAX_NAME
 from state.launch import Launch
 from state.postponed import Postponements
-from state.run import Run, sibling_key, timestamp_now, timestamp_of
+from state.run import CLAIM_SUFFIX, Run, sibling_key, timestamp_now, timestamp_of
 
 # A listing keeps at most this many of each kind. Millions would fill the memory, and a
 # poll starts no more runs than --max-runs.
@@ -125,7 +125,7 @@ def _refusal(manifest: StoredObject) -> str | None:
 def _can_have_siblings(key: str) -> bool:
     """Return whether a store can have the objects that are named after a manifest."""
     longest = sibling_key(key, "unreadable", timestamp_now())
-    for sibling in (longest, key + claim.SUFFIX):
+    for sibling in (longest, key + CLAIM_SUFFIX):
         parts = sibling.encode().split(b"/")
         # The folders exist already.
         if len(sibling.encode()) > MAX_KEY_BYTES or len(parts[-1]) > MAX_NAME:

@@ -32,6 +32,7 @@ from state.launch import Launch
 from state.postponed import Postponements
 from state.rows import Manifest, Refusal, Row, dag_node_of, load_manifest, save_rows
 from state.run import (
+    CLAIM_SUFFIX,
     Run,
     all_runs,
     create_run,
@@ -116,7 +117,7 @@ def _start_all(
             break
         with _collected(errors, journal, manifest.key):
             if holder := claim.claim_holder(inputs, launch, manifest):
-                claim_key = manifest.key + claim.SUFFIX
+                claim_key = manifest.key + CLAIM_SUFFIX
                 event = events.claimed_by_another(manifest.key, holder, claim_key)
                 postponements.add(manifest.key, event.message)
                 journal.record(event)

@@ -69,10 +69,17 @@ class UploadedPart:
 
 @dataclass(frozen=True)
 class MultipartUpload:
-    """A multipart upload that is neither completed nor aborted."""
+    """A multipart upload that is neither completed nor aborted.
+
+    Attributes:
+        id: its upload ID.
+        started: when it was started.
+        key: key of the object that it is to become.
+    """
 
     id: str
     started: datetime
+    key: str = ""
 
 
 @dataclass(frozen=True)
@@ -104,6 +111,32 @@ def read_page(page: ElementTree.Element, prefix: str) -> Page:
     goes_on = text_of(page, "IsTruncated").lower() == "true"
     token = text_of(page, "NextContinuationToken") if goes_on else None
     return Page(keys[0] if keys else None, objects, token)
+
+
+def read_uploads(
+    listed: ElementTree.Element, *, decode: bool
+) -> tuple[tuple[MultipartUpload, ...], dict[str, str]]:
+    """Return the uploads of a page, and the markers of the next page if there is one.
+
+    Args:
+        decode: whether keys are decoded if the page says that they are encoded.
+    """
+    encoded = decode and _optional(listed, "EncodingType") == "url"
+    decoded = unquote_plus if encoded else str
+    uploads = tuple(
+        MultipartUpload(
+            text_of(entry, "UploadId"),
+            date_of(text_of(entry, "Initiated")),
+            decoded(text_of(entry, "Key")),
+        )
+        for entry in findall(listed, "Upload")
+    )
+    if _optional(listed, "IsTruncated").lower() != "true":
+        return uploads, {}
+    return uploads, {
+        "key-marker": decoded(text_of(listed, "NextKeyMarker")),
+        "upload-id-marker": _optional(listed, "NextUploadIdMarker"),
+    }
 
 
 def _read_entry(

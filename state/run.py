@@ -56,6 +56,8 @@ from state.moved import moved_from
 from state.records import as_json, from_record
 
 RUN_DIRECTORY_PREFIX = "workflow-run-"
+# What follows the key of a manifest in that of its claim.
+CLAIM_SUFFIX = ".claim"
 _RUN_FILE = "run.json"
 TIMESTAMP = "%Y%m%dT%H%M%SZ"
 _RAW = re.compile(r"raw$", re.IGNORECASE)

@@ -98,6 +98,7 @@ CALLS: dict[str, Callable[[Bucket, Path], object]] = {
         "new", "upload", "a"
     ),
     "list_multipart_uploads": lambda bucket, _: bucket.list_multipart_uploads("new"),
+    "multipart_uploads": lambda bucket, _: list(bucket.multipart_uploads("new")),
     "remove": lambda bucket, _: bucket.remove("object"),
     "abort_multipart_upload": lambda bucket, _: bucket.abort_multipart_upload(
         "object", "upload"
