@@ -15,6 +15,7 @@
 #                ROWS=1000000; SIGNING=presigned for pools where HTCondor cannot sign
 # make overhead  measure what HTCondor adds to the cost of a conversion
 # make sharing   measure how two runs share a pool
+# make commands  write docs/commands.md from the help of the commands
 # make locks     write the lock files after a change of pyproject.toml;
 #                make locks UPGRADE=--upgrade updates to the newest versions allowed
 # make setup     install everything that the demo and the tests need
@@ -29,7 +30,7 @@ ROWS ?= 100000
 SIGNING ?= auto
 UPGRADE ?=
 
-.PHONY: bench chaos demo test test-fast lint locks overhead scale sharing throughput \
+.PHONY: bench chaos commands demo test test-fast lint locks overhead scale sharing throughput \
 	clean setup
 
 demo: .venv/ready-demo
@@ -65,6 +66,9 @@ overhead: .venv/ready-scale
 
 sharing: .venv/ready-scale
 	@.venv/bin/python -m lab.scale.sharing
+
+commands: .venv/ready-test
+	@.venv/bin/python -m lab.commands
 
 setup: .venv/ready-demo .venv/ready-test
 

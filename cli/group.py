@@ -123,6 +123,8 @@ class CommandLine(Group):
 
     def parse_args(self, context: click.Context, arguments: list[str]) -> list[str]:
         """Take a command line that begins with an option for ``launch``."""
+        if context.resilient_parsing:  # a shell completes the name of a command
+            return super().parse_args(context, arguments)
         first = arguments[0] if arguments else ""
         if not first or (first.startswith("-") and first not in _OWN_OPTIONS):
             arguments = ["launch", *arguments]

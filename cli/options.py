@@ -54,7 +54,7 @@ def store_arguments(command: Command) -> Command:
         "--s3-endpoint",
         metavar="HOST[:PORT]",
         help="The S3 server. Give all of -a, -s and -e, or none for access.key and "
-        f"secret.key in {DEFAULT_KEYS} and {DEFAULT_ENDPOINT}.",
+        f"secret.key in ~/{DEFAULT_KEYS.name} and {DEFAULT_ENDPOINT}.",
     )
     @click.option(
         "--ca-certs",

@@ -1,6 +1,7 @@
 """The commands, the help and the former names of options."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import pytest
 from cli.options import store_options
 from cog_pipeline import cli
 from condor import queue
+from lab import commands
 from state.launch import FORMER_ORDERS, RUN_ORDERS, Launch
 from state.project import PROJECT, VERSION
 from tests.support.command_line import BUCKETS, assert_wrong, invoke
@@ -66,6 +68,34 @@ def test_every_command_has_a_help_of_whole_sentences(words: str):
         if isinstance(parameter, click.Option) and not parameter.hidden:
             assert parameter.help, f"{words}: {parameter.name}"
             assert parameter.help.endswith("."), f"{words}: {parameter.name}"
+
+
+def test_the_page_of_commands_is_what_their_help_says():
+    assert commands.PAGE.read_text() == commands.page(), "run 'make commands'"
+
+
+@pytest.mark.parametrize(
+    ("typed", "completed"),
+    [
+        ("sta", "plain,status"),
+        ("--vers", "plain,--version"),
+        ("launch --rows", "plain,--rows-per-job"),
+    ],
+)
+def test_a_shell_completes_commands_and_options(typed: str, completed: str):
+    done = subprocess.run(
+        [PROJECT / "cog_pipeline.py"],
+        env=os.environ
+        | {
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+            "_COG_PIPELINE_PY_COMPLETE": "bash_complete",
+            "COMP_WORDS": f"cog_pipeline.py {typed}",
+            "COMP_CWORD": str(len(typed.split())),
+        },
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout.splitlines() == [completed]
 
 
 @pytest.mark.parametrize("words", [name for name, _ in all_commands()])
