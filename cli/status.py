@@ -2,6 +2,7 @@
 
 import json
 import time
+from contextlib import nullcontext
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -45,11 +46,18 @@ def status(run_directories: tuple[Path, ...], watch: bool, as_json: bool) -> Non
     if not watch:
         console.print(_shown(found))
         return
-    with Live(_shown(found), console=console, auto_refresh=False) as screen:
-        while not found or any(each.processed is None for each in found):
+    # Where nothing can be drawn again, only the end is printed.
+    screen = Live(console=console, auto_refresh=False) if console.is_terminal else None
+    with screen or nullcontext():
+        while True:
+            if screen:
+                screen.update(_shown(found), refresh=True)
+            if found and all(each.processed is not None for each in found):
+                break
             time.sleep(_SECONDS_BETWEEN)
             found = statuses(runs_of(run_directories))
-            screen.update(_shown(found), refresh=True)
+    if not screen:
+        console.print(_shown(found))
 
 
 def _shown(found: list[Status]) -> Lines:

@@ -9,22 +9,13 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageOps
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-)
 from rich.table import Table
-from rio_cogeo.cogeo import cog_validate
 
 from bucket import Bucket, S3Endpoint
 from demo import scenes
@@ -32,13 +23,15 @@ from pool import personal
 from pool.errors import PoolError
 from pool.personal import PersonalPool
 from state.project import PROJECT
-from state.run import load_run
 
 # No object here is larger, in bytes.
 _MAX_BYTES = 2**30
 
 OUTPUT = PROJECT / "demo-output"
 MANIFEST = "demo-raw.csv"
+# Rows that fail on purpose: the first is no raster, the second is not there.
+POSTCARD = "postcards/alps.tif"
+NOT_RASTERS = (POSTCARD, "scenes/atlantis.tif")
 # A run of ten small images takes much less time, unless something is wrong.
 PATIENCE_SECONDS = 180
 THUMBNAIL = (280, 200)
@@ -46,7 +39,7 @@ THUMBNAIL = (280, 200)
 console = Console(highlight=False)
 
 
-def main() -> int:
+def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _interrupt)
     if OUTPUT.exists():
@@ -58,7 +51,7 @@ def main() -> int:
         _running_pool(Path(directory)) as pool,
     ):
         _print_step("A personal HTCondor pool and an S3 server run on this machine.")
-        return _run(pool)
+        _run(pool)
 
 
 @contextmanager
@@ -72,94 +65,68 @@ def _running_pool(directory: Path) -> Iterator[PersonalPool]:
             personal.stop(pool)
 
 
-def _run(pool: PersonalPool) -> int:
+def _run(pool: PersonalPool) -> None:
     os.environ.update(pool.condor.environment)
     s3 = pool.s3
     store = S3Endpoint(s3.endpoint, s3.access_key, s3.secret_key, ca_certs=s3.ca_certs)
     maps, cogs = Bucket(store, "maps"), Bucket(store, "cogs")
     maps.create()
     cogs.create()
-    rows = _upload_images(maps)
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
-    maps.write(MANIFEST, text.getvalue().encode())
-    _print_step(f"Uploaded {len(scenes.SCENES)} scenes and {MANIFEST} to bucket maps:")
-    console.print(text.getvalue(), style="dim")
+    _upload_images(maps)
+    _print_step(f"Uploaded {len(scenes.SCENES)} scenes to bucket maps.")
 
-    _launch(pool)
-    if not _watch():
-        console.print(
-            f"The run did not end within {PATIENCE_SECONDS} s: read "
-            f"{os.path.relpath(OUTPUT)}/workflow-run-*/convert.dag.dagman.out",
-            soft_wrap=True,
-        )
-        return 1
+    _print_step("The store and the buckets are written down once:")
+    _command(
+        *("init", "-a", str(s3.access_key), "-s", str(s3.secret_key)),
+        *("-e", s3.endpoint, "--ca-certs", str(s3.ca_certs)),
+        *("--input-bucket", maps.name, "--output-bucket", cogs.name),
+        *("--output-prefix", "", "--force"),
+    )
+    _print_step("A manifest of the scenes, with the number of bands of each:")
+    _command("manifest", "scenes/", "-o", "scenes.csv")
+    text = (OUTPUT / "scenes.csv").read_text()
+    text += "".join(f"{maps.name}/{key},3\n" for key in NOT_RASTERS)
+    maps.write(MANIFEST, text.encode())
+    _print_step(f"Uploaded it as {MANIFEST}, with two more rows, which will fail:")
+    console.print(text, style="dim")
+
+    _print_step("Launching, as on an access point:")
+    _command("launch", "--every", "1")
+    _command("status", "--watch")
     _show_csvs(maps)
-    all_are_valid = _show_outputs(cogs)
+    _command("failures")
+    _command("validate")
+    _fetch_outputs(cogs)
     _list_files()
-    return 0 if all_are_valid else 1
 
 
-def _upload_images(maps: Bucket) -> list[tuple[str, int]]:
-    """Upload the scenes and a file that is no raster; return the manifest's rows."""
-    rows = []
+def _upload_images(maps: Bucket) -> None:
     with console.status("cutting scenes out of Blue Marble and a shaded relief"):
         for scene in scenes.SCENES:
             path = OUTPUT / "scene.tif"
             scenes.write(scene, path)
-            key = f"scenes/{scene.name}.tif"
-            maps.upload(key, path)
+            maps.upload(f"scenes/{scene.name}.tif", path)
             path.unlink()
-            rows.append((f"{maps.name}/{key}", scene.bands))
-        maps.write("scenes/postcard.tif", b"Greetings from a file that is no raster.")
-    rows.append((f"{maps.name}/scenes/atlantis.tif", 3))
-    rows.append((f"{maps.name}/scenes/postcard.tif", 3))
-    return rows
+        maps.write(POSTCARD, b"Greetings from a file that is no raster.")
 
 
-def _launch(pool: PersonalPool) -> None:
-    s3 = pool.s3
-    options = [
-        *("-a", str(s3.access_key), "-s", str(s3.secret_key), "-e", s3.endpoint),
-        *("--ca-certs", str(s3.ca_certs), "--every", "1"),
-        *("--input-bucket", "maps", "--output-bucket", "cogs", "-p", "*raw.csv"),
-    ]
-    _print_step("Launching, as on an access point:")
-    command = shlex.join(["python3", "cog_pipeline.py", *options])
-    console.print(command.replace(str(s3.directory), "…"), style="dim", soft_wrap=True)
+def _command(*words: str) -> None:
+    """Show a command of cog_pipeline, and run it in OUTPUT.
+
+    Raises:
+        subprocess.SubprocessError: it failed, or took too long.
+    """
+    shown = shlex.join(["python3", "cog_pipeline.py", *words])
+    pool = str(Path(os.environ["CONDOR_CONFIG"]).parent.parent)
+    console.print(f"$ {shown.replace(pool, '…')}", style="dim", soft_wrap=True)
+    # Without a terminal as its input, init does not ask.
     subprocess.run(
-        [sys.executable, str(PROJECT / "cog_pipeline.py"), *options],
+        [sys.executable, str(PROJECT / "cog_pipeline.py"), *words],
         cwd=OUTPUT,
+        stdin=subprocess.DEVNULL,
+        timeout=PATIENCE_SECONDS,
         check=True,
     )
-
-
-def _watch() -> bool:
-    """Show a bar until both CSVs are there; return False if they do not come."""
-    # The import is here since HTCondor's bindings read CONDOR_CONFIG as they are
-    # imported.
-    from condor import queue
-
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    with Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        console=console,
-    ) as bars:
-        bar = bars.add_task("converting", total=None)
-        while time.monotonic() < deadline:
-            run_file = next(OUTPUT.glob("workflow-run-*/run.json"), None)
-            run = load_run(run_file.parent) if run_file else None
-            if run and run.done:
-                bars.update(bar, completed=bars.tasks[0].total or 1)
-                return True
-            if run and run.cluster and (progress := queue.progress(run.cluster)):
-                completed = progress.done + progress.failed
-                bars.update(bar, total=progress.total or None, completed=completed)
-            time.sleep(0.5)
-    return False
 
 
 def _show_csvs(maps: Bucket) -> None:
@@ -176,30 +143,13 @@ def _show_csvs(maps: Bucket) -> None:
         console.print(table)
 
 
-def _show_outputs(cogs: Bucket) -> bool:
-    """Fetch COGs and JPEGs, validate the COGs, and put the JPEGs on one sheet.
-
-    Returns:
-        Whether all COGs are valid.
-    """
+def _fetch_outputs(cogs: Bucket) -> None:
+    """Fetch COGs and JPEGs, and put the JPEGs on one sheet."""
     target = OUTPUT / "cogs"
     target.mkdir()
-    thumbnails = []
-    all_are_valid = True
     for stored in list(cogs.list()):
-        file = target / Path(stored.key).name
-        file.write_bytes(cogs.read(stored.key, _MAX_BYTES))
-        if file.suffix == ".tif":
-            is_valid, errors, _ = cog_validate(file, strict=True, quiet=True)
-            if not is_valid:
-                all_are_valid = False
-                console.print(f"{file.name} is not a valid COG: {errors}", style="red")
-        else:
-            thumbnails.append(file)
-    _draw_contact_sheet(thumbnails, OUTPUT / "contact-sheet.jpg")
-    if all_are_valid:
-        _print_step("rio-cogeo reports every COG as valid.")
-    return all_are_valid
+        (target / Path(stored.key).name).write_bytes(cogs.read(stored.key, _MAX_BYTES))
+    _draw_contact_sheet(sorted(target.glob("*.jpg")), OUTPUT / "contact-sheet.jpg")
 
 
 def _draw_contact_sheet(images: list[Path], sheet: Path) -> None:
@@ -251,10 +201,14 @@ def _interrupt(number: int, frame: object) -> None:
 
 if __name__ == "__main__":
     try:
-        sys.exit(main())
+        main()
     except KeyboardInterrupt:
         console.print("Interrupted. The pool is stopped.")
         sys.exit(130)
+    except subprocess.SubprocessError as error:
+        console.print(str(error), style="red", soft_wrap=True)
+        console.print("The logs are in demo-output/launch-* and workflow-run-*.")
+        sys.exit(1)
     except PoolError as error:
         console.print(str(error), style="red", soft_wrap=True)
         sys.exit(1)
