@@ -5,6 +5,7 @@ from typing import NoReturn
 
 import click
 from rich.console import Console
+from rich.progress import Progress, ProgressColumn
 
 from state.exits import Exit
 from state.journal import Journal
@@ -14,6 +15,18 @@ console = Console(highlight=False)
 json_option = click.option(
     "--json", "as_json", is_flag=True, help="Print JSON for programs."
 )
+
+
+def progress(*columns: ProgressColumn) -> Progress:
+    """Return a display of progress, which only terminals get, on standard error."""
+    return Progress(
+        *columns,
+        console=Console(stderr=True),
+        transient=True,
+        disable=not sys.stderr.isatty(),
+        # Otherwise rich prints on the terminal what is to go into a file.
+        redirect_stdout=sys.stdout.isatty(),
+    )
 
 
 def fail(code: Exit, message: str) -> NoReturn:

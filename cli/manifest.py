@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import TextIO
 
 import click
-from rich.console import Console
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from bucket import Bucket, S3Endpoint
 from cli import options as shared, sources
-from cli.common import fail, json_option, note, warn
+from cli.common import fail, json_option, note, progress, warn
 from ingest import manifest as making
 from ingest.manifest import Row
 from ingest.selection import Selection, originals, pending, rasters
@@ -203,17 +202,12 @@ def _progress() -> Iterator[Callable[[], None]]:
         TextColumn("{task.fields[rate]}"),
         TimeElapsedColumn(),
     )
-    with Progress(
-        *columns,
-        console=Console(stderr=True),
-        transient=True,
-        disable=not sys.stderr.isatty(),
-    ) as progress:
-        task = progress.add_task("", total=None, rate="")
+    with progress(*columns) as display:
+        task = display.add_task("", total=None, rate="")
 
         def advance() -> None:
-            progress.advance(task)
-            speed = progress.tasks[0].speed
-            progress.update(task, rate=f"{speed:,.0f}/s" if speed else "")
+            display.advance(task)
+            speed = display.tasks[0].speed
+            display.update(task, rate=f"{speed:,.0f}/s" if speed else "")
 
         yield advance

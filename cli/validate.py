@@ -8,18 +8,16 @@ from dataclasses import asdict
 from pathlib import Path
 
 import click
-from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
-    Progress,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
 
 from bucket import Bucket, S3Endpoint
 from cli import options as shared
-from cli.common import fail, json_option, say
+from cli.common import fail, json_option, progress, say
 from cli.runs import runs_argument, runs_beside, runs_of
 from ingest import manifest as making
 from ingest.selection import Selection, rasters
@@ -133,14 +131,18 @@ def _print(
 ) -> tuple[int, int]:
     """Print faults as they are found; return how many objects and faults there are."""
     number = faults = 0
-    writer = csv.writer(sys.stdout, lineterminator="\n")
-    if as_csv:
-        writer.writerow(("key", "code", "reason", "run"))
-    with _progress() as progress:
-        task = progress.add_task("", total=total)
+    columns = (
+        *(BarColumn(), MofNCompleteColumn()),
+        *(TimeElapsedColumn(), TimeRemainingColumn()),
+    )
+    with progress(*columns) as display:
+        task = display.add_task("", total=total)
+        writer = csv.writer(sys.stdout, lineterminator="\n")
+        if as_csv:
+            writer.writerow(("key", "code", "reason", "run"))
         for check in checks:
             number += 1
-            progress.advance(task)
+            display.advance(task)
             if not check.code:
                 continue
             faults += 1
@@ -156,13 +158,3 @@ def _print(
     if as_json:
         click.echo(json.dumps({"objects": number, "faults": faults}))
     return number, faults
-
-
-def _progress() -> Progress:
-    return Progress(
-        *(BarColumn(), MofNCompleteColumn()),
-        *(TimeElapsedColumn(), TimeRemainingColumn()),
-        console=Console(stderr=True),
-        transient=True,
-        disable=not sys.stderr.isatty(),
-    )

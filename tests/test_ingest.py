@@ -3,8 +3,10 @@
 import csv
 import io
 import json
+import os
 import re
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -16,6 +18,7 @@ from bucket import Bucket
 from ingest import headers
 from ingest.headers import NotReadable
 from ingest.manifest import sample
+from state.project import PROJECT
 from tests.support import rasters
 from tests.support.archive import ALL, Archive
 from tests.support.command_line import assert_wrong, invoke
@@ -100,6 +103,26 @@ def test_a_manifest_is_made_and_uploaded(archive: Archive, maps: Bucket):
     nothing = command(archive, "manifest", "nowhere/")
     assert nothing.returncode == 1
     assert "no such image" in nothing.stderr
+
+
+def test_rows_go_into_a_file_while_a_terminal_shows_the_progress(
+    archive: Archive, maps: Bucket
+):
+    terminal, stderr = os.openpty()
+    command = (sys.executable, str(PROJECT / "cog_pipeline.py"), "manifest", "scans/z/")
+    done = subprocess.run(
+        [*command, *archive.store_options(), "--input-bucket", maps.name],
+        stdout=subprocess.PIPE,
+        stderr=stderr,
+        text=True,
+    )
+    assert done.returncode == 0
+    assert done.stdout == f"{maps.name}/scans/z/d.tif,4\n"
+    os.close(stderr)
+    shown = os.read(terminal, 100_000).decode()
+    os.close(terminal)
+    assert "headers read" in shown
+    assert "d.tif" not in shown
 
 
 def test_pending_images_are_those_without_a_newer_cog(archive: Archive, maps: Bucket):
