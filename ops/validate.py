@@ -23,6 +23,7 @@ from bucket import (
 from node.result import Part
 from post.reconcile import load_outcome
 from state import results
+from state.errors import PipelineError
 from state.keys import jpeg_key
 from state.rows import load_rows
 from state.run import Run, settings_of
@@ -266,10 +267,16 @@ class Records:
         self._write_many(statement, ((found, key) for key in keys))
 
     def _write(self, statement: str, *values: object) -> None:
-        self._database.execute(statement, values)
+        self._write_many(statement, [values])
 
     def _write_many(self, statement: str, rows: Iterable[Sequence[object]]) -> None:
-        self._database.executemany(statement, rows)
+        try:
+            self._database.executemany(statement, rows)
+        except sqlite3.OperationalError as error:
+            raise PipelineError(
+                f"the disk with temporary files fails: {error}; make room there, or "
+                "name another folder in the variable SQLITE_TMPDIR"
+            ) from error
 
 
 class _Keys(Collection[str]):
