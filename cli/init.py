@@ -123,7 +123,7 @@ class _Dialogue:
         if not self._is_asked(name):
             return
         current = self.answers[name]
-        kept = "the one you typed" if current == file else f"that in {current}"
+        kept = "the same" if current == file else f"that in {current}"
         answer = click.prompt(
             f"{question} [{kept}]" if current else question,
             default="" if current else None,
@@ -200,8 +200,15 @@ def _dialogue(given: dict[str, Any]) -> _Dialogue:
 
 
 def _ask_everything(dialogue: _Dialogue, private: Path) -> None:
-    """Ask for each option and check it; ``private`` is for keys that are typed."""
+    """Ask for each option and check it; ``private`` is for keys that have no file."""
     answers = dialogue.answers
+    values = {name: answers[name] for name in (*_KEYS, "aws_profile")}
+    # Any endpoint will do: it is known only later.
+    if keys := shared.keys_of_aws(**values, s3_endpoint="any"):
+        written = shared.write_keys(keys, *(private / name for name in _KEYS))
+        answers.update(zip(_KEYS, written, strict=True))
+        dialogue.given.update(_KEYS)
+        _note(f"The keys are those of {keys.source}.")
 
     def store() -> S3Endpoint:
         files = {name: answers[name] or private / name for name in _KEYS}
@@ -299,6 +306,8 @@ def _values(answers: dict[str, Any], folder: Path) -> dict[str, Any]:
             inside = value.is_relative_to(folder)
             value = str(value.relative_to(folder) if inside else value)
         values[_option(name).removeprefix("--")] = value
+    # The key files have the keys of the profile.
+    values["aws-profile"] = None
     if values["pattern"] == Launch.pattern:
         values["pattern"] = None
     return values

@@ -232,9 +232,12 @@ def launch(
                 # Before packing, which takes time.
                 launching.check(launch)
                 launch = _with_packed_node(launch)
-            cluster = launching.launch(launch)
+            keep_keys = shared.keys_are_borrowed()
+            cluster = launching.launch(launch, keep_keys=keep_keys)
     except KeyboardInterrupt:
         fail(Exit.INTERRUPTED, _interrupted(launch))
+    if keep_keys:
+        launch = launching.with_kept_keys(launch)
     journal = use_journal(journal_of(launch.home, say))
     journal.say(
         "launched",

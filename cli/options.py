@@ -2,22 +2,27 @@
 
 import math
 import re
+import tempfile
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from bucket import S3Endpoint
 from dag import render, submit_options as checks
 from node import options
-from s3 import aws
+from s3 import aws, credentials
+from s3.credentials import Keys
+from state.files import write_bytes_atomically
 from state.launch import URL_HOURS
 
 DEFAULT_KEYS = Path.home() / ".chtc_s3"
 DEFAULT_ENDPOINT = "s3dev.chtc.wisc.edu"
 _REGION = re.compile(r"[a-z0-9]([a-z0-9_-]{0,61}[a-z0-9])?", re.IGNORECASE | re.ASCII)
+_BORROWED = f"{__name__}.borrowed"
 Command = Callable[..., None]
 _ROWS_PER_JOB = click.IntRange(1, 1000)
 _file = click.Path(path_type=Path)
@@ -50,11 +55,18 @@ def store_arguments(command: Command) -> Command:
         help="File with the secret key.",
     )
     @click.option(
+        "--aws-profile",
+        metavar="NAME",
+        help="Take the keys of this profile in ~/.aws/credentials instead of -a and "
+        "-s.",
+    )
+    @click.option(
         "-e",
         "--s3-endpoint",
         metavar="HOST[:PORT]",
-        help="The S3 server. Give all of -a, -s and -e, or none for access.key and "
-        f"secret.key in ~/{DEFAULT_KEYS.name} and {DEFAULT_ENDPOINT}.",
+        help="The S3 server. Without -a and -s, the keys are those that AWS's tools "
+        "use. Without all three, they are access.key and secret.key in "
+        f"~/{DEFAULT_KEYS.name}, and the server is {DEFAULT_ENDPOINT}.",
     )
     @click.option(
         "--ca-certs",
@@ -96,6 +108,7 @@ def store_options(command: Command) -> Command:
     def with_store(
         access_key: Path | None,
         secret_key: Path | None,
+        aws_profile: str | None,
         s3_endpoint: str | None,
         ca_certs: Path | None,
         insecure_http: bool,
@@ -103,11 +116,73 @@ def store_options(command: Command) -> Command:
         session_token: Path | None,
         **others: Any,
     ) -> None:
+        files = (access_key, secret_key)
+        if keys := keys_of_aws(*files, aws_profile, s3_endpoint):
+            if session_token:
+                raise click.UsageError(
+                    "--session-token needs -a and -s, for the other two files."
+                )
+            access_key, secret_key = _borrowed(keys)
         needed = _all_or_none(access_key, secret_key, s3_endpoint)
         store = store_of(*needed, ca_certs, insecure_http, region, session_token)
         command(store=store, **others)
 
     return with_store
+
+
+def keys_of_aws(
+    access_key: Path | None,
+    secret_key: Path | None,
+    aws_profile: str | None,
+    s3_endpoint: str | None,
+) -> Keys | None:
+    """Return the keys that AWS's tools use, if no key files count; None if they do.
+
+    Raises:
+        click.UsageError: both a profile and key files were given.
+        BucketError: the keys cannot be used; see ``s3.credentials``.
+    """
+    if aws_profile and (access_key or secret_key):
+        by_files = max(_rank("access_key"), _rank("secret_key"))
+        if (by_profile := _rank("aws_profile")) == by_files:
+            raise click.UsageError("give -a and -s, or --aws-profile, not both.")
+        if by_profile < by_files:
+            return None
+    if aws_profile:
+        return credentials.of_profile(aws_profile)
+    if access_key or secret_key or not s3_endpoint:
+        return None
+    return credentials.of_environment()
+
+
+def _rank(name: str) -> int:
+    """Return how much an option's source counts: the file least."""
+    source = click.get_current_context().get_parameter_source(name)
+    sources = (
+        *(ParameterSource.DEFAULT_MAP, ParameterSource.ENVIRONMENT),
+        ParameterSource.COMMANDLINE,
+    )
+    return sources.index(source) + 1 if source in sources else 0
+
+
+def _borrowed(keys: Keys) -> tuple[Path, Path]:
+    """Return files with keys, which are there while the command runs."""
+    context = click.get_current_context()
+    folder = Path(context.with_resource(tempfile.TemporaryDirectory()))
+    context.meta[_BORROWED] = True
+    return write_keys(keys, folder / "access.key", folder / "secret.key")
+
+
+def keys_are_borrowed() -> bool:
+    """Return whether the files of the keys end with this command."""
+    return click.get_current_context().meta.get(_BORROWED, False)
+
+
+def write_keys(keys: Keys, access_key: Path, secret_key: Path) -> tuple[Path, Path]:
+    """Write keys into files that only the operator can read; return the files."""
+    write_bytes_atomically(access_key, f"{keys.access_key}\n".encode())
+    write_bytes_atomically(secret_key, f"{keys.secret_key}\n".encode())
+    return access_key, secret_key
 
 
 def _all_or_none(
@@ -121,8 +196,8 @@ def _all_or_none(
         values = {"-a": access_key, "-s": secret_key, "-e": endpoint}
         missing = [option for option, value in values.items() if not value]
         raise click.UsageError(
-            f"missing: {', '.join(missing)}; give all of -a, -s and -e, or none for "
-            f"{DEFAULT_ENDPOINT}."
+            f"missing: {', '.join(missing)}; give all of -a, -s and -e, or -e and "
+            f"--aws-profile, or none for {DEFAULT_ENDPOINT}."
         )
     return access_key, secret_key, endpoint
 

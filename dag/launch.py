@@ -6,6 +6,7 @@ import stat
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from bucket import ACCESS_DENIED, Bucket, PermanentS3Error, S3Endpoint
@@ -19,18 +20,25 @@ from state.files import (
     check_nobody_else_writes,
     check_nobody_else_wrote,
     write_atomically,
+    write_bytes_atomically,
 )
 from state.launch import Launch, literal_prefix, save_launch
 from state.project import PROJECT
 from state.run import locked
+
+_KEPT_KEYS = ("access.key", "secret.key")
 
 
 class AlreadyRunning(PipelineError):
     """Another crondor job processes the same manifests."""
 
 
-def launch(launch: Launch) -> int:
+def launch(launch: Launch, *, keep_keys: bool = False) -> int:
     """Check everything that a run will need, and submit the crondor job.
+
+    Args:
+        keep_keys: whether to copy the keys into the launch's folder, because their
+            files will not stay.
 
     Returns:
         The cluster of the job.
@@ -48,6 +56,8 @@ def launch(launch: Launch) -> int:
         for name in ("crondor.log", "poll.out", "poll.err"):
             # HTCondor would create it readable for everybody; it keeps existing files.
             (launch.home / name).touch(mode=0o600)
+        if keep_keys:
+            launch = _keep_keys(launch)
         submission.try_jobs(launch)
         save_launch(launch, launch.file)
         description = render.crondor(launch)
@@ -61,6 +71,20 @@ def launch(launch: Launch) -> int:
         queue.remove(cluster, "another launch was first")
         raise
     return cluster
+
+
+def with_kept_keys(launch: Launch) -> Launch:
+    """Return a launch whose key files are in its own folder."""
+    access_key, secret_key = (launch.home / name for name in _KEPT_KEYS)
+    store = replace(launch.store, access_key=access_key, secret_key=secret_key)
+    return replace(launch, store=store)
+
+
+def _keep_keys(launch: Launch) -> Launch:
+    kept = with_kept_keys(launch)
+    write_bytes_atomically(kept.store.access_key, launch.store.access_key.read_bytes())
+    write_bytes_atomically(kept.store.secret_key, launch.store.secret_key.read_bytes())
+    return kept
 
 
 def _refuse_second(launch: Launch, own_cluster: int | None = None) -> None:
