@@ -15,9 +15,16 @@ from state.run import load_run
 
 @click.command()
 @click.argument("run_directory", type=click.Path(exists=True, path_type=Path))
+@click.option(
+    "--price-per-core-hour",
+    "price",
+    type=click.FloatRange(min=0),
+    metavar="PRICE",
+    help="Show what the slot time costs, too.",
+)
 @json_option
-def cost(run_directory: Path, as_json: bool) -> None:
-    """Report what a run cost so far: machine time, CPU time, bytes.
+def cost(run_directory: Path, price: float | None, as_json: bool) -> None:
+    """Report what a run cost so far: machine time, CPU time, bytes, money.
 
     \b
       python3 cog_pipeline.py cost workflow-run-20261120T193637Z
@@ -26,7 +33,8 @@ def cost(run_directory: Path, as_json: bool) -> None:
     """
     total = costs.cost(load_run(run_directory))
     if as_json:
-        click.echo(json.dumps(asdict(total), indent=2))
+        money = {} if price is None else {"money": total.money(price)}
+        click.echo(json.dumps(asdict(total) | money, indent=2))
         return
     state = "still running"
     if total.processed is not None:
@@ -35,6 +43,6 @@ def cost(run_directory: Path, as_json: bool) -> None:
     table.add_column("")
     table.add_column("the run", justify="right")
     table.add_column("the average row", justify="right")
-    for line in costs.table(total):
+    for line in costs.table(total, price):
         table.add_row(*line)
     console.print(table)

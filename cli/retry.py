@@ -1,10 +1,11 @@
 """``retry``: try failed rows of a run again."""
 
+import json
 from pathlib import Path
 
 import click
 
-from cli.common import fail, say
+from cli.common import fail, json_option, say
 from ops import failures
 from state.exits import Exit
 from state.run import load_run, settings_of
@@ -24,7 +25,10 @@ from state.run import load_run, settings_of
     help="Try only rows again that failed with this code, as 'failures' shows it. You "
     "can repeat it.",
 )
-def retry(run_directory: Path, everything: bool, codes: tuple[str, ...]) -> None:
+@json_option
+def retry(
+    run_directory: Path, everything: bool, codes: tuple[str, ...], as_json: bool
+) -> None:
     """Upload a manifest of a run's failed rows, so that they are tried again.
 
     \b
@@ -45,6 +49,9 @@ def retry(run_directory: Path, everything: bool, codes: tuple[str, ...]) -> None
             "--all; 'failures' shows the reasons",
         )
     key = failures.upload_retry(run, lines)
+    if as_json:
+        click.echo(json.dumps({"manifest": key, "rows": len(lines)}))
+        return
     rows = "1 row" if len(lines) == 1 else f"{len(lines):,} rows"
     bucket = settings_of(run).input_bucket
     say(f"Uploaded {bucket}/{key} with {rows}; the next poll takes it.")

@@ -55,6 +55,10 @@ class Cost:
     bytes_written: int
     access_point_bytes: int
 
+    def money(self, price: float) -> float:
+        """Return the price of the slot time, if an hour of a core has one."""
+        return self.slot_seconds / 3600 * price
+
 
 def cost(run: Run) -> Cost:
     """Add up what a run cost so far.
@@ -103,10 +107,13 @@ def cost(run: Run) -> Cost:
     )
 
 
-def table(cost: Cost) -> list[tuple[str, str, str]]:
+def table(cost: Cost, price: float | None) -> list[tuple[str, str, str]]:
     """Return lines for a table: a name, the run's figure, the average row's figure.
 
     The average is over the rows that had a job.
+
+    Args:
+        price: what an hour of a core costs; None if that is not known.
     """
 
     def line(
@@ -118,6 +125,8 @@ def table(cost: Cost) -> list[tuple[str, str, str]]:
         return text(amount / cost.rows_begun) if cost.rows_begun else "–"
 
     share = cost.wasted_slot_seconds / cost.slot_seconds if cost.slot_seconds else 0
+    money = "{:,.3g}".format
+    priced = [] if price is None else [line("money", cost.money(price), money)]
     return [
         line("jobs started", cost.jobs, "{:.4g}".format),
         line("of them retries", cost.retries, "{:.2g}".format),
@@ -132,6 +141,7 @@ def table(cost: Cost) -> list[tuple[str, str, str]]:
         line("images read", cost.bytes_read, _bytes),
         line("COGs and JPEGs written", cost.bytes_written, _bytes),
         line("moved by the access point", cost.access_point_bytes, _bytes),
+        *priced,
     ]
 
 

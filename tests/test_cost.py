@@ -80,6 +80,11 @@ def test_the_cost_of_a_run_is_reported_during_the_run_and_after_it(
     )
     assert "3 rows, 2 processed, 1 failed" in _cost_output(run.directory)
     assert "of them retries" in _cost_output(run.directory)
+    assert "money" not in _cost_output(run.directory)
+    priced = ("--price-per-core-hour", "3600")
+    assert "money" in _cost_output(run.directory, *priced)
+    money = json.loads(_cost_output(run.directory, *priced, "--json"))["money"]
+    assert money == pytest.approx(report.slot_seconds)
 
 
 def _cost_output(directory: Path, *options: str) -> str:

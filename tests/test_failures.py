@@ -94,8 +94,10 @@ def test_failed_rows_are_grouped_and_tried_again(archive: Archive):
 
     # The operator has corrected a row, and names it by its code.
     archive.upload_raster("missing.tif", 1)
-    chosen = archive.call("retry", directory.name, "--code", "not-found")
-    assert "with 1 row;" in chosen.stdout
+    code = ("--code", "not-found", "--json")
+    chosen = json.loads(archive.call("retry", directory.name, *code).stdout)
+    assert chosen["rows"] == 1
+    assert archive.maps.exists(chosen["manifest"])
     wrong = archive.call("retry", directory.name, "--code", "held")
     assert wrong.returncode == 1
     assert "no row of" in wrong.stderr
