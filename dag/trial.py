@@ -51,7 +51,11 @@ def of_node(run: Run, launch: Launch, node: render.Node) -> None:
     """
     code = node_code.keep(launch)
     description = render.node_description(
-        run, launch, queue.version(), code, names_outputs=bool(node.outputs)
+        run,
+        launch,
+        queue.version(),
+        code,
+        names_outputs=render.names_outputs(node, launch),
     )
     queue.try_node(description, render.macros(node))
 
