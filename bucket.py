@@ -44,7 +44,7 @@ from s3.answers import (
     unquoted_etag,
     user_metadata,
 )
-from s3.client import OK, Retry
+from s3.client import OK, PARTIAL_CONTENT, Retry
 from s3.errors import (
     ACCESS_DENIED,
     CODE_IN_XML,
@@ -104,7 +104,6 @@ _USED_AT_ONCE = 3600  # seconds
 _MIN_QUOTED = 16  # characters
 
 _NO_CONTENT = 204
-_PARTIAL_CONTENT = 206
 # Precondition Failed, and Conflict: another client is writing the object.
 _CONDITION_UNMET = (412, 409)
 _NOT_IMPLEMENTED = 501
@@ -908,7 +907,7 @@ class Bucket(Server):
         if removed:
             granted.add(_NO_CONTENT)
         if "Range" in (headers or {}):
-            granted.add(_PARTIAL_CONTENT)
+            granted.add(PARTIAL_CONTENT)
         if answer.status not in granted:
             raise OddAnswer(f"HTTP status {answer.status}")
         if method == "DELETE" and not removed:

@@ -15,7 +15,7 @@ from urllib3.exceptions import DecodeError, ProtocolError, ReadTimeoutError
 
 from s3.errors import OddAnswer, Overlong
 
-OK = 200
+OK, PARTIAL_CONTENT = 200, 206
 # A page of a thousand keys of the maximum length has less than 4 MiB. A parsed answer
 # can take about thirty times its size in memory.
 MAX_ANSWER = 8 * 2**20  # bytes
@@ -57,7 +57,7 @@ class Client(urllib3.PoolManager):
                 retries=retries,
                 **how,
             )
-            if answer.status == OK and not preload_content:
+            if answer.status in (OK, PARTIAL_CONTENT) and not preload_content:
                 return answer
             try:
                 return _whole(answer)
