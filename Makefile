@@ -16,6 +16,7 @@
 # make overhead  measure what HTCondor adds to the cost of a conversion
 # make sharing   measure how two runs share a pool
 # make commands  write docs/commands.md from the help of the commands
+# make listings  measure commands that read whole buckets, and write docs/scale.md
 # make locks     write the lock files after a change of pyproject.toml;
 #                make locks UPGRADE=--upgrade updates to the newest versions allowed
 # make setup     install everything that the demo and the tests need
@@ -30,7 +31,7 @@ ROWS ?= 100000
 SIGNING ?= auto
 UPGRADE ?=
 
-.PHONY: bench chaos commands demo test test-fast lint locks overhead scale sharing throughput \
+.PHONY: bench chaos commands demo test test-fast lint listings locks overhead scale sharing throughput \
 	clean setup
 
 demo: .venv/ready-demo
@@ -63,6 +64,9 @@ scale: .venv/ready-scale
 
 overhead: .venv/ready-scale
 	@.venv/bin/python -m lab.scale.overhead
+
+listings: .venv/ready-scale
+	@.venv/bin/python -m lab.scale.listings
 
 sharing: .venv/ready-scale
 	@.venv/bin/python -m lab.scale.sharing

@@ -17,11 +17,13 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import psutil
 from rich.console import Console
 from rich.progress import track
 
+from condor import eventlog
 from lab.bench import images
 from lab.scale import small
 from lab.scale.page import machine
@@ -29,6 +31,7 @@ from lab.support.markdown import insert, table
 from pool.distribution import program_of_environment
 from pool.personal import PersonalPool
 from state.project import PROJECT
+from state.run import Run
 from tests.support.archive import Archive
 
 PAGE = PROJECT / "docs" / "benchmarks.md"
@@ -36,6 +39,8 @@ _PEER = PROJECT / "lab" / "throughput" / "peer.sh"
 _BANDS = 3
 # After this time, the daemons have finished their work for jobs that left the queue.
 _SETTLE_SECONDS = 3
+
+_T = TypeVar("_T")
 
 console = Console(highlight=False)
 
@@ -76,11 +81,25 @@ class Cost:
 
 
 @dataclass(frozen=True)
+class Waits:
+    """The time of a run in which none of its jobs has a slot, in seconds.
+
+    Attributes:
+        before: from the launch until the first job has a slot.
+        after: from the end of the last job until both CSVs are in the bucket.
+    """
+
+    before: float
+    after: float
+
+
+@dataclass(frozen=True)
 class Pair:
     """The costs of one run of both sides, one after the other."""
 
     pipeline: Cost
     script: Cost
+    waits: Waits
 
 
 def main() -> int:
@@ -128,22 +147,37 @@ def _measure(
     }
     for key, side in keys.items():
         archive.maps.upload(key, sources[side])
-    script = _cost(lambda: _run_script(pool, archive, keys))
+    script, _ = _cost(lambda: _run_script(pool, archive, keys))
     _expect(archive, keys)
     for written in list(archive.cogs.list()):
         archive.cogs.remove(written.key)
     archive.upload_manifest("batch-raw.csv", [(key, _BANDS) for key in keys])
 
-    def run() -> None:
+    def launch() -> Waits:
+        began = time.time()
         small.launch(archive, *options)
         (run,) = small.runs(archive)
         small.wait_for(lambda: run.done, 0.1)
+        return _waits(run, began)
 
-    pipeline = _cost(run)
+    pipeline, waits = _cost(launch)
     _expect(archive, keys)
     shutil.rmtree(pool.s3.buckets / archive.maps.name)
     shutil.rmtree(pool.s3.buckets / archive.cogs.name)
-    return Pair(pipeline, script)
+    return Pair(pipeline, script, waits)
+
+
+def _waits(run: Run, began: float) -> Waits:
+    jobs = [
+        job
+        for log in run.node_logs
+        for job in eventlog.executions(log)
+        if job.node.startswith("row")
+    ]
+    return Waits(
+        min(job.ended - job.slot_seconds for job in jobs) - began,
+        run.done_file.stat().st_mtime - max(job.ended for job in jobs),
+    )
 
 
 def _run_script(pool: PersonalPool, archive: Archive, keys: Iterable[str]) -> None:
@@ -169,14 +203,14 @@ def _expect(archive: Archive, keys: Iterable[str]) -> None:
         raise RuntimeError(f"{len(missing)} outputs are missing, e.g. {min(missing)}")
 
 
-def _cost(run: Callable[[], None]) -> Cost:
-    """Return the cost of a run, with what the daemons do after its end."""
+def _cost(run: Callable[[], _T]) -> tuple[Cost, _T]:
+    """Return the cost of a run, with what the daemons do after it, and its result."""
     time.sleep(_SETTLE_SECONDS)
     before, began = _machine_cpu(), time.monotonic()
-    run()
+    result = run()
     wall = time.monotonic() - began
     time.sleep(_SETTLE_SECONDS)
-    return Cost(wall, _machine_cpu() - before)
+    return Cost(wall, _machine_cpu() - before), result
 
 
 def _machine_cpu() -> float:
@@ -215,7 +249,14 @@ def _text(pairs: dict[str, list[Pair]], runs: int) -> str:
         ),
         map(figures, MIXES),
     )
-    counts = f"Medians of {runs} runs of each side, which alternate."
+    waits = [pair.waits for measured in pairs.values() for pair in measured]
+    counts = (
+        f"Medians of {runs} runs of each side, which alternate. Of the time of\n"
+        f"cog_pipeline, {_median(wait.before for wait in waits):.0f} s pass from the "
+        "launch until the first job has a slot, and\n"
+        f"{_median(wait.after for wait in waits):.0f} s from the end of the last job "
+        "until both CSVs are there."
+    )
     return "\n".join([*lines, "", counts, "", *machine("rclone serve s3")]) + "\n"
 
 
