@@ -59,7 +59,7 @@ def jobs(run_directories: tuple[Path, ...], as_csv: bool, as_json: bool) -> None
             "HTCondor tries held jobs again, and gives up at the eighth hold at the "
             "latest."
         )
-    counts = Counter(job.state for job in found if job.node)
+    counts = Counter(job.state for job in found if job.node or job.hold)
     states = ", ".join(f"{number:,} {state}" for state, number in counts.items())
     total = f"{_number(counts.total(), 'job')} of {_number(len(runs), 'run')}"
     say(f"{total}: {states}." if states else f"{total}.")

@@ -214,8 +214,8 @@ def launch(
           -e s3.example.org --input-bucket maps --output-bucket cogs \\
           -p "*raw.csv"
 
-    Run directories are created in the current directory. To stop, run 'condor_rm'
-    with the job id that is printed.
+    Run directories are created in the current directory. To stop, run 'stop --launch'
+    there.
     """
     if in_place and settings["rows_per_job"] is None:
         # A shared job that is tried again would convert COGs of the first try.

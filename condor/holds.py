@@ -37,7 +37,7 @@ class Explanation:
 
 _UNKNOWN = Explanation("HTCondor holds it.", "See what HTCondor said.")
 _EXPLANATIONS = {
-    BY_USER: Explanation("A person holds it.", "'condor_release' lets it continue."),
+    BY_USER: Explanation("A person holds it.", "'release' lets its run continue."),
     3: Explanation("A condition of your --submit-option holds it.", _CHECK_OPTIONS),
     4: Explanation(
         "A token or credential is missing or damaged.",

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from condor.bindings import classad2, htcondor2
 from condor.errors import JobRefused, translate_errors, translate_refusals
-from condor.holds import BY_USER
+from condor.holds import BY_USER, SUBMITTED_ON_HOLD
 from state.launch import Launch
 
 # These attributes find jobs in the queue. Their value is the run directory.
@@ -74,12 +74,14 @@ class Job:
     held_by_hand: bool = False
     directory: str = ""
 
-    def hold_message(self, name: str) -> str:
-        """Return a sentence that says why the job is held, and how to release it."""
-        return (
-            f"{name} is held: {self.hold_reason}; 'condor_release {self.cluster}' lets "
-            "it continue"
-        )
+    def hold_message(self, name: str, command: str = "") -> str:
+        """Return a sentence that says why the job is held, and how to release it.
+
+        Args:
+            command: the command that releases it; by default that of HTCondor.
+        """
+        release = command or f"condor_release {self.cluster}"
+        return f"{name} is held: {self.hold_reason}; '{release}' lets it continue"
 
 
 @dataclass(frozen=True, slots=True)
@@ -331,6 +333,50 @@ def release(cluster: int, why: str) -> None:
         _schedd().act(release, f"ClusterId == {cluster}", (why, 0))
 
 
+def hold_run(run: str, why: str) -> int:
+    """Hold the DAGMan of a run and the jobs of its nodes, until they are released.
+
+    HTCondor releases jobs that it holds itself. From now on, a person holds these.
+
+    Returns:
+        The number of jobs that no person held before.
+    """
+    by_htcondor = (
+        f"{_jobs_of(run)} && JobStatus == {_Status.HELD:d} && "
+        f"HoldReasonCode =!= {BY_USER} && HoldReasonCode =!= {SUBMITTED_ON_HOLD}"
+    )
+    ended = f"{{ {_Status.HELD:d}, {_Status.REMOVED:d}, {_Status.COMPLETED:d} }}"
+    with translate_errors(f"the hold of the jobs of {run}"):
+        hold = htcondor2.JobAction.Hold
+        active = f"{_jobs_of(run)} && !member(JobStatus, {ended})"
+        held = int(_schedd().act(hold, active, (why, 0))["TotalSuccess"])
+        if others := len(_schedd().query(by_htcondor, ["ClusterId"])):
+            # In this order: with the old reason, the job would be given up.
+            _schedd().edit(by_htcondor, "HoldReason", classad2.quote(why))
+            _schedd().edit(by_htcondor, "HoldReasonCode", str(BY_USER))
+    return held + others
+
+
+def release_run(run: str, why: str) -> int:
+    """Release the jobs of a run that a person holds; return their number."""
+    held = (
+        f"{_jobs_of(run)} && JobStatus == {_Status.HELD:d} && "
+        f"HoldReasonCode =?= {BY_USER}"
+    )
+    # Since 25.10, DAGMan would start only five minutes after it was held.
+    cooling = f"{held} && {_is(RUN_ATTRIBUTE, run)} && JobCoolDownExpiration > 0"
+    with translate_errors(f"the release of the jobs of {run}"):
+        if _schedd().query(cooling, ["ClusterId"]):
+            _schedd().edit(cooling, "JobCoolDownExpiration", "0")
+        release = htcondor2.JobAction.Release
+        return int(_schedd().act(release, held, (why, 0))["TotalSuccess"])
+
+
+def _jobs_of(run: str) -> str:
+    """Return a ClassAd expression: whether this user's job is of a run."""
+    return f"{_mine()} && ({_is(RUN_ATTRIBUTE, run)} || {_is(NODE_ATTRIBUTE, run)})"
+
+
 def still_there(attribute: str, value: str) -> int:
     """Return the number of jobs with this attribute that have not ended."""
     constraint = (
@@ -477,11 +523,15 @@ def _query(constraint: str) -> Iterator[Job]:
 
 def _own_jobs(constraint: str, names: list[str]) -> list[classad2.ClassAd]:
     """Return the ads of this user's jobs."""
+    return _schedd().query(f"{_mine()} && ({constraint})", names)
+
+
+def _mine() -> str:
+    """Return a ClassAd expression: whether a job is this user's."""
     # HTCondor runs no jobs of root: in a personal pool that root started, they belong
     # to nobody. Its own option for "my jobs" shows all jobs to programs of DAGMan.
     name = pwd.getpwuid(os.geteuid()).pw_name if os.geteuid() else "nobody"
-    mine = f"Owner == {classad2.quote(name)}"
-    return _schedd().query(f"{mine} && ({constraint})", names)
+    return f"Owner == {classad2.quote(name)}"
 
 
 def _schedd() -> htcondor2.Schedd:

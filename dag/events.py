@@ -110,7 +110,7 @@ def manifest_restored(run: Run) -> Event:
     """Return the event of a manifest that somebody removed while its run lasts."""
     message = (
         f"{run.processing_key} was gone, and is there again: it keeps other access "
-        "points from converting its images. 'condor_rm' ends the run"
+        "points from converting its images. 'stop' ends the run"
     )
     return Event("manifest-restored", message, "warning")
 
@@ -136,8 +136,21 @@ def dagman_released(run: Run, job: Job) -> Event:
 
 def dagman_held(run: Run, job: Job) -> Event:
     """Return the event of a DAGMan that a person holds."""
-    message = job.hold_message(f"the DAGMan of {run.directory.name}")
+    name = run.directory.name
+    message = job.hold_message(f"the DAGMan of {name}", f"release {name}")
     return Event("dagman-held", message, "warning", {"job": job.cluster})
+
+
+def held(run: Run) -> Event:
+    """Return the event of a run that the operator holds before it is submitted."""
+    name = run.directory.name
+    return Event("held", f"{name} is held; 'release {name}' lets it continue")
+
+
+def stopped(run: Run) -> Event:
+    """Return the event of a run that is ended without jobs, because it was stopped."""
+    message = f"{run.manifest_key}: {run.stopped}; the poll writes its CSVs"
+    return Event("stopped", message)
 
 
 def failed(what: str, message: str) -> Event:

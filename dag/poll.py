@@ -157,6 +157,10 @@ def _recover(run: Run, active: list[Run], journal: Journal) -> None:
             results.gather(run)
             if processing.restore(run, launch):
                 journal.record(events.manifest_restored(run))
+    if run.stopped:
+        # The command that stopped it may not have reached HTCondor.
+        queue.remove(job.cluster, run.stopped)
+        return
     submission.renew_urls(run, launch, journal)
     if job.hold_reason is None:
         return
@@ -202,6 +206,13 @@ def _carry_on(
     if not rows:
         journal.record(events.nothing_to_convert(run))
         reconcile(run, launch, journal)
+        return
+    if run.stopped:
+        journal.record(events.stopped(run))
+        reconcile(run, launch, journal)
+        return
+    if run.is_held:
+        journal.record(events.held(run))
         return
     wait = overlap.run_to_wait_for(run, manifest, claimed, active, launch, inputs)
     if wait:

@@ -282,7 +282,10 @@ def _queue(launch: Launch, alive: list[Run]) -> Iterator[Finding]:
             yield Finding(
                 State.WARNING,
                 Event.DAGMAN_HELD,
-                job.hold_message(f"the DAGMan of {run.directory.name}"),
+                job.hold_message(
+                    f"the DAGMan of {run.directory.name}",
+                    f"release {run.directory.name}",
+                ),
             )
 
 

@@ -137,5 +137,6 @@ def _job(run: Run, job: queue.RunJob, images: tuple[str, int]) -> Job:
     )
 
 
-def _place(job: Job) -> tuple[str, int, datetime]:
-    return job.run, _ORDER.get(job.state, len(_ORDER)), job.since
+def _place(job: Job) -> tuple[str, int, datetime, int]:
+    cluster = int(job.id.partition(".")[0])
+    return job.run, _ORDER.get(job.state, len(_ORDER)), job.since, cluster

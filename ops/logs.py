@@ -200,7 +200,10 @@ class RunLog:
             for attempt, message in found.get(row.line, ()) if nodes else ():
                 # A row that is tried alone has no result of the job that it shared.
                 messages = self._results.setdefault((nodes[-1], attempt), [])
-                messages.append(f"line {row.line}: {message}")
+                told = f"line {row.line}: {message}"
+                # A result may have been gathered twice.
+                if told not in messages:
+                    messages.append(told)
 
     def _is_shown(self, line: int, ok: bool) -> bool:
         # Of a million rows, most succeed, and the event of their job says so.

@@ -38,7 +38,7 @@ class Status:
         jobs, jobs_done: number of its jobs, and of those that have ended; None if its
             DAG is not in the queue. Several small images share a job.
         processed, failed: number of rows in its CSVs; None until it is done.
-        remark: why it waits or is held; empty otherwise.
+        remark: why it waits, is held or was stopped; empty otherwise.
     """
 
     run: str
@@ -87,7 +87,12 @@ def _status(run: Run) -> Status:
             processed=outcome["processed"],
             failed=outcome["failed"],
         )
+    if run.stopped:
+        return replace(status, state=State.ENDING, remark=run.stopped)
     if not run.has_begun:
+        if run.is_held:
+            remark = f"'release {run.directory.name}' lets it continue"
+            return replace(status, state=State.HELD, remark=remark)
         wait = waiting(run)
         why = f"{wait.key} has some of the same images" if wait else ""
         return replace(status, remark=why)
@@ -100,5 +105,9 @@ def _status(run: Run) -> Status:
         ended = min(progress.done + progress.failed, jobs)
         status = replace(status, jobs=jobs, jobs_done=ended)
     if job.hold_reason is not None:
-        return replace(status, state=State.HELD, remark=job.hold_reason)
+        then = "the next poll releases it"
+        if job.held_by_hand:
+            then = f"'release {run.directory.name}' lets it continue"
+        remark = f"{job.hold_reason}; {then}"
+        return replace(status, state=State.HELD, remark=remark)
     return replace(status, state=State.CONVERTING)

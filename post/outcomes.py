@@ -128,6 +128,11 @@ def _attempt(result: NodeResult | None, end: NodeEnd | None) -> int | None:
 
 
 def _removal_reason(run: Run) -> str | None:
-    """Return why a run's DAGMan was removed or is being removed; None if it was not."""
+    """Return why a run's DAGMan was removed or is being removed; None if it was not.
+
+    A run that the operator stopped may have had no DAGMan.
+    """
+    if run.stopped:
+        return run.stopped
     reason = queue.removal_reason(queue.RUN_ATTRIBUTE, str(run.directory))
     return eventlog.abort_reason(run.dagman_job_log) if reason is None else reason

@@ -74,11 +74,13 @@ def check_ended(run: Run) -> None:
     if job := queue.find(queue.RUN_ATTRIBUTE, str(run.directory)):
         raise NotEnded(
             f"its DAG is in the queue (job {job.cluster}) and will reconcile the run "
-            f"when all nodes have ended; 'condor_rm {job.cluster}' ends it earlier"
+            f"when all nodes have ended; 'stop {run.directory.name}' ends it earlier"
         )
     if run.has_begun or run.outcome_file.exists():
         return
     checked = run.rows_file.exists()
+    if checked and run.stopped:
+        return
     if not checked or any(row.reason is None for row in load_rows(run)):
         raise NotEnded("its DAG has not been submitted yet; the next poll submits it")
 
@@ -104,7 +106,8 @@ def reconcile(
         # A caller that names the first DAG may be late.
         is_late = dag is not None and dag != run.dag_file.name
         is_retry = run.solo_file.exists() or run.refused_file.exists()
-        if is_late or (is_retry and not run.has_begun):
+        is_early = is_retry and not run.has_begun and not run.stopped
+        if is_late or is_early:
             return None
         if not run.outcome_file.exists() and not _decide(run, launch, journal):
             return None

@@ -28,6 +28,8 @@ or not at all:
 ``logs/``           the output of nodes; kept for those that failed
 ``log.jsonl``       what happened to the run, see state/journal.py
 ``lock``            the lock of the process that ends the run
+``held.json``       the operator holds the run: no poll submits a DAG
+``stopped.json``    the operator stopped the run, and why its rows are not converted
 ``attempts``        how often reconciling was tried
 ``processed.csv``   the two CSVs, as they are put into the bucket
 ``failed.csv``
@@ -240,6 +242,28 @@ class Run:
         return self.directory / "submitted.json"
 
     @property
+    def held_file(self) -> Path:
+        """The record that the operator holds the run."""
+        return self.directory / "held.json"
+
+    @property
+    def stopped_file(self) -> Path:
+        """The record that the operator stopped the run."""
+        return self.directory / "stopped.json"
+
+    @property
+    def is_held(self) -> bool:
+        """Whether the operator holds the run, so that no DAG is submitted."""
+        return self.held_file.exists()
+
+    @property
+    def stopped(self) -> str | None:
+        """Why the operator stopped the run; None if it was not stopped."""
+        if not self.stopped_file.exists():
+            return None
+        return str(json.loads(self.stopped_file.read_text())["reason"])
+
+    @property
     def attempts_file(self) -> Path:
         """The number of attempts at reconciling."""
         return self.directory / "attempts"
@@ -358,6 +382,17 @@ def record_refused_rows(run: Run, lines: Collection[int]) -> None:
     """Record the rows that the next DAG tries again, because of a passing refusal."""
     refused = {"times": run.refused_times + 1, "rows": sorted(lines)}
     write_atomically(run.refused_file, as_json(refused))
+
+
+def record_hold(run: Run) -> None:
+    """Record that the operator holds the run."""
+    write_atomically(run.held_file, as_json({"since": timestamp_now()}))
+
+
+def record_stop(run: Run, reason: str) -> None:
+    """Record that the operator stopped the run, before it is removed."""
+    stopped = {"since": timestamp_now(), "reason": reason}
+    write_atomically(run.stopped_file, as_json(stopped))
 
 
 def sibling_key(manifest_key: str, state: str, timestamp: str) -> str:

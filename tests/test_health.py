@@ -137,7 +137,7 @@ def test_a_run_without_progress(archive: Archive):
 
     job = str(json.loads((run / "submitted.json").read_text())["cluster"])
     condor("condor_hold", job)
-    assert_state(health(archive), "WARNING", "DAGMan", f"condor_release {job}")
+    assert_state(health(archive), "WARNING", "DAGMan", f"release {run.name}")
 
 
 @pytest.mark.parametrize("record", ["submitted.json", "waiting.json"])

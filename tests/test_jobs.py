@@ -21,7 +21,10 @@ def test_jobs_are_shown_where_they_are_and_why_they_are_held(archive: Archive):
     assert archive.call("jobs").stdout == "0 jobs of 0 runs.\n"
     for name in ("first", "gone", "later"):
         archive.upload_raster(f"{name}.tif", 1)
-    archive.launch_to_poll_by_hand(*A_JOB_A_ROW, "--node-submit-option", "hold = true")
+    # Otherwise HTCondor would soon give up the job whose image is gone.
+    patient = ("--node-submit-option", "periodic_remove = false")
+    held = ("--node-submit-option", "hold = true")
+    archive.launch_to_poll_by_hand(*A_JOB_A_ROW, *held, *patient)
     rows = [("first.tif", 1), ("absent.tif", 1), ("gone.tif", 1), ("later.tif", 1)]
     archive.upload_manifest("batch-raw.csv", rows)
     assert archive.poll().returncode == 0

@@ -85,7 +85,7 @@ def test_a_dagman_that_htcondor_holds_is_released(archive: Archive):
     assert not held()
     subprocess.run(["condor_hold", str(cluster)], capture_output=True, check=True)
     wait_for(held)
-    assert f"'condor_release {cluster}' lets it continue" in archive.poll().stdout
+    assert f"'release {run.name}' lets it continue" in archive.poll().stdout
     assert held()
 
 

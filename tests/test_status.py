@@ -5,7 +5,6 @@ import subprocess
 from datetime import UTC, datetime, timedelta
 
 from ops.status import State, Status
-from state.run import load_run
 from tests.support.archive import Archive, wait_for
 
 
@@ -34,15 +33,14 @@ def test_a_run_is_shown_from_its_jobs_to_its_csvs(archive: Archive):
     assert run["manifest"] == "batch-raw.csv"
     assert (run["state"], run["jobs_done"]) == ("converting", 0)
     assert run["processed"] is None
-    cluster = str(load_run(directory).cluster)
-    subprocess.run(["condor_hold", cluster], check=True, capture_output=True)
+    assert archive.call("hold", directory.name).returncode == 0
     assert shown(archive)["state"] == "held"
     text = archive.call("status")
     assert "is held: " in text.stdout
     assert text.stdout.endswith("1 run, 0 done.\n")
     assert max(map(len, text.stdout.splitlines())) <= 100
 
-    subprocess.run(["condor_release", cluster], check=True, capture_output=True)
+    assert archive.call("release", directory.name).returncode == 0
     nodes = f'CogPipelineNodeOf == "{directory}"'
     release = ["condor_release", "-constraint", nodes]
     wait_for(lambda: subprocess.run(release, capture_output=True).returncode == 0)

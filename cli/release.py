@@ -1,0 +1,21 @@
+"""``release``: let held runs continue."""
+
+from pathlib import Path
+
+import click
+
+from cli.runs import each_run, some_runs_argument
+from ops import control
+
+
+@click.command()
+@some_runs_argument
+def release(run_directories: tuple[Path, ...]) -> None:
+    """Let runs continue that you hold.
+
+    \b
+      python3 cog_pipeline.py release workflow-run-20261120T193637Z
+
+    This also releases jobs that somebody held with condor_hold.
+    """
+    each_run(run_directories, lambda run, journal: control.release(run))
