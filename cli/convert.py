@@ -155,7 +155,7 @@ def _images(
                 "this launch replaces originals by COGs, which cannot be told from "
                 "them: choose the images with --filter or --since, and --overwrite",
             )
-        found = pending(found, launch.outputs(), launch.output_prefix, prefix)
+        found = pending(found, launch.outputs(), launch.output_names, prefix)
     return iter(making.sample(found, number)) if number else found
 
 

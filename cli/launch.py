@@ -63,13 +63,7 @@ _SECTIONS = {
     metavar="NAME",
     help="Bucket for the COGs and JPEGs.",
 )
-@click.option(
-    "--output-prefix",
-    default=Launch.output_prefix,
-    show_default=False,
-    metavar="PREFIX",
-    help="Prefix for every output key.",
-)
+@shared.output_name_options
 @click.option(
     "--in-place",
     is_flag=True,
@@ -272,6 +266,11 @@ def _check_combinations(launch: Launch, in_place: bool) -> None:
     if in_place and (launch.output_prefix or not one_bucket):
         raise click.UsageError(
             "--in-place needs the same bucket for both, and no --output-prefix."
+        )
+    if in_place and (launch.strip_prefixes or launch.output_suffix):
+        raise click.UsageError(
+            "--in-place gives a COG the name of its original: leave out --strip-prefix "
+            "and --output-suffix."
         )
     if in_place and launch.rows_per_job != 1:
         raise click.UsageError(

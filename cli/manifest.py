@@ -20,6 +20,7 @@ from ingest.manifest import Row
 from ingest.selection import Selection, originals, pending, rasters
 from state.exits import Exit
 from state.files import writing
+from state.keys import OutputNames
 
 
 @click.command(context_settings={"show_default": True})
@@ -50,9 +51,7 @@ from state.files import writing
     help="Leave out images whose COG is there and is newer. Needs --output-bucket.",
 )
 @click.option("--output-bucket", metavar="NAME", help="Bucket with the COGs.")
-@click.option(
-    "--output-prefix", default="", show_default=False, help="Prefix of the COGs' keys."
-)
+@shared.output_name_options
 @click.option(
     "--sample",
     type=click.IntRange(min=1),
@@ -79,6 +78,8 @@ def manifest(
     input_bucket: str,
     output_bucket: str | None,
     output_prefix: str,
+    strip_prefixes: tuple[str, ...],
+    output_suffix: str,
     from_list: TextIO | None,
     folder: Path | None,
     selection: Selection,
@@ -117,7 +118,8 @@ def manifest(
             outputs = Bucket(store, str(output_bucket))
             if output_bucket == input_bucket:
                 found = originals(found, output_prefix)
-            found = pending(found, outputs, output_prefix, prefix)
+            names = OutputNames(output_prefix, strip_prefixes, output_suffix)
+            found = pending(found, outputs, names, prefix)
         keys = (raster.key for raster in found)
     if sample:
         keys = making.sample(keys, sample)

@@ -292,6 +292,61 @@ def check_submit_options(
     return lines
 
 
+def output_name_options(command: Command) -> Command:
+    """Add the options that name the outputs.
+
+    The command takes them as ``output_prefix``, ``strip_prefixes`` and
+    ``output_suffix``.
+    """
+
+    @click.option(
+        "--output-prefix",
+        default="",
+        show_default=False,
+        metavar="PREFIX",
+        help="Prefix for every output key.",
+    )
+    @click.option(
+        "--strip-prefix",
+        "strip_prefixes",
+        multiple=True,
+        callback=_check_parts_of_name,
+        metavar="TEXT",
+        help="Leave this out at the beginning of the names of outputs. You can repeat "
+        "it: the first one with which the image's name begins counts.",
+    )
+    @click.option(
+        "--output-suffix",
+        default="",
+        show_default=False,
+        callback=_check_part_of_name,
+        metavar="TEXT",
+        help="Put this before the .tif and .jpg of outputs, such as _cog.",
+    )
+    @wraps(command)
+    def with_names(**values: Any) -> None:
+        command(**values)
+
+    return with_names
+
+
+def _check_part_of_name(
+    context: click.Context, parameter: click.Parameter, text: str
+) -> str:
+    if "/" in text or not text.isprintable() or text != text.strip():
+        raise click.BadParameter(
+            f"{text!r} is no part of a name: leave out '/', spaces around it and "
+            "characters that are not printable"
+        )
+    return text
+
+
+def _check_parts_of_name(
+    context: click.Context, parameter: click.Parameter, texts: tuple[str, ...]
+) -> tuple[str, ...]:
+    return tuple(_check_part_of_name(context, parameter, each) for each in texts)
+
+
 def check_node_environment(
     context: click.Context, parameter: click.Parameter, text: str
 ) -> str:

@@ -1,7 +1,7 @@
 """Find the images of a manifest's rows in the bucket."""
 
 import itertools
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import replace
 
 from bucket import Bucket, ObjectMissing, StoredObject
@@ -143,8 +143,11 @@ class ImageIndex:
                 # It was removed since it was listed.
                 del self._sizes[key]
 
-    def resolve(self) -> Manifest:
+    def resolve(self, cog_key: Callable[[str], str] = str) -> Manifest:
         """Return the manifest with the key, size and sidecar files of each image.
+
+        Args:
+            cog_key: returns the key of an image's COG.
 
         A row is refused if its image was not added, or if its COG or JPEG would have
         the name of an earlier row's.
@@ -155,7 +158,7 @@ class ImageIndex:
             if row.reason is None:
                 row = self._find(row)
             if row.reason is None:
-                row = _reserve_outputs(row, owners)
+                row = _reserve_outputs(row, cog_key(row.key), owners)
             rows.append(row)
         return replace(self._manifest, rows=tuple(rows))
 
@@ -236,15 +239,21 @@ def _usable_sidecars(key: str, stored: Collection[str]) -> tuple[str, ...]:
     )
 
 
-def _reserve_outputs(row: Row, owners: dict[str, Row]) -> Row:
+def _reserve_outputs(row: Row, cog: str, owners: dict[str, Row]) -> Row:
     """Refuse a row whose outputs would have the names of an earlier row's."""
-    earlier = owners.setdefault(key_stem(row.key), row)
+    earlier = owners.setdefault(key_stem(cog), row)
     if earlier is row:
         return row
     if earlier.key == row.key:
         return row.failed(
             Refusal.DUPLICATE,
             f"line {earlier.line} already names this image: remove one",
+        )
+    if key_stem(earlier.key) != key_stem(row.key):
+        return row.failed(
+            Refusal.OUTPUT_COLLISION,
+            f"its outputs would have the names of those of line {earlier.line}, "
+            f"{earlier.key}: rename one image, or launch with another --strip-prefix",
         )
     return row.failed(
         Refusal.OUTPUT_COLLISION,

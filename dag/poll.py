@@ -251,7 +251,7 @@ def _check(run: Run, inputs: Bucket, launch: Launch) -> list[StoredObject]:
         if is_processing(stored.key) and len(claimed) < processing.MAX_OBJECTS:
             claimed.append(stored)
     index.look_into_tiers(inputs)
-    resolved = index.resolve()
+    resolved = index.resolve(launch.cog_key)
     rows = tuple(_check_row(row, launch) for row in resolved.rows)
     if launch.rows_per_job != 1:
         rows = tuple(batches.batch_rows(rows, launch, _slots(launch)))
@@ -288,7 +288,7 @@ def _check_row(row: Row, launch: Launch) -> Row:
     if length > MAX_KEY_BYTES:
         return row.failed(
             Refusal.NAME_TOO_LONG,
-            f"with the --output-prefix, the key of its COG has {length} bytes, and "
+            f"with the launch's options, the key of its COG has {length} bytes, and "
             f"{MAX_KEY_BYTES} is the maximum: rename the image",
         )
     time_limit = options.time_limit(row.options)

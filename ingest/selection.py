@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from bucket import Bucket, StoredObject
-from state.keys import TIFF_SUFFIXES
+from state.keys import TIFF_SUFFIXES, OutputNames
 
 
 @dataclass(frozen=True)
@@ -68,17 +68,20 @@ def originals(
 
 
 def pending(
-    images: Iterable[StoredObject], outputs: Bucket, output_prefix: str, prefix: str
+    images: Iterable[StoredObject], outputs: Bucket, names: OutputNames, prefix: str
 ) -> Iterator[StoredObject]:
     """Yield the images whose COG is missing or older than the image.
 
     The dates of all COGs under the prefix are in memory: about 200 bytes each.
     """
+    # The rest of a prefix is the beginning of a name, which a COG may not have.
+    if names.strip_prefixes or names.suffix:
+        folder, slash, _ = prefix.rpartition("/")
+        prefix = folder + slash
     written = {
-        stored.key.removeprefix(output_prefix): stored.modified
-        for stored in outputs.list(output_prefix + prefix)
+        stored.key: stored.modified for stored in outputs.list(names.prefix + prefix)
     }
     for image in images:
-        cog = written.get(image.key)
+        cog = written.get(names.cog_key(image.key))
         if cog is None or cog < image.modified:
             yield image

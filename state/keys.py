@@ -1,5 +1,6 @@
 """Names that follow from an image's key: of its outputs, and of its file in a node."""
 
+from typing import NamedTuple
 from urllib.parse import quote
 
 # The limit of Linux file systems. An image's name in a node's sandbox is
@@ -16,6 +17,41 @@ def key_stem(key: str) -> str:
     'maps/v1.2/sheet'
     """
     return key[: key.rindex(".")]
+
+
+class OutputNames(NamedTuple):
+    """How outputs are named after their images.
+
+    Attributes:
+        prefix: what their keys begin with.
+        strip_prefixes: the first of these with which the name of an image begins is
+            left out, unless nothing else is before .tif.
+        suffix: what comes before .tif and .jpg.
+    """
+
+    prefix: str = ""
+    strip_prefixes: tuple[str, ...] = ()
+    suffix: str = ""
+
+    def cog_key(self, image: str) -> str:
+        """Return the key of an image's COG.
+
+        >>> OutputNames("2025/", ("public_",), "_cog").cog_key("maps/public_a.tif")
+        '2025/maps/a_cog.tif'
+        >>> OutputNames(strip_prefixes=("public_",)).cog_key("maps/public_.tif")
+        'maps/public_.tif'
+        """
+        folder, slash, name = image.rpartition("/")
+        for strip in self.strip_prefixes:
+            if name.startswith(strip):
+                rest = name.removeprefix(strip)
+                # A name that is cut inside its suffix has no dot.
+                name = rest if rest.rpartition(".")[0] else name
+                break
+        if self.suffix:
+            stem = key_stem(name)
+            name = stem + self.suffix + name[len(stem) :]
+        return self.prefix + folder + slash + name
 
 
 def jpeg_key(key: str) -> str:

@@ -12,7 +12,7 @@ from bucket import Bucket, S3Endpoint
 from node import options
 from state.errors import PipelineError
 from state.files import check_nobody_else_wrote, write_atomically
-from state.keys import jpeg_key
+from state.keys import OutputNames, jpeg_key
 from state.moved import moved_from, with_new_paths
 from state.records import as_json, from_record
 
@@ -53,6 +53,8 @@ class Launch:
         input_bucket: bucket with the manifests and the images.
         output_bucket: bucket for the COGs and JPEGs.
         output_prefix: prefix for every key in the output bucket.
+        strip_prefixes: beginnings of images' names that their COGs do not have.
+        output_suffix: what the names of COGs and JPEGs have before .tif and .jpg.
         pattern: shell pattern for the keys of manifests in the input bucket.
         every: time between two polls, in minutes.
         max_jobs: maximum number of jobs of a run in the queue.
@@ -84,6 +86,8 @@ class Launch:
     input_bucket: str
     output_bucket: str
     output_prefix: str = ""
+    strip_prefixes: tuple[str, ...] = ()
+    output_suffix: str = ""
     pattern: str = "*raw.csv"
     every: int = 15
     max_jobs: int = 10_000
@@ -148,9 +152,14 @@ class Launch:
         """The prefix of the keys of all manifests and of the CSVs made from them."""
         return literal_prefix(self.pattern)
 
+    @property
+    def output_names(self) -> OutputNames:
+        """How outputs are named after their images."""
+        return OutputNames(self.output_prefix, self.strip_prefixes, self.output_suffix)
+
     def cog_key(self, image: str) -> str:
         """Return the key of an image's COG in the output bucket."""
-        return self.output_prefix + image
+        return self.output_names.cog_key(image)
 
     def jpeg_key(self, image: str) -> str:
         """Return the key of an image's JPEG in the output bucket."""
@@ -249,6 +258,7 @@ def _launch(saved: dict[str, Any]) -> Launch:
         store=from_record(S3Endpoint, store),
         run_order=FORMER_ORDERS.get(order, order),
         packed_node=Path(packed) if packed else None,
+        strip_prefixes=tuple(saved.get("strip_prefixes", ())),
         submit_options=tuple(saved["submit_options"]),
         node_submit_options=tuple(saved.get("node_submit_options", ())),
         node_options=load_node_options(saved.get("node_options", {})),
