@@ -29,6 +29,7 @@ from state.run import Run, all_runs, timestamp_now
 from state.text import duration
 
 _SECONDS_BETWEEN = 2
+_SECONDS_BETWEEN_POLLS = 15
 
 
 @click.command()
@@ -210,6 +211,7 @@ def _wait(launch: Launch, key: str) -> Status:
         *columns, console=console, transient=True, disable=hidden
     ) as progress:
         task = progress.add_task("jobs done", total=None)
+        next_poll = time.monotonic() + _SECONDS_BETWEEN_POLLS
         while True:
             status = _started(launch, key)
             if status and status.state == State.DONE:
@@ -217,6 +219,14 @@ def _wait(launch: Launch, key: str) -> Status:
             if status and status.jobs:
                 progress.update(task, total=status.jobs, completed=status.jobs_done)
             time.sleep(_SECONDS_BETWEEN)
+            if time.monotonic() > next_poll and _waits(status):
+                # For instance because the store was slow when it was claimed.
+                _poll(launch)
+                next_poll = time.monotonic() + _SECONDS_BETWEEN_POLLS
+
+
+def _waits(status: Status | None) -> bool:
+    return status is None or status.state == State.WAITING
 
 
 def _report(status: Status | None, key: str, as_json: bool) -> None:
