@@ -1,9 +1,11 @@
 """``status``: how far each run is."""
 
+import csv
 import json
+import sys
 import time
 from contextlib import nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -18,8 +20,8 @@ from rich.table import Table
 
 from cli.common import console, json_option
 from cli.runs import runs_argument, runs_of
-from ops.status import Status, statuses
-from state.text import duration, one_line
+from ops.status import Status, statuses, totals
+from state.text import csv_safe, duration, one_line
 
 _SECONDS_BETWEEN = 5
 _BAR_WIDTH = 16
@@ -28,8 +30,11 @@ _BAR_WIDTH = 16
 @click.command()
 @runs_argument
 @click.option("--watch", is_flag=True, help="Show it again every few seconds.")
+@click.option("--csv", "as_csv", is_flag=True, help="Print each run as CSV.")
 @json_option
-def status(run_directories: tuple[Path, ...], watch: bool, as_json: bool) -> None:
+def status(
+    run_directories: tuple[Path, ...], watch: bool, as_csv: bool, as_json: bool
+) -> None:
     """Show how far each run is, and about how long it still takes.
 
     \b
@@ -38,11 +43,13 @@ def status(run_directories: tuple[Path, ...], watch: bool, as_json: bool) -> Non
     Without a run, show all runs of the current directory. --watch ends with the last
     of them, or by Ctrl-C.
     """
+    found = statuses(runs_of(run_directories))
     if as_json:
-        found = statuses(runs_of(run_directories))
         click.echo(json.dumps([_as_json(each) for each in found], indent=2))
         return
-    found = statuses(runs_of(run_directories))
+    if as_csv:
+        _write_csv(found)
+        return
     if not watch:
         console.print(_shown(found))
         return
@@ -79,9 +86,24 @@ def _shown(found: list[Status]) -> Lines:
         for each in found
         if each.remark
     ]
+    return Lines(table, *map(escape, remarks), _total(found))
+
+
+def _total(found: list[Status]) -> str:
+    """Return a sentence about all runs."""
     done = sum(each.processed is not None for each in found)
-    total = f"{len(found)} {'run' if len(found) == 1 else 'runs'}, {done} done."
-    return Lines(table, *map(escape, remarks), total)
+    sentence = f"{len(found)} {'run' if len(found) == 1 else 'runs'}, {done} done."
+    all_of_them = totals(found)
+    if not all_of_them.rows:
+        return sentence
+    share = (all_of_them.rows - all_of_them.pending) / all_of_them.rows
+    sentence += (
+        f" {all_of_them.processed:,} of {all_of_them.rows:,} rows processed, "
+        f"{all_of_them.failed:,} failed, {all_of_them.pending:,} pending ({share:.0%})."
+    )
+    if all_of_them.an_hour:
+        sentence += f" About {all_of_them.an_hour:,.0f} rows an hour."
+    return sentence
 
 
 def _rows(status: Status) -> str:
@@ -97,6 +119,15 @@ def _time(status: Status) -> str:
     if left := status.time_left:
         return f"about {duration(left)} left"
     return f"since {duration(datetime.now(UTC) - status.began)}"
+
+
+def _write_csv(found: list[Status]) -> None:
+    names = [*(field.name for field in fields(Status)), "seconds_left"]
+    writer = csv.DictWriter(sys.stdout, names, lineterminator="\n")
+    writer.writeheader()
+    for each in found:
+        texts = {"manifest": csv_safe(each.manifest), "remark": csv_safe(each.remark)}
+        writer.writerow(_as_json(each) | texts)
 
 
 def _as_json(status: Status) -> dict[str, Any]:

@@ -57,6 +57,22 @@ _FACTS_OF_JOBS = (
 )
 
 
+_OF_A_DAG = ("DAG_NodesTotal", "DAG_NodesDone", "DAG_NodesFailed")
+_OF_A_JOB = (
+    *("ClusterId", "JobStatus", "Owner", "HoldReason", "HoldReasonCode", "Iwd"),
+    *_OF_A_DAG,
+)
+
+
+@dataclass(frozen=True)
+class Progress:
+    """The progress of a DAG, in nodes; its FINAL node is included."""
+
+    total: int
+    done: int
+    failed: int
+
+
 @dataclass(frozen=True)
 class Job:
     """A job of the queue.
@@ -65,6 +81,7 @@ class Job:
         hold_reason: None unless it is held.
         held_by_hand: whether a person holds it, and not HTCondor.
         directory: its initial working directory.
+        progress: the progress of its DAG; None unless it is a DAGMan that has begun.
     """
 
     cluster: int
@@ -73,6 +90,7 @@ class Job:
     hold_reason: str | None
     held_by_hand: bool = False
     directory: str = ""
+    progress: Progress | None = None
 
     def hold_message(self, name: str, command: str = "") -> str:
         """Return a sentence that says why the job is held, and how to release it.
@@ -135,15 +153,6 @@ class RunJob:
     starts: int
     holds: int
     hold: Hold | None
-
-
-@dataclass(frozen=True)
-class Progress:
-    """The progress of a DAG, in nodes; its FINAL node is included."""
-
-    total: int
-    done: int
-    failed: int
 
 
 def version() -> tuple[int, int, int]:
@@ -311,6 +320,16 @@ def find(attribute: str, value: str) -> Job | None:
     """
     constraint = _is(attribute, value)
     return min(_query(constraint), key=lambda job: job.cluster, default=None)
+
+
+def dagmans_of_runs() -> dict[str, Job]:
+    """Return this user's DAGMan jobs by their run directory: the first of each."""
+    found: dict[str, Job] = {}
+    with translate_errors("HTCondor's queue"):
+        ads = _own_jobs(f"{RUN_ATTRIBUTE} isnt undefined", [*_OF_A_JOB, RUN_ATTRIBUTE])
+    for ad in sorted(ads, key=lambda ad: int(ad["ClusterId"])):
+        found.setdefault(str(ad[RUN_ATTRIBUTE]), _job(ad))
+    return found
 
 
 def crondor_job(launch: Launch) -> Job | None:
@@ -490,35 +509,28 @@ def renew(job: WaitingJob, urls_expire: int) -> bool:
     return True
 
 
-def progress(cluster: int) -> Progress | None:
-    """Return the progress of a DAG; None if its DAGMan is not in the queue."""
-    names = ["DAG_NodesTotal", "DAG_NodesDone", "DAG_NodesFailed"]
-    with translate_errors("HTCondor's queue"):
-        ads = _schedd().query(f"ClusterId == {cluster}", names)
-    if not ads:
-        return None
-    return Progress(*(int(ads[0].get(name, 0)) for name in names))
-
-
 def _is(attribute: str, value: str) -> str:
     """Return a ClassAd expression: whether an attribute has this value."""
     return f"{attribute} =?= {classad2.quote(value)}"
 
 
 def _query(constraint: str) -> Iterator[Job]:
-    names = ["ClusterId", "JobStatus", "Owner", "HoldReason", "HoldReasonCode", "Iwd"]
     with translate_errors("HTCondor's queue"):
-        ads = _own_jobs(constraint, names)
-    for ad in ads:
-        held = ad["JobStatus"] == _Status.HELD
-        yield Job(
-            cluster=int(ad["ClusterId"]),
-            status=_STATUS_NAMES.get(ad["JobStatus"], "in the queue"),
-            owner=str(ad["Owner"]),
-            hold_reason=str(ad.get("HoldReason", "")) if held else None,
-            directory=str(ad.get("Iwd", "")),
-            held_by_hand=held and ad.get("HoldReasonCode") == BY_USER,
-        )
+        yield from map(_job, _own_jobs(constraint, [*_OF_A_JOB]))
+
+
+def _job(ad: classad2.ClassAd) -> Job:
+    held = ad["JobStatus"] == _Status.HELD
+    nodes = [int(ad.get(name, 0)) for name in _OF_A_DAG]
+    return Job(
+        cluster=int(ad["ClusterId"]),
+        status=_STATUS_NAMES.get(ad["JobStatus"], "in the queue"),
+        owner=str(ad["Owner"]),
+        hold_reason=str(ad.get("HoldReason", "")) if held else None,
+        directory=str(ad.get("Iwd", "")),
+        held_by_hand=held and ad.get("HoldReasonCode") == BY_USER,
+        progress=Progress(*nodes) if _OF_A_DAG[0] in ad else None,
+    )
 
 
 def _own_jobs(constraint: str, names: list[str]) -> list[classad2.ClassAd]:

@@ -7,6 +7,8 @@ from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 
 from condor import queue
+from condor.queue import Job
+from state.rows import count_rows
 from state.run import Run
 from state.waiting import waiting
 
@@ -37,6 +39,7 @@ class Status:
         began: when it began.
         jobs, jobs_done: number of its jobs, and of those that have ended; None if its
             DAG is not in the queue. Several small images share a job.
+        rows: number of its rows; 0 as long as its manifest is not read.
         processed, failed: number of rows in its CSVs; None until it is done.
         remark: why it waits, is held or was stopped; empty otherwise.
     """
@@ -47,6 +50,7 @@ class Status:
     began: datetime
     jobs: int | None = None
     jobs_done: int | None = None
+    rows: int = 0
     processed: int | None = None
     failed: int | None = None
     remark: str = ""
@@ -68,25 +72,68 @@ class Status:
         return elapsed * (1 / share - 1) if share else None
 
 
+@dataclass(frozen=True)
+class Totals:
+    """How far all runs are together.
+
+    Attributes:
+        rows: number of their rows.
+        processed, failed: number of rows in the CSVs of those that are done.
+        an_hour: estimate of the rows that those that convert do in an hour, as if each
+            job had as many; None if there is none.
+    """
+
+    rows: int
+    processed: int
+    failed: int
+    an_hour: float | None
+
+    @property
+    def pending(self) -> int:
+        """The number of rows of runs that are not done."""
+        return self.rows - self.processed - self.failed
+
+
+def totals(found: Iterable[Status]) -> Totals:
+    """Add up how far runs are."""
+    found = list(found)
+    now = datetime.now(UTC)
+    speeds = [
+        each.rows * each.share / ((now - each.began) / timedelta(hours=1))
+        for each in found
+        if each.share and each.time_left is not None
+    ]
+    return Totals(
+        rows=sum(each.rows for each in found),
+        processed=sum(each.processed or 0 for each in found),
+        failed=sum(each.failed or 0 for each in found),
+        an_hour=sum(speeds) if speeds else None,
+    )
+
+
 def statuses(runs: Iterable[Run]) -> list[Status]:
-    """Return how far runs are. A run that is not done takes two queries of the queue.
+    """Return how far runs are, by one query of the queue, if one is not done.
 
     Raises:
         SchedulerError: HTCondor does not answer.
     """
-    return [_status(run) for run in runs]
+    runs = list(runs)
+    jobs = {} if all(run.done for run in runs) else queue.dagmans_of_runs()
+    return [_status(run, jobs.get(str(run.directory))) for run in runs]
 
 
-def _status(run: Run) -> Status:
+def _status(run: Run, job: Job | None) -> Status:
     status = Status(run.directory.name, run.manifest_key, State.WAITING, run.began)
     if run.done:
         outcome = json.loads(run.done_file.read_text())
         return replace(
             status,
             state=State.DONE,
+            rows=outcome["processed"] + outcome["failed"],
             processed=outcome["processed"],
             failed=outcome["failed"],
         )
+    status = replace(status, rows=count_rows(run))
     if run.stopped:
         return replace(status, state=State.ENDING, remark=run.stopped)
     if not run.has_begun:
@@ -96,10 +143,9 @@ def _status(run: Run) -> Status:
         wait = waiting(run)
         why = f"{wait.key} has some of the same images" if wait else ""
         return replace(status, remark=why)
-    job = queue.find(queue.RUN_ATTRIBUTE, str(run.directory))
     if job is None:
         return replace(status, state=State.ENDING)
-    if progress := queue.progress(job.cluster):
+    if progress := job.progress:
         # The final node, which writes the CSVs, is no job of an image.
         jobs = max(progress.total - 1, 0)
         ended = min(progress.done + progress.failed, jobs)

@@ -145,6 +145,15 @@ def load_rows(run: Run) -> Iterator[Row]:
             yield _row(json.loads(line))
 
 
+def count_rows(run: Run) -> int:
+    """Return the number of rows of a run; 0 as long as its manifest is not read."""
+    if not run.rows_file.exists():
+        return 0
+    with run.rows_file.open("rb") as file:
+        # The first line is the header.
+        return sum(1 for _ in file) - 1
+
+
 def _row(saved: dict[str, Any]) -> Row:
     """Return the row of a record; fields of later versions are left out."""
     if "number" in saved:

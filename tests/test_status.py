@@ -1,10 +1,13 @@
 """The command status shows how far runs are, from the queue to the two CSVs."""
 
+import csv
+import io
 import json
 import subprocess
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
-from ops.status import State, Status
+from ops.status import State, Status, totals
 from tests.support.archive import Archive, wait_for
 
 
@@ -37,7 +40,7 @@ def test_a_run_is_shown_from_its_jobs_to_its_csvs(archive: Archive):
     assert shown(archive)["state"] == "held"
     text = archive.call("status")
     assert "is held: " in text.stdout
-    assert text.stdout.endswith("1 run, 0 done.\n")
+    assert "1 run, 0 done. 0 of 3 rows processed, 0 failed, 3 pending" in text.stdout
     assert max(map(len, text.stdout.splitlines())) <= 100
 
     assert archive.call("release", directory.name).returncode == 0
@@ -46,7 +49,9 @@ def test_a_run_is_shown_from_its_jobs_to_its_csvs(archive: Archive):
     wait_for(lambda: subprocess.run(release, capture_output=True).returncode == 0)
     watched = archive.call("status", "--watch")
     assert watched.returncode == 0, watched.stderr
-    assert watched.stdout.rstrip().endswith("1 run, 1 done.")
+    assert "1 run, 1 done. 2 of 3 rows processed, 1 failed, 0 pending" in watched.stdout
+    (line,) = csv.DictReader(io.StringIO(archive.call("status", "--csv").stdout))
+    assert (line["state"], line["rows"], line["failed"]) == ("done", "3", "1")
     run = shown(archive)
     assert (run["state"], run["processed"], run["failed"]) == ("done", 2, 1)
     assert run["remark"] == ""
@@ -57,6 +62,12 @@ def test_the_time_left_follows_from_the_jobs_that_ended():
     run = Status("run", "raw.csv", State.CONVERTING, began, jobs=100, jobs_done=25)
     assert run.share == 0.25
     assert abs(run.time_left - timedelta(minutes=30)) < timedelta(seconds=5)
+    run = replace(run, rows=400)
+    done = replace(run, state=State.DONE, rows=7, processed=5, failed=2)
+    together = totals([run, done])
+    assert (together.rows, together.processed, together.pending) == (407, 5, 400)
+    assert abs(together.an_hour - 600) < 5  # a quarter of 400 rows in ten minutes
+    assert totals([done]).an_hour is None
     too_few = Status("run", "raw.csv", State.CONVERTING, began, jobs=100, jobs_done=1)
     assert too_few.time_left is None
     assert Status("run", "raw.csv", State.WAITING, began).time_left is None
