@@ -25,6 +25,8 @@ HOUR_BACK = "-46m"
 
 @pytest.fixture(scope="module")
 def clock(workplace: Path) -> Clock:
+    if "POOL_SUITE" in os.environ:
+        pytest.skip("HTCondor of another Debian cannot load this one's libfaketime")
     return clocks.make(workplace / "clock")
 
 

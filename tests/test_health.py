@@ -172,6 +172,8 @@ def test_the_disk_runs_out_of_inodes(archive: Archive):
 
 def on_a_disk_of(archive: Archive, size: str) -> subprocess.CompletedProcess:
     """Return the health of a launch whose directory is a small disk."""
+    if os.geteuid():
+        pytest.skip("where another user may mount a disk, / belongs to nobody")
     script = f"""
         cp -a {home(archive).name} ../{home(archive).name}.copy &&
         mount -t tmpfs -o {size},mode=755 tmpfs "$PWD" && cd "$PWD" &&
