@@ -326,7 +326,7 @@ def dagmans_of_runs() -> dict[str, Job]:
     """Return this user's DAGMan jobs by their run directory: the first of each."""
     found: dict[str, Job] = {}
     with translate_errors("HTCondor's queue"):
-        ads = _own_jobs(f"{RUN_ATTRIBUTE} isnt undefined", [*_OF_A_JOB, RUN_ATTRIBUTE])
+        ads = _own_jobs(f"{RUN_ATTRIBUTE} =!= undefined", [*_OF_A_JOB, RUN_ATTRIBUTE])
     for ad in sorted(ads, key=lambda ad: int(ad["ClusterId"])):
         found.setdefault(str(ad[RUN_ATTRIBUTE]), _job(ad))
     return found
