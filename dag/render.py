@@ -278,7 +278,6 @@ def write_dag(
     stream = template.stream(
         values,
         nodes=nodes,
-        names_outputs=lambda node: names_outputs(node, launch),
         unconvertible=Unconvertible.exit_status,
         try_again=int(Exit.TRY_AGAIN),
     )
@@ -307,15 +306,6 @@ def node_description(
     context = template.new_context(values)
     lines = (line for block in blocks for line in template.blocks[block](context))
     return "".join(lines) + "queue\n"
-
-
-def names_outputs(node: Node, launch: Launch) -> bool:
-    """Return whether a node's job names its outputs, see templates/convert.dag.
-
-    A program of the operator need not leave the files that bin/generate_cogs.sh does,
-    and HTCondor holds a job that lacks one of them.
-    """
-    return bool(node.outputs) and not submit_options.executable(_node_lines(launch))
 
 
 def macros(node: Node) -> dict[str, str]:

@@ -51,11 +51,7 @@ def of_node(run: Run, launch: Launch, node: render.Node) -> None:
     """
     code = node_code.keep(launch)
     description = render.node_description(
-        run,
-        launch,
-        queue.version(),
-        code,
-        names_outputs=render.names_outputs(node, launch),
+        run, launch, queue.version(), code, names_outputs=bool(node.outputs)
     )
     queue.try_node(description, render.macros(node))
 

@@ -70,9 +70,6 @@ def test_nodes_name_their_outputs_if_these_are_known_before(tmp_path: Path):
     dag = write_dag(run, launch(tmp_path), [alone, shared, multipart])
     jobs = dict(re.findall(r"^JOB (\w+) (\w+)$", dag, re.MULTILINE))
     assert jobs == {"row1": "convert_and_name", "rows1": "convert", "row2": "convert"}
-    # A program of the operator may not leave all of them.
-    dag = write_dag(run, launch(tmp_path, "executable = /opt/node.sh"), [alone])
-    assert "JOB row1 convert\n" in dag
 
 
 LAUNCH_OPTIONS = {"profile": ("aerial-rgb",), "co": ("JPEG_QUALITY=90",)}
