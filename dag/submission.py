@@ -22,10 +22,6 @@ from state.run import (
     was_tried,
 )
 
-# If an input does not arrive, HTCondor 23.9.6 holds a job with named outputs because it
-# lacks these, and the reason is lost: that the image is gone, or that the keys may not
-# read it. This version keeps the reason.
-_NAMED_OUTPUTS_SINCE = (25, 14, 1)
 # In place of a row, to try the jobs of a launch.
 _EXAMPLE = Row(1, (), key="example.tif", bands=1)
 
@@ -105,9 +101,7 @@ def _nodes(
         return render.RowTransfer(row, urls, limits, parts, urls_expire, region)
 
     for name, batch in itertools.groupby(rows, dag_node_of):
-        node = render.node(name, map(transfer, batch), launch.node_options)
-        keeps_reason = condor >= _NAMED_OUTPUTS_SINCE
-        yield node if keeps_reason else replace(node, outputs="")
+        yield render.node(name, map(transfer, batch), launch.node_options)
 
 
 class _Presigner:
