@@ -37,13 +37,9 @@ fail() { # EXIT CODE REASON
     exit "$1"
 }
 
-# A result of an earlier run must not be taken for one of this run. HTCondor holds a job
-# without a file that it is to transfer, so there is always one, if only an empty one.
+# A result of an earlier run must not be taken for one of this run.
 # shellcheck disable=SC2086 # one word for each result
 rm -f $results
-for result in $results; do
-    : >"$result"
-done
 # HTCondor leaves the presigned URLs of its transfers in the sandbox.
 rm -f .curl_plugin.in .curl_plugin.out
 

@@ -23,7 +23,6 @@ NODE_ATTRIBUTE = "CogPipelineNodeOf"
 LAUNCH_ATTRIBUTE = "CogPipeline"
 # When the presigned URLs of a node's job expire, in seconds since 1970.
 URLS_EXPIRE = "CogPipelineUrlsExpire"
-_A_VERSION = '"$CondorVersion: 23.0.0 $"'
 _NO_PLACE_FOR_LOGS = "/tmp"  # noqa: S108, DAGMan's rule
 _Status = htcondor2.JobStatus
 _STATUS_NAMES = {
@@ -283,7 +282,7 @@ def try_node(description: str, macros: Mapping[str, str]) -> None:
             submitted[name] = value
         ad = _try(submitted)
     for name in (*_REQUESTS, *_CONDITIONS):
-        if name in ad and (fault := _fault(name, _value(ad, name))):
+        if name in ad and (fault := _fault(name, ad.eval(name))):
             expression = textwrap.shorten(str(ad.lookup(name)), 200, placeholder=" …")
             raise JobRefused(what, f"{name} is {fault}: {expression}")
 
@@ -295,13 +294,6 @@ def _try(description: htcondor2.Submit) -> classad2.ClassAd:
     result = _schedd().submit(description)
     remove(result.cluster(), "it was only to show whether HTCondor accepts it")
     return result.clusterad()
-
-
-def _value(ad: classad2.ClassAd, name: str) -> object:
-    """Return the value of an attribute of a job that has no machine."""
-    # HTCondor adds a condition with functions that fail where there is no version.
-    expression = str(ad.lookup(name)).replace("TARGET.CondorVersion", _A_VERSION)
-    return classad2.ExprTree(expression).eval(ad)
 
 
 def _fault(name: str, value: object) -> str | None:

@@ -93,7 +93,6 @@ class Node:
             included.
         input_urls: the URLs of its images and of their sidecar files.
         remaps: the destinations of its output files.
-        outputs: the names of its output files; empty if they are not known before.
         urls_expire: when the first of its presigned URLs expires, in seconds since
             1970; None if it has none.
         region: the region that HTCondor signs its URLs for; None if it signs none.
@@ -106,7 +105,6 @@ class Node:
     running_seconds: int
     input_urls: str
     remaps: str
-    outputs: str
     urls_expire: int | None
     region: str | None = None
 
@@ -128,11 +126,11 @@ def node(name: str, transfers: Iterable[RowTransfer], launched: NodeOptions) -> 
         arguments += [options.NEXT, *words] if arguments else words
         running_seconds += time_limit
         running_seconds += _TRANSFER_TIME_PER_MIB * _mebibytes(transfer.row)
-    remaps = [
-        remap for transfer in transfers for remap in _remaps(transfer, shared=shared)
-    ]
-    # Some rows of a job may fail, and a COG has as many parts as it needs.
-    are_known = not shared and not transfers[0].part_urls
+    remaps = (
+        f"{file}={url}"
+        for transfer in transfers
+        for file, url in _remaps(transfer, shared=shared)
+    )
     expiries = (
         transfer.urls_expire
         for transfer in transfers
@@ -145,8 +143,7 @@ def node(name: str, transfers: Iterable[RowTransfer], launched: NodeOptions) -> 
         disk=_disk(transfers),
         running_seconds=running_seconds,
         input_urls=", ".join(url for each in transfers for url in each.urls.inputs),
-        remaps=";".join(f"{file}={url}" for file, url in remaps),
-        outputs=", ".join(file for file, _ in remaps) if are_known else "",
+        remaps=";".join(remaps),
         urls_expire=min(expiries, default=None),
         region=next((each.region for each in transfers if each.region), None),
     )
@@ -291,21 +288,15 @@ def node_description(
     launch: Launch,
     condor_version: tuple[int, int, int],
     node_code: Path,
-    *,
-    names_outputs: bool,
 ) -> str:
     """Return the submit description of a DAG's nodes, as if it were one job's.
 
     Args:
-        names_outputs: whether it is that of nodes that name their outputs.
         node_code: as of ``write_dag``.
     """
     values = _job_values(run, launch, condor_version, node_code)
     template = _environment.get_template("convert.dag")
-    blocks = ["job", "named_outputs"] if names_outputs else ["job"]
-    context = template.new_context(values)
-    lines = (line for block in blocks for line in template.blocks[block](context))
-    return "".join(lines) + "queue\n"
+    return "".join(template.blocks["job"](template.new_context(values))) + "queue\n"
 
 
 def macros(node: Node) -> dict[str, str]:
@@ -323,7 +314,6 @@ def macros(node: Node) -> dict[str, str]:
         "remaps": node.remaps,
         **expire,
         **region,
-        "outputs": node.outputs,
     }
 
 

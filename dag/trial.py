@@ -50,9 +50,7 @@ def of_node(run: Run, launch: Launch, node: render.Node) -> None:
         SchedulerError: HTCondor accepts no job at the moment.
     """
     code = node_code.keep(launch)
-    description = render.node_description(
-        run, launch, queue.version(), code, names_outputs=bool(node.outputs)
-    )
+    description = render.node_description(run, launch, queue.version(), code)
     queue.try_node(description, render.macros(node))
 
 

@@ -171,8 +171,8 @@ class _NotAResult(Exception):
         self.may_be_half_written = may_be_half_written
 
 
-def _read(file: Path) -> Result | None:
-    """Return the result that a file holds; None of a node that was killed before.
+def _read(file: Path) -> Result:
+    """Return the result that a file holds.
 
     Raises:
         FileNotFoundError: it is not there.
@@ -192,8 +192,6 @@ def _read(file: Path) -> Result | None:
         raise _NotAResult("it is not a regular file", may_be_half_written=False)
     with os.fdopen(opened, "rb") as content:
         read = content.read(node_result.MAX_BYTES + 1)
-    if not read:
-        return None
     try:
         return node_result.read(read)
     except ValueError as error:

@@ -1,7 +1,6 @@
 """Tests of the DAG file of a run."""
 
 import json
-import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -35,9 +34,7 @@ def test_a_failed_write_leaves_the_former_dag(tmp_path: Path):
     before = write_dag(run, launch(tmp_path), [])
 
     def nodes() -> Iterator[render.Node]:
-        yield render.Node(
-            "row1", "a.tif 1", 1024, 1024, 60, "s3://a", "a=s3://b", "", None
-        )
+        yield render.Node("row1", "a.tif 1", 1024, 1024, 60, "s3://a", "a=s3://b", None)
         raise OSError("no space left on device")
 
     with pytest.raises(OSError, match="no space"):
@@ -53,25 +50,6 @@ def test_submit_options_may_use_the_former_names_of_macros(tmp_path: Path):
     assert "most_holds" not in dag
 
 
-def transfer_of(row: Row, **parts: str) -> render.RowTransfer:
-    urls = TransferUrls(("s3://in",), f"s3://cogs/{row.key}", "s3://jpeg")
-    return render.RowTransfer(row, urls, UploadLimits(2**32), parts)
-
-
-def test_nodes_name_their_outputs_if_these_are_known_before(tmp_path: Path):
-    a, b = (Row(line, (key, "3"), key, 3) for line, key in ((1, "a.tif"), (2, "b.tif")))
-    alone = render.node("row1", [transfer_of(a)], {})
-    shared = render.node("rows1", [transfer_of(a), transfer_of(b)], {})
-    multipart = render.node("row2", [transfer_of(b, part1="s3://part")], {})
-    assert alone.outputs == "a.tif, a.jpg, result.json"
-    assert (shared.outputs, multipart.outputs) == ("", "")
-
-    run = replace(a_run(), directory=tmp_path)
-    dag = write_dag(run, launch(tmp_path), [alone, shared, multipart])
-    jobs = dict(re.findall(r"^JOB (\w+) (\w+)$", dag, re.MULTILINE))
-    assert jobs == {"row1": "convert_and_name", "rows1": "convert", "row2": "convert"}
-
-
 LAUNCH_OPTIONS = {"profile": ("aerial-rgb",), "co": ("JPEG_QUALITY=90",)}
 
 
@@ -85,7 +63,9 @@ LAUNCH_OPTIONS = {"profile": ("aerial-rgb",), "co": ("JPEG_QUALITY=90",)}
 )
 def test_options_of_a_row_override_those_of_the_launch(row_options, profile, co):
     row = Row(1, ("a.tif", "3"), "a.tif", 3, options=row_options)
-    node = render.node("row1", [transfer_of(row)], LAUNCH_OPTIONS)
+    urls = TransferUrls(("s3://in",), "s3://cog", "s3://jpeg")
+    transfer = render.RowTransfer(row, urls, UploadLimits(2**32), {})
+    node = render.node("row1", [transfer], LAUNCH_OPTIONS)
     ((_, _, options),) = parse(node.arguments.split())
     assert options.profile == profile
     assert co.items() <= dict(options.co).items()

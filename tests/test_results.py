@@ -142,7 +142,7 @@ NOT_A_RESULT = {
     "a list": "[]",
     "a string": '"ok"',
     "null": "null",
-    "a line end": "\n",
+    "an empty file": "",
     "an empty object": "{}",
     "no files": '{"ok": true}',
     "a file that is a number": json.dumps(OK | {"cog": 3}),
