@@ -42,10 +42,6 @@ class Answer:
     event: Event | None = None
 
 
-def _done(name: str, message: str, **facts: object) -> Answer:
-    return Answer(message, Event(name, message, facts=facts))
-
-
 def hold(run: Run) -> Answer:
     """Hold a run: none of its jobs runs or starts until it is released.
 
@@ -69,7 +65,7 @@ def hold(run: Run) -> Answer:
     if was_held and not jobs:
         return Answer(f"{name} is held already: 'release {name}' lets it continue")
     message = f"{name} is held, with {_jobs(jobs)}: 'release {name}' lets it continue"
-    return _done("held", message, jobs=jobs)
+    return Answer(message, Event("held", message, facts={"jobs": jobs}))
 
 
 def release(run: Run) -> Answer:
@@ -88,7 +84,7 @@ def release(run: Run) -> Answer:
         return Answer(f"{name} is not held")
     waits = "" if jobs else ": the next poll continues it"
     message = f"{name} is released, with {_jobs(jobs)}{waits}"
-    return _done("released", message, jobs=jobs)
+    return Answer(message, Event("released", message, facts={"jobs": jobs}))
 
 
 def stop(run: Run, journal: Journal) -> Answer:
@@ -117,7 +113,7 @@ def stop(run: Run, journal: Journal) -> Answer:
                 _end(run, journal)
                 then = "and has its two CSVs" if run.done else "the next poll ends it"
                 message = f"{name} is stopped, {then}"
-    return _done("stopped", message) if is_first else Answer(message)
+    return Answer(message, Event("stopped", message)) if is_first else Answer(message)
 
 
 def _remove_dagman(run: Run) -> bool:
@@ -147,7 +143,7 @@ def stop_launch(launch: Launch) -> Answer:
         return Answer(f"{what} has no job that polls: there is nothing to stop")
     queue.remove(job.cluster, _LAUNCH_STOPPED)
     message = f"{what} is stopped: job {job.cluster} polls no more"
-    return _done("launch-stopped", message, job=job.cluster)
+    return Answer(message, Event("launch-stopped", message, facts={"job": job.cluster}))
 
 
 def runs_that_last(launch: Launch) -> list[Run]:

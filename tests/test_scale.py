@@ -199,7 +199,7 @@ def test_measurements_replace_their_section_of_the_page():
     for mark in ("SIGNING=auto", "SIGNING=presigned", "overhead"):
         after = markdown.insert(before, mark, f"new {mark}\n")
         assert f"new {mark}" in after
-        assert after.count("writes from here") == after.count("to here -->") == 4
+        assert after.count("writes from here") == after.count("to here -->") == 5
         assert markdown.insert(after, mark, "") != after
     with pytest.raises(ValueError, match="lacks a line"):
         markdown.insert("an empty page", "overhead", "new")

@@ -24,6 +24,7 @@ STEPS_OF_POLL = [
     r"delete batch-raw.csv.claim",
     "file rows.jsonl",
     "mkdir node-",
+    "file tried.json",
     "file reconcile.sh",
     "file convert.dag",
     "submit",
