@@ -198,8 +198,8 @@ def test_a_limit_on_the_number_of_jobs_fails_no_row(
         time.sleep(1)
         return archive.poll()
 
-    # The lowest limit that lets DAGMan in leaves no room for nodes. It may be above 2, for
-    # the held crondor job and DAGMan, as the schedd may count jobs that have left.
+    # The lowest limit that lets DAGMan in leaves no room for nodes. It may be above
+    # two, as the schedd may count jobs that have left.
     for jobs in range(2, 9):
         with configured(pool, f"{limit} {jobs}"):
             if polled().returncode:
