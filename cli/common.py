@@ -46,8 +46,12 @@ def say(message: str) -> None:
 
 
 def note(message: str) -> None:
-    """Print what is not part of the output, which a program may read."""
-    click.echo(one_line(message), err=True)
+    """Print what is not part of the output, which a program may read.
+
+    A message may be indented.
+    """
+    indent = message[: len(message) - len(message.lstrip(" "))]
+    click.echo(indent + one_line(message), err=True)
 
 
 def warn(message: str) -> None:

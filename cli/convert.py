@@ -8,14 +8,22 @@ from dataclasses import asdict
 from pathlib import Path
 
 import click
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 from rich.table import Table
 
 from bucket import StoredObject
-from cli import manifest as manifests, sources
-from cli.common import console, fail, json_option, note, say, use_journal, warn
+from cli import manifest as manifests, options as shared, sources
+from cli.common import (
+    console,
+    fail,
+    json_option,
+    note,
+    progress,
+    say,
+    use_journal,
+    warn,
+)
 from condor import queue
-from condor.errors import SchedulerError
 from dag.estimate import Estimate, Range, estimate
 from dag.poll import poll
 from ingest import manifest as making
@@ -26,7 +34,7 @@ from state.exits import Exit
 from state.journal import journal_of
 from state.launch import Launch, load_launch, settings_files
 from state.run import Run, all_runs, timestamp_now
-from state.text import duration
+from state.text import counted, duration
 
 _SECONDS_BETWEEN = 2
 _SECONDS_BETWEEN_POLLS = 15
@@ -42,12 +50,7 @@ _SECONDS_BETWEEN_POLLS = 15
     help="The launch.json of the launch to use, if the current directory has several.",
 )
 @sources.selection_options
-@click.option(
-    "--sample",
-    type=click.IntRange(min=1),
-    metavar="N",
-    help="Take N images, chosen at random, as a first try.",
-)
+@sources.sample_option
 @click.option(
     "--overwrite",
     is_flag=True,
@@ -62,13 +65,7 @@ _SECONDS_BETWEEN_POLLS = 15
 @click.option(
     "--dry-run", is_flag=True, help="Only estimate what the conversion would take."
 )
-@click.option(
-    "--price-per-core-hour",
-    "price",
-    type=click.FloatRange(min=0),
-    metavar="PRICE",
-    help="Estimate the money too. Needs --dry-run.",
-)
+@shared.price_option("Estimate the money too. Needs --dry-run.")
 @click.option(
     "--wait",
     is_flag=True,
@@ -101,7 +98,7 @@ def convert(
     images = _images(launch, prefix, selection, sample, overwrite=overwrite)
     if dry_run:
         _print_estimate(
-            estimate(images, launch, _slots(), _runs(launch)), price, as_json
+            estimate(images, launch, queue.slots(), _runs(launch)), price, as_json
         )
         return
     key = manifest_key or making.key_for(launch.pattern, f"convert-{timestamp_now()}")
@@ -120,10 +117,8 @@ def convert(
     if unreadable:
         fail(Exit.REFUSED, manifests.lacks(unreadable))
     if status and status.failed:
-        fail(
-            Exit.REFUSED,
-            f"{status.failed:,} rows failed: 'failures {status.run}' shows why",
-        )
+        rows = counted(status.failed, "row")
+        fail(Exit.REFUSED, f"{rows} failed: 'failures {status.run}' shows why")
 
 
 def _only_launch() -> Path:
@@ -158,14 +153,6 @@ def _images(
             )
         found = pending(found, launch.outputs(), launch.output_names, prefix)
     return iter(making.sample(found, number)) if number else found
-
-
-def _slots() -> int:
-    try:
-        return queue.slots()
-    except SchedulerError:
-        # The collector may be away, or refuse to name machines.
-        return 0
 
 
 def _runs(launch: Launch) -> list[Run]:
@@ -206,18 +193,15 @@ def _started(launch: Launch, key: str) -> Status | None:
 
 def _wait(launch: Launch, key: str) -> Status:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    hidden = not console.is_terminal
-    with Progress(
-        *columns, console=console, transient=True, disable=hidden
-    ) as progress:
-        task = progress.add_task("jobs done", total=None)
+    with progress(*columns) as display:
+        task = display.add_task("jobs done", total=None)
         next_poll = time.monotonic() + _SECONDS_BETWEEN_POLLS
         while True:
             status = _started(launch, key)
             if status and status.state == State.DONE:
                 return status
             if status and status.jobs:
-                progress.update(task, total=status.jobs, completed=status.jobs_done)
+                display.update(task, total=status.jobs, completed=status.jobs_done)
             time.sleep(_SECONDS_BETWEEN)
             if time.monotonic() > next_poll and _waits(status):
                 # For instance because the store was slow when it was claimed.
@@ -265,8 +249,7 @@ def _print_estimate(found: Estimate, price: float | None, as_json: bool) -> None
         table.add_row("money", _range(money, "{:,.3g}".format))
     console.print(table)
     if found.runs:
-        runs = "1 earlier run" if found.runs == 1 else f"{found.runs} earlier runs"
-        say(f"The times are estimated from {runs}.")
+        say(f"The times are estimated from {counted(found.runs, 'earlier run')}.")
     else:
         say("The times are a guess, as no run of this launch has ended yet.")
 

@@ -8,6 +8,7 @@ import click
 from rich.box import SIMPLE
 from rich.table import Table
 
+from cli import options as shared
 from cli.common import console, json_option
 from ops import cost as costs
 from state.run import load_run
@@ -15,13 +16,7 @@ from state.run import load_run
 
 @click.command()
 @click.argument("run_directory", type=click.Path(exists=True, path_type=Path))
-@click.option(
-    "--price-per-core-hour",
-    "price",
-    type=click.FloatRange(min=0),
-    metavar="PRICE",
-    help="Show what the slot time costs, too.",
-)
+@shared.price_option("Show what the slot time costs, too.")
 @json_option
 def cost(run_directory: Path, price: float | None, as_json: bool) -> None:
     """Report what a run cost so far: machine time, CPU time, bytes, money.

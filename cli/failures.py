@@ -12,7 +12,7 @@ import click
 from cli.common import json_option, say
 from cli.runs import runs_argument, runs_of
 from ops.failures import Failure, Group, failures as failures_of, groups
-from state.text import printable
+from state.text import counted, printable
 
 
 @click.command()
@@ -43,19 +43,14 @@ def failures(run_directories: tuple[Path, ...], as_csv: bool, as_json: bool) -> 
         return
     for group in found:
         again = ": 'retry' tries them again" if group.worth_another_try else ""
-        say(f"{_rows(group.rows)}, {group.code}{again}")
+        say(f"{counted(group.rows, 'row')}, {group.code}{again}")
         example = group.example
         place = f"{example.run.directory.name}, line {example.line}"
         click.echo(f"  {printable(example.image)} ({place}):")
         click.echo(f"  {printable(example.reason)}")
     total = sum(group.rows for group in found)
     ended = sum(run.done for run in runs)
-    runs_that_ended = "1 run that" if ended == 1 else f"{ended} runs that"
-    say(f"{_rows(total)} failed, in {runs_that_ended} ended.")
-
-
-def _rows(number: int) -> str:
-    return "1 row" if number == 1 else f"{number:,} rows"
+    say(f"{counted(total, 'row')} failed, in {counted(ended, 'run')} that ended.")
 
 
 def _fields(failure: Failure) -> tuple[str, int, str, str, str]:

@@ -21,13 +21,12 @@ from bucket import (
     check_answers,
 )
 from cli import configuration, options as shared
-from cli.common import console, fail, json_option
+from cli.common import console, fail, json_option, note
 from dag import launch as launching
 from state.errors import PipelineError
 from state.exits import Exit
 from state.files import check_nobody_else_writes, write_atomically
 from state.launch import Launch, literal_prefix
-from state.text import one_line
 
 _KEYS = ("access_key", "secret_key")
 _STORE = (
@@ -87,11 +86,11 @@ def init(force: bool, as_json: bool, **given: Any) -> None:
         files = {name: str(answers[name]) for name in _KEYS}
         click.echo(json.dumps({"file": str(file), **files}))
         return
-    _note(f"Wrote {file}.")
-    _note("Next, make a manifest of your images, and launch:")
+    note(f"Wrote {file}.")
+    note("Next, make a manifest of your images, and launch:")
     key = literal_prefix(answers["pattern"]) + "first-raw.csv"
-    _note(f"  python3 cog_pipeline.py manifest --upload {key}")
-    _note("  python3 cog_pipeline.py launch")
+    note(f"  python3 cog_pipeline.py manifest --upload {key}")
+    note("  python3 cog_pipeline.py launch")
 
 
 @dataclass
@@ -177,7 +176,7 @@ class _Dialogue:
                 if not self.has_terminal:
                     raise
                 message = error.message if hasattr(error, "message") else str(error)
-                _note(f"  {message}")
+                note(f"  {message}")
                 self.given.difference_update(names)
             else:
                 return
@@ -208,7 +207,7 @@ def _ask_everything(dialogue: _Dialogue, private: Path) -> None:
         written = shared.write_keys(keys, *(private / name for name in _KEYS))
         answers.update(zip(_KEYS, written, strict=True))
         dialogue.given.update(_KEYS)
-        _note(f"The keys are those of {keys.source}.")
+        note(f"The keys are those of {keys.source}.")
 
     def store() -> S3Endpoint:
         files = {name: answers[name] or private / name for name in _KEYS}
@@ -249,7 +248,7 @@ def _ask_everything(dialogue: _Dialogue, private: Path) -> None:
             # Keys may be good, and still not be allowed to list all buckets.
             return
         if dialogue.has_terminal and 0 < len(names) <= _MAX_NAMES:
-            _note(f"  Buckets: {', '.join(names)}")
+            note(f"  Buckets: {', '.join(names)}")
 
     def ask_input() -> None:
         dialogue.ask("input_bucket", "Input bucket")
@@ -315,10 +314,3 @@ def _values(answers: dict[str, Any], folder: Path) -> dict[str, Any]:
 
 def _option(name: str) -> str:
     return "--" + name.replace("_", "-")
-
-
-def _note(message: str) -> None:
-    """Print what is not for programs."""
-    # Indented lines are answers and commands.
-    indent = message[: len(message) - len(message.lstrip())]
-    click.echo(indent + one_line(message), err=True)

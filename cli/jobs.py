@@ -14,7 +14,7 @@ from cli.common import json_option, say
 from cli.runs import runs_argument, runs_of
 from condor.holds import BY_USER, SUBMITTED_ON_HOLD
 from ops.jobs import HeldGroup, Job, held_groups, jobs as jobs_of
-from state.text import csv_safe, duration, one_line, printable
+from state.text import counted, csv_safe, duration, one_line, printable
 
 _FIELDS = (
     *("run", "job", "node", "image", "images", "state", "since", "machine"),
@@ -61,7 +61,7 @@ def jobs(run_directories: tuple[Path, ...], as_csv: bool, as_json: bool) -> None
         )
     counts = Counter(job.state for job in found if job.node or job.hold)
     states = ", ".join(f"{number:,} {state}" for state, number in counts.items())
-    total = f"{_number(counts.total(), 'job')} of {_number(len(runs), 'run')}"
+    total = f"{counted(counts.total(), 'job')} of {counted(len(runs), 'run')}"
     say(f"{total}: {states}." if states else f"{total}.")
 
 
@@ -78,7 +78,7 @@ def _show(run: str, of_run: list[Job]) -> None:
         longest = duration(max(job.duration for job in idle))
         wait = "waits" if len(idle) == 1 else "wait"
         click.echo(
-            f"  {_number(len(idle), 'job')} {wait} for a machine, for up to {longest}"
+            f"  {counted(len(idle), 'job')} {wait} for a machine, for up to {longest}"
         )
         if len(idle) == len(of_images):
             click.echo(
@@ -100,16 +100,12 @@ def _line(job: Job) -> str:
 
 def _explain(group: HeldGroup) -> None:
     """Print why jobs are held, and what to do."""
-    number = _number(group.jobs, "job")
+    number = counted(group.jobs, "job")
     explanation = group.explanation
     say(f"{number} held, code {group.code}.{group.subcode}: {explanation.meaning}")
     click.echo(f"  {explanation.remedy}")
     if group.example.hold:
         click.echo(f"  {group.example.id}: {one_line(group.example.hold.reason)}")
-
-
-def _number(number: int, noun: str) -> str:
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
 def _record(job: Job) -> dict[str, Any]:

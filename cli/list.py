@@ -10,7 +10,7 @@ from bucket import Bucket, S3Endpoint, StoredObject
 from cli import options as shared, sources
 from cli.common import json_option, say
 from ingest.selection import Selection, rasters
-from state.text import csv_safe, printable
+from state.text import counted, csv_safe, printable
 
 
 @click.command()
@@ -59,8 +59,7 @@ def list(  # noqa: A001, the name of the command
     if as_json:
         click.echo(json.dumps({"rasters": count, "bytes": total}))
     elif not as_csv:
-        plural = "" if count == 1 else "s"
-        say(f"{count:,} raster{plural}, {sources.size(total)}")
+        say(f"{counted(count, 'raster')}, {sources.size(total)}")
 
 
 def _as_json(raster: StoredObject, date: str) -> dict[str, str | int]:

@@ -21,6 +21,7 @@ from ingest.selection import Selection, originals, pending, rasters
 from state.exits import Exit
 from state.files import writing
 from state.keys import OutputNames
+from state.text import counted
 
 
 @click.command(context_settings={"show_default": True})
@@ -52,12 +53,7 @@ from state.keys import OutputNames
 )
 @click.option("--output-bucket", metavar="NAME", help="Bucket with the COGs.")
 @shared.output_name_options
-@click.option(
-    "--sample",
-    type=click.IntRange(min=1),
-    metavar="N",
-    help="Take N images, chosen at random, as a first try.",
-)
+@sources.sample_option
 @click.option(
     "-o",
     "--output",
@@ -144,7 +140,7 @@ def manifest(
 
 def lacks(unreadable: int) -> str:
     """Return a sentence about images that are not in a manifest."""
-    them = "1 image" if unreadable == 1 else f"{unreadable:,} images"
+    them = counted(unreadable, "image")
     return f"the manifest lacks {them} that cannot be read, as the warnings say"
 
 
@@ -191,7 +187,7 @@ def write(
                 file.write(json.dumps({"key": row.key, "bands": row.bands}) + "\n")
             else:
                 writer.writerow((f"{bucket}/{row.key}", row.bands))
-    note(f"{written:,} {'image' if written == 1 else 'images'} in the manifest.")
+    note(f"{counted(written, 'image')} in the manifest.")
     return written, unreadable
 
 

@@ -292,6 +292,17 @@ def check_submit_options(
     return lines
 
 
+def price_option(help_text: str) -> Callable[[Command], Command]:
+    """Return the option of a price, which the command takes as ``price``."""
+    return click.option(
+        "--price-per-core-hour",
+        "price",
+        type=click.FloatRange(min=0),
+        metavar="PRICE",
+        help=help_text,
+    )
+
+
 def output_name_options(command: Command) -> Command:
     """Add the options that name the outputs.
 

@@ -9,6 +9,7 @@ from cli.common import fail, json_option, say
 from ops import failures
 from state.exits import Exit
 from state.run import load_run, settings_of
+from state.text import counted
 
 
 @click.command()
@@ -52,6 +53,6 @@ def retry(
     if as_json:
         click.echo(json.dumps({"manifest": key, "rows": len(lines)}))
         return
-    rows = "1 row" if len(lines) == 1 else f"{len(lines):,} rows"
+    rows = counted(len(lines), "row")
     bucket = settings_of(run).input_bucket
     say(f"Uploaded {bucket}/{key} with {rows}; the next poll takes it.")

@@ -78,6 +78,14 @@ def selection_options(command: Callable[..., None]) -> Callable[..., None]:
     return with_selection
 
 
+sample_option = click.option(
+    "--sample",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Take only N images, chosen at random.",
+)
+
+
 def size(number: int) -> str:
     """Return a number of bytes for people.
 

@@ -21,7 +21,7 @@ from rich.table import Table
 from cli.common import console, json_option
 from cli.runs import runs_argument, runs_of
 from ops.status import Status, statuses, totals
-from state.text import csv_safe, duration, one_line
+from state.text import counted, csv_safe, duration, one_line
 
 _SECONDS_BETWEEN = 5
 _BAR_WIDTH = 16
@@ -92,7 +92,7 @@ def _shown(found: list[Status]) -> Lines:
 def _total(found: list[Status]) -> str:
     """Return a sentence about all runs."""
     done = sum(each.processed is not None for each in found)
-    sentence = f"{len(found)} {'run' if len(found) == 1 else 'runs'}, {done} done."
+    sentence = f"{counted(len(found), 'run')}, {done} done."
     all_of_them = totals(found)
     if not all_of_them.rows:
         return sentence

@@ -16,7 +16,7 @@ from rich.progress import (
 )
 
 from bucket import Bucket, S3Endpoint
-from cli import options as shared
+from cli import options as shared, sources
 from cli.common import fail, json_option, progress, say
 from cli.runs import runs_argument, runs_beside, runs_of
 from ingest import manifest as making
@@ -24,7 +24,7 @@ from ingest.selection import Selection, rasters
 from ops.validate import Check, Depth, check_cogs, records
 from state.exits import Exit
 from state.run import Run
-from state.text import csv_safe, printable
+from state.text import counted, csv_safe, printable
 
 
 @click.command()
@@ -33,12 +33,7 @@ from state.text import csv_safe, printable
 @click.option(
     "--checksums", is_flag=True, help="Read each object, and compare its checksum."
 )
-@click.option(
-    "--sample",
-    type=click.IntRange(min=1),
-    metavar="N",
-    help="Check only N images, chosen at random.",
-)
+@sources.sample_option
 @click.option(
     "--bucket",
     metavar="NAME",
@@ -85,7 +80,7 @@ def validate(
         depth = Depth(headers=not quick, checksums=checksums)
         total, checks = _checks_of_runs(run_directories, sample, depth)
     number, faults = _print(checks, total, as_csv=as_csv, as_json=as_json)
-    objects = "1 object" if number == 1 else f"{number:,} objects"
+    objects = counted(number, "object")
     if not number:
         fail(Exit.REFUSED, "there is nothing to check: name other runs or a bucket")
     if faults:

@@ -225,7 +225,7 @@ def _amount(event: _Event, name: str, default: float) -> float:
 
 
 class JobHistory:
-    """What happened to the jobs of a log, so far and later."""
+    """The events of the jobs of a log, also those that come later."""
 
     def __init__(self, log: Path) -> None:
         self._log = _Log(log)
@@ -256,7 +256,7 @@ class JobHistory:
             if node and event.type in _ENDS:
                 del self._dag_node_of[event.cluster]
                 if event.facts.get("ReturnValue") == 0:
-                    # Of a million nodes, most succeed: they take no memory.
+                    # Most nodes succeed. They are forgotten: there may be a million.
                     del self._attempts[node]
 
 

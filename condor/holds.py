@@ -24,7 +24,7 @@ _CHECK_IMAGE = "Check the image of --node-environment, and launch again."
 
 @dataclass(frozen=True)
 class Explanation:
-    """What a hold means.
+    """The meaning of a hold, and the remedy.
 
     Attributes:
         meaning: what happened, as a sentence.

@@ -12,7 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from condor.bindings import classad2, htcondor2
-from condor.errors import JobRefused, translate_errors, translate_refusals
+from condor.errors import (
+    JobRefused,
+    SchedulerError,
+    translate_errors,
+    translate_refusals,
+)
 from condor.holds import BY_USER, SUBMITTED_ON_HOLD
 from state.launch import Launch
 
@@ -171,17 +176,18 @@ def version() -> tuple[int, int, int]:
 def slots() -> int:
     """Return the number of jobs of one processor that the pool can run at once.
 
-    Machines that are busy count; those that a pool would start on demand do not.
-
-    Raises:
-        SchedulerError: the collector does not answer.
+    Machines that are busy count; those that a pool would start on demand do not. The
+    number is 0 if it is not known: the collector is away, or names no machine.
     """
     # A partitionable slot has the processors of the dynamic slots that it was split in.
     names = ["PartitionableSlot", "TotalSlotCpus"]
-    with translate_errors("HTCondor's collector"):
-        ads = htcondor2.Collector().query(
-            htcondor2.AdType.Startd, "DynamicSlot =!= true", names
-        )
+    try:
+        with translate_errors("HTCondor's collector"):
+            ads = htcondor2.Collector().query(
+                htcondor2.AdType.Startd, "DynamicSlot =!= true", names
+            )
+    except SchedulerError:
+        return 0
     return sum(
         int(ad.get("TotalSlotCpus", 1)) if ad.get("PartitionableSlot") else 1
         for ad in ads

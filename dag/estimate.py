@@ -33,7 +33,7 @@ class Range:
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a conversion is going to take.
+    """The expected cost of a conversion.
 
     Attributes:
         images: number of images.
@@ -82,7 +82,7 @@ def estimate(
     if launch.rows_per_job != 1:
         rows = list(batches.batch_rows(rows, launch, slots))
     jobs = [list(job) for _, job in groupby(rows, dag_node_of)]
-    # What earlier runs took, relative to what this module would have estimated.
+    # The slot time of earlier runs, relative to the estimate of their work.
     known = [found for run in earlier[-_MAX_RUNS:] if (found := _ratio(run))]
     ratios = known or [1.0]
     ratio = Range(min(ratios), statistics.median(ratios), max(ratios))

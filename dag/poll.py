@@ -8,7 +8,7 @@ from pathlib import Path
 
 from bucket import MAX_KEY_BYTES, Bucket, StoredObject
 from condor import queue
-from condor.errors import JobRefused, SchedulerError
+from condor.errors import JobRefused
 from dag import (
     batches,
     claim,
@@ -254,20 +254,11 @@ def _check(run: Run, inputs: Bucket, launch: Launch) -> list[StoredObject]:
     resolved = index.resolve(launch.cog_key)
     rows = tuple(_check_row(row, launch) for row in resolved.rows)
     if launch.rows_per_job != 1:
-        rows = tuple(batches.batch_rows(rows, launch, _slots(launch)))
+        # With a fixed number of rows, that of slots has no effect.
+        slots = queue.slots() if launch.rows_per_job is None else 0
+        rows = tuple(batches.batch_rows(rows, launch, slots))
     save_rows(run, replace(resolved, rows=rows))
     return claimed
-
-
-def _slots(launch: Launch) -> int:
-    """Return the number of jobs that the pool can run at once; 0 if it is not known."""
-    if launch.rows_per_job is not None:
-        return 0
-    try:
-        return queue.slots()
-    except SchedulerError:
-        # The collector may be away, or refuse to name machines.
-        return 0
 
 
 def _keep_unreadable(run: Run, inputs: Bucket) -> None:

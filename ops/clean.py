@@ -44,7 +44,7 @@ _APPLE_DOUBLE = "._"
 
 
 class Kind(StrEnum):
-    """What a leftover is."""
+    """The kind of a leftover."""
 
     RUN_DIRECTORY = "run-directory"
     MULTIPART_UPLOAD = "multipart-upload"

@@ -19,7 +19,7 @@ _BLOCKS_IN_MEMORY = 64
 _MAX_READ = 64 * 2**20  # bytes
 # A COG of 10 TB has fewer. rio-cogeo visits all tiles that are empty.
 _MAX_TILES = 10**7
-# What rasterio and rio-cogeo raise for damaged files.
+# The exceptions of rasterio and rio-cogeo for damaged files.
 _UNREADABLE = (RasterioError, ValueError, ArithmeticError, LookupError, TypeError)
 # How they name our file.
 _PLACE = re.compile(r"'?(/vsiriopener_\w+/)?\d+\.tif'?:? ?", re.ASCII)

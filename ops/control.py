@@ -18,6 +18,7 @@ from state.run import (
     record_stop,
     settings_of,
 )
+from state.text import counted
 
 _HELD = "the operator holds the run"
 _RELEASED = "the operator releases the run"
@@ -31,7 +32,7 @@ _SECONDS_TO_SUBMIT = 2
 
 @dataclass(frozen=True)
 class Answer:
-    """What became of a request.
+    """The result of a request.
 
     Attributes:
         message: sentence for people.
@@ -64,7 +65,8 @@ def hold(run: Run) -> Answer:
             jobs += more
     if was_held and not jobs:
         return Answer(f"{name} is held already: 'release {name}' lets it continue")
-    message = f"{name} is held, with {_jobs(jobs)}: 'release {name}' lets it continue"
+    held = f"{name} is held, with {counted(jobs, 'job')}"
+    message = f"{held}: 'release {name}' lets it continue"
     return Answer(message, Event("held", message, facts={"jobs": jobs}))
 
 
@@ -83,7 +85,7 @@ def release(run: Run) -> Answer:
     if not (was_held or jobs):
         return Answer(f"{name} is not held")
     waits = "" if jobs else ": the next poll continues it"
-    message = f"{name} is released, with {_jobs(jobs)}{waits}"
+    message = f"{name} is released, with {counted(jobs, 'job')}{waits}"
     return Answer(message, Event("released", message, facts={"jobs": jobs}))
 
 
@@ -191,7 +193,3 @@ def _left_queue(run: Run) -> bool:
             return False
         time.sleep(1)
     return True
-
-
-def _jobs(number: int) -> str:
-    return "1 job" if number == 1 else f"{number:,} jobs"

@@ -54,7 +54,7 @@ class Job:
 
     @property
     def explanation(self) -> Explanation | None:
-        """What its hold means, and what to do; None if it is not held."""
+        """The meaning of its hold, and the remedy; None if it is not held."""
         return explain(self.hold.code, self.hold.reason) if self.hold else None
 
 

@@ -77,7 +77,7 @@ def selection(run: Run, image: str) -> Selection:
 
 
 class RunLog:
-    """What was said of a run, so far and later.
+    """The log entries of a run, also those that come later.
 
     Memory grows with the number of failed rows, not with that of all rows.
     """
@@ -206,7 +206,7 @@ class RunLog:
                     messages.append(told)
 
     def _is_shown(self, line: int, ok: bool) -> bool:
-        # Of a million rows, most succeed, and the event of their job says so.
+        # Most rows succeed, and the event of their job says so.
         return line in self._only.lines if self._only else not ok
 
     def _new_outputs(self) -> Iterator[Entry]:

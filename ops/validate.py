@@ -72,7 +72,7 @@ _FOUND, _DIFFERENT = 1, 2
 
 
 class Code(StrEnum):
-    """What is wrong with an object, for programs."""
+    """The fault of an object, for programs."""
 
     MISSING = "missing"
     WRONG_SIZE = "wrong-size"
@@ -100,7 +100,7 @@ class Check:
 
 @dataclass(frozen=True)
 class Depth:
-    """What is read of each object.
+    """The parts of each object that are read.
 
     Attributes:
         headers: whether the header of each COG is read, to see that it is valid.
@@ -152,7 +152,7 @@ class _Output:
 
 
 class Records:
-    """What runs said about the outputs in one bucket.
+    """The records of runs about the outputs in one bucket.
 
     They are in a temporary file, since there may be millions. If several runs processed
     an image, the last one counts.
@@ -245,7 +245,7 @@ class Records:
             for output in outputs:
                 yield output.fault(
                     Code.REPLACED,
-                    "it is not what its node made: somebody replaced it",
+                    "it is not the object that its node wrote: somebody replaced it",
                 )
             return
         for some in _batches(outputs):
@@ -422,7 +422,7 @@ def _check_content(
     reads_header = depth.headers and output.is_cog
     try:
         if depth.checksums and not _has_checksum(bucket, output, stopped):
-            reason = "its checksum is not that of what its node made"
+            reason = "its checksum is not that of its node"
             return output.fault(Code.REPLACED, reason)
         if reads_header and (fault := cog_fault(bucket, output.key, output.size or 0)):
             return output.fault(Code.NOT_A_COG, fault)

@@ -70,7 +70,7 @@ def parts_fault(
                 f"but its node made {size}"
             )
         if etags_are_md5s and part.etag != md5:
-            return f"{name} in the output bucket is not what its node made"
+            return f"{name} in the output bucket is not the object that its node wrote"
     return None
 
 

@@ -58,8 +58,8 @@ def output_faults(
             elif _MD5.fullmatch(stored.etag) and not is_same:
                 different += 1
                 replaced[output.line] = (
-                    f"{stored.key} in the output bucket is not what its node made: "
-                    "somebody replaced it"
+                    f"{stored.key} in the output bucket is not the object that its "
+                    "node wrote: somebody replaced it"
                 )
         elif stored.modified >= claimed and is_output_key(stored.key, expected):
             strange.report(stored)

@@ -54,7 +54,10 @@ def faults_within(folder: Path) -> Iterator[str]:
     entered_by_others = stat.S_IMODE(folder.lstat().st_mode) & 0o011
     with os.scandir(folder) as entries:
         for entry in entries:
-            found = entry.stat(follow_symlinks=False)
+            try:
+                found = entry.stat(follow_symlinks=False)
+            except FileNotFoundError:
+                continue  # its process has renamed or removed it since
             path = Path(entry.path)
             if stat.S_ISLNK(found.st_mode):
                 yield f"{path} is a link, which the pipeline never makes: remove it"

@@ -58,7 +58,7 @@ from state.moved import moved_from
 from state.records import as_json, from_record
 
 RUN_DIRECTORY_PREFIX = "workflow-run-"
-# What follows the key of a manifest in that of its claim.
+# The key of a claim is that of its manifest and this.
 CLAIM_SUFFIX = ".claim"
 _RUN_FILE = "run.json"
 TIMESTAMP = "%Y%m%dT%H%M%SZ"

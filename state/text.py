@@ -53,6 +53,15 @@ def one_line(text: str) -> str:
     return line if len(line) <= _MAX_LINE else line[: _MAX_LINE - 1] + "…"
 
 
+def counted(number: int, noun: str) -> str:
+    """Return a number and its noun, which has a regular plural.
+
+    >>> counted(1, "row"), counted(2000, "row")
+    ('1 row', '2,000 rows')
+    """
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def printable(text: str) -> str:
     """Return text with U+FFFD for each character that is not printable.
 

@@ -54,8 +54,12 @@ def test_a_successful_run_records_its_submission_and_its_end(archive: Archive):
     assert (records[1]["processed"], records[1]["failed"]) == (1, 0)
     (result,) = events(run / "results.jsonl")
     assert (result["run"], result["line"], result["attempt"]) == (run.name, 1, 1)
-    launched = events(launch_log(archive))
-    assert [line["event"] for line in launched] == ["launched", "submitted"]
+    launched = [line["event"] for line in events(launch_log(archive))]
+    # Not every version of HTCondor can sign the URLs of this store.
+    assert launched in (
+        ["launched", "submitted"],
+        ["launched", "presigned-urls", "submitted"],
+    )
 
 
 def test_failed_rows_are_recorded_with_their_attempts(archive: Archive):

@@ -73,7 +73,7 @@ def test_what_was_said_of_a_run_is_shown_until_it_ends(archive: Archive):
     assert times == sorted(times)
     sources = {entry["source"] for entry in everything}
     assert sources == {"run", "job", "result", "output"}
-    # What comes later is new, and nothing is shown twice.
+    # Later entries are new, and nothing is shown twice.
     assert len(early) + len(list(log.new())) >= len(everything)
     assert list(log.new()) == []
 

@@ -5,6 +5,7 @@ import os
 import shutil
 import struct
 import subprocess
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from state import ownership
+from state.files import write_atomically
 from tests.support.archive import Archive
 
 RARELY = ("--every", "1440")
@@ -25,7 +27,11 @@ def make_folder(path: Path, mode: int = 0o755) -> Path:
 
 
 @pytest.mark.parametrize("mode", [0o777, 0o775, 0o702, 0o1777])
-def test_a_folder_that_others_can_write_is_a_fault(tmp_path: Path, mode: int):
+def test_a_folder_that_others_can_write_is_a_fault(
+    tmp_path: Path, mode: int, monkeypatch: pytest.MonkeyPatch
+):
+    # The group of an ordinary user often has no other members.
+    monkeypatch.setattr(ownership, "_is_own_group", lambda number: False)
     (fault,) = ownership.faults(make_folder(tmp_path / "a folder", mode))
     assert fault.endswith(f"chmod go-w '{tmp_path}/a folder'")
 
@@ -47,6 +53,24 @@ def test_a_folder_that_others_can_write_by_its_access_control_list_is_a_fault(
         except OSError as error:
             pytest.skip(f"no access control lists here: {error.strerror}")
     assert len(list(ownership.faults(folder))) == listed
+
+
+def test_a_folder_may_change_while_it_is_inspected(tmp_path: Path):
+    folder = make_folder(tmp_path / "run", 0o700)
+    ended = threading.Event()
+
+    def write() -> None:
+        while not ended.is_set():
+            write_atomically(folder / "results.jsonl", "{}")
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        for _ in range(3000):
+            assert list(ownership.faults_within(folder)) == []
+    finally:
+        ended.set()
+        writer.join()
 
 
 def test_a_folder_below_one_that_others_can_write_is_a_fault(tmp_path: Path):

@@ -156,7 +156,10 @@ def test_an_upload_with_all_parts_is_completed(upload_run: UploadRun):
     [
         (PARTS[:2], "part 3 of the 3 of its COG is not in the output bucket"),
         ((PARTS[0], b"short", PARTS[2]), "part 2 of the 3 of its COG has 5 bytes"),
-        ((PARTS[0], PARTS[1].upper(), PARTS[2]), "is not what its node made"),
+        (
+            (PARTS[0], PARTS[1].upper(), PARTS[2]),
+            "is not the object that its node wrote",
+        ),
         ((), "part 1 of the 3 of its COG is not in the output bucket"),
     ],
 )
@@ -392,7 +395,7 @@ def test_reconcile_waits_for_nodes_that_are_still_in_the_queue(
     [
         (b"WHOLE", None, "older than this run"),
         (b"", b"much longer", "its node made 5"),
-        (b"", b"WHOLE", "not what its node made: somebody replaced it"),
+        (b"", b"WHOLE", "not the object that its node wrote: somebody replaced it"),
     ],
 )
 def test_a_cog_that_another_run_sent_whole_fails_the_row(

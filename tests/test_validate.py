@@ -70,7 +70,7 @@ def test_outputs_are_compared_with_what_runs_said(archive: Archive):
     assert f"wrong-size: e.jpg ({name}):\n  it has 5 bytes, but" in text.stdout
     assert "3 of 8 objects are not as they should be" in text.stderr
 
-    # What a later run said about the same image counts.
+    # The record of the latest run that has the image counts.
     second = converted(archive, "second", ("b, 1.tif",))
     del found["b, 1.tif"]
     done = archive.call("validate", "--json")
