@@ -849,13 +849,16 @@ class Bucket(Server):
         markers: dict[str, str] = {}
         seen: set[tuple[str, ...]] = set()
         while True:
-            with self._translate_errors("the uploads of {name}/" + prefix):
-                listed = self._uploads(prefix, markers)
-                uploads, markers = read_uploads(listed, decode=True)
-                mark = tuple(markers.values())
-                if markers and (mark in seen or not uploads):
-                    raise OddAnswer("a listing that never ends")
-                seen.add(mark)
+            try:
+                with self._translate_errors("the uploads of {name}/" + prefix):
+                    listed = self._uploads(prefix, markers)
+                    uploads, markers = read_uploads(listed, decode=True)
+                    mark = tuple(markers.values())
+                    if markers and (mark in seen or not uploads):
+                        raise OddAnswer("a listing that never ends")
+                    seen.add(mark)
+            except UploadMissing:
+                return  # rclone's answer until the first upload
             yield from uploads
             if not markers:
                 return

@@ -12,6 +12,8 @@ from state.journal import Journal
 from state.text import one_line
 
 console = Console(highlight=False)
+# A message that is printed by it does not disturb its display of progress.
+_errors = Console(stderr=True, highlight=False)
 json_option = click.option(
     "--json", "as_json", is_flag=True, help="Print JSON for programs."
 )
@@ -21,7 +23,7 @@ def progress(*columns: ProgressColumn) -> Progress:
     """Return a display of progress, which only terminals get, on standard error."""
     return Progress(
         *columns,
-        console=Console(stderr=True),
+        console=_errors,
         transient=True,
         disable=not sys.stderr.isatty(),
         # Otherwise rich prints on the terminal what is to go into a file.
@@ -51,8 +53,12 @@ def note(message: str) -> None:
     A message may be indented.
     """
     indent = message[: len(message) - len(message.lstrip(" "))]
-    click.echo(indent + one_line(message), err=True)
+    _print(indent + one_line(message))
 
 
 def warn(message: str) -> None:
-    click.echo(one_line(f"Warning: {message}"), err=True)
+    _print(one_line(f"Warning: {message}"))
+
+
+def _print(text: str) -> None:
+    _errors.print(text, markup=False, emoji=False, soft_wrap=True)

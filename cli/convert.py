@@ -171,7 +171,7 @@ def _upload(launch: Launch, images: Iterator[StoredObject], key: str) -> int:
         if not written:
             if unreadable:
                 fail(Exit.REFUSED, manifests.lacks(unreadable))
-            say("There is nothing to convert: each image has a COG that is newer.")
+            say("There is nothing to convert: no image, or each has a newer COG.")
             click.get_current_context().exit()
         inputs.upload(key, file, content_type="text/csv")
     return unreadable

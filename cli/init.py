@@ -216,19 +216,26 @@ def _ask_everything(dialogue: _Dialogue, private: Path) -> None:
         values["insecure_http"] = bool(answers["insecure_http"])
         return shared.store_of(endpoint=endpoint, **values)
 
+    is_authority_unknown = False
+
     def ask_endpoint() -> None:
         dialogue.ask("s3_endpoint", "S3 server (HOST[:PORT])")
+        if is_authority_unknown:
+            answers["ca_certs"] = str(answers["ca_certs"] or "")
+            question = "File of the authority that signed its certificate"
+            dialogue.ask("ca_certs", question, is_needed=False)
+            file = answers["ca_certs"]
+            answers["ca_certs"] = Path(file) if file else None
 
     def check_endpoint() -> None:
+        nonlocal is_authority_unknown
         launching.check_endpoint(store())
         try:
             check_answers(store())
         except BucketError as error:
-            if "CERTIFICATE_VERIFY_FAILED" in str(error) and dialogue.has_terminal:
-                question = "  Its certificate is not known. File of the authority"
+            if "CERTIFICATE_VERIFY_FAILED" in str(error):
+                is_authority_unknown = True
                 dialogue.given.discard("ca_certs")
-                dialogue.ask("ca_certs", question, is_needed=False)
-                answers["ca_certs"] = Path(answers["ca_certs"] or "")
             raise
         answers["s3_endpoint"] = store().endpoint
 

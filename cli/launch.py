@@ -236,7 +236,7 @@ def launch(
     journal.say(
         "launched",
         f"Launched as job {cluster}: it polls bucket {launch.input_bucket} for "
-        f"{launch.pattern!r} every {launch.every} minutes. 'condor_rm {cluster}' "
+        f"{launch.pattern!r} every {launch.every} minutes. 'stop --launch' "
         f"ends it, and {launch.home.name}/{LOG_NAME} records what it does.",
         job=cluster,
     )

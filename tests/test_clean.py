@@ -41,6 +41,8 @@ def ended_run(archive: Archive) -> Path:
 
 def test_only_safe_leftovers_are_removed(archive: Archive):
     directory = ended_run(archive)
+    # There has been no multipart upload yet.
+    assert archive.call("clean").stdout == "Nothing is left.\n"
     run = load_run(directory)
     maps, cogs = archive.maps, archive.cogs
     for key in (*sidecar_keys("a.tif"), "a.tfw.replaced", "next-raw.csv", "b.TIFF"):

@@ -109,20 +109,23 @@ def test_rows_go_into_a_file_while_a_terminal_shows_the_progress(
     archive: Archive, maps: Bucket
 ):
     terminal, stderr = os.openpty()
-    command = (sys.executable, str(PROJECT / "cog_pipeline.py"), "manifest", "scans/z/")
+    command = (sys.executable, str(PROJECT / "cog_pipeline.py"), "manifest", "scans/")
     done = subprocess.run(
         [*command, *archive.store_options(), "--input-bucket", maps.name],
         stdout=subprocess.PIPE,
         stderr=stderr,
         text=True,
     )
-    assert done.returncode == 0
-    assert done.stdout == f"{maps.name}/scans/z/d.tif,4\n"
+    assert done.returncode == 1
+    assert [bands for _, bands in rows(done.stdout)] == ["3", "1", "4"]
     os.close(stderr)
     shown = os.read(terminal, 100_000).decode()
     os.close(terminal)
     assert "headers read" in shown
     assert "d.tif" not in shown
+    # A warning has a line of its own, above the progress.
+    without_codes = re.sub(r"\x1b\[[\d;?]*[a-zA-Z]", "", shown)
+    assert re.search(r"[\r\n]Warning: scans/broken\.tif", without_codes)
 
 
 def test_pending_images_are_those_without_a_newer_cog(archive: Archive, maps: Bucket):
