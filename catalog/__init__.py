@@ -1,0 +1,1 @@
+"""Products of finished runs: what the COGs become together. One module a product."""

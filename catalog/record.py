@@ -1,0 +1,142 @@
+"""A record: what the catalog knows of one image.
+
+Records come from the rows, the results and the outcome of a run (``catalog.join``).
+They are kept in the output bucket, and all products are made of them. No image is
+opened again.
+"""
+
+import hashlib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, NamedTuple
+
+import orjson
+
+from node.result import Band, Cog, Jpeg, Part, Result, Thumbnail
+
+# Fields of a result that are records themselves, and those that are lists of such.
+_RECORDS: Mapping[str, type] = {"cog": Cog, "jpeg": Jpeg}
+_LISTS: Mapping[str, type] = {"bands_info": Band, "thumbnails": Thumbnail}
+_RESULT_FIELDS = frozenset(field.name for field in fields(Result))
+_NUMBERS_OF_BAND = ("nodata", "scale", "offset")
+_LOSSY = re.compile(r"[^A-Za-z0-9._-]")
+_MAX_ID = 120
+
+
+class Dates(NamedTuple):
+    """When an image was taken.
+
+    Attributes:
+        start: the first moment that is possible, in UTC, as in 2020-07-01T00:00:00Z.
+        end: the last one; the same as ``start`` if the moment is known.
+    """
+
+    start: str
+    end: str
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What the catalog knows of an image.
+
+    Attributes:
+        key: key of the COG in the output bucket.
+        jpeg_key: key of the JPEG in the output bucket.
+        source: bucket and key of the image that was converted.
+        collection: id of its collection.
+        manifest: key of the manifest that named it.
+        run: id of the run that converted it; see ``run_id``.
+        converted: when the run began, in UTC, as in 2026-11-26T13:00:00Z.
+        dates: when the image was taken; None if that is not known.
+        mosaicid: the mosaic to which it is appended; empty for its collection's.
+        result: what its node wrote about it.
+    """
+
+    key: str
+    jpeg_key: str
+    source: str
+    collection: str
+    manifest: str
+    run: str
+    converted: str
+    dates: Dates | None
+    mosaicid: str
+    result: Result
+
+    @property
+    def id(self) -> str:
+        """Its name among all records, of letters, digits and ``._-`` only."""
+        return safe_name(self.key[: self.key.rindex(".")])
+
+
+def safe_name(text: str) -> str:
+    """Return a text as letters, digits and ``._-``; other texts get other names.
+
+    >>> safe_name("1937/dane/sheet-7")
+    '1937--dane--sheet-7'
+    >>> safe_name("Bern (1)")
+    'Bern--1--f8a6c741'
+    """
+    name = _LOSSY.sub("-", text.replace("/", "--"))
+    ambiguous = name != text.replace("/", "--") or "--" in text
+    if not ambiguous and len(name) <= _MAX_ID and not name.startswith("."):
+        return name
+    digest = hashlib.sha256(text.encode()).hexdigest()[:8]
+    return f"{name[: _MAX_ID - 9].lstrip('.')}-{digest}"
+
+
+def to_line(record: Record) -> bytes:
+    """Return a record as a line of JSON, with its line ending."""
+    content = {name: getattr(record, name) for name in Record.__slots__}
+    content["dates"] = [*record.dates] if record.dates else None
+    content["result"] = record.result.to_json(compact=True)
+    return orjson.dumps(content, option=orjson.OPT_APPEND_NEWLINE)
+
+
+def from_line(line: bytes) -> Record:
+    """Return the record of a line that ``to_line`` wrote.
+
+    Its values are not checked again: ``Result.from_json`` has, before they were
+    written, and a check takes ten times as long as all the rest.
+
+    Raises:
+        ValueError, LookupError, TypeError: it is no such line.
+    """
+    content = orjson.loads(line)
+    result = _result(content.pop("result"))
+    dates = content.pop("dates")
+    return Record(
+        **{name: content[name] for name in Record.__slots__ if name in content},
+        dates=Dates(*dates) if dates else None,
+        result=result,
+    )
+
+
+def _result(values: dict[str, Any]) -> Result:
+    for name in values.keys() & _RECORDS.keys():
+        values[name] = _record(_RECORDS[name], values[name])
+    for name in values.keys() & _LISTS.keys():
+        values[name] = tuple(_record(_LISTS[name], each) for each in values[name])
+    return _record(Result, values)
+
+
+def _record(cls: Any, values: dict[str, Any]) -> Any:
+    # JSON has lists where records have tuples, and words for NaN and infinity.
+    if cls is Band:
+        for name in _NUMBERS_OF_BAND:
+            if isinstance(values.get(name), str):
+                values[name] = float(values[name])
+    elif cls is Cog and "parts" in values:
+        values["parts"] = tuple(Part(**part) for part in values["parts"])
+    elif cls is Result:
+        for name in ("bounds", "transform"):
+            if name in values:
+                values[name] = tuple(float(number) for number in values[name])
+        for name in ("bbox", "warnings", "replaced_sidecars"):
+            if name in values:
+                values[name] = tuple(values[name])
+        if isinstance(values.get("nodata"), str):
+            values["nodata"] = float(values["nodata"])
+        values = {name: values[name] for name in values.keys() & _RESULT_FIELDS}
+    return cls(**values)

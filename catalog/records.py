@@ -1,0 +1,135 @@
+"""All records of a collection, in a local file: there may be a million."""
+
+import mmap
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+
+from catalog.record import Record, from_line
+from catalog.spatial import hilbert_distances
+
+# Where records without a footprint come.
+_NOWHERE = np.iinfo(np.int64).max
+Positions = NDArray[np.int64]
+_NO_POSITIONS: Positions = np.empty(0, dtype=np.int64)
+
+
+@dataclass(frozen=True)
+class Records:
+    """The records of a collection, one an image, in spatial order.
+
+    Iterate over them as often as you like; one at a time is in memory.
+
+    Attributes:
+        file: the records, one a line, among others that they have replaced.
+        positions: where each line begins, in spatial order: along a Hilbert curve of
+            longitude and latitude; those without a footprint come last.
+        changed: keys of the COGs whose records are new or other than those of which
+            the product was last made; None if all may be.
+        removed_positions: where the lines of records begin of which the product was
+            last made, and which are gone or have been replaced.
+    """
+
+    file: Path
+    positions: Positions
+    changed: frozenset[str] | None = None
+    removed_positions: Positions = field(default_factory=lambda: _NO_POSITIONS)
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    def __iter__(self) -> Iterator[Record]:
+        return self._read(self.positions)
+
+    @property
+    def removed(self) -> Iterator[Record]:
+        """The records that were in the product, and are gone or have been replaced.
+
+        A key whose record was replaced is in ``changed``, too.
+        """
+        return self._read(self.removed_positions)
+
+    def is_changed(self, record: Record) -> bool:
+        """Return whether the record may be other than the one in the product."""
+        return self.changed is None or record.key in self.changed
+
+    def _read(self, positions: Positions) -> Iterator[Record]:
+        if not len(positions):
+            return
+        with (
+            self.file.open("rb") as file,
+            mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as lines,
+        ):
+            for position in positions.tolist():
+                yield from_line(lines[position : lines.find(b"\n", position)])
+
+
+def collect(
+    lines: Iterable[tuple[bytes, bool]], file: Path, *, from_nothing: bool = True
+) -> Records:
+    """Write records into a file, and return the current ones.
+
+    Args:
+        lines: the records as ``to_line`` wrote them, and whether the product was last
+            made of it and those before. Of several with the same key, the last one
+            counts. A line with ``"gone": true`` and a key ends that key's record.
+        file: the file, which is written.
+        from_nothing: whether the product is made for the first time, or again as a
+            whole.
+
+    Raises:
+        ValueError, LookupError, TypeError: a line is not a record.
+    """
+    current: dict[str, int] = {}
+    former: dict[str, int] = {}
+    places: dict[int, tuple[float, float]] = {}
+    with file.open("wb") as written:
+        for line, is_old in lines:
+            content = orjson.loads(line)
+            key, position = content["key"], written.tell()
+            versions = (current, former) if is_old else (current,)
+            for each in versions:
+                if content.get("gone"):
+                    each.pop(key, None)
+                else:
+                    each[key] = position
+            if content.get("gone"):
+                continue
+            written.write(line)
+            if bbox := content["result"].get("bbox"):
+                places[position] = _center(bbox)
+    positions = _in_spatial_order(current.values(), places)
+    if from_nothing:
+        return Records(file, positions)
+    changed = (key for key, place in current.items() if former.get(key) != place)
+    removed = (place for key, place in former.items() if current.get(key) != place)
+    return Records(
+        file, positions, frozenset(changed), np.array([*removed], dtype=np.int64)
+    )
+
+
+def _center(bbox: list[float]) -> tuple[float, float]:
+    west, south, east, north = bbox
+    if west > east:
+        # It crosses the antimeridian.
+        east += 360
+    longitude = (west + east) / 2
+    return longitude - 360 if longitude > 180 else longitude, (south + north) / 2
+
+
+def _in_spatial_order(
+    positions: Iterable[int], places: dict[int, tuple[float, float]]
+) -> Positions:
+    lines = np.fromiter(positions, dtype=np.int64)
+    order = np.full(lines.shape, _NOWHERE)
+    if places:
+        located = np.isin(lines, np.fromiter(places, dtype=np.int64))
+        points = np.array([places[line] for line in lines[located].tolist()])
+        if len(points):
+            order[located] = hilbert_distances(points[:, 0], points[:, 1])
+    # Among equals, in the order of their lines.
+    return lines[np.lexsort((lines, order))]

@@ -1,0 +1,41 @@
+"""The order of points along a Hilbert curve, in which neighbours are close."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+_ORDER = 16
+_SIDE = 1 << _ORDER
+
+
+def hilbert_distances(
+    longitudes: NDArray[np.float64], latitudes: NDArray[np.float64]
+) -> NDArray[np.int64]:
+    """Return how far along a Hilbert curve over the world some points are.
+
+    The curve has 2¹⁶ cells a side. The algorithm is ``xy2d`` of
+    https://en.wikipedia.org/wiki/Hilbert_curve, for all points at once.
+
+    Args:
+        longitudes, latitudes: degrees, of shape (n,).
+
+    Returns:
+        The distances, of shape (n,), in cells.
+    """
+    x = _cells(longitudes, 360)
+    y = _cells(latitudes, 180)
+    distance = np.zeros_like(x)
+    step = _SIDE // 2
+    while step:
+        right, top = (x & step) > 0, (y & step) > 0
+        distance += step * step * ((3 * right) ^ top)
+        # Turn the quarter, so that it begins and ends as the whole does.
+        flip = right & ~top
+        x, y = np.where(flip, _SIDE - 1 - x, x), np.where(flip, _SIDE - 1 - y, y)
+        x, y = np.where(top, x, y), np.where(top, y, x)
+        step //= 2
+    return distance
+
+
+def _cells(degrees: NDArray[np.float64], extent: float) -> NDArray[np.int64]:
+    share = (degrees + extent / 2) / extent
+    return np.clip(share * _SIDE, 0, _SIDE - 1).astype(np.int64)
