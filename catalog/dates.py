@@ -89,13 +89,19 @@ def _range(*parts: int) -> Dates | None:
     first, last = (1, 1, 1, 0, 0, 0), (9999, 12, 31, 23, 59, 59)
     known = len(parts)
     try:
-        start = datetime(*parts, *first[known:])
+        start = _moment(*parts, *first[known:])
         if known == 2:
             parts = (*parts, calendar.monthrange(*parts)[1])
-        end = datetime(*parts, *last[len(parts) :])
+        end = _moment(*parts, *last[len(parts) :])
     except ValueError:
         return None
     return Dates(_text(start), _text(end))
+
+
+def _moment(
+    year: int, month: int, day: int, hour: int, minute: int, second: int
+) -> datetime:
+    return datetime(year, month, day, hour, minute, second)
 
 
 def _text(moment: datetime) -> str:
