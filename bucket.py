@@ -454,8 +454,12 @@ class Bucket(Server):
             ObjectMissing: there is no such object.
             ObjectUnreadable: it is larger, or does not match its Content-Encoding.
         """
-        with self._reading(key, max_bytes) as (chunks, _):
-            return b"".join(chunks)
+        return self.read_version(key, max_bytes)[0]
+
+    def read_version(self, key: str, max_bytes: int) -> tuple[bytes, str]:
+        """Return the content of an object as ``read`` does, and its ETag."""
+        with self._reading(key, max_bytes) as (chunks, etag):
+            return b"".join(chunks), etag
 
     def download(self, key: str, path: Path, max_bytes: int) -> str:
         """Write the content of an object into a file, in chunks.
@@ -561,7 +565,9 @@ class Bucket(Server):
             )
             check_written(done.etag)
 
-    def write_if_absent(self, key: str, content: bytes) -> bool:
+    def write_if_absent(
+        self, key: str, content: bytes, content_type: str = "text/csv"
+    ) -> bool:
         """Write an object unless there is one with this key.
 
         A server that does not support the condition writes it in any case.
@@ -569,21 +575,46 @@ class Bucket(Server):
         Returns:
             Whether it was written.
         """
+        return self._write_if({"If-None-Match": "*"}, key, content, content_type)
+
+    def write_if_unchanged(
+        self, key: str, content: bytes, etag: str, content_type: str = "text/csv"
+    ) -> bool:
+        """Write an object if the one with this key is still the expected one.
+
+        A server that does not support the condition writes it in any case.
+
+        Args:
+            etag: ETag that the object must have.
+
+        Returns:
+            Whether it was written. False if the object is gone or was replaced.
+        """
+        return self._write_if({"If-Match": f'"{etag}"'}, key, content, content_type)
+
+    def _write_if(
+        self,
+        condition: dict[str, str],
+        key: str,
+        content: bytes,
+        content_type: str,
+    ) -> bool:
         # Through a presigned URL, because minio has no parameter for the condition.
         url = self.url_to_write(key, _USED_AT_ONCE)
+        headers = condition | {"Content-Type": content_type}
         with self._translate_errors("writing {name}/" + key):
-            answer = self._http.request(
-                "PUT", url, body=content, headers={"If-None-Match": "*"}
-            )
-            if answer.status not in (OK, _NOT_IMPLEMENTED, *_CONDITION_UNMET):
-                match = CODE_IN_XML.search(answer.data.decode(errors="replace"))
-                code = match[1] if match else f"HTTP {answer.status}"
+            answer = self._http.request("PUT", url, body=content, headers=headers)
+            match = CODE_IN_XML.search(answer.data.decode(errors="replace"))
+            code = match[1] if match else f"HTTP {answer.status}"
+            if answer.status in _CONDITION_UNMET or code == _NO_SUCH_KEY:
+                return False
+            if answer.status not in (OK, _NOT_IMPLEMENTED):
                 raise refusal(f"writing {self.name}/{key}", code, "")
             if answer.status == OK:
                 etag_of(answer.headers)
         if answer.status == _NOT_IMPLEMENTED:
-            self.write(key, content)
-        return answer.status not in _CONDITION_UNMET
+            self.write(key, content, content_type)
+        return True
 
     def upload(
         self,

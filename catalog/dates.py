@@ -1,4 +1,4 @@
-"""When an image was taken: from a manifest, from its key, or from its TIFF tags."""
+"""Dates of images, as people write them in manifests and in the names of files."""
 
 import calendar
 import re
@@ -14,8 +14,6 @@ _ISO = re.compile(
     r"(?P<zone>Z|[+-]\d\d:\d\d)?)?)?)?",
     re.ASCII,
 )
-# TIFF 6.0, tag 306, and EXIF's DateTimeOriginal have colons in the date.
-_TIFF = re.compile(r"(\d{4}):(\d\d):(\d\d) (\d\d):(\d\d):(\d\d)", re.ASCII)
 _FORMAT = "%Y-%m-%dT%H:%M:%SZ"
 
 
@@ -36,16 +34,6 @@ def of_text(text: str) -> Dates | None:
     if start is None or end is None or end.end < start.start:
         return None
     return Dates(start.start, end.end)
-
-
-def of_tiff(text: str) -> Dates | None:
-    """Return the date of a TIFF or EXIF tag; None if it is none.
-
-    >>> of_tiff("2020:07:01 12:00:00")
-    Dates(start='2020-07-01T12:00:00Z', end='2020-07-01T12:00:00Z')
-    """
-    match = _TIFF.fullmatch(text.strip())
-    return _range(*map(int, match.groups())) if match else None
 
 
 def of_key(key: str, pattern: re.Pattern[str]) -> Dates | None:

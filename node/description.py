@@ -6,6 +6,7 @@ warning says why.
 
 import json
 import math
+import re
 import traceback
 from collections.abc import Callable
 from typing import Any
@@ -23,6 +24,9 @@ from node.result import MAX_DESCRIPTION, MAX_PROJJSON_BYTES, Band
 from node.sample import Sample
 from node.source import Source
 from node.thumbnail import thumbnails
+
+# The form of a date in TIFF 6.0, tag 306, and in EXIF.
+_DATETIME = re.compile(r"(\d{4}):(\d\d):(\d\d) (\d\d:\d\d:\d\d)", re.ASCII)
 
 
 def describe(source: Source, sample: Sample) -> tuple[dict[str, Any], list[str]]:
@@ -43,6 +47,7 @@ def describe(source: Source, sample: Sample) -> tuple[dict[str, Any], list[str]]
     crs, projjson = attempt("CRS", lambda: _crs(source), (None, None))
     limits = attempt("bounds", lambda: bounds(source), None)
     place = attempt("footprint", lambda: _place(source, sample), {})
+    taken = attempt("date", lambda: _datetime(source), None)
     bands = attempt("statistics", lambda: _bands(source, sample), ())
     pictures = attempt("thumbnails", lambda: thumbnails(sample.picture), ())
     warnings += attempt(
@@ -50,7 +55,8 @@ def describe(source: Source, sample: Sample) -> tuple[dict[str, Any], list[str]]
     )
     del source.gdal_warnings[count:]
     fields = {"crs": crs, "projjson": projjson, "bounds": limits, "bands_info": bands}
-    return fields | place | {"thumbnails": pictures}, warnings
+    fields |= {"datetime": taken, "thumbnails": pictures}
+    return fields | place, warnings
 
 
 def _crs(source: Source) -> tuple[str | None, dict[str, Any] | None]:
@@ -58,6 +64,15 @@ def _crs(source: Source) -> tuple[str | None, dict[str, Any] | None]:
     if projjson and len(json.dumps(projjson)) > MAX_PROJJSON_BYTES:
         projjson = None
     return crs, projjson
+
+
+def _datetime(source: Source) -> str | None:
+    """Return when the image was taken, as its tags say; None if they do not."""
+    exif, tags = source.dataset.tags(ns="EXIF"), source.dataset.tags()
+    for text in (exif.get("EXIF_DateTimeOriginal"), tags.get("TIFFTAG_DATETIME")):
+        if match := _DATETIME.fullmatch((text or "").strip()):
+            return "{}-{}-{}T{}".format(*match.groups())
+    return None
 
 
 def _place(source: Source, sample: Sample) -> dict[str, Any]:

@@ -43,6 +43,7 @@ _MAX_SIDECARS = 20
 _MAX_INTEGER = 2**64
 _MAX_FLOAT = sys.float_info.max
 _CODE = re.compile(r"[a-z][a-z0-9-]{0,39}")
+_DATETIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d", re.ASCII)
 _MD5 = re.compile(r"[0-9a-f]{32}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 # How JSON spells the numbers that it does not have.
@@ -358,6 +359,8 @@ class Result(_Record):
         seconds: duration of the conversion.
         cpu_seconds: CPU time of the node, in user and system mode.
         check_cpu_seconds: CPU time of the check of the COG.
+        datetime: when the image was taken, in ISO 8601 without a time zone, as its EXIF
+            or its TIFF tag 306 says.
         width, height: size of the image in pixels.
         bands: number of bands.
         data_type: type of the pixels, as rasterio names it.
@@ -396,6 +399,7 @@ class Result(_Record):
     seconds: Annotated[float | None, _between(0, 1e9)] = None
     cpu_seconds: Annotated[float | None, _between(0, 1e9)] = None
     check_cpu_seconds: Annotated[float | None, _between(0, 1e9)] = None
+    datetime: Annotated[str | None, _matching(_DATETIME)] = None
     width: Annotated[int | None, _integer] = None
     height: Annotated[int | None, _integer] = None
     bands: Annotated[int | None, _integer] = None

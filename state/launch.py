@@ -44,6 +44,32 @@ _REPLACED = re.compile(r"r(a(w)?)?$", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
+class CatalogSettings:
+    """What a launch makes of its COGs together.
+
+    Attributes:
+        products: names of the products; empty for no catalog.
+        collection_from: regular expression for the keys of images; its group
+            ``collection`` is the name of the collection. Empty if the folder is.
+        datetime_from: regular expression for the keys of images; its groups are parts
+            of the date. Empty if keys have no dates.
+        collections_file: the file that describes the collections, None if there is
+            none.
+        public_url: URL under which people reach the objects of the output bucket;
+            empty if they use S3.
+        mosaicid: the mosaic to which the COGs are appended; empty for that of their
+            collection.
+    """
+
+    products: tuple[str, ...] = ()
+    collection_from: str = ""
+    datetime_from: str = ""
+    collections_file: Path | None = None
+    public_url: str = ""
+    mosaicid: str = ""
+
+
+@dataclass(frozen=True)
 class Launch:
     """One launch of the pipeline.
 
@@ -79,6 +105,7 @@ class Launch:
             each, by name.
         max_time_limit: the highest time limit that a row can have, in seconds.
         max_put: size above which a COG is uploaded by a multipart upload, in bytes.
+        catalog: what is made of the COGs together.
     """
 
     directory: Path
@@ -106,6 +133,7 @@ class Launch:
     node_options: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     max_time_limit: int = MAX_TIME_LIMIT
     max_put: int = MAX_PUT
+    catalog: CatalogSettings = CatalogSettings()
 
     @property
     def container_image(self) -> str | None:
@@ -251,9 +279,17 @@ def _launch(saved: dict[str, Any]) -> Launch:
     # Launches that do not have this field were made when each row had a job.
     saved.setdefault("rows_per_job", 1)
     order = saved.get("run_order", "fair")
+    catalog = saved.get("catalog", {})
+    described = catalog.get("collections_file")
     return from_record(
         Launch,
         saved,
+        catalog=from_record(
+            CatalogSettings,
+            catalog,
+            products=tuple(catalog.get("products", ())),
+            collections_file=Path(described) if described else None,
+        ),
         directory=Path(saved["directory"]),
         store=from_record(S3Endpoint, store),
         run_order=FORMER_ORDERS.get(order, order),

@@ -35,10 +35,12 @@ or not at all:
 ``failed.csv``
 ``outcome.json``    both are written: which row goes where is decided for good
 ``done.json``       both CSVs are in the bucket and the manifest is gone
+``catalog.json``    which products of the catalog were made, and which failed
 ==================  =======================================================
 """
 
 import fcntl
+import hashlib
 import json
 import re
 import secrets
@@ -113,6 +115,12 @@ class Run:
     def began(self) -> datetime:
         """When the run began, by this machine's clock."""
         return datetime.strptime(self.timestamp, TIMESTAMP).replace(tzinfo=UTC)
+
+    @property
+    def id(self) -> str:
+        """Its name among the runs of all access points."""
+        digest = hashlib.sha256(self.token.encode()).hexdigest()[:8]
+        return f"{self.timestamp}-{digest}"
 
     @property
     def processing_key(self) -> str:

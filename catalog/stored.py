@@ -1,0 +1,111 @@
+"""Records in the output bucket: an object for each run and collection.
+
+No two runs write the same object, so access points that end runs at the same time do
+not disturb each other. Whoever makes a product reads all objects of the collection. Of
+several records with the same key, that of the latest run counts.
+"""
+
+import gzip
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from bucket import Bucket
+from catalog.collections import Collection
+from catalog.record import Record, to_line
+
+_FOLDER = "records/"
+_SUFFIX = ".jsonl.gz"
+# Lines of one collection that are in memory.
+_AT_ONCE = 500
+_MAX_OBJECT = 4 * 2**30  # bytes
+
+
+@dataclass
+class _Writer:
+    """The records of a run that belong to one collection, in a local file."""
+
+    file: Path
+    lines: list[bytes] = field(default_factory=list)
+
+    def add(self, line: bytes) -> None:
+        self.lines.append(line)
+        if len(self.lines) == _AT_ONCE:
+            self.flush()
+
+    def flush(self) -> None:
+        with self.file.open("ab") as file:
+            # Several gzip files in a row are one. Without a time, the same records
+            # make the same object.
+            file.write(gzip.compress(b"".join(self.lines), compresslevel=1, mtime=0))
+        self.lines.clear()
+
+
+def write(
+    bucket: Bucket,
+    root: str,
+    run: str,
+    records: Iterable[tuple[Collection, Record]],
+    scratch: Path,
+) -> list[Collection]:
+    """Write the records of a run, and return their collections.
+
+    Args:
+        root: prefix of the catalog.
+        run: id of the run.
+        scratch: a local directory for temporary files.
+    """
+    writers: dict[Collection, _Writer] = {}
+    for collection, record in records:
+        if collection not in writers:
+            writers[collection] = _Writer(scratch / f"records-{len(writers)}.gz")
+        writers[collection].add(to_line(record))
+    for collection, writer in writers.items():
+        writer.flush()
+        key = f"{root}{collection.id}/{_FOLDER}{run}{_SUFFIX}"
+        bucket.upload(key, writer.file, "application/gzip")
+        writer.file.unlink()
+    return list(writers)
+
+
+def write_gone(
+    bucket: Bucket, root: str, collection: str, name: str, keys: Iterable[str]
+) -> None:
+    """Record that COGs are gone.
+
+    Args:
+        name: name of the object, which comes after all runs that named these COGs.
+    """
+    lines = "".join(json.dumps({"key": key, "gone": True}) + "\n" for key in keys)
+    key = f"{root}{collection}/{_FOLDER}{name}{_SUFFIX}"
+    bucket.write(key, gzip.compress(lines.encode(), mtime=0), "application/gzip")
+
+
+def remove(bucket: Bucket, root: str, collection: str, run: str) -> None:
+    """Remove the records of a run from a collection."""
+    bucket.remove(f"{root}{collection}/{_FOLDER}{run}{_SUFFIX}")
+
+
+def versions(bucket: Bucket, root: str, collection: str) -> dict[str, str]:
+    """Return the keys of all objects of a collection, in order, with their ETags."""
+    prefix = f"{root}{collection}/{_FOLDER}"
+    listed = bucket.list(prefix)
+    return {found.key: found.etag for found in listed if found.key.endswith(_SUFFIX)}
+
+
+def read(
+    bucket: Bucket, keys: Mapping[str, bool], scratch: Path
+) -> Iterator[tuple[bytes, bool]]:
+    """Yield the lines of some objects, each with what is said of its object.
+
+    Args:
+        keys: keys of the objects in order, and what is said of each.
+    """
+    file = scratch / "records.gz"
+    for key, fact in keys.items():
+        bucket.download(key, file, _MAX_OBJECT)
+        with gzip.open(file) as lines:
+            for line in lines:
+                yield line, fact
+    file.unlink(missing_ok=True)

@@ -1,0 +1,265 @@
+"""Bring the products of a collection up to date.
+
+Several access points may do this at the same time, and any of them may be interrupted.
+``state.json`` of a collection says of which records each product was last made, and who
+is making some. It is written on the condition that nobody else has written it
+meanwhile. Who finds at the end that somebody else has made the same product makes it
+again, of the records that are there now and from the state with which it began. Who
+finds a maker that began with an older state makes everything again, since that one may
+have left old content behind.
+
+A store without conditional writes cannot refuse the slower of two access points.
+Therefore the records are listed once more at the end.
+"""
+
+import hashlib
+import json
+import secrets
+import shutil
+import tempfile
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from bucket import ObjectMissing
+from catalog import stored
+from catalog.products import product
+from catalog.records import Records, collect
+from catalog.target import Target
+from state.errors import PipelineError, user_message
+from state.records import VERSION
+
+# Change it when products of the same records come to have another content.
+_FORMAT = 1
+_NAME = "state.json"
+_TYPE = "application/json"
+_MAX_STATE = 64 * 2**20  # bytes
+_MAX_TRIES = 8
+
+
+@dataclass(frozen=True)
+class _Made:
+    """What a product was last made of.
+
+    Attributes:
+        records: keys and ETags of the objects with the records.
+        settings: digest of everything else on which its content depends.
+    """
+
+    records: Mapping[str, str]
+    settings: str
+
+
+@dataclass(frozen=True)
+class State:
+    """The state of a collection.
+
+    Attributes:
+        title: its title.
+        products: what each product was last made of, by name.
+        makers: who is making products or was interrupted, each with a digest of
+            ``products`` when it began.
+        etag: ETag of the object; empty if there is none.
+    """
+
+    title: str = ""
+    products: Mapping[str, _Made] = field(default_factory=dict)
+    makers: Mapping[str, str] = field(default_factory=dict)
+    etag: str = ""
+
+
+def update(
+    target: Target, names: Iterable[str], *, whole: bool = False
+) -> dict[str, str]:
+    """Make the products of a collection of all its records.
+
+    Args:
+        target: where they go; temporary folders are made in its ``scratch``.
+        names: names of the products.
+        whole: whether to make everything again, as if there were nothing yet.
+
+    Returns:
+        Why products could not be made, by their names.
+
+    Raises:
+        BucketError: the records cannot be read.
+        PipelineError: others change the collection again and again.
+    """
+    names = tuple(names)
+    if not whole and _is_done(target, names):
+        return {}
+    token = secrets.token_hex(4)
+    base: State | None = None
+    for attempt in range(_MAX_TRIES):
+        begun = _begin(target, token)
+        if begun is not None:
+            afresh = whole or any(
+                digest != _digest(begun.products)
+                for maker, digest in begun.makers.items()
+                if maker != token
+            )
+            base = base or begun
+            versions = _versions(target)
+            made, failures = _make(target, names, base, versions, afresh)
+            gone = {token, *begun.makers} if afresh else {token}
+            ended = _end(target, names, begun, made, gone)
+            if ended and versions == _versions(target):
+                return failures
+        time.sleep(0.25 * 2**attempt)
+    raise PipelineError(
+        f"other access points change the collection {target.collection.title!r} at "
+        "the same time: the next poll tries again"
+    )
+
+
+def read_state(target: Target) -> State:
+    """Return the state of a collection; an empty one if there is none yet.
+
+    Raises:
+        PipelineError: it cannot be read.
+    """
+    try:
+        content, etag = target.bucket.read_version(target.prefix + _NAME, _MAX_STATE)
+    except ObjectMissing:
+        return State()
+    try:
+        saved = json.loads(content)
+        return State(
+            str(saved["title"]),
+            {name: _Made(**made) for name, made in saved["products"].items()},
+            dict(saved["makers"]),
+            etag,
+        )
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise PipelineError(
+            f"{target.bucket.name}/{target.prefix}{_NAME} cannot be read "
+            f"({type(error).__name__}: {error}): remove it, and everything is made "
+            "again"
+        ) from error
+
+
+def _is_done(target: Target, names: Iterable[str]) -> bool:
+    """Return whether all products are made of the records that are there."""
+    state, now = read_state(target), _Made(_versions(target), _settings(target))
+    return not state.makers and all(state.products.get(name) == now for name in names)
+
+
+def _write(target: Target, state: State) -> bool:
+    """Write a state unless somebody else has written one; return whether it was."""
+    content: dict[str, Any] = {"version": VERSION, **asdict(state)}
+    del content["etag"]
+    text, key = json.dumps(content).encode(), target.prefix + _NAME
+    if state.etag:
+        return target.bucket.write_if_unchanged(key, text, state.etag, _TYPE)
+    return target.bucket.write_if_absent(key, text)
+
+
+def _begin(target: Target, token: str) -> State | None:
+    """Record that products are being made; return the state, or None to try again."""
+    state = read_state(target)
+    makers = {**state.makers, token: _digest(state.products)}
+    if not _write(target, replace(state, title=target.collection.title, makers=makers)):
+        return None
+    begun = read_state(target)
+    return begun if token in begun.makers else None
+
+
+def _end(
+    target: Target,
+    names: Iterable[str],
+    begun: State,
+    made: Mapping[str, _Made],
+    gone: set[str],
+) -> bool:
+    """Record what was made; return False if somebody else has made the same."""
+    for _ in range(_MAX_TRIES):
+        state = read_state(target)
+        if any(state.products.get(name) != begun.products.get(name) for name in names):
+            return False
+        makers = {
+            maker: digest for maker, digest in state.makers.items() if maker not in gone
+        }
+        products = {**state.products, **made}
+        if _write(target, replace(state, products=products, makers=makers)):
+            return True
+    return False
+
+
+def _make(
+    target: Target,
+    names: Iterable[str],
+    base: State,
+    versions: Mapping[str, str],
+    afresh: bool,
+) -> tuple[dict[str, _Made], dict[str, str]]:
+    """Make products; return what they were made of, and why others were not made."""
+    made: dict[str, _Made] = {}
+    failures: dict[str, str] = {}
+    settings = _settings(target)
+    with tempfile.TemporaryDirectory(dir=target.scratch, prefix="catalog-") as folder:
+        collected: dict[str, Records] = {}
+        for name in names:
+            former = base.products.get(name)
+            now = _Made(versions, settings)
+            if former == now and not afresh:
+                continue
+            if afresh or former is None or not _is_continued(former, now):
+                former = _Made({}, settings)
+            digest = _digest(former.records)
+            try:
+                if digest not in collected:
+                    file = Path(folder) / f"{digest}.jsonl"
+                    collected[digest] = _collect(target, former, versions, file)
+                _make_one(name, collected[digest], target, Path(folder))
+            except Exception as error:
+                if (message := user_message(error)) is None:
+                    raise
+                failures[name] = message
+            else:
+                made[name] = now
+    return made, failures
+
+
+def _make_one(name: str, records: Records, target: Target, folder: Path) -> None:
+    scratch = folder / name
+    scratch.mkdir()
+    product(name).write(records, replace(target, scratch=scratch))
+    shutil.rmtree(scratch)
+
+
+def _is_continued(former: _Made, now: _Made) -> bool:
+    """Return whether a product can be brought up to date from what it was made of."""
+    return (
+        former.settings == now.settings
+        and former.records.items() <= now.records.items()
+    )
+
+
+def _collect(
+    target: Target, former: _Made, versions: Mapping[str, str], file: Path
+) -> Records:
+    old = {key: key in former.records for key in versions}
+    lines = stored.read(target.bucket, old, file.parent)
+    try:
+        return collect(lines, file, from_nothing=not former.records)
+    except (ValueError, LookupError, TypeError) as error:
+        raise PipelineError(
+            f"the records under {target.bucket.name}/{target.prefix} cannot be read "
+            f"({type(error).__name__}: {error}): 'catalog' with the directories of "
+            "their runs writes them again"
+        ) from error
+
+
+def _versions(target: Target) -> dict[str, str]:
+    return stored.versions(target.bucket, target.root, target.collection.id)
+
+
+def _settings(target: Target) -> str:
+    return _digest([_FORMAT, asdict(target.collection), target.public_url])
+
+
+def _digest(facts: Any) -> str:
+    text = json.dumps(facts, sort_keys=True, default=asdict)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
