@@ -69,9 +69,12 @@ def of_folder(folder: str, bucket: str) -> Collection:
         bucket: name of the output bucket.
     """
     title = folder or bucket
-    return Collection(
-        safe_name(title), title, f"Images of {title}, as Cloud Optimized GeoTIFFs."
-    )
+    return collection_of(safe_name(title), title)
+
+
+def collection_of(name: str, title: str) -> Collection:
+    """Return a collection that nobody has described yet."""
+    return Collection(name, title, f"Images of {title}, as Cloud Optimized GeoTIFFs.")
 
 
 def described(collection: Collection, file: Path | None) -> Collection:

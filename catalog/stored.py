@@ -7,6 +7,7 @@ several records with the same key, that of the latest run counts.
 
 import gzip
 import json
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -48,8 +49,8 @@ def write(
     run: str,
     records: Iterable[tuple[Collection, Record]],
     scratch: Path,
-) -> list[Collection]:
-    """Write the records of a run, and return their collections.
+) -> dict[Collection, int]:
+    """Write the records of a run; return their collections, and how many each has.
 
     Args:
         root: prefix of the catalog.
@@ -57,16 +58,18 @@ def write(
         scratch: a local directory for temporary files.
     """
     writers: dict[Collection, _Writer] = {}
+    counts: Counter[Collection] = Counter()
     for collection, record in records:
         if collection not in writers:
             writers[collection] = _Writer(scratch / f"records-{len(writers)}.gz")
         writers[collection].add(to_line(record))
+        counts[collection] += 1
     for collection, writer in writers.items():
         writer.flush()
         key = f"{root}{collection.id}/{_FOLDER}{run}{_SUFFIX}"
         bucket.upload(key, writer.file, "application/gzip")
         writer.file.unlink()
-    return list(writers)
+    return dict(counts)
 
 
 def write_gone(

@@ -133,11 +133,16 @@ def renew_urls(run: Run, launch: Launch, journal: Journal) -> None:
     """Give new presigned URLs to jobs that wait in the queue with old ones.
 
     A URL is old if, at the next poll, it could expire too soon for a job to start: see
-    urls_valid in templates/convert.dag. The new URLs are signed for the rows of the
-    job's node. The URLs in the queue only decide where each new one goes.
+    urls_valid in templates/convert.dag. It is old, too, if it was signed before the
+    keys changed. The new URLs are signed for the rows of the job's node. The URLs in
+    the queue only decide where each new one goes.
     """
+    now = time.time()
     min_lifetime = launch.url_seconds // 2 + 60 * launch.every
-    jobs = queue.waiting_jobs(str(run.directory), time.time() + min_lifetime)
+    # When a URL expires that was signed as the keys changed, rounded up.
+    first_of_these_keys = min(_keys_changed(launch.store), now) + launch.url_seconds + 1
+    expire_before = max(now + min_lifetime, first_of_these_keys)
+    jobs = queue.waiting_jobs(str(run.directory), expire_before)
     if not jobs:
         return
     job_of = {job.node: job for job in jobs}
@@ -153,6 +158,12 @@ def renew_urls(run: Run, launch: Launch, journal: Journal) -> None:
         f"{run.directory.name}: {renewed} jobs that wait have new presigned URLs",
         jobs=renewed,
     )
+
+
+def _keys_changed(store: S3Endpoint) -> float:
+    """Return when the files of the keys were last written, in seconds since 1970."""
+    files = filter(None, (store.access_key, store.secret_key, store.session_token))
+    return max(file.stat().st_mtime for file in files)
 
 
 def _renewed(

@@ -316,6 +316,11 @@ class Run:
         return self.directory / "results.jsonl"
 
     @property
+    def catalog_file(self) -> Path:
+        """The record of what was made of the run for the catalog."""
+        return self.directory / "catalog.json"
+
+    @property
     def done_file(self) -> Path:
         """The record that the run has ended."""
         return self.directory / "done.json"

@@ -76,7 +76,8 @@ def test_a_run_whose_jobs_know_the_former_place_waits_for_their_end(archive: Arc
     assert key == "image.tif"
     (run,) = there.directory.glob("workflow-run-*")
     assert Path(json.loads((run / "run.json").read_text())["directory"]) == run
-    assert not archive.directory.exists()
+    # HTCondor 25 makes the former folders again for its log of the removed jobs.
+    assert {file.suffix for file in archive.directory.glob("*/*")} <= {".log"}
 
 
 def test_a_copy_is_refused(archive: Archive):

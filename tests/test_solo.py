@@ -116,7 +116,7 @@ def test_a_run_that_a_user_removes_has_no_solo_rows(archive: Archive):
     run = launch_with_nodes(archive, waits, KEYS[:4])
     log = run.node_log
     wait_for(log.exists)
-    wait_for(lambda: log.read_text().count("with signal 9") == 4)
+    wait_for(lambda: log.read_text().count("Abnormal termination (signal 9)") == 4)
     subprocess.run(["condor_rm", str(run.cluster)], check=True)
 
     processed, failed = archive.outcome("batch-")

@@ -26,14 +26,15 @@ def descendants(pid: int) -> dict[int, str]:
     return found
 
 
-def kill(pool: PersonalPool, name: str) -> None:
+def kill(pool: PersonalPool, *names: str) -> None:
+    """Kill the processes of a pool whose names begin with one of these."""
     master = int(pool.condor.pidfile.read_text())
     matching = [
         pid
         for pid, command in descendants(master).items()
-        if Path(command.split()[0]).name.startswith(name)
+        if Path(command.split()[0]).name.startswith(names)
     ]
-    assert matching, f"no {name} runs"
+    assert matching, f"no {names} runs"
     kill_all(matching)
 
 
