@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
+from bucket import S3Endpoint
 from condor import queue
 from condor.errors import JobRefused
 from dag import multipart, node_code, render, signing, submit_options, trial
