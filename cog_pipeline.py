@@ -10,6 +10,7 @@ cli = CommandLine(
             *("init", "list", "manifest", "launch", "convert", "config"),
         ],
         "Watch": ["status", "jobs", "logs", "failures", "validate", "health", "cost"],
+        "Publish": ["catalog"],
         "Repair": ["retry", "hold", "release", "stop", "clean"],
         "Try it on one machine": ["pool"],
         "Called by HTCondor": ["poll", "reconcile"],

@@ -3,6 +3,7 @@
 import calendar
 import re
 from datetime import UTC, datetime, timedelta
+from itertools import takewhile
 
 from catalog.record import Dates
 
@@ -52,10 +53,11 @@ def of_key(key: str, pattern: re.Pattern[str]) -> Dates | None:
             date = "-".join(filter(None, digits.groups()))
         return of_text(date)
     try:
-        parts = [int(named[name]) for name in GROUPS if name in named]
+        # A day without a month says nothing.
+        parts = [int(named[name]) for name in takewhile(named.__contains__, GROUPS)]
     except ValueError:
         return None
-    return _range(*parts) if parts and "year" in named else None
+    return _range(*parts) if parts else None
 
 
 def _of_one(text: str) -> Dates | None:

@@ -1,67 +1,28 @@
 """Make the catalog of finished runs, and record in their directories what was made."""
 
-import json
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from bucket import Bucket
 from catalog import stored
 from catalog.collections import Collection, collection_of, described
 from catalog.join import records_of
 from catalog.products import product
+from catalog.records import collect
 from catalog.target import FOLDER, Target
 from catalog.update import update
+from state.catalog import Made, is_pending, load_made
 from state.errors import PipelineError, user_message
 from state.files import write_atomically
 from state.journal import Journal
 from state.launch import Launch
-from state.records import as_json, from_record
+from state.records import as_json
 from state.run import Run, all_runs, locked, settings_of
 from state.text import counted
 
 _LOCK = "catalog.lock"
-
-
-@dataclass(frozen=True)
-class Made:
-    """What was made of a run for the catalog.
-
-    Attributes:
-        products: names of the products that were to be made.
-        collections: titles of the run's collections, by their ids.
-        images: number of the run's images in them.
-        failures: why products could not be made, by their names; ``""`` is the name of
-            what they have in common.
-    """
-
-    products: tuple[str, ...]
-    collections: Mapping[str, str]
-    images: int
-    failures: Mapping[str, str]
-
-
-def load_made(run: Run) -> Made | None:
-    """Return what was made of a run for the catalog; None if nothing was tried."""
-    if not run.catalog_file.exists():
-        return None
-    saved = json.loads(run.catalog_file.read_text())
-    return from_record(Made, saved, products=tuple(saved["products"]))
-
-
-def is_pending(run: Run, launch: Launch) -> bool:
-    """Return whether products of a run are still to be made.
-
-    Args:
-        launch: the settings of the run.
-    """
-    made = load_made(run)
-    wanted = {*launch.catalog.products}
-    if not run.done or not wanted:
-        return False
-    return made is None or bool(made.failures) or not wanted <= {*made.products}
 
 
 def catch_up(launch: Launch, journal: Journal) -> None:
@@ -70,69 +31,161 @@ def catch_up(launch: Launch, journal: Journal) -> None:
     A failure changes nothing for the runs. The journal has it, and the next call tries
     again.
     """
-    for run in all_runs(launch)[0]:
-        # Most runs are of long ago.
-        if not run.done:
-            continue
-        of_run = journal.of_run(run)
-        try:
-            settings = settings_of(run)
-            if is_pending(run, settings):
-                make(run, settings, of_run)
-        except Exception as error:
-            message = user_message(error) or of_run.internal_error(error)
-            of_run.say("catalog-failed", f"the catalog: {message}", "error")
+    pending = []
+    try:
+        for run in all_runs(launch)[0]:
+            # Most runs ended long ago.
+            if run.done and is_pending(run, settings := settings_of(run)):
+                pending.append((run, settings))
+        make(pending, journal)
+    except Exception as error:
+        message = user_message(error) or journal.internal_error(error)
+        text = f"the catalog: {message}; the next poll tries again"
+        journal.say("catalog-failed", text, "error")
 
 
-def make(run: Run, launch: Launch, journal: Journal, *, whole: bool = False) -> Made:
-    """Make the products of a run's collections, with all other images in them.
+def make(
+    runs: Sequence[tuple[Run, Launch]], journal: Journal, *, whole: bool = False
+) -> dict[str, Made]:
+    """Make the products of the collections of some runs, with all their images.
 
     Args:
-        launch: the settings of the run, with those of the catalog as they are to be.
+        runs: finished runs of one directory, in order, each with its settings: those
+            of the catalog as they are to be now.
         whole: whether to make everything again, as if there were nothing yet.
 
+    Returns:
+        What was made of each run, by the name of its directory.
+
     Raises:
-        BucketError, PipelineError: the records cannot be written.
+        BucketError, PipelineError: the records cannot be written, or packages are not
+            installed.
+    """
+    made: dict[str, Made] = {}
+    tasks: dict[tuple[str, str], _Task] = {}
+    if not runs:
+        return made
+    for name in {name for _, launch in runs for name in launch.catalog.products}:
+        product(name)
+    home = runs[0][1].home
+    with locked(home, _LOCK), _scratch(home) as scratch:
+        for run, launch in runs:
+            now = _write_records(run, launch, scratch)
+            # After a crash, the next call knows the collections.
+            write_atomically(run.catalog_file, as_json(now))
+            made[run.directory.name] = now
+            for name, title in now.collections.items():
+                tasks[root(launch), name] = _Task(collection_of(name, title), launch)
+        failures = {
+            place: _update(task, scratch, journal, whole=whole)
+            for place, task in tasks.items()
+        }
+        for run, launch in runs:
+            now = made[run.directory.name]
+            failed: dict[str, str] = {}
+            for name in now.collections:
+                failed |= failures[root(launch), name]
+            now = replace(now, failures=failed)
+            made[run.directory.name] = now
+            write_atomically(run.catalog_file, as_json(now))
+            if not failed:
+                _say_made(run, now, journal.of_run(run))
+    return made
+
+
+def _write_records(run: Run, launch: Launch, scratch: Path) -> Made:
+    """Write the records of a run; return what is to be made of it.
+
+    The collections are those to which it belongs, and those that it has left because
+    the catalog's settings are others than before.
     """
     if not run.done:
         raise PipelineError(
             f"{run.directory.name} has not ended: 'status' shows how far it is"
         )
-    for name in launch.catalog.products:
-        product(name)
     outputs = launch.outputs()
-    with locked(launch.home, _LOCK), _scratch(launch) as scratch:
-        # Those of an earlier time may have other names.
-        former = load_made(run)
-        records = records_of(run, launch)
-        counts = stored.write(outputs, root(launch), run.id, records, scratch)
-        now = {each.id: each.title for each in counts}
-        left = dict(former.collections) if former else {}
-        for name in left.keys() - now.keys():
-            stored.remove(outputs, root(launch), name, run.id)
-        made = Made(
-            launch.catalog.products,
-            left | now,
-            sum(counts.values()),
-            {"": "it was interrupted"},
-        )
-        # After a crash, the next call knows the collections.
-        write_atomically(run.catalog_file, as_json(made))
-        targets = [
-            target_of(collection_of(name, title), outputs, launch, scratch)
-            for name, title in made.collections.items()
-        ]
-        failures = _update_all(targets, launch, journal, whole)
-        made = replace(made, collections=now, failures=failures)
-        write_atomically(run.catalog_file, as_json(made))
-    if not failures:
-        images, places = counted(made.images, "image"), counted(len(now), "collection")
+    records = records_of(run, launch)
+    counts = stored.write(outputs, root(launch), run.id, records, scratch)
+    now = {each.id: each.title for each in counts}
+    former = load_made(run)
+    left = dict(former.collections) if former else {}
+    for name in left.keys() - now.keys():
+        stored.remove(outputs, root(launch), name, run.id)
+    return Made(
+        launch.catalog.products,
+        left | now,
+        sum(counts.values()),
+        {"": "it was interrupted"},
+    )
+
+
+def _say_made(run: Run, made: Made, journal: Journal) -> None:
+    images = counted(made.images, "image")
+    places = counted(len(made.collections), "collection")
+    journal.say(
+        "catalog-made",
+        f"{run.manifest_key}: {images} in {places} of the catalog",
+        products=list(made.products),
+    )
+
+
+def prune(
+    launch: Launch, collections: Mapping[str, str], journal: Journal
+) -> Mapping[str, int]:
+    """Leave out images whose COGs are no longer in the output bucket.
+
+    Args:
+        collections: titles of the collections, by their ids.
+
+    Returns:
+        How many images were left out of each collection, by its id.
+    """
+    outputs = launch.outputs()
+    removed: dict[str, int] = {}
+    with locked(launch.home, _LOCK), _scratch(launch.home) as scratch:
+        there = {found.key for found in outputs.list(launch.output_prefix)}
+        for name, title in collections.items():
+            task = _Task(collection_of(name, title), launch)
+            versions = stored.versions(outputs, root(launch), name)
+            lines = stored.read(outputs, dict.fromkeys(versions, True), scratch)
+            records = collect(lines, scratch / "records.jsonl")
+            gone = [record for record in records if record.key not in there]
+            stored.write_gone(outputs, root(launch), name, gone)
+            removed[name] = len(gone)
+            _update(task, scratch, journal)
+    return removed
+
+
+@dataclass(frozen=True)
+class _Task:
+    """A collection that is brought up to date, with the settings that count for it."""
+
+    collection: Collection
+    launch: Launch
+
+
+def _update(
+    task: _Task, scratch: Path, journal: Journal, *, whole: bool = False
+) -> dict[str, str]:
+    """Bring a collection up to date; return why products failed, by their names."""
+    settings = task.launch.catalog
+    target = Target(
+        task.launch.outputs(),
+        root(task.launch),
+        described(task.collection, settings.collections_file),
+        scratch,
+        settings.public_url,
+    )
+    failures = update(target, settings.products, whole=whole)
+    for name, why in failures.items():
         journal.say(
-            "catalog-made",
-            f"{run.manifest_key}: {images} in {places} of the catalog",
-            products=list(made.products),
+            "product-failed",
+            f"the product {name} of the collection {target.collection.title!r} could "
+            f"not be made: {why}; the next poll tries again",
+            "warning",
+            product=name,
         )
-    return made
+    return failures
 
 
 def root(launch: Launch) -> str:
@@ -140,39 +193,7 @@ def root(launch: Launch) -> str:
     return launch.output_prefix + FOLDER
 
 
-def target_of(
-    collection: Collection, outputs: Bucket, launch: Launch, scratch: Path
-) -> Target:
-    """Return where the products of a collection go."""
-    settings = launch.catalog
-    return Target(
-        outputs,
-        root(launch),
-        described(collection, settings.collections_file),
-        scratch,
-        settings.public_url.rstrip("/"),
-    )
-
-
-def _update_all(
-    targets: Iterable[Target], launch: Launch, journal: Journal, whole: bool
-) -> dict[str, str]:
-    """Bring collections up to date; return why products failed, by their names."""
-    failures: dict[str, str] = {}
-    for target in targets:
-        for name, why in update(target, launch.catalog.products, whole=whole).items():
-            failures.setdefault(name, why)
-            journal.say(
-                "product-failed",
-                f"the product {name} of the collection {target.collection.title!r} "
-                f"could not be made: {why}; the next poll tries again",
-                "warning",
-                product=name,
-            )
-    return failures
-
-
 @contextmanager
-def _scratch(launch: Launch) -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(dir=launch.home, prefix="catalog-") as folder:
+def _scratch(home: Path) -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(dir=home, prefix="catalog-") as folder:
         yield Path(folder)

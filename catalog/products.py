@@ -2,11 +2,14 @@
 
 from collections.abc import Iterable
 from importlib import import_module
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from catalog.records import Records
-from catalog.target import Target
 from state.errors import PipelineError
+
+if TYPE_CHECKING:
+    # A launch without a catalog needs none of the catalog's packages.
+    from catalog.records import Records
+    from catalog.target import Target
 
 # In this order: a STAC collection names the GeoParquet file beside it.
 PRODUCTS = (
@@ -19,9 +22,13 @@ _OTHER_NAMES = {"gti": "tileindex"}
 
 
 class Product(Protocol):
-    """What a module of a product has."""
+    """What a module of a product has.
 
-    def write(self, records: Records, target: Target) -> None:
+    It may also have a function ``check``, which raises PipelineError if the product
+    cannot be made on this machine.
+    """
+
+    def write(self, records: "Records", target: "Target") -> None:
         """Make the product of a collection.
 
         Raises:
@@ -43,6 +50,13 @@ def product(name: str) -> Product:
             "packages with 'pip install --require-hashes -r locks/catalog.txt'"
         ) from error
     return module
+
+
+def check(name: str) -> None:
+    """Raise PipelineError if a product cannot be made here; see ``Product.check``."""
+    module = product(name)
+    if hasattr(module, "check"):
+        module.check()
 
 
 def names(text: str) -> tuple[str, ...]:

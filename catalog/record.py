@@ -94,6 +94,12 @@ def to_line(record: Record) -> bytes:
     return orjson.dumps(content, option=orjson.OPT_APPEND_NEWLINE)
 
 
+def gone_line(record: Record) -> bytes:
+    """Return the line that says that the COG of a record is gone."""
+    content = {"key": record.key, "run": record.run, "gone": True}
+    return orjson.dumps(content, option=orjson.OPT_APPEND_NEWLINE)
+
+
 def from_line(line: bytes) -> Record:
     """Return the record of a line that ``to_line`` wrote.
 

@@ -1,8 +1,8 @@
 """All records of a collection, in a local file: there may be a million."""
 
 import mmap
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -43,7 +43,7 @@ class Records:
         return len(self.positions)
 
     def __iter__(self) -> Iterator[Record]:
-        return self._read(self.positions)
+        return self.at(self.positions.tolist())
 
     @property
     def removed(self) -> Iterator[Record]:
@@ -51,20 +51,21 @@ class Records:
 
         A key whose record was replaced is in ``changed``, too.
         """
-        return self._read(self.removed_positions)
+        return self.at(self.removed_positions.tolist())
 
     def is_changed(self, record: Record) -> bool:
         """Return whether the record may be other than the one in the product."""
         return self.changed is None or record.key in self.changed
 
-    def _read(self, positions: Positions) -> Iterator[Record]:
-        if not len(positions):
+    def at(self, positions: Sequence[int]) -> Iterator[Record]:
+        """Yield the records of the lines that begin at some positions."""
+        if not positions:
             return
         with (
             self.file.open("rb") as file,
             mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as lines,
         ):
-            for position in positions.tolist():
+            for position in positions:
                 yield from_line(lines[position : lines.find(b"\n", position)])
 
 
@@ -76,7 +77,7 @@ def collect(
     Args:
         lines: the records as ``to_line`` wrote them, and whether the product was last
             made of it and those before. Of several with the same key, the last one
-            counts. A line with ``"gone": true`` and a key ends that key's record.
+            counts. Lines of ``gone_line`` end the record of a key and a run.
         file: the file, which is written.
         from_nothing: whether the product is made for the first time, or again as a
             whole.
@@ -86,29 +87,37 @@ def collect(
     """
     current: dict[str, int] = {}
     former: dict[str, int] = {}
+    gone: dict[tuple[str, str], bool] = {}
     places: dict[int, tuple[float, float]] = {}
     with file.open("wb") as written:
         for line, is_old in lines:
             content = orjson.loads(line)
             key, position = content["key"], written.tell()
-            versions = (current, former) if is_old else (current,)
-            for each in versions:
-                if content.get("gone"):
-                    each.pop(key, None)
-                else:
-                    each[key] = position
             if content.get("gone"):
+                version = (key, content["run"])
+                gone[version] = is_old or gone.get(version, False)
                 continue
+            current[key] = position
+            if is_old:
+                former[key] = position
             written.write(line)
             if bbox := content["result"].get("bbox"):
                 places[position] = _center(bbox)
+    records = Records(file, _NO_POSITIONS)
+    for versions, old_only in ((current, False), (former, True)):
+        for (key, run), is_old in gone.items():
+            position = versions.get(key, -1)
+            if position >= 0 and (is_old or not old_only):
+                (record,) = records.at([position])
+                if record.run == run:
+                    del versions[key]
     positions = _in_spatial_order(current.values(), places)
     if from_nothing:
-        return Records(file, positions)
+        return replace(records, positions=positions)
     changed = (key for key, place in current.items() if former.get(key) != place)
-    removed = (place for key, place in former.items() if current.get(key) != place)
+    removed = [place for key, place in former.items() if current.get(key) != place]
     return Records(
-        file, positions, frozenset(changed), np.array([*removed], dtype=np.int64)
+        file, positions, frozenset(changed), np.array(removed, dtype=np.int64)
     )
 
 

@@ -6,7 +6,7 @@ several records with the same key, that of the latest run counts.
 """
 
 import gzip
-import json
+import secrets
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -14,7 +14,7 @@ from pathlib import Path
 
 from bucket import Bucket
 from catalog.collections import Collection
-from catalog.record import Record, to_line
+from catalog.record import Record, gone_line, to_line
 
 _FOLDER = "records/"
 _SUFFIX = ".jsonl.gz"
@@ -73,16 +73,14 @@ def write(
 
 
 def write_gone(
-    bucket: Bucket, root: str, collection: str, name: str, keys: Iterable[str]
+    bucket: Bucket, root: str, collection: str, records: Iterable[Record]
 ) -> None:
-    """Record that COGs are gone.
-
-    Args:
-        name: name of the object, which comes after all runs that named these COGs.
-    """
-    lines = "".join(json.dumps({"key": key, "gone": True}) + "\n" for key in keys)
-    key = f"{root}{collection}/{_FOLDER}{name}{_SUFFIX}"
-    bucket.write(key, gzip.compress(lines.encode(), mtime=0), "application/gzip")
+    """Record that the COGs of some records are gone."""
+    lines = [gone_line(record) for record in records]
+    if lines:
+        key = f"{root}{collection}/{_FOLDER}gone-{secrets.token_hex(8)}{_SUFFIX}"
+        content = gzip.compress(b"".join(lines), mtime=0)
+        bucket.write(key, content, "application/gzip")
 
 
 def remove(bucket: Bucket, root: str, collection: str, run: str) -> None:

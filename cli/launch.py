@@ -8,7 +8,9 @@ from typing import Any
 import click
 
 from bucket import MAX_URL_HOURS, BucketError, S3Endpoint
+from catalog import products
 from cli import options as shared
+from cli.catalog_options import catalog_options
 from cli.common import console, fail, say, use_journal, warn
 from cli.group import SectionedCommand
 from cli.poll import poll_and_report
@@ -38,6 +40,7 @@ _SECTIONS = {
     "input_bucket": "Input and output",
     "every": "Polls and limits",
     "rows_per_job": "Jobs",
+    "products": "Catalog",
     "profile": "Conversion",
 }
 
@@ -193,6 +196,11 @@ _SECTIONS = {
     default=Launch.max_put,
     hidden=True,  # for tests: no store is known to accept less
 )
+@catalog_options(
+    "--catalog",
+    "What to make of the COGs together after each run: stac, geoparquet, mosaicjson, "
+    "tileindex, vrt, checksums, postgis, or all.",
+)
 @shared.node_options
 def launch(
     store: S3Endpoint,
@@ -220,6 +228,8 @@ def launch(
     for folder in (PROJECT, Path(sys.prefix)):
         for fault in ownership.faults(folder):
             warn(f"other users can change the code that you run: {fault}")
+    for name in launch.catalog.products:
+        products.check(name)
     try:
         with console.status("checking the endpoint, the buckets and HTCondor"):
             if launch.node_environment == "packed":

@@ -23,7 +23,15 @@ def poll(launch_file: Path) -> None:
     launch = load_launch(launch_file)
     for fault in exposed_keys(launch.store):
         warn(fault)
-    poll_and_report(launch, use_journal(journal_of(launch.home, say)))
+    journal = use_journal(journal_of(launch.home, say))
+    try:
+        poll_and_report(launch, journal)
+    finally:
+        if launch.catalog.products:
+            # Its packages need not be installed otherwise.
+            from catalog import make
+
+            make.catch_up(launch, journal)
 
 
 def poll_and_report(launch: Launch, journal: Journal) -> None:

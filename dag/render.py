@@ -54,6 +54,10 @@ _PRIORITY_ZERO = datetime(2026, 1, 1, tzinfo=UTC)
 _KEPT_VARIABLES = (
     *("HOME", "USER", "PATH", "CONDOR_CONFIG", "LANG", "TZ"),
     *proxies.VARIABLES,
+    # Those of libpq that hold no password, for the catalog in a database.
+    *("PGHOST", "PGHOSTADDR", "PGPORT", "PGDATABASE", "PGUSER", "PGSERVICE"),
+    *("PGSERVICEFILE", "PGPASSFILE", "PGSSLMODE", "PGSSLROOTCERT", "PGSSLCERT"),
+    "PGSSLKEY",
 )
 NodeOptions = Mapping[str, tuple[str, ...]]
 _UNSAFE_IN_PATH = re.compile(r"[,;\"'$\n\\=]")
