@@ -13,7 +13,7 @@ from catalog.products import product
 from catalog.records import collect
 from catalog.target import FOLDER, Target
 from catalog.update import update
-from state.catalog import Made, is_pending, load_made
+from state.catalog import Made, catalog_fault, is_pending, load_made
 from state.errors import PipelineError, user_message
 from state.files import write_atomically
 from state.journal import Journal
@@ -180,8 +180,8 @@ def _update(
     for name, why in failures.items():
         journal.say(
             "product-failed",
-            f"the product {name} of the collection {target.collection.title!r} could "
-            f"not be made: {why}; the next poll tries again",
+            f"the collection {target.collection.title!r}: {catalog_fault(name, why)}; "
+            "the next poll tries again",
             "warning",
             product=name,
         )

@@ -16,6 +16,7 @@ from condor import queue
 from condor.errors import SchedulerError
 from condor.queue import crondor_job
 from state import postponed
+from state.catalog import catalog_fault, load_made
 from state.disk import room_on
 from state.errors import OthersCanChange, PipelineError
 from state.files import check_nobody_else_writes
@@ -64,6 +65,7 @@ class Event(StrEnum):
     RUN_STANDS_STILL = "run-stands-still"
     RUN_WAITS = "run-waits"
     MANIFEST_WAITS = "manifest-waits"
+    CATALOG_FAILED = "catalog-failed"
     RUNS_UNREADABLE = "runs-unreadable"
     OTHERS_CAN_CHANGE = "others-can-change"
     DISK_FULL = "disk-full"
@@ -144,6 +146,7 @@ def _examine(file: Path, launch: Launch) -> Health:
         *_unreadable(unreadable),
         *_postponed(launch),
         *(finding for run in alive for finding in _run(run)),
+        *_catalog([run for run in known if run.done]),
         *_disk(launch.directory),
     )
     polled = _modified(launch.heartbeat_file)
@@ -322,6 +325,26 @@ def _waits(run: Run) -> Iterator[Finding]:
             f"{wait.key}, which has some of the same images, to end: if that manifest "
             "is from an access point that is gone, remove it from the bucket; no run "
             f"waits for longer than {duration(MAX_WAIT)}",
+        )
+
+
+def _catalog(ended: list[Run]) -> Iterator[Finding]:
+    """Yield the products of the catalog that could not be made, once each."""
+    failures: dict[str, tuple[str, Run]] = {}
+    for run in ended:
+        try:
+            made = load_made(run)
+        except UNREADABLE as error:
+            sentence = f"a record of {run.directory.name} cannot be read: {error!r}"
+            yield Finding(State.WARNING, Event.UNREADABLE, sentence)
+            continue
+        for product, why in made.failures.items() if made else ():
+            failures[product] = why, run
+    for product, (why, run) in failures.items():
+        yield Finding(
+            State.WARNING,
+            Event.CATALOG_FAILED,
+            f"{catalog_fault(product, why)}, as for {run.directory.name}",
         )
 
 

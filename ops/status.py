@@ -5,9 +5,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
+from itertools import starmap
 
 from condor import queue
 from condor.queue import Job
+from state.catalog import catalog_fault, load_made
 from state.rows import count_rows
 from state.run import Run
 from state.waiting import waiting
@@ -41,7 +43,8 @@ class Status:
             DAG is not in the queue. Several small images share a job.
         rows: number of its rows; 0 as long as its manifest is not read.
         processed, failed: number of rows in its CSVs; None until it is done.
-        remark: why it waits, is held or was stopped; empty otherwise.
+        remark: why it waits, is held or was stopped, or what the catalog lacks; empty
+            otherwise.
     """
 
     run: str
@@ -122,6 +125,12 @@ def statuses(runs: Iterable[Run]) -> list[Status]:
     return [_status(run, jobs.get(str(run.directory))) for run in runs]
 
 
+def _catalog_remark(run: Run) -> str:
+    """Return what keeps the catalog of a run that has ended from being complete."""
+    made = load_made(run)
+    return "; ".join(starmap(catalog_fault, made.failures.items())) if made else ""
+
+
 def _status(run: Run, job: Job | None) -> Status:
     status = Status(run.directory.name, run.manifest_key, State.WAITING, run.began)
     if run.done:
@@ -132,6 +141,7 @@ def _status(run: Run, job: Job | None) -> Status:
             rows=outcome["processed"] + outcome["failed"],
             processed=outcome["processed"],
             failed=outcome["failed"],
+            remark=_catalog_remark(run),
         )
     status = replace(status, rows=count_rows(run))
     if run.stopped:

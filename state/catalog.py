@@ -46,3 +46,13 @@ def is_pending(run: Run, launch: Launch) -> bool:
     if not run.done or not wanted:
         return False
     return made is None or bool(made.failures) or not wanted <= {*made.products}
+
+
+def catalog_fault(product: str, why: str) -> str:
+    """Return what to say of a product that could not be made.
+
+    >>> catalog_fault("postgis", "the server does not answer")
+    'the product postgis of the catalog could not be made: the server does not answer'
+    """
+    name = f"the product {product} of the catalog" if product else "the catalog"
+    return f"{name} could not be made: {why}"

@@ -246,6 +246,7 @@ def test_a_run_uses_keys_that_are_rotated_while_it_runs(
         key.write_text(secrets.token_hex(20) + "\n")
     s3.stop(server)
     s3.start(server)
+    _wait_until_held(run)
     # Where HTCondor cannot sign, the next poll signs the URLs with the new keys.
     assert archive.poll().returncode == 0
     _release_all(run)
@@ -259,26 +260,25 @@ def _attempts(run: Path) -> int:
     return len(re.findall(r"attempt \d+:", log.read_text())) if log.exists() else 0
 
 
-def _release_all(run: Path) -> None:
-    """Release the nodes of a run once all of them are held."""
-    constraint = f'CogPipelineNodeOf == "{run}"'
+def _wait_until_held(run: Path) -> None:
+    """Wait until all nodes of a run are held."""
+    held = f"{_nodes_of(run)} && JobStatus == 5"
+    ask = ["condor_q", "-constraint", held, "-af", "ClusterId"]
     rows = (run / "convert.dag").read_text().count("\nJOB ")
 
-    def held() -> bool:
-        output = subprocess.run(
-            [
-                "condor_q",
-                "-constraint",
-                f"{constraint} && JobStatus == 5",
-                "-af",
-                "ClusterId",
-            ],
-            capture_output=True,
-            text=True,
-        )
-        return len(output.stdout.split()) == rows
+    def number() -> int:
+        listing = subprocess.run(ask, capture_output=True, text=True)
+        return len(listing.stdout.split())
 
-    wait_for(held)
-    subprocess.run(
-        ["condor_release", "-constraint", constraint], check=True, capture_output=True
-    )
+    wait_for(lambda: number() == rows)
+
+
+def _release_all(run: Path) -> None:
+    """Release the nodes of a run once all of them are held."""
+    _wait_until_held(run)
+    release = ["condor_release", "-constraint", _nodes_of(run)]
+    subprocess.run(release, check=True, capture_output=True)
+
+
+def _nodes_of(run: Path) -> str:
+    return f'CogPipelineNodeOf == "{run}"'
