@@ -87,7 +87,7 @@ LOCK = .venv/bin/uv pip compile --quiet --no-config --universal --python-version
 	--fork-strategy fewest --custom-compile-command 'make locks' $(UPGRADE) pyproject.toml
 
 locks: .venv/ready-lock
-	@for group in bench conda demo lock scale test; do \
+	@for group in bench catalog conda demo lock scale test; do \
 	    $(LOCK) --group $$group --output-file locks/$$group.txt || exit 1; \
 	done
 	@# An image is built from its folder, and the build cannot read other files.

@@ -77,7 +77,7 @@ def test_every_environment_of_make_and_of_the_images_is_locked():
     makefile = (PROJECT / "Makefile").read_text()
     environments = set(re.findall(r"\.venv/ready-(\w+)", makefile))
     assert {"demo", "test", "bench", "scale"} <= environments
-    assert LOCKS.keys() == environments | {"conda", "node"}
+    assert LOCKS.keys() == environments | {"catalog", "conda", "node"}
     (groups,) = re.findall(r"for group in ([\w ]+);", makefile)
     assert LOCKS.keys() == {*groups.split(), "node"}
 
