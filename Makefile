@@ -17,6 +17,8 @@
 # make sharing   measure how two runs share a pool
 # make commands  write docs/commands.md from the help of the commands
 # make listings  measure commands that read whole buckets, and write docs/scale.md
+# make catalogs  measure the products of the catalog, and write docs/scale.md;
+#                make catalogs IMAGES=1000000
 # make locks     write the lock files after a change of pyproject.toml;
 #                make locks UPGRADE=--upgrade updates to the newest versions allowed
 # make setup     install everything that the demo and the tests need
@@ -27,11 +29,12 @@ export PYTHON
 
 RUNS ?= 5
 MINUTES ?= 20
+IMAGES ?= 100000
 ROWS ?= 100000
 SIGNING ?= auto
 UPGRADE ?=
 
-.PHONY: bench chaos commands demo test test-fast lint listings locks overhead scale sharing throughput \
+.PHONY: bench catalogs chaos commands demo test test-fast lint listings locks overhead scale sharing throughput \
 	clean setup
 
 demo: .venv/ready-demo
@@ -67,6 +70,9 @@ overhead: .venv/ready-scale
 
 listings: .venv/ready-scale
 	@.venv/bin/python -m lab.scale.listings
+
+catalogs: .venv/ready-test .venv/ready-scale
+	@.venv/bin/python -m lab.scale.catalogs --images $(IMAGES)
 
 sharing: .venv/ready-scale
 	@.venv/bin/python -m lab.scale.sharing

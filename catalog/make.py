@@ -176,7 +176,13 @@ def _update(
         scratch,
         settings.public_url,
     )
-    failures = update(target, settings.products, whole=whole)
+    try:
+        failures = update(target, settings.products, whole=whole)
+    except Exception as error:
+        # The other collections are made nevertheless.
+        if (message := user_message(error)) is None:
+            raise
+        failures = {"": message}
     for name, why in failures.items():
         journal.say(
             "product-failed",

@@ -1,9 +1,12 @@
-"""Records for tests of the catalog, without a run."""
+"""Records for tests of the catalog, with and without a run."""
 
+import gzip
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-from catalog.record import Dates, Record
+from bucket import Bucket
+from catalog.record import Dates, Record, from_line
 from node.result import Band, Cog, Jpeg, Result
 
 _BOX = (-90.0, 43.0, -89.0, 44.0)
@@ -65,3 +68,11 @@ def polygon(west: float, south: float, east: float, north: float) -> dict[str, A
     """Return a rectangle as a polygon of GeoJSON."""
     ring = [[west, south], [east, south], [east, north], [west, north], [west, south]]
     return {"type": "Polygon", "coordinates": [ring]}
+
+
+def stored_records(bucket: Bucket, root: str = "catalog/") -> Iterator[Record]:
+    """Yield the records that runs have left in a bucket."""
+    for stored in bucket.list(root):
+        if "/records/" in stored.key:
+            content = gzip.decompress(bucket.read(stored.key, 10**8))
+            yield from map(from_line, content.splitlines())

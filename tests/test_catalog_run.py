@@ -1,0 +1,198 @@
+"""The catalog of runs on the real pool: asked for at launch, or made afterwards."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from bucket import Bucket
+from state.run import load_run
+from tests.support.archive import Archive
+from tests.support.catalog import stored_records
+
+# The product that needs least.
+CHECKSUMS = ("--catalog", "checksums")
+A_JOB_FOR_ALL = ("--rows-per-job", "10")
+
+
+@pytest.fixture
+def images(archive: Archive) -> list[tuple[str, str]]:
+    keys = ("east/a.tif", "east/b.tif", "west/a.tif", "west/b.tif")
+    rows = [(key, "1") for key in keys]
+    for key, _ in rows:
+        archive.upload_raster(key, 1)
+    return rows
+
+
+def sums(cogs: Bucket, collection: str, prefix: str = "") -> set[str]:
+    """Return the names of the files in the SHA256SUMS of a collection."""
+    content = cogs.read(f"{prefix}catalog/{collection}/SHA256SUMS", 10**6).decode()
+    return {re.sub(r"^\w{64} [ *](\.\./)*", "", line) for line in content.splitlines()}
+
+
+def polled(archive: Archive) -> str:
+    done = archive.poll()
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def only_run(archive: Archive) -> Path:
+    (run,) = archive.directory.glob("workflow-run-*")
+    return run
+
+
+def test_a_launch_makes_the_catalog_of_its_runs(
+    archive: Archive, images: list[tuple[str, str]]
+):
+    archive.launch_to_poll_by_hand(*CHECKSUMS, *A_JOB_FOR_ALL)
+    lost = ("east/lost.tif", "1")
+    archive.upload_manifest("batch-raw.csv", [*images, lost])
+    polled(archive)
+    processed, ((key, *_),) = archive.outcome("batch-")
+    assert (sorted(processed), key) == (sorted(map(list, images)), lost[0])
+
+    said = polled(archive)
+
+    assert "batch-raw.csv: 4 images in 2 collections of the catalog" in said
+    assert {name for name in sums(archive.cogs, "east") if name.endswith(".tif")} == {
+        *("east/a.tif", "east/b.tif")
+    }
+    made = json.loads((only_run(archive) / "catalog.json").read_text())
+    assert made["products"] == ["checksums"]
+    assert made["failures"] == {}
+    assert polled(archive).count("catalog") == 0
+
+
+def test_columns_of_a_manifest_and_patterns_choose_collections_and_dates(
+    archive: Archive,
+):
+    for key in ("1937/a.tif", "1937/b.tif", "c.tif"):
+        archive.upload_raster(key, 1)
+    pattern = r"^(?P<collection>\d{4})/"
+    archive.launch_to_poll_by_hand(
+        *("--catalog", "checksums", "--collection-from", pattern),
+        *("--datetime-from", "(?P<year>[0-9]{4})/", *A_JOB_FOR_ALL),
+        *("--output-prefix", "cogs/"),
+    )
+    rows = [
+        ("image", "bands", "collection", "datetime"),
+        ("1937/a.tif", "1", "Dane County", "1938-02/1938-03"),
+        ("1937/b.tif", "1", "", ""),
+        ("c.tif", "1", "", "soon"),
+    ]
+    archive.upload_manifest("batch-raw.csv", rows)
+    polled(archive)
+    assert len(archive.outcome("batch-")[0]) == 3
+    polled(archive)
+
+    records = {
+        record.key: record for record in stored_records(archive.cogs, "cogs/catalog/")
+    }
+    assert {key: each.collection for key, each in records.items()} == {
+        "cogs/1937/a.tif": records["cogs/1937/a.tif"].collection,
+        "cogs/1937/b.tif": "1937",
+        "cogs/c.tif": archive.cogs.name,
+    }
+    assert records["cogs/1937/a.tif"].collection.startswith("Dane-County")
+    assert records["cogs/1937/a.tif"].dates == (
+        "1938-02-01T00:00:00Z",
+        "1938-03-31T23:59:59Z",
+    )
+    assert records["cogs/1937/b.tif"].dates == (
+        "1937-01-01T00:00:00Z",
+        "1937-12-31T23:59:59Z",
+    )
+    assert records["cogs/c.tif"].dates is None
+
+
+def test_the_catalog_of_earlier_runs_is_made_afterwards_and_pruned(
+    archive: Archive, images: list[tuple[str, str]]
+):
+    archive.launch_to_poll_by_hand(*A_JOB_FOR_ALL)
+    archive.upload_manifest("batch-raw.csv", images)
+    polled(archive)
+    archive.outcome("batch-")
+    polled(archive)
+    assert not (only_run(archive) / "catalog.json").exists()
+    without_products = archive.call("catalog")
+    assert without_products.returncode == 2
+    assert "--products stac,geoparquet" in without_products.stderr
+
+    made = archive.call("catalog", "--products", "checksums", "--json")
+
+    assert made.returncode == 0, made.stderr
+    (result,) = json.loads(made.stdout).values()
+    assert result["images"] == 4
+    assert sums(archive.cogs, "west") >= {"west/a.tif", "west/b.tif"}
+
+    archive.cogs.remove("west/a.tif")
+    pruned = archive.call("catalog", "--products", "checksums", "--prune")
+    assert pruned.returncode == 0
+    assert "1 image left out" in pruned.stderr
+    assert "west/a.tif" not in sums(archive.cogs, "west")
+    assert "west/b.tif" in sums(archive.cogs, "west")
+    # It stays so, whatever is made afterwards.
+    assert archive.call("catalog", "--products", "checksums", "--whole").returncode == 0
+    assert "west/a.tif" not in sums(archive.cogs, "west")
+
+
+def test_a_product_that_fails_endangers_nothing_and_is_made_by_a_later_poll(
+    archive: Archive, images: list[tuple[str, str]]
+):
+    archive.launch_to_poll_by_hand(*CHECKSUMS, *A_JOB_FOR_ALL)
+    archive.upload_manifest("batch-raw.csv", images)
+    polled(archive)
+    archive.outcome("batch-")
+    # A state that cannot be read keeps the collection from being made.
+    archive.cogs.write("catalog/east/state.json", b"not JSON")
+
+    failing = archive.poll()
+
+    assert failing.returncode == 0
+    assert "remove it, and everything is made again" in failing.stdout
+    assert load_run(only_run(archive)).done
+    for command in ("status", "health"):
+        shown = " ".join(archive.call(command).stdout.split())
+        assert "the catalog could not be made" in shown
+
+    archive.cogs.remove("catalog/east/state.json")
+    assert "4 images in 2 collections" in polled(archive)
+    assert "could not be made" not in archive.call("status").stdout
+    assert "east/a.tif" in sums(archive.cogs, "east")
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--catalog", "stack"), "there is no product 'stack'; there are checksums,"),
+        (("--collection-from", "("), "is not a regular expression"),
+        (("--collection-from", "^([^/]+)/"), "has no group (?P<…>…) named collection"),
+        (("--datetime-from", "(?P<month>..)"), "named year or date"),
+        (("--public-url", "maps.example.org"), "is not a URL such as https://"),
+        (("--mosaicid", "abc"), "is not 56 hexadecimal digits"),
+    ],
+)
+def test_a_launch_refuses_what_no_catalog_can_be_made_with(
+    archive: Archive, options: tuple[str, ...], said: str
+):
+    launched = archive.run(*options)
+    assert launched.returncode == 2
+    assert said in " ".join(launched.stderr.split())
+
+
+def test_a_launch_refuses_a_file_of_collections_that_it_does_not_understand(
+    archive: Archive,
+):
+    file = archive.directory / "collections.toml"
+    for text, said in {
+        "[default]\nlicence = 'CC0-1.0'\n": "[default]: licence = 'CC0-1.0' is not",
+        "[x]\nproviders = [{roles = ['owner']}]\n": "a provider has a name, a url",
+        "[x]\ninterval = ['soon', '']\n": "interval = ['soon', ''] is not understood",
+        "x = 5\n": "[x] is not a table",
+        "[x": "cannot be read",
+    }.items():
+        file.write_text(text)
+        launched = archive.run("--collections", str(file))
+        assert launched.returncode == 1
+        assert said in " ".join(launched.stderr.split())
