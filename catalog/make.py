@@ -1,5 +1,6 @@
 """Make the catalog of finished runs, and record in their directories what was made."""
 
+import json
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -23,25 +24,34 @@ from state.run import Run, all_runs, locked, settings_of
 from state.text import counted
 
 _LOCK = "catalog.lock"
+# Images whose catalog takes about a minute.
+_MANY = 50_000
 
 
-def catch_up(launch: Launch, journal: Journal) -> None:
-    """Make the products of all finished runs of a launch that are still to be made.
+def pending(launch: Launch) -> list[tuple[Run, Launch]]:
+    """Return the finished runs of a launch whose products are still to be made.
 
-    A failure changes nothing for the runs. The journal has it, and the next call tries
-    again.
+    Returns:
+        Each with its settings, the oldest first.
     """
-    pending = []
-    try:
-        for run in all_runs(launch)[0]:
-            # Most runs ended long ago.
-            if run.done and is_pending(run, settings := settings_of(run)):
-                pending.append((run, settings))
-        make(pending, journal)
-    except Exception as error:
-        message = user_message(error) or journal.internal_error(error)
-        text = f"the catalog: {message}; the next poll tries again"
-        journal.say("catalog-failed", text, "error")
+    return [
+        (run, settings)
+        for run in all_runs(launch)[0]
+        # Most runs ended long ago.
+        if run.done and is_pending(run, settings := settings_of(run))
+    ]
+
+
+def is_heavy(launch: Launch, runs: Sequence[tuple[Run, Launch]]) -> bool:
+    """Return whether to make the products of some runs outside of a poll.
+
+    Each product is made of all images of a collection. Those of a launch may all be in
+    one.
+    """
+    made = filter(None, map(load_made, all_runs(launch)[0]))
+    images = sum(each.images for each in made)
+    images += sum(json.loads(run.done_file.read_text())["processed"] for run, _ in runs)
+    return images > _MANY
 
 
 def make(

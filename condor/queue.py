@@ -26,6 +26,7 @@ RUN_ATTRIBUTE = "CogPipelineRun"
 NODE_ATTRIBUTE = "CogPipelineNodeOf"
 # The value of this one is the name that launches of the same manifests share.
 LAUNCH_ATTRIBUTE = "CogPipeline"
+CATALOG_ATTRIBUTE = "CogPipelineCatalog"
 # When the presigned URLs of a node's job expire, in seconds since 1970.
 URLS_EXPIRE = "CogPipelineUrlsExpire"
 _NO_PLACE_FOR_LOGS = "/tmp"  # noqa: S108, DAGMan's rule

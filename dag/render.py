@@ -225,6 +225,18 @@ def crondor(launch: Launch) -> str:
     )
 
 
+def catalog_job(launch: Launch) -> str:
+    """Return the submit description of the job that makes a launch's catalog."""
+    return _render(
+        "catalog.sub",
+        launch=launch,
+        python=sys.executable,
+        script=PROGRAM,
+        environment=_kept(_KEPT_VARIABLES),
+        commands=submit_options.of_all_jobs(launch.submit_options),
+    )
+
+
 def _kept(names: Iterable[str]) -> dict[str, str]:
     """Return those of some environment variables that are set."""
     return {name: os.environ[name] for name in names if name in os.environ}
