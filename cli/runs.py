@@ -1,12 +1,14 @@
 """Run directories as arguments of commands."""
 
 from collections.abc import Callable, Iterable
+from functools import cache
 from pathlib import Path
 
 import click
 
-from cli.common import say, use_journal
+from cli.common import say, use_journal, warn
 from ops.control import Answer
+from state.errors import PipelineError
 from state.journal import Journal
 from state.run import RUN_DIRECTORY_PREFIX, Run, load_run
 
@@ -29,25 +31,37 @@ some_runs_argument = click.argument(
 def runs_of(directories: tuple[Path, ...]) -> list[Run]:
     """Return the runs of these directories; those of the current one if none is named.
 
+    A directory that nobody named and that cannot be read is left out, with a warning.
+
     Raises:
-        PipelineError: a directory is not that of a run.
+        PipelineError: a directory that was named is not that of a run.
     """
-    named = directories or sorted(Path.cwd().glob(f"{RUN_DIRECTORY_PREFIX}*"))
-    return [load_run(directory) for directory in named]
+    if directories:
+        return [load_run(directory) for directory in directories]
+    return readable_runs(Path.cwd())
+
+
+def readable_runs(folder: Path) -> list[Run]:
+    """Return the runs whose directories are in a folder; warn of unreadable ones."""
+    runs = []
+    for directory in sorted(folder.glob(f"{RUN_DIRECTORY_PREFIX}*")):
+        try:
+            runs.append(load_run(directory))
+        except PipelineError as error:
+            _warn_once(f"{directory.name} is left out: {error}")
+    return runs
+
+
+@cache
+def _warn_once(message: str) -> None:
+    # A command that watches runs reads them again and again.
+    warn(message)
 
 
 def runs_beside(runs: Iterable[Run]) -> list[Run]:
-    """Return all runs whose directories are where those of some runs are.
-
-    Raises:
-        PipelineError: a directory is not that of a run.
-    """
+    """Return all runs whose directories are where those of some runs are."""
     folders = sorted({run.directory.parent for run in runs})
-    return [
-        load_run(directory)
-        for folder in folders
-        for directory in sorted(folder.glob(f"{RUN_DIRECTORY_PREFIX}*"))
-    ]
+    return [run for folder in folders for run in readable_runs(folder)]
 
 
 def each_run(

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from bucket import Bucket
+from state.catalog import load_made
 from state.run import load_run
-from tests.support.archive import Archive
+from tests.support.archive import Archive, wait_for
 from tests.support.catalog import stored_records
 
 # The product that needs least.
@@ -196,3 +197,24 @@ def test_a_launch_refuses_a_file_of_collections_that_it_does_not_understand(
         launched = archive.run("--collections", str(file))
         assert launched.returncode == 1
         assert said in " ".join(launched.stderr.split())
+
+
+def test_a_job_of_its_own_makes_the_catalog_of_very_many_images(
+    archive: Archive, images: list[tuple[str, str]]
+):
+    archive.launch_to_poll_by_hand(*CHECKSUMS, *A_JOB_FOR_ALL)
+    archive.upload_manifest("batch-raw.csv", images)
+    polled(archive)
+    archive.outcome("batch-")
+    run = load_run(only_run(archive))
+    wait_for(lambda: run.done)
+    counts = json.loads(run.done_file.read_text())
+    run.done_file.write_text(json.dumps(counts | {"processed": 50_001}))
+
+    said = polled(archive)
+
+    assert "makes the catalog, which has very many images" in said
+    # A second poll does not submit another one.
+    assert "makes the catalog" not in polled(archive)
+    wait_for(lambda: (made := load_made(run)) and not made.failures)
+    assert sums(archive.cogs, "east") >= {"east/a.tif", "east/b.tif"}

@@ -56,6 +56,14 @@ def test_a_run_is_shown_from_its_jobs_to_its_csvs(archive: Archive):
     assert (run["state"], run["processed"], run["failed"]) == ("done", 2, 1)
     assert run["remark"] == ""
 
+    # A directory that cannot be read hides no other run.
+    broken = archive.directory / "workflow-run-20200101T000000Z"
+    broken.mkdir(mode=0o700)
+    (broken / "run.json").write_text("{")
+    assert shown(archive)["run"] == directory.name
+    assert f"Warning: {broken.name} is left out" in archive.call("status").stderr
+    assert archive.call("status", broken.name).returncode == 1
+
 
 def test_the_time_left_follows_from_the_jobs_that_ended():
     began = datetime.now(UTC) - timedelta(minutes=10)
