@@ -23,12 +23,14 @@ from rich.table import Table
 from bucket import Bucket, S3Endpoint
 from condor import eventlog
 from lab.chaos.archive import Uploaders, Verdict, check_promise
+from lab.chaos.catalog import PRODUCTS, check_catalog
 from lab.chaos.faults import FAULTS, NoTarget, Target, hostile_node_breaches
 from pool import personal
 from pool.personal import PersonalPool
+from state.catalog import is_pending
 from state.project import PROJECT
 from state.rows import load_rows_with_nodes
-from state.run import Run, load_run
+from state.run import Run, load_run, settings_of
 from tests.support import faulty_s3
 from tests.support.archive import TEST_RUNS
 from tests.support.faulty_s3 import FaultyS3
@@ -85,6 +87,7 @@ def main() -> int:
             verdict = check_promise(uploaders)
             breaches = [
                 *verdict.breaches,
+                *check_catalog(uploaders.cogs, _runs(target)),
                 *(f"two nodes at once had {pair}" for pair in _overlaps(target)),
                 *hostile_node_breaches(target),
             ]
@@ -122,6 +125,7 @@ def _set_up(
                 *(*PIPELINE, "-a", str(keys.access_key), "-s", str(keys.secret_key)),
                 *("-e", proxy.endpoint, "--ca-certs", str(keys.ca_certs)),
                 *("--input-bucket", "maps", "--output-bucket", "cogs"),
+                *("--catalog", PRODUCTS),
                 *(*options, "--every", "1", "--retry-seconds", "5"),
                 *("--submit-option", "hold_backoff_seconds = 2"),
                 *("--submit-option", "job_lease_duration = 20"),
@@ -183,7 +187,10 @@ def _poll(launch: Path) -> None:
 
 
 def _settle(uploaders: Uploaders, target: Target) -> None:
-    """Wait without faults until CSVs have replaced every manifest."""
+    """Wait without faults until CSVs have replaced every manifest.
+
+    Then wait until the catalog has all of their images.
+    """
     personal.start(target.pool.condor.directory.parent, lambda _: None)
     deadline = time.monotonic() + PATIENCE_SECONDS
     with console.status("no more faults: waiting for the manifests") as status:
@@ -192,6 +199,14 @@ def _settle(uploaders: Uploaders, target: Target) -> None:
             for launch in target.launches:
                 _poll(launch)
             time.sleep(2)
+        status.update("no more faults: waiting for the catalog")
+        while any(map(_is_pending, _runs(target))) and time.monotonic() < deadline:
+            for launch in target.launches:
+                _poll(launch)
+
+
+def _is_pending(run: Run) -> bool:
+    return is_pending(run, settings_of(run))
 
 
 def _overlaps(target: Target) -> list[str]:
