@@ -44,7 +44,7 @@ def check_catalog(cogs: Bucket, runs: Iterable[Run]) -> list[str]:
             breaches.append(f"{name} lacks {len(missing)} COGs, such as {missing[0]}")
         if others := sorted(found - expected):
             breaches.append(f"{name} has {len(others)} others, such as {others[0]}")
-    return breaches + [*_wrong_checksums(cogs)]
+    return [*breaches, *_wrong_checksums(cogs)]
 
 
 def _processed(run: Run) -> Iterable[str]:
