@@ -1,0 +1,75 @@
+"""Records of images that were never converted, for the products of the catalog."""
+
+import hashlib
+from typing import Any
+
+from catalog.record import Dates, Record
+from node.result import Band, Cog, Jpeg, Result
+
+
+def record(key: str, **changes: Any) -> Record:
+    """Return the record of an image of three bands in UTM zone 16 N, from 2020.
+
+    Args:
+        key: key of its COG.
+        changes: fields of the record or of its result that are other.
+    """
+    digest = hashlib.sha256(key.encode())
+    # Images with other keys are at other places, within a degree.
+    west = -88 + digest.digest()[0] / 256
+    south = 40 + digest.digest()[1] / 256
+    east, north = west + 0.01, south + 0.01
+    ring = [[west, south], [east, south], [east, north], [west, north], [west, south]]
+    colours = ("red", "green", "blue")
+    result = {
+        "ok": True,
+        "image": key.rpartition("/")[2],
+        "width": 1000,
+        "height": 800,
+        "bands": 3,
+        "data_type": "uint8",
+        "crs": "EPSG:32616",
+        "bounds": (300000.0, 4400000.0, 300500.0, 4400400.0),
+        "transform": (0.5, 0.0, 300000.0, 0.0, -0.5, 4400400.0),
+        "gsd": 0.5,
+        "footprint": {"type": "Polygon", "coordinates": [ring]},
+        "bbox": (west, south, east, north),
+        "bands_info": tuple(
+            Band(
+                data_type="uint8",
+                color_interpretation=colour,
+                minimum=0,
+                maximum=255,
+                mean=100.5,
+                stddev=20.25,
+                valid_percent=99.5,
+            )
+            for colour in colours
+        ),
+        "profile": "jpeg",
+        "compression": "JPEG",
+        "overviews": 2,
+        "cog": Cog(bytes=1234567, md5="0" * 32, sha256=digest.hexdigest()),
+        "jpeg": Jpeg(
+            bytes=12345,
+            md5="1" * 32,
+            sha256=digest.hexdigest(),
+            width=500,
+            height=400,
+            quality=85,
+        ),
+    }
+    fields = {
+        "key": key,
+        "jpeg_key": f"{key.rpartition('.')[0]}.jpg",
+        "source": f"maps/{key}",
+        "collection": "aerial",
+        "manifest": "maps-raw.csv",
+        "run": "20261126T130000Z-maps",
+        "converted": "2026-11-26T13:00:00Z",
+        "dates": Dates("2020-07-01T00:00:00Z", "2020-07-01T23:59:59Z"),
+        "mosaicid": "",
+    }
+    for name, value in changes.items():
+        (fields if name in fields else result)[name] = value
+    return Record(**fields, result=Result(**result))
