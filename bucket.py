@@ -103,6 +103,7 @@ _USED_AT_ONCE = 3600  # seconds
 # A shorter access key has no secret key in it, and may be a common word.
 _MIN_QUOTED = 16  # characters
 
+_ANY_TYPE = "application/octet-stream"
 _NO_CONTENT = 204
 # Precondition Failed, and Conflict: another client is writing the object.
 _CONDITION_UNMET = (412, 409)
@@ -566,7 +567,7 @@ class Bucket(Server):
             check_written(done.etag)
 
     def write_if_absent(
-        self, key: str, content: bytes, content_type: str = "text/csv"
+        self, key: str, content: bytes, content_type: str = _ANY_TYPE
     ) -> bool:
         """Write an object unless there is one with this key.
 
@@ -578,14 +579,14 @@ class Bucket(Server):
         return self._write_if({"If-None-Match": "*"}, key, content, content_type)
 
     def write_if_unchanged(
-        self, key: str, content: bytes, etag: str, content_type: str = "text/csv"
+        self, key: str, content: bytes, etag: str, content_type: str = _ANY_TYPE
     ) -> bool:
-        """Write an object if the one with this key is still the expected one.
+        """Write an object if the one with this key is the expected one.
 
         A server that does not support the condition writes it in any case.
 
         Args:
-            etag: ETag that the object must have.
+            etag: ETag that the object must have, without quotes.
 
         Returns:
             Whether it was written. False if the object is gone or was replaced.
@@ -593,22 +594,20 @@ class Bucket(Server):
         return self._write_if({"If-Match": f'"{etag}"'}, key, content, content_type)
 
     def _write_if(
-        self,
-        condition: dict[str, str],
-        key: str,
-        content: bytes,
-        content_type: str,
+        self, condition: Mapping[str, str], key: str, content: bytes, content_type: str
     ) -> bool:
         # Through a presigned URL, because minio has no parameter for the condition.
         url = self.url_to_write(key, _USED_AT_ONCE)
-        headers = condition | {"Content-Type": content_type}
+        headers = {"Content-Type": content_type, **condition}
         with self._translate_errors("writing {name}/" + key):
             answer = self._http.request("PUT", url, body=content, headers=headers)
-            match = CODE_IN_XML.search(answer.data.decode(errors="replace"))
-            code = match[1] if match else f"HTTP {answer.status}"
-            if answer.status in _CONDITION_UNMET or code == _NO_SUCH_KEY:
+            if answer.status in _CONDITION_UNMET:
                 return False
             if answer.status not in (OK, _NOT_IMPLEMENTED):
+                match = CODE_IN_XML.search(answer.data.decode(errors="replace"))
+                code = match[1] if match else f"HTTP {answer.status}"
+                if code == _NO_SUCH_KEY and "If-Match" in condition:
+                    return False
                 raise refusal(f"writing {self.name}/{key}", code, "")
             if answer.status == OK:
                 etag_of(answer.headers)
@@ -620,7 +619,7 @@ class Bucket(Server):
         self,
         key: str,
         path: Path,
-        content_type: str = "application/octet-stream",
+        content_type: str = _ANY_TYPE,
         metadata: Mapping[str, str] | None = None,
     ) -> None:
         """Write the content of a file to an object.

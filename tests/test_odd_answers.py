@@ -85,6 +85,9 @@ CALLS: dict[str, Callable[[Bucket, Path], object]] = {
     ),
     "write": lambda bucket, _: bucket.write("new", b"content"),
     "write_if_absent": lambda bucket, _: bucket.write_if_absent("new", b"content"),
+    "write_if_unchanged": lambda bucket, _: bucket.write_if_unchanged(
+        "new", b"content", NO_ETAG
+    ),
     "upload": lambda bucket, directory: upload_file(bucket, directory, 10),
     "multipart upload": lambda bucket, directory: upload_file(
         bucket, directory, 33 * 2**20
@@ -266,6 +269,7 @@ def test_a_key_that_is_not_utf_8_is_left_out(
         ("download", {"Content-Length": None}),
         ("write", {"ETag": None}),
         ("write_if_absent", {"ETag": None}),
+        ("write_if_unchanged", {"ETag": None}),
         ("upload", {"ETag": None}),
     ],
 )

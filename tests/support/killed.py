@@ -46,7 +46,7 @@ def _followed(owner: type, method: str, name_of) -> None:
 _followed(Path, "mkdir", lambda path, *_: f"mkdir {path.name}")
 _followed(Path, "replace", lambda _, target: f"file {Path(target).name}")
 _followed(Path, "unlink", lambda path, *_: f"unlink {path.name}")
-for method in ("write", "write_if_absent", "upload"):
+for method in ("write", "write_if_absent", "write_if_unchanged", "upload"):
     _followed(Bucket, method, lambda _, key, *__: f"put {key}")
 _followed(Bucket, "remove", lambda _, key: f"delete {key}")
 for verb in ("start", "complete", "abort"):
