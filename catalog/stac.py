@@ -246,15 +246,14 @@ def _amend(target: Target, key: str, amended: Callable[[bytes | None], bytes]) -
     Raises:
         PipelineError: others write it all the time.
     """
-    bucket, file = target.bucket, target.scratch / "former.json"
+    bucket = target.bucket
     for _ in range(_TRIES):
         try:
-            etag = bucket.download(key, file, _MAX_FILE)
+            former, etag = bucket.read_version(key, _MAX_FILE)
         except ObjectMissing:
             if bucket.write_if_absent(key, amended(None), JSON):
                 return
         else:
-            former = file.read_bytes()
             content = amended(former)
             if content == former or bucket.write_if_unchanged(key, content, etag, JSON):
                 return

@@ -19,7 +19,7 @@ from pystac.validation import validate_dict
 from bucket import Bucket, S3Endpoint
 from catalog import records as all_records, stac, stac_pages
 from catalog.collections import Collection, Provider
-from catalog.record import Dates, Record, to_line
+from catalog.record import Dates, Record, gone_line, to_line
 from catalog.records import Records
 from catalog.stac_collection import enclosing_longitudes
 from catalog.target import Target
@@ -82,10 +82,11 @@ def records_of(tmp_path: Path) -> Callable[..., Records]:
         *new: Record | str, before: tuple[Record, ...] = (), **how: Any
     ) -> Records:
         lines = [(to_line(each), True) for each in before]
+        former = {each.key: each for each in before}
         for each in new:
             is_gone = isinstance(each, str)
-            gone = json.dumps({"gone": True, "key": each}) if is_gone else ""
-            lines.append((f"{gone}\n".encode() if is_gone else to_line(each), False))
+            line = gone_line(former[each]) if is_gone else to_line(each)
+            lines.append((line, False))
         file = tmp_path / "records.jsonl"
         return all_records.collect(lines, file, **how)
 

@@ -1,13 +1,16 @@
-"""Records of images that were never converted, for the products of the catalog."""
+"""Records for tests of the catalog, with and without a run."""
 
+import gzip
 import hashlib
+from collections.abc import Iterator
 from typing import Any
 
-from catalog.record import Dates, Record
+from bucket import Bucket
+from catalog.record import Dates, Record, from_line
 from node.result import Band, Cog, Jpeg, Result
 
 
-def record(key: str, **changes: Any) -> Record:
+def record(key: str = "sheets/a.tif", **changes: Any) -> Record:
     """Return the record of an image of three bands in UTM zone 16 N, from 2020.
 
     Args:
@@ -19,7 +22,6 @@ def record(key: str, **changes: Any) -> Record:
     west = -88 + digest.digest()[0] / 256
     south = 40 + digest.digest()[1] / 256
     east, north = west + 0.01, south + 0.01
-    ring = [[west, south], [east, south], [east, north], [west, north], [west, south]]
     colours = ("red", "green", "blue")
     result = {
         "ok": True,
@@ -32,7 +34,7 @@ def record(key: str, **changes: Any) -> Record:
         "bounds": (300000.0, 4400000.0, 300500.0, 4400400.0),
         "transform": (0.5, 0.0, 300000.0, 0.0, -0.5, 4400400.0),
         "gsd": 0.5,
-        "footprint": {"type": "Polygon", "coordinates": [ring]},
+        "footprint": polygon(west, south, east, north),
         "bbox": (west, south, east, north),
         "bands_info": tuple(
             Band(
@@ -73,3 +75,17 @@ def record(key: str, **changes: Any) -> Record:
     for name, value in changes.items():
         (fields if name in fields else result)[name] = value
     return Record(**fields, result=Result(**result))
+
+
+def polygon(west: float, south: float, east: float, north: float) -> dict[str, Any]:
+    """Return a rectangle as a polygon of GeoJSON."""
+    ring = [[west, south], [east, south], [east, north], [west, north], [west, south]]
+    return {"type": "Polygon", "coordinates": [ring]}
+
+
+def stored_records(bucket: Bucket, root: str = "catalog/") -> Iterator[Record]:
+    """Yield the records that runs have left in a bucket."""
+    for stored in bucket.list(root):
+        if "/records/" in stored.key:
+            content = gzip.decompress(bucket.read(stored.key, 10**8))
+            yield from map(from_line, content.splitlines())
