@@ -569,21 +569,41 @@ class Bucket(Server):
         Returns:
             Whether it was written.
         """
+        return self._write_if({"If-None-Match": "*"}, key, content, "text/csv")
+
+    def write_if_unchanged(
+        self, key: str, content: bytes, etag: str, content_type: str
+    ) -> bool:
+        """Write an object if its content is still the expected one.
+
+        A server that does not support the condition writes it in any case.
+
+        Args:
+            etag: ETag that the object must have.
+
+        Returns:
+            Whether it was written. False if the object is gone or was replaced.
+        """
+        return self._write_if({"If-Match": f'"{etag}"'}, key, content, content_type)
+
+    def _write_if(
+        self, condition: Mapping[str, str], key: str, content: bytes, content_type: str
+    ) -> bool:
         # Through a presigned URL, because minio has no parameter for the condition.
         url = self.url_to_write(key, _USED_AT_ONCE)
+        headers = {**condition, "Content-Type": content_type}
         with self._translate_errors("writing {name}/" + key):
-            answer = self._http.request(
-                "PUT", url, body=content, headers={"If-None-Match": "*"}
-            )
-            if answer.status not in (OK, _NOT_IMPLEMENTED, *_CONDITION_UNMET):
-                match = CODE_IN_XML.search(answer.data.decode(errors="replace"))
-                code = match[1] if match else f"HTTP {answer.status}"
-                raise refusal(f"writing {self.name}/{key}", code, "")
+            answer = self._http.request("PUT", url, body=content, headers=headers)
+            match = CODE_IN_XML.search(answer.data.decode(errors="replace"))
+            code = match[1] if match else f"HTTP {answer.status}"
+            is_unmet = answer.status in _CONDITION_UNMET or code == _NO_SUCH_KEY
             if answer.status == OK:
                 etag_of(answer.headers)
+            elif not is_unmet and answer.status != _NOT_IMPLEMENTED:
+                raise refusal(f"writing {self.name}/{key}", code, "")
         if answer.status == _NOT_IMPLEMENTED:
-            self.write(key, content)
-        return answer.status not in _CONDITION_UNMET
+            self.write(key, content, content_type)
+        return not is_unmet
 
     def upload(
         self,
