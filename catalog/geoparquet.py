@@ -1,0 +1,261 @@
+"""Write the items of a collection as one GeoParquet file, of which readers read a part.
+
+The columns are those of stac-geoparquet, and the metadata that of GeoParquet 1.1:
+https://radiantearth.github.io/stac-geoparquet-spec/ and
+https://github.com/opengeospatial/geoparquet/blob/v1.1.0/format-specs/geoparquet.md
+
+DuckDB writes it from JSON, because rustac's writer makes one group of 150,000 rows,
+refuses rows without a geometry, and takes its types from the first rows.
+"""
+
+import glob
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import numpy as np
+import orjson
+import shapely  # type: ignore[import-untyped]
+
+from catalog.footprints import Geometries, geometries
+from catalog.record import Dates, Record
+from catalog.records import Records
+from catalog.target import Target
+from node.result import Part
+
+NAME = "items.parquet"
+MEDIA_TYPE = "application/vnd.apache.parquet"
+# A reader fetches whole groups: smaller ones make the footer longer, which all fetch.
+_ROWS = 1000
+_MEMORY = "300MB"
+_EARLIEST = "1700-01-01T00:00:00Z"
+_CODE = re.compile(r"[A-Za-z]\w*:\w+", re.ASCII)
+_ASSET = (
+    'STRUCT(href VARCHAR, "type" VARCHAR, roles VARCHAR[], '
+    '"file:size" BIGINT, "file:checksum" VARCHAR)'
+)
+_SIDES = ("xmin", "ymin", "xmax", "ymax")
+# The columns and their types. Other fields of an item are left out: each column makes
+# the footer longer by 150 bytes a group.
+_COLUMNS = {
+    "stac_version": "VARCHAR",
+    "stac_extensions": "VARCHAR[]",
+    "id": "VARCHAR",
+    "collection": "VARCHAR",
+    "geometry": "VARCHAR",
+    "bbox": "STRUCT(xmin DOUBLE, ymin DOUBLE, xmax DOUBLE, ymax DOUBLE)",
+    "title": "VARCHAR",
+    "datetime": "TIMESTAMPTZ",
+    "start_datetime": "TIMESTAMPTZ",
+    "end_datetime": "TIMESTAMPTZ",
+    "created": "TIMESTAMPTZ",
+    "gsd": "DOUBLE",
+    "proj:code": "VARCHAR",
+    "proj:shape": "BIGINT[]",
+    "cog_pipeline:manifest": "VARCHAR",
+    "cog_pipeline:run": "VARCHAR",
+    "cog_pipeline:source": "VARCHAR",
+    "links": 'STRUCT(href VARCHAR, rel VARCHAR, "type" VARCHAR)[]',
+    "assets": f"STRUCT(cog {_ASSET}, jpeg {_ASSET})",
+}
+
+
+@dataclass
+class _Extent:
+    """The types and the bounds of all geometries."""
+
+    types: set[str] = field(default_factory=set)
+    bounds: list[float] | None = None
+
+    def add(self, geometries: Geometries) -> None:
+        """Add geometries, of shape (n,), some of which may be None."""
+        present = geometries[geometries != None]  # noqa: E711 - of each element
+        if not len(present):
+            return
+        self.types |= {each.geom_type for each in present}
+        if self.bounds:
+            present = np.append(present, shapely.box(*self.bounds))
+        self.bounds = shapely.total_bounds(present).tolist()
+
+
+def write(records: Records, target: Target) -> None:
+    """Write ``items.parquet`` of a collection, with a row for each record.
+
+    The rows are in spatial order, in groups of 1,000 with a bounding box each. Images
+    without a footprint come last, without geometry and bounding box.
+
+    Raises:
+        BucketError: the bucket does not accept it.
+    """
+    extent = _Extent()
+    parts = list(_parts(records, target, extent))
+    file = target.scratch / NAME
+    _convert(parts, file, _metadata(extent))
+    target.put(NAME, file, MEDIA_TYPE)
+
+
+def _parts(records: Records, target: Target, extent: _Extent) -> Iterator[Path]:
+    """Yield files of JSON, one row a line, with the rows of a group each."""
+    rest = iter(records)
+    number = 0
+    # Without any record, an empty file makes a table without rows.
+    while (group := [*islice(rest, _ROWS)]) or not number:
+        part = target.scratch / f"{number:07}.ndjson"
+        rows = _rows([_item(record, target) for record in group], extent)
+        part.write_bytes(b"".join(map(_line, rows)))
+        yield part
+        number += 1
+
+
+def _item(record: Record, target: Target) -> dict[str, Any]:
+    """Return a record as a STAC Item with absolute links."""
+    result = record.result
+    assets = {
+        "cog": {
+            "href": target.url(record.key),
+            "type": "image/tiff; application=geotiff; profile=cloud-optimized",
+            "roles": ["data"],
+            **_file(result.cog),
+        },
+        "jpeg": {
+            "href": target.url(record.jpeg_key),
+            "type": "image/jpeg",
+            "roles": ["overview", "thumbnail"],
+            **_file(result.jpeg),
+        },
+    }
+    properties: dict[str, Any] = {
+        "title": record.key.rpartition("/")[2],
+        **_when(record, target),
+        "created": record.converted,
+        "gsd": result.gsd,
+        "proj:code": result.crs if _CODE.fullmatch(result.crs or "") else None,
+        "cog_pipeline:manifest": record.manifest,
+        "cog_pipeline:run": record.run,
+        "cog_pipeline:source": record.source,
+    }
+    if result.width and result.height:
+        properties["proj:shape"] = [result.height, result.width]
+    return {
+        "type": "Feature",
+        "stac_version": "1.1.0",
+        "stac_extensions": [
+            "https://stac-extensions.github.io/projection/v2.0.0/schema.json",
+            "https://stac-extensions.github.io/file/v2.1.0/schema.json",
+        ],
+        "id": record.id,
+        "collection": target.collection.id,
+        "geometry": result.footprint,
+        "bbox": result.bbox,
+        "properties": properties,
+        "links": [
+            {
+                "href": target.url(f"{target.prefix}collection.json"),
+                "rel": "collection",
+                "type": "application/json",
+            }
+        ],
+        "assets": assets,
+    }
+
+
+def _file(file: Part | None) -> dict[str, Any]:
+    if file is None:
+        return {}
+    digest = getattr(file, "sha256", None)
+    # The head of a SHA-256 in the format Multihash: its code, and its length.
+    checksum = {"file:checksum": f"1220{digest}"} if digest else {}
+    return {"file:size": file.bytes, **checksum}
+
+
+def _when(record: Record, target: Target) -> dict[str, str | None]:
+    dates = record.dates
+    if dates is None:
+        start, end = target.collection.interval
+        start = start or min(_EARLIEST, end or _EARLIEST)
+        dates = Dates(start, end or max(record.converted, start))
+    if dates.start == dates.end:
+        return {"datetime": dates.start}
+    return {
+        "datetime": None,
+        "start_datetime": dates.start,
+        "end_datetime": dates.end,
+    }
+
+
+def _rows(items: list[dict[str, Any]], extent: _Extent) -> Iterator[dict[str, Any]]:
+    """Yield items as rows: properties are columns, and geometries are WKB."""
+    shapes = geometries(item["geometry"] for item in items)
+    extent.add(shapes)
+    binary = shapely.to_wkb(shapes)
+    bounds = shapely.bounds(shapes).tolist()
+    for item, geometry, sides in zip(items, binary, bounds, strict=True):
+        # Not the box of the item: its west is more than its east at the antimeridian,
+        # where comparisons of a reader would miss it.
+        box = dict(zip(_SIDES, sides, strict=True)) if geometry else None
+        wkb = geometry.hex() if geometry else None
+        yield {**item, **item["properties"], "geometry": wkb, "bbox": box}
+
+
+def _line(row: dict[str, Any]) -> bytes:
+    return orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE)
+
+
+def _metadata(extent: _Extent) -> dict[str, Any]:
+    """Return the metadata of the file, by the names of its keys."""
+    column: dict[str, Any] = {
+        "encoding": "WKB",
+        "geometry_types": sorted(extent.types),
+        "covering": {"bbox": {side: ["bbox", side] for side in _SIDES}},
+    }
+    if extent.bounds:
+        column["bbox"] = extent.bounds
+    return {
+        "geo": {
+            "version": "1.1.0",
+            "primary_column": "geometry",
+            "columns": {"geometry": column},
+        },
+        "stac-geoparquet": {"version": "1.0.0"},
+    }
+
+
+def _convert(parts: list[Path], file: Path, metadata: dict[str, Any]) -> None:
+    """Write files of JSON as one Parquet file, with a row group for each of them."""
+    columns = ", ".join(f"{_text(name)}: {_text(_COLUMNS[name])}" for name in _COLUMNS)
+    texts = (
+        f"{_text(key)}: {_text(orjson.dumps(value).decode())}"
+        for key, value in metadata.items()
+    )
+    settings: dict[str, str | bool | int | float | list[str]] = {
+        # Several threads bring little, and take their memory each.
+        "threads": "1",
+        "memory_limit": _MEMORY,
+        "temp_directory": str(file.parent),
+        "autoinstall_known_extensions": "false",
+        "autoload_known_extensions": "false",
+    }
+    with duckdb.connect(config=settings) as database:
+        database.execute(
+            f"""
+            COPY (
+                SELECT * REPLACE (unhex(geometry) AS geometry)
+                FROM read_json(
+                    $parts, format = 'newline_delimited', columns = {{{columns}}}
+                )
+            ) TO {_text(str(file))} (
+                FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE {_ROWS},
+                KV_METADATA {{{", ".join(texts)}}}
+            )
+            """,  # noqa: S608 - all but the names of files is constant
+            {"parts": [glob.escape(str(part)) for part in parts]},
+        )
+
+
+def _text(text: str) -> str:
+    """Return a text as SQL has it."""
+    return "'" + text.replace("'", "''") + "'"
