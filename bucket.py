@@ -611,8 +611,6 @@ class Bucket(Server):
                 raise refusal(f"writing {self.name}/{key}", code, "")
             if answer.status == OK:
                 etag_of(answer.headers)
-            elif not is_unmet and answer.status != _NOT_IMPLEMENTED:
-                raise refusal(f"writing {self.name}/{key}", code, "")
         if answer.status == _NOT_IMPLEMENTED:
             self.write(key, content, content_type)
         return True

@@ -9,7 +9,6 @@ refuses rows without a geometry, and takes its types from the first rows.
 """
 
 import glob
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import islice
@@ -19,21 +18,19 @@ from typing import Any
 import duckdb
 import numpy as np
 import orjson
-import shapely  # type: ignore[import-untyped]
+import shapely
 
 from catalog.footprints import Geometries, geometries
-from catalog.record import Dates, Record
+from catalog.record import Record
 from catalog.records import Records
+from catalog.stac_item import JSON, extensions, item
 from catalog.target import Target
-from node.result import Part
 
 NAME = "items.parquet"
 MEDIA_TYPE = "application/vnd.apache.parquet"
 # A reader fetches whole groups: smaller ones make the footer longer, which all fetch.
 _ROWS = 1000
 _MEMORY = "300MB"
-_EARLIEST = "1700-01-01T00:00:00Z"
-_CODE = re.compile(r"[A-Za-z]\w*:\w+", re.ASCII)
 _ASSET = (
     'STRUCT(href VARCHAR, "type" VARCHAR, roles VARCHAR[], '
     '"file:size" BIGINT, "file:checksum" VARCHAR)'
@@ -112,93 +109,30 @@ def _parts(records: Records, target: Target, extent: _Extent) -> Iterator[Path]:
 
 
 def _item(record: Record, target: Target) -> dict[str, Any]:
-    """Return a record as a STAC Item with absolute links."""
-    result = record.result
-    assets = {
-        "cog": {
-            "href": target.url(record.key),
-            "type": "image/tiff; application=geotiff; profile=cloud-optimized",
-            "roles": ["data"],
-            **_file(result.cog),
-        },
-        "jpeg": {
-            "href": target.url(record.jpeg_key),
-            "type": "image/jpeg",
-            "roles": ["overview", "thumbnail"],
-            **_file(result.jpeg),
-        },
-    }
-    properties: dict[str, Any] = {
-        "title": record.key.rpartition("/")[2],
-        **_when(record, target),
-        "created": record.converted,
-        "gsd": result.gsd,
-        "proj:code": result.crs if _CODE.fullmatch(result.crs or "") else None,
-        "cog_pipeline:manifest": record.manifest,
-        "cog_pipeline:run": record.run,
-        "cog_pipeline:source": record.source,
-    }
-    if result.width and result.height:
-        properties["proj:shape"] = [result.height, result.width]
-    return {
-        "type": "Feature",
-        "stac_version": "1.1.0",
-        "stac_extensions": [
-            "https://stac-extensions.github.io/projection/v2.0.0/schema.json",
-            "https://stac-extensions.github.io/file/v2.1.0/schema.json",
-        ],
-        "id": record.id,
-        "collection": target.collection.id,
-        "geometry": result.footprint,
-        "bbox": result.bbox,
-        "properties": properties,
-        "links": [
-            {
-                "href": target.url(f"{target.prefix}collection.json"),
-                "rel": "collection",
-                "type": "application/json",
-            }
-        ],
-        "assets": assets,
-    }
-
-
-def _file(file: Part | None) -> dict[str, Any]:
-    if file is None:
-        return {}
-    digest = getattr(file, "sha256", None)
-    # The head of a SHA-256 in the format Multihash: its code, and its length.
-    checksum = {"file:checksum": f"1220{digest}"} if digest else {}
-    return {"file:size": file.bytes, **checksum}
-
-
-def _when(record: Record, target: Target) -> dict[str, str | None]:
-    dates = record.dates
-    if dates is None:
-        start, end = target.collection.interval
-        start = start or min(_EARLIEST, end or _EARLIEST)
-        dates = Dates(start, end or max(record.converted, start))
-    if dates.start == dates.end:
-        return {"datetime": dates.start}
-    return {
-        "datetime": None,
-        "start_datetime": dates.start,
-        "end_datetime": dates.end,
-    }
+    """Return a record as a STAC Item with absolute links, and without its bands."""
+    made = item(record, "", target)
+    made["assets"]["cog"].pop("bands", None)
+    made["stac_extensions"] = extensions(made)
+    for name, key in (("cog", record.key), ("jpeg", record.jpeg_key)):
+        if asset := made["assets"].get(name):
+            asset["href"] = target.url(key)
+    collection = target.url(f"{target.prefix}collection.json")
+    made["links"] = [{"href": collection, "rel": "collection", "type": JSON}]
+    return made
 
 
 def _rows(items: list[dict[str, Any]], extent: _Extent) -> Iterator[dict[str, Any]]:
     """Yield items as rows: properties are columns, and geometries are WKB."""
-    shapes = geometries(item["geometry"] for item in items)
+    shapes = geometries(each["geometry"] for each in items)
     extent.add(shapes)
     binary = shapely.to_wkb(shapes)
     bounds = shapely.bounds(shapes).tolist()
-    for item, geometry, sides in zip(items, binary, bounds, strict=True):
+    for each, geometry, sides in zip(items, binary, bounds, strict=True):
         # Not the box of the item: its west is more than its east at the antimeridian,
         # where comparisons of a reader would miss it.
         box = dict(zip(_SIDES, sides, strict=True)) if geometry else None
         wkb = geometry.hex() if geometry else None
-        yield {**item, **item["properties"], "geometry": wkb, "bbox": box}
+        yield {**each, **each["properties"], "geometry": wkb, "bbox": box}
 
 
 def _line(row: dict[str, Any]) -> bytes:

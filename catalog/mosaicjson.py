@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import orjson
-import shapely  # type: ignore[import-untyped]
+import shapely
 
 from bucket import ObjectMissing
 from catalog import tiles

@@ -97,7 +97,7 @@ def item(record: Record, page: str, target: Target) -> dict[str, Any]:
         "assets": _assets(record, key),
         "collection": target.collection.id,
     }
-    content["stac_extensions"] = _used(content)
+    content["stac_extensions"] = extensions(content)
     return content
 
 
@@ -229,7 +229,7 @@ def _band(number: int, described: Band) -> dict[str, Any]:
     return content
 
 
-def _used(content: dict[str, Any]) -> list[str]:
+def extensions(content: dict[str, Any]) -> list[str]:
     """Return the extensions whose fields an item has."""
     assets = content["assets"].values()
     bands = (each for asset in assets for each in asset.get("bands", ()))

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
-import shapely  # type: ignore[import-untyped]
+import shapely
 from numpy.typing import NDArray
 
 from catalog.footprints import Geometries

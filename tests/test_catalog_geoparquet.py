@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import duckdb
@@ -17,8 +18,22 @@ from catalog.collections import Collection
 from catalog.record import Dates, Record, to_line
 from catalog.records import collect
 from catalog.target import Target
-from tests.support import seaweedfs
-from tests.support.catalog import record
+from node.result import Cog, Jpeg
+from tests.support import catalog, seaweedfs
+
+# An image of one metre near Bern.
+record = partial(
+    catalog.record,
+    bbox=(7.4, 46.9, 7.45, 46.95),
+    width=4000,
+    height=5500,
+    gsd=1.0,
+    crs="EPSG:2056",
+    dates=Dates("2020-07-01T00:00:00Z", "2020-07-01T00:00:00Z"),
+    cog=Cog(bytes=1_000_000, md5="0" * 32, sha256="a" * 64),
+    jpeg=Jpeg(bytes=10_000, md5="1" * 32, sha256="b" * 64, width=800, height=1100),
+)
+
 
 # On both sides of the antimeridian, near Fiji.
 FIJI = {
@@ -85,7 +100,7 @@ def test_duckdb_finds_what_a_person_asks(target: Target) -> None:
     )
     assert row[:3] == ("cogs--1937--bern", "maps", "bern.tif")
     assert row[3].isoformat() == "2020-07-01T00:00:00+00:00"
-    assert row[4:8] == (1.0, "EPSG:2056", [5500, 4000], "first-1")
+    assert row[4:8] == (1.0, "EPSG:2056", [5500, 4000], "20261126T130000Z-maps")
     assert row[8:] == (
         "https://maps.example/cogs/1937/bern.tif",
         1_000_000,

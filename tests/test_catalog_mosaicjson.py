@@ -7,6 +7,7 @@ import random
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +21,23 @@ from rio_tiler.io import Reader
 from bucket import Bucket, ObjectMissing, S3Endpoint
 from catalog import mosaicjson
 from catalog.collections import Collection, Provider
-from catalog.record import Record, to_line
+from catalog.record import Dates, Record, gone_line, to_line
 from catalog.records import collect
 from catalog.target import Target
 from state.errors import PipelineError
-from tests.support import seaweedfs
-from tests.support.catalog import record
+from tests.support import catalog, seaweedfs
+
+# An image of one metre near Bern.
+record = partial(
+    catalog.record,
+    bbox=(7.4, 46.9, 7.45, 46.95),
+    width=4000,
+    height=5500,
+    gsd=1.0,
+    crs="EPSG:2056",
+    dates=Dates("2020-07-01T00:00:00Z", "2020-07-01T00:00:00Z"),
+)
+
 
 SHARED = "5" * 56
 URL = "https://maps.example"
@@ -71,7 +83,7 @@ def write(target: Target, *records: Record, former: tuple[Record, ...] = ()) -> 
     keys = {each.key for each in records}
     for each in former:
         if each.key not in keys:
-            lines.append((json.dumps({"key": each.key, "gone": True}).encode(), False))
+            lines.append((gone_line(each), False))
     lines += [(to_line(each), False) for each in records if each not in former]
     file = target.scratch / "records"
     mosaicjson.write(collect(lines, file, from_nothing=not former), target)

@@ -15,13 +15,14 @@ def record(key: str = "sheets/a.tif", **changes: Any) -> Record:
 
     Args:
         key: key of its COG.
-        changes: fields of the record or of its result that are other.
+        changes: fields of the record or of its result that are other. The footprint
+            is that of the bounding box unless it is named.
     """
     digest = hashlib.sha256(key.encode())
     # Images with other keys are at other places, within a degree.
     west = -88 + digest.digest()[0] / 256
     south = 40 + digest.digest()[1] / 256
-    east, north = west + 0.01, south + 0.01
+    box = changes.pop("bbox", (west, south, west + 0.01, south + 0.01))
     colours = ("red", "green", "blue")
     result = {
         "ok": True,
@@ -34,8 +35,8 @@ def record(key: str = "sheets/a.tif", **changes: Any) -> Record:
         "bounds": (300000.0, 4400000.0, 300500.0, 4400400.0),
         "transform": (0.5, 0.0, 300000.0, 0.0, -0.5, 4400400.0),
         "gsd": 0.5,
-        "footprint": polygon(west, south, east, north),
-        "bbox": (west, south, east, north),
+        "footprint": polygon(*box) if box else None,
+        "bbox": box,
         "bands_info": tuple(
             Band(
                 data_type="uint8",
