@@ -1,0 +1,128 @@
+"""COGs in a bucket, and programs that read what the catalog says of them."""
+
+import os
+import subprocess
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import ModuleType
+
+import numpy
+import rasterio
+
+from bucket import Bucket, S3Endpoint
+from catalog.collections import Collection
+from catalog.record import Record, to_line
+from catalog.records import Records, collect
+from catalog.target import Target
+from node import result
+from tests.support import catalog, rasters, seaweedfs
+from tests.support.node import run_node
+
+_KEY = "only-for-these-tests"
+
+
+@dataclass(frozen=True)
+class Served:
+    """A bucket that GDAL reads.
+
+    Attributes:
+        environment: the variables by which GDAL reaches it.
+        directory: for local files.
+    """
+
+    bucket: Bucket
+    environment: dict[str, str]
+    directory: Path
+
+    def path(self, key: str) -> str:
+        return f"/vsis3/{self.bucket.name}/{key}"
+
+    def target(self, scratch: Path, public_url: str = "") -> Target:
+        collection = Collection("1937", "1937", "Maps of 1937")
+        scratch.mkdir(exist_ok=True)
+        return Target(self.bucket, "catalog/", collection, scratch, public_url)
+
+    def convert(self, key: str, bands: int = 3, *options: str, **raster) -> Record:
+        """Convert a new raster as a node does, and upload its COG and JPEG.
+
+        Args:
+            options: options of the node.
+            raster: how to write the raster, or the file itself as ``file``.
+        """
+        folder = self.directory / key.replace("/", "-")
+        folder.mkdir()
+        image = folder / "image.tif"
+        if file := raster.pop("file", None):
+            file.rename(image)
+        else:
+            rasters.write(image, bands, **raster)
+        done = run_node(folder, "image.tif", str(bands), *options)
+        assert done.returncode == 0, done.stderr
+        written = result.read((folder / "result.json").read_bytes())
+        record = replace(catalog.record(key), result=written)
+        self.bucket.upload(key, image)
+        self.bucket.upload(record.jpeg_key, folder / "image.jpg")
+        return record
+
+    def pixels(self, record: Record) -> numpy.ndarray:
+        """Return the pixels of a COG, of shape (bands, rows, columns)."""
+        with rasterio.open(self.path(record.key)) as cog:
+            return cog.read()
+
+    def run(self, *command: str, **environment: str) -> str:
+        """Run one of GDAL's programs, and return what it prints."""
+        done = subprocess.run(
+            command,
+            # No other variable, since some of them change which authorities it trusts.
+            env={"PATH": os.environ["PATH"]} | self.environment | environment,
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout + done.stderr
+
+
+@contextmanager
+def served(directory: Path, server: ModuleType) -> Iterator[Served]:
+    """Run an S3 server during a ``with`` block, for this process's GDAL, too.
+
+    Args:
+        server: ``seaweedfs`` or ``rclone``.
+    """
+    keys = directory / "access.key", directory / "secret.key"
+    for file in keys:
+        file.touch(mode=0o600)
+        file.write_text(f"{_KEY}\n")
+    data = directory / "server"
+    data.mkdir()
+    with server.running(data, S3Endpoint("", *keys)) as store:
+        bucket = Bucket(store, "cogs")
+        bucket.create()
+        environment = {
+            "AWS_S3_ENDPOINT": store.endpoint,
+            "AWS_HTTPS": "NO",
+            "AWS_VIRTUAL_HOSTING": "FALSE",
+            "AWS_ACCESS_KEY_ID": _KEY,
+            "AWS_SECRET_ACCESS_KEY": _KEY,
+        }
+        if server is seaweedfs:
+            # Tests replace objects, and GDAL remembers those that it has read. It needs
+            # its memory to read a GeoPackage from rclone, which answers ranges oddly.
+            environment["CPL_VSIL_CURL_NON_CACHED"] = "/vsis3/"
+        before = {name: os.environ.get(name) for name in environment}
+        os.environ.update(environment)
+        try:
+            yield Served(bucket, environment, directory)
+        finally:
+            for name, value in before.items():
+                os.environ.pop(name)
+                if value is not None:
+                    os.environ[name] = value
+
+
+def records_of(records: Iterable[Record], directory: Path) -> Records:
+    """Return records as a product gets them."""
+    lines = ((to_line(record), False) for record in records)
+    return collect(lines, directory / "records.jsonl")
