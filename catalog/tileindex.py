@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 import orjson
-import shapely  # type: ignore[import-untyped]
+import shapely
 from numpy.typing import NDArray
-from pyogrio.raw import (  # type: ignore[import-untyped]
+from pyogrio.raw import (
     write as write_layer,
 )
 

@@ -15,9 +15,9 @@ from catalog import checksums
 from catalog.collections import Provider
 from catalog.record import Record
 from node.result import Cog, Jpeg
-from tests.support import catalog, seaweedfs
+from tests.support import seaweedfs
 from tests.support.archive import ALL
-from tests.support.mosaics import Served, records_of, served
+from tests.support.mosaics import Served, record_of, records_of, served
 
 FOLDER = "catalog/1937/"
 KEYS = ("1937/a.tif", "1937/Zürich (1) & 50%.tif", "1937/sub/b.tif")
@@ -33,7 +33,7 @@ def s3(tmp_path: Path) -> Iterator[Served]:
 
 def upload(s3: Served, key: str) -> Record:
     """Upload two objects, and return the record of an image that has them."""
-    record = catalog.record(key)
+    record = record_of(key)
     cog, jpeg = f"COG {key}".encode(), f"JPEG {key}".encode()
     for name, content in ((record.key, cog), (record.jpeg_key, jpeg)):
         s3.bucket.write(name, content)
@@ -82,7 +82,7 @@ def test_sha256sum_finds_each_file_of_a_bucket_that_was_downloaded(
 def test_a_name_with_a_line_break_is_escaped_as_coreutils_does(
     s3: Served, tmp_path: Path
 ):
-    records = [catalog.record(key) for key in (*KEYS, *ODD_KEYS)]
+    records = [record_of(key) for key in (*KEYS, *ODD_KEYS)]
     content = b"content"
     for record in records:
         for key in (record.key, record.jpeg_key):
@@ -117,7 +117,7 @@ def test_the_bag_is_valid_after_its_payload_was_fetched(
     # The bagit package leaves "%25" as it is, in its fetches and in its manifests.
     assert sorted(bag.payload_files()) == sorted(
         f"data/{key}".replace("%", "%25")
-        for record in map(catalog.record, KEYS)
+        for record in map(record_of, KEYS)
         for key in (record.key, record.jpeg_key)
     )
     (tmp_path / "bag/data/1937/a.tif").write_bytes(b"COG 1937/b.tif")
@@ -162,7 +162,7 @@ def test_the_bag_says_whose_it_is(s3: Served, tmp_path: Path):
 def test_files_without_sha256_are_counted(
     s3: Served, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ):
-    old = catalog.record("old.tif")
+    old = record_of("old.tif")
     parts = {
         "cog": replace(old.result.cog, sha256=None),
         "jpeg": replace(old.result.jpeg, sha256=None),
@@ -178,7 +178,7 @@ def test_files_without_sha256_are_counted(
 
 
 def test_a_key_that_leaves_the_folder_is_in_no_list(s3: Served, tmp_path: Path):
-    away = [catalog.record(f"{key}.tif") for key in ("../up", "a/../../up", "a//b")]
+    away = [record_of(f"{key}.tif") for key in ("../up", "a/../../up", "a//b")]
     write(s3, tmp_path, *away, upload(s3, "a.tif"))
     bag = fetched_bag(s3, tmp_path, "")
     bag.validate()
@@ -189,7 +189,7 @@ def test_a_key_that_leaves_the_folder_is_in_no_list(s3: Served, tmp_path: Path):
 def test_a_line_break_in_a_key_is_percent_encoded_in_the_bag(
     s3: Served, tmp_path: Path
 ):
-    write(s3, tmp_path, catalog.record(ODD_KEYS[0]))
+    write(s3, tmp_path, record_of(ODD_KEYS[0]))
     manifest = s3.bucket.read(f"{FOLDER}bag/manifest-sha256.txt", ALL).decode()
     assert manifest.splitlines()[0] == f"{'0' * 64}  data/1937/line%0Aend%250A.tif"
     fetch = s3.bucket.read(f"{FOLDER}bag/fetch.txt", ALL).decode()

@@ -18,8 +18,8 @@ from rasterio.windows import from_bounds
 
 from catalog import tileindex
 from catalog.record import Dates, Record
-from tests.support import catalog, rasters, rclone, seaweedfs
-from tests.support.mosaics import Served, records_of, served
+from tests.support import rasters, rclone, seaweedfs
+from tests.support.mosaics import Served, record_of, records_of, served
 
 SHAPEFILE = {f"tileindex.{ext}" for ext in ("shp", "shx", "dbf", "prj", "cpg", "qix")}
 GPKG, FGB = "catalog/1937/tileindex.gti.gpkg", "catalog/1937/tileindex.fgb"
@@ -243,7 +243,7 @@ def test_a_later_image_lies_above_an_earlier_one(s3: Served, tmp_path: Path):
 
 def test_the_fields_say_what_a_person_asks_first(s3: Served, tmp_path: Path):
     key = "1937/Zürich 'Süd' \"1\" & <b>.tif"
-    written = write(s3, tmp_path, catalog.record(key))
+    written = write(s3, tmp_path, record_of(key))
     assert written == {"tileindex.gti.gpkg", "tileindex.fgb"} | SHAPEFILE
     common = {
         "location": [f"/vsis3/cogs/{key}"],
@@ -259,13 +259,13 @@ def test_the_fields_say_what_a_person_asks_first(s3: Served, tmp_path: Path):
     more = {"manifest": ["batch-raw.csv"], "key": [key]}
     for file, fields in ((GPKG, common | more), (FGB, common | more), (SHP, common)):
         assert read(s3, file)[0] == fields
-    footprint = shapely.geometry.shape(catalog.record(key).result.footprint)
+    footprint = shapely.geometry.shape(record_of(key).result.footprint)
     for file in (FGB, SHP):
         assert read(s3, file)[1][0].equals(footprint)
 
 
 def test_what_is_not_known_is_null(s3: Served, tmp_path: Path):
-    write(s3, tmp_path, catalog.record("a.tif", dates=None, gsd=None))
+    write(s3, tmp_path, record_of("a.tif", dates=None, gsd=None))
     for file in (FGB, SHP):
         fields = read(s3, file)[0]
         assert fields["start"] == fields["end"] == [None]
@@ -277,7 +277,7 @@ def test_debians_gdal_finds_images_by_place(s3: Served, tmp_path: Path):
         west, north = number * 0.1, 50
         box = [west, north, west + 0.05, north + 0.05]
         footprint = shapely.geometry.mapping(shapely.box(*box))
-        return catalog.record(f"{number}.tif", footprint=footprint, bbox=tuple(box))
+        return record_of(f"{number}.tif", footprint=footprint, bbox=tuple(box))
 
     write(s3, tmp_path, *map(sheet, range(50)))
     around_7 = ("-spat", "0.71", "50.01", "0.72", "50.02")
@@ -290,9 +290,9 @@ def test_debians_gdal_finds_images_by_place(s3: Served, tmp_path: Path):
 
 
 def test_images_without_a_place_are_left_out(s3: Served, tmp_path: Path):
-    nowhere = catalog.record("nowhere.tif", footprint=None, bbox=None, crs=None)
-    no_crs = catalog.record("no-crs.tif", crs=None)
-    write(s3, tmp_path, nowhere, no_crs, catalog.record("somewhere.tif"))
+    nowhere = record_of("nowhere.tif", footprint=None, bbox=None, crs=None)
+    no_crs = record_of("no-crs.tif", crs=None)
+    write(s3, tmp_path, nowhere, no_crs, record_of("somewhere.tif"))
     for key in (FGB, SHP, GPKG):
         assert read(s3, key)[0]["name"] == ["somewhere.tif"]
 
@@ -316,18 +316,18 @@ def test_an_image_with_control_points_has_a_footprint_only(s3: Served, tmp_path:
 def test_a_location_is_never_cut(
     s3: Served, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ):
-    written = write(s3, tmp_path, catalog.record("short.tif"))
+    written = write(s3, tmp_path, record_of("short.tif"))
     assert written >= SHAPEFILE
     key = "ü" * 120 + ".tif"
     with caplog.at_level(logging.WARNING):
-        written = write(s3, tmp_path, catalog.record("short.tif"), catalog.record(key))
+        written = write(s3, tmp_path, record_of("short.tif"), record_of(key))
     assert written == {"tileindex.gti.gpkg", "tileindex.fgb"}
     assert "a location has 256 bytes, and it holds 254" in caplog.text
     assert f"/vsis3/cogs/{key}" in read(s3, FGB)[0]["location"]
 
 
 def test_an_index_of_nothing_is_removed(s3: Served, tmp_path: Path):
-    assert write(s3, tmp_path, catalog.record("a.tif"))
+    assert write(s3, tmp_path, record_of("a.tif"))
     assert write(s3, tmp_path) == set()
 
 
@@ -337,15 +337,15 @@ def test_a_hostile_result_makes_no_file_that_gdal_cannot_open(
     good = s3.convert("hostile/good.tif")
     band = replace(good.result.bands_info[0], color_interpretation="x,y\0")
     hostile = [
-        catalog.record("a.tif", transform=(0.0,) * 6),
-        catalog.record("b.tif", transform=(1e300, 0.0, 1e300, 0.0, -1e300, 0.0)),
-        catalog.record("c.tif", bands=2**63, bands_info=()),
-        catalog.record("d.tif", data_type="Byte,Byte"),
-        catalog.record("e.tif", bands_info=(band,) * 3),
-        catalog.record("f.tif", gsd=1e-9, crs="EPSG:3857"),
-        catalog.record("g.tif", width=2**63),
-        catalog.record("h.tif", crs="http://127.0.0.1:1/crs"),
-        catalog.record("i.tif", crs="EPSG:1"),
+        record_of("a.tif", transform=(0.0,) * 6),
+        record_of("b.tif", transform=(1e300, 0.0, 1e300, 0.0, -1e300, 0.0)),
+        record_of("c.tif", bands=2**63, bands_info=()),
+        record_of("d.tif", data_type="Byte,Byte"),
+        record_of("e.tif", bands_info=(band,) * 3),
+        record_of("f.tif", gsd=1e-9, crs="EPSG:3857"),
+        record_of("g.tif", width=2**63),
+        record_of("h.tif", crs="http://127.0.0.1:1/crs"),
+        record_of("i.tif", crs="EPSG:1"),
     ]
     write(s3, tmp_path, good, *hostile)
     with rasterio.open(s3.path(GPKG)) as mosaic:
@@ -354,6 +354,6 @@ def test_a_hostile_result_makes_no_file_that_gdal_cannot_open(
 
 def test_the_web_address_of_a_public_bucket_is_the_location(s3: Served, tmp_path: Path):
     target = s3.target(tmp_path / "scratch", "https://maps.example.org")
-    tileindex.write(records_of([catalog.record("1937/a b.tif")], tmp_path), target)
+    tileindex.write(records_of([record_of("1937/a b.tif")], tmp_path), target)
     locations = read(s3, FGB)[0]["location"]
     assert locations == ["/vsicurl/https://maps.example.org/1937/a%20b.tif"]

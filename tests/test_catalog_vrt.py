@@ -15,8 +15,8 @@ from rasterio.windows import from_bounds
 from bucket import ObjectMissing
 from catalog import vrt
 from catalog.record import Dates, Record
-from tests.support import catalog, rasters, rclone, seaweedfs
-from tests.support.mosaics import Served, records_of, served
+from tests.support import rasters, rclone, seaweedfs
+from tests.support.mosaics import Served, record_of, records_of, served
 
 KEY = "catalog/1937/mosaic.vrt"
 EAST = from_origin(310_000, 4_800_000, 10, 10)
@@ -74,7 +74,7 @@ def test_it_shows_what_gdalbuildvrt_and_the_cogs_show(tmp_path: Path, server):
 
 
 def test_no_image_is_opened_to_open_the_mosaic(s3: Served, tmp_path: Path):
-    write(s3, tmp_path, catalog.record("not/there.tif"))
+    write(s3, tmp_path, record_of("not/there.tif"))
     with rasterio.open(s3.path(KEY)) as mosaic:
         assert (mosaic.shape, mosaic.res) == ((600, 700), (10, 10))
         assert mosaic.dtypes == ("uint8",) * 3
@@ -253,11 +253,11 @@ def test_images_that_do_not_fit_get_no_vrt(
     changes: dict,
     reason: str,
 ):
-    first = catalog.record("a.tif")
+    first = record_of("a.tif")
     write(s3, tmp_path, first)
     with caplog.at_level(logging.WARNING):
         # It sorts behind the other one.
-        other = catalog.record("b.tif", bbox=None, footprint=None, **changes)
+        other = record_of("b.tif", bbox=None, footprint=None, **changes)
         write(s3, tmp_path, first, other)
     assert reason in caplog.text
     assert "The collection 1937 gets no VRT" in caplog.text
@@ -270,10 +270,10 @@ def test_images_that_have_no_place_are_left_out(s3: Served, tmp_path: Path):
     write(
         s3,
         tmp_path,
-        catalog.record("a.tif"),
-        catalog.record("no-crs.tif", crs=None),
-        catalog.record("no-transform.tif", transform=identity),
-        catalog.record("not\x01in-xml.tif"),
+        record_of("a.tif"),
+        record_of("no-crs.tif", crs=None),
+        record_of("no-transform.tif", transform=identity),
+        record_of("not\x01in-xml.tif"),
     )
     text = s3.bucket.read(KEY, 10**6).decode()
     assert "/a.tif" in text
@@ -287,13 +287,13 @@ def test_a_crs_that_names_a_file_is_not_read(
     secret = tmp_path / "secret.prj"
     secret.write_text(CRS.from_epsg(32616).to_wkt())
     with caplog.at_level(logging.WARNING):
-        write(s3, tmp_path, catalog.record("a.tif", crs=str(secret)))
+        write(s3, tmp_path, record_of("a.tif", crs=str(secret)))
     assert "GDAL does not know the CRS of its images" in caplog.text
 
 
 def test_the_web_address_of_a_public_bucket_is_in_the_vrt(s3: Served, tmp_path: Path):
     target = s3.target(tmp_path / "scratch", "https://maps.example.org")
-    vrt.write(records_of([catalog.record("1937/a b.tif")], tmp_path), target)
+    vrt.write(records_of([record_of("1937/a b.tif")], tmp_path), target)
     text = s3.bucket.read(KEY, 10**6).decode()
     assert ">/vsicurl/https://maps.example.org/1937/a%20b.tif<" in text
 
@@ -301,7 +301,7 @@ def test_the_web_address_of_a_public_bucket_is_in_the_vrt(s3: Served, tmp_path: 
 def test_ten_thousand_images_are_the_most(
     s3: Served, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ):
-    one = catalog.record("0.tif", bands=1, bands_info=())
+    one = record_of("0.tif", bands=1, bands_info=())
     keys = (f"{number}.tif" for number in range(10_001))
     records = records_of((replace(one, key=key) for key in keys), tmp_path)
     target = s3.target(tmp_path / "scratch")

@@ -5,6 +5,7 @@ import subprocess
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 
@@ -13,12 +14,34 @@ import rasterio
 
 from bucket import Bucket, S3Endpoint
 from catalog.collections import Collection
-from catalog.record import Record, to_line
+from catalog.record import Dates, Record, to_line
 from catalog.records import Records, collect
 from catalog.target import Target
 from node import result
 from tests.support import catalog, rasters, seaweedfs
 from tests.support.node import run_node
+
+# An image of ten metres in Wisconsin.
+record_of = partial(
+    catalog.record,
+    width=700,
+    height=600,
+    bounds=(300000.0, 4794000.0, 307000.0, 4800000.0),
+    transform=(10.0, 0.0, 300000.0, 0.0, -10.0, 4800000.0),
+    gsd=10.0,
+    bbox=(-89.5, 43.3, -89.4, 43.35),
+    bands_info=tuple(
+        result.Band(data_type="uint8", color_interpretation=color, valid_percent=100.0)
+        for color in ("red", "green", "blue")
+    ),
+    overviews=1,
+    cog=result.Cog(bytes=1000, md5="0" * 32, sha256="0" * 64),
+    jpeg=result.Jpeg(bytes=100, md5="0" * 32, sha256="1" * 64),
+    collection="1937",
+    manifest="batch-raw.csv",
+    run="run-1",
+    dates=Dates("1937-01-01T00:00:00Z", "1937-12-31T23:59:59Z"),
+)
 
 _KEY = "only-for-these-tests"
 
@@ -61,7 +84,7 @@ class Served:
         done = run_node(folder, "image.tif", str(bands), *options)
         assert done.returncode == 0, done.stderr
         written = result.read((folder / "result.json").read_bytes())
-        record = replace(catalog.record(key), result=written)
+        record = replace(record_of(key), result=written)
         self.bucket.upload(key, image)
         self.bucket.upload(record.jpeg_key, folder / "image.jpg")
         return record
