@@ -1,6 +1,7 @@
 """Collections: which images belong together in the catalog, and what to say of them."""
 
 import hashlib
+import re
 import tomllib
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,6 +11,8 @@ from catalog import dates
 from catalog.record import safe_name
 from state.errors import PipelineError
 
+# As the schema of STAC's Collection has it.
+_LICENSE = re.compile(r"[\w.+-]+", re.ASCII)
 _TEXTS = ("title", "description", "license", "license_url")
 _ROLES = ("licensor", "producer", "processor", "host")
 
@@ -114,6 +117,11 @@ def _with(collection: Collection, table: Any, where: str) -> Collection:
         raise PipelineError(f"{where} is not a table: write each collection as one")
     values: dict[str, Any] = {}
     for name, value in table.items():
+        if name == "license" and not _LICENSE.fullmatch(str(value)):
+            raise PipelineError(
+                f"{where}: license = {value!r} is not an SPDX identifier, such as "
+                "CC-BY-4.0; for any other licence, write 'other' and a license_url"
+            )
         if name in _TEXTS and isinstance(value, str) and value:
             values[name] = value
         elif name == "keywords" and _is_list_of_texts(value):
@@ -137,6 +145,7 @@ def _provider(value: Any, where: str) -> Provider:
         not isinstance(value, dict)
         or not value.keys() <= known
         or not isinstance(value.get("name"), str)
+        or not value["name"]
         or not isinstance(value.get("url", ""), str)
         or not _is_list_of_texts(value.get("roles", []))
         or not set(value.get("roles", [])) <= set(_ROLES)

@@ -205,10 +205,11 @@ def _checked(mosaic: Any) -> _Mosaic:
     """
     if not isinstance(mosaic, dict) or not isinstance(mosaic.get("tiles"), dict):
         raise ValueError("it has no tiles")
-    zoom = mosaic.setdefault("quadkey_zoom", mosaic.get("minzoom"))
+    mosaic.setdefault("quadkey_zoom", mosaic.get("minzoom"))
     for name in ("minzoom", "maxzoom", "quadkey_zoom"):
         if type(mosaic.get(name)) is not int or not 0 <= mosaic[name] <= 30:
             raise ValueError(f"its {name} is not a zoom level")
+    zoom = mosaic["quadkey_zoom"]
     if zoom < _MIN_ZOOM:
         raise ValueError(f"its quadkey_zoom is less than {_MIN_ZOOM}")
     bounds = mosaic.get("bounds")

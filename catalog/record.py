@@ -46,7 +46,7 @@ class Record:
         source: bucket and key of the image that was converted.
         collection: id of its collection.
         manifest: key of the manifest that named it.
-        run: id of the run that converted it; see ``run_id``.
+        run: id of the run that converted it; see ``Run.id``.
         converted: when the run began, in UTC, as in 2026-11-26T13:00:00Z.
         dates: when the image was taken; None if that is not known.
         mosaicid: the mosaic to which it is appended; empty for its collection's.

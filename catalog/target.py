@@ -1,6 +1,5 @@
 """Where the products of a collection go."""
 
-import posixpath
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
@@ -80,6 +79,12 @@ def relative(key: str, base: str) -> str:
 
     >>> relative("1937/sheet 7.tif", "catalog/1937/items/sheet.json")
     '../../../1937/sheet%207.tif'
+    >>> relative("cogs//a.tif", "cogs/catalog/b.json")
+    '..//a.tif'
     """
-    path = posixpath.relpath(f"/{key}", posixpath.dirname(f"/{base}"))
-    return quote(path if path.startswith(".") else f"./{path}")
+    folders, own = key.split("/"), base.split("/")
+    while len(own) > 1 and len(folders) > 1 and own[0] == folders[0]:
+        del own[0], folders[0]
+    # Not normalized: S3 takes each "/" of a key as it is.
+    path = "../" * (len(own) - 1) + "/".join(folders)
+    return quote(path if path.startswith("../") else f"./{path}")

@@ -5,8 +5,10 @@ import http.client
 import io
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import urllib3
@@ -22,6 +24,8 @@ MAX_ANSWER = 8 * 2**20  # bytes
 # An answer without an object's content takes seconds; it takes minutes when a multipart
 # upload of many parts is completed.
 _MAX_ANSWER_SECONDS = 600
+# How often the time of each is looked at.
+_CHECK_SECONDS = 1
 
 
 class Client(urllib3.PoolManager):
@@ -93,25 +97,72 @@ def _whole(answer: urllib3.BaseHTTPResponse) -> urllib3.BaseHTTPResponse:
     )
 
 
+@dataclass(eq=False)
+class _Wait:
+    """A wait for the end of an answer.
+
+    Attributes:
+        ends: when its time is over, by the monotonic clock.
+        hang_up: function that ends it.
+        is_late: whether its time was over.
+    """
+
+    ends: float
+    hang_up: Callable[[], object]
+    is_late: bool = False
+
+
+class _Watchdog:
+    """One thread that hangs up on all servers that are too slow.
+
+    A timer for each answer would be a thread for each, which takes half of the CPU
+    time of a small request.
+    """
+
+    def __init__(self) -> None:
+        self._waits: set[_Wait] = set()
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+
+    def add(self, wait: _Wait) -> None:
+        with self._lock:
+            self._waits.add(wait)
+            # After a fork, there is no thread.
+            if self._thread is None or not self._thread.is_alive():
+                self._thread = threading.Thread(target=self._watch, daemon=True)
+                self._thread.start()
+
+    def remove(self, wait: _Wait) -> None:
+        with self._lock:
+            self._waits.discard(wait)
+
+    def _watch(self) -> None:
+        while True:
+            time.sleep(_CHECK_SECONDS)
+            now = time.monotonic()
+            with self._lock:
+                late = [wait for wait in self._waits if wait.ends < now]
+                self._waits.difference_update(late)
+            for wait in late:
+                wait.is_late = True
+                # The answer may end, or be closed, at this moment.
+                with contextlib.suppress(OSError, ValueError, RuntimeError):
+                    wait.hang_up()
+
+
+_watchdog = _Watchdog()
+
+
 @contextmanager
 def _in_time(hang_up: Callable[[], object]) -> Iterator[None]:
     """Hang up on a server that sends so slowly that its answer never ends."""
-    late = threading.Event()
-
-    def give_up() -> None:
-        late.set()
-        # The answer may end, or be closed, at this moment.
-        with contextlib.suppress(OSError, ValueError, RuntimeError):
-            hang_up()
-
-    timer = threading.Timer(_MAX_ANSWER_SECONDS, give_up)
-    timer.daemon = True
-    timer.start()
+    wait = _Wait(time.monotonic() + _MAX_ANSWER_SECONDS, hang_up)
+    _watchdog.add(wait)
     try:
         yield
     finally:
-        timer.cancel()
-        if late.is_set():
+        _watchdog.remove(wait)
+        if wait.is_late:
             raise OddAnswer(
                 f"an answer that did not end within {_MAX_ANSWER_SECONDS} s"
             )

@@ -10,9 +10,20 @@ from state.project import PROJECT
 GROUND = {"state", "bucket", "s3"}
 MAY_IMPORT = {
     "cog_pipeline": {"cli", "ops", "post", *GROUND},
-    "cli": {"ops", "ingest", "dag", "post", "condor", "pack", "pool", *GROUND},
+    "cli": {
+        "ops",
+        "ingest",
+        "catalog",
+        "dag",
+        "post",
+        "condor",
+        "pack",
+        "pool",
+        *GROUND,
+    },
     "ops": {"post", "condor", *GROUND},
     "ingest": GROUND,
+    "catalog": {"post", "condor", *GROUND},
     "dag": {"post", "condor", *GROUND},
     "post": {"condor", *GROUND},
     "condor": GROUND,
