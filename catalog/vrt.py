@@ -1,7 +1,7 @@
 """The mosaic as a VRT: one file that opens a collection in GDAL and QGIS.
 
 ``mosaic.vrt`` names each image and its place in the mosaic. GDAL opens only the images
-that lie in the window that it reads. All versions of GDAL from 2.0 on read the format:
+that lie in the window that it reads. GDAL from 3.3 on reads it:
 https://gdal.org/en/stable/drivers/raster/vrt.html
 """
 
