@@ -143,8 +143,9 @@ def _images(records: Records, target: Target) -> tuple[_Images, NDArray[np.objec
             kinds.add(bands)
         if len(kinds) > _MAX_KINDS:
             kinds = {common(kinds)}
+    # Each list is released before the next one is copied.
     fields = {
-        name: np.array(column, dtype=_TYPES[name]) for name, column in columns.items()
+        name: np.array(columns.pop(name), dtype=kind) for name, kind in _TYPES.items()
     }
     places = Places(
         fields["src_srs"],
