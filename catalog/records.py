@@ -38,6 +38,7 @@ class Records:
     positions: Positions
     changed: frozenset[str] | None = None
     removed_positions: Positions = field(default_factory=lambda: _NO_POSITIONS)
+    changed_positions: Positions = field(default_factory=lambda: _NO_POSITIONS)
 
     def __len__(self) -> int:
         return len(self.positions)
@@ -52,6 +53,16 @@ class Records:
         A key whose record was replaced is in ``changed``, too.
         """
         return self.at(self.removed_positions.tolist())
+
+    @property
+    def changed_records(self) -> Iterator[Record]:
+        """The records that may be other than those in the product.
+
+        The others are not read, as an iteration over all records would do.
+        """
+        return (
+            iter(self) if self.changed is None else self._read(self.changed_positions)
+        )
 
     def is_changed(self, record: Record) -> bool:
         """Return whether the record may be other than the one in the product."""

@@ -23,9 +23,10 @@ from pool import personal, s3
 from pool.distribution import program_of_environment
 from pool.personal import PersonalPool
 from state.project import PROJECT
-from tests.support import faulty_s3
+from tests.support import faulty_s3, postgres as postgres_server
 from tests.support.archive import TEST_RUNS, Archive, archive_for
 from tests.support.faulty_s3 import FaultyS3
+from tests.support.postgres import Postgres
 
 # A shell starts background jobs with SIGINT ignored. The processes that tests start
 # would inherit that, but they do not inherit a handler.
@@ -84,6 +85,12 @@ def pool(workplace: Path) -> Iterator[PersonalPool]:
 def store(pool: PersonalPool) -> S3Endpoint:
     s3 = pool.s3
     return S3Endpoint(s3.endpoint, s3.access_key, s3.secret_key, ca_certs=s3.ca_certs)
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    with postgres_server.running() as server:
+        yield server
 
 
 @pytest.fixture
