@@ -7,7 +7,6 @@ opened again.
 
 import hashlib
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 
@@ -15,11 +14,11 @@ import orjson
 
 from node.result import Band, Cog, Jpeg, Part, Result, Thumbnail
 
-# Fields of a result that are records themselves, and those that are lists of such.
-_RECORDS: Mapping[str, type] = {"cog": Cog, "jpeg": Jpeg}
-_LISTS: Mapping[str, type] = {"bands_info": Band, "thumbnails": Thumbnail}
 _RESULT_FIELDS = frozenset(field.name for field in fields(Result))
-_NUMBERS_OF_BAND = ("nodata", "scale", "offset")
+_TUPLES = frozenset({"bbox", "warnings", "replaced_sidecars"})
+# Numbers that may be NaN or infinite.
+_NUMBERS = frozenset({"bounds", "transform"})
+_NUMBERS_OF_BAND = frozenset({"nodata", "scale", "offset"})
 _LOSSY = re.compile(r"[^A-Za-z0-9._-]")
 _MAX_ID = 120
 
@@ -70,6 +69,9 @@ class Record:
         return safe_name(self.key[: self.key.rindex(".")])
 
 
+_RECORD_FIELDS = frozenset(Record.__slots__)
+
+
 def safe_name(text: str) -> str:
     """Return a text as letters, digits and ``._-``; other texts get other names.
 
@@ -110,39 +112,41 @@ def from_line(line: bytes) -> Record:
         ValueError, LookupError, TypeError: it is no such line.
     """
     content = orjson.loads(line)
-    result = _result(content.pop("result"))
-    dates = content.pop("dates")
-    return Record(
-        **{name: content[name] for name in Record.__slots__ if name in content},
-        dates=Dates(*dates) if dates else None,
-        result=result,
-    )
+    dates = content["dates"]
+    content["dates"] = Dates(*dates) if dates else None
+    content["result"] = _result(content["result"])
+    return Record(**_known(content, _RECORD_FIELDS))
 
 
 def _result(values: dict[str, Any]) -> Result:
-    for name in values.keys() & _RECORDS.keys():
-        values[name] = _record(_RECORDS[name], values[name])
-    for name in values.keys() & _LISTS.keys():
-        values[name] = tuple(_record(_LISTS[name], each) for each in values[name])
-    return _record(Result, values)
-
-
-def _record(cls: Any, values: dict[str, Any]) -> Any:
     # JSON has lists where records have tuples, and words for NaN and infinity.
-    if cls is Band:
-        for name in _NUMBERS_OF_BAND:
-            if isinstance(values.get(name), str):
-                values[name] = float(values[name])
-    elif cls is Cog and "parts" in values:
-        values["parts"] = tuple(Part(**part) for part in values["parts"])
-    elif cls is Result:
-        for name in ("bounds", "transform"):
-            if name in values:
-                values[name] = tuple(float(number) for number in values[name])
-        for name in ("bbox", "warnings", "replaced_sidecars"):
-            if name in values:
-                values[name] = tuple(values[name])
-        if isinstance(values.get("nodata"), str):
-            values["nodata"] = float(values["nodata"])
-        values = {name: values[name] for name in values.keys() & _RESULT_FIELDS}
-    return cls(**values)
+    for name in values.keys() & _TUPLES:
+        values[name] = tuple(values[name])
+    for name in values.keys() & _NUMBERS:
+        values[name] = tuple(map(float, values[name]))
+    if isinstance(values.get("nodata"), str):
+        values["nodata"] = float(values["nodata"])
+    if bands := values.get("bands_info"):
+        values["bands_info"] = tuple(map(_band, bands))
+    if thumbnails := values.get("thumbnails"):
+        values["thumbnails"] = tuple(Thumbnail(**each) for each in thumbnails)
+    if cog := values.get("cog"):
+        if parts := cog.get("parts"):
+            cog["parts"] = tuple(Part(**part) for part in parts)
+        values["cog"] = Cog(**cog)
+    if jpeg := values.get("jpeg"):
+        values["jpeg"] = Jpeg(**jpeg)
+    return Result(**_known(values, _RESULT_FIELDS))
+
+
+def _band(values: dict[str, Any]) -> Band:
+    for name in values.keys() & _NUMBERS_OF_BAND:
+        values[name] = float(values[name])
+    return Band(**values)
+
+
+def _known(values: dict[str, Any], names: frozenset[str]) -> dict[str, Any]:
+    """Return values without those of a later version."""
+    if values.keys() <= names:
+        return values
+    return {name: values[name] for name in values.keys() & names}

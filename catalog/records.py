@@ -30,6 +30,7 @@ class Records:
             longitude and latitude; those without a footprint come last.
         changed: keys of the COGs whose records are new or other than those of which
             the product was last made; None if all may be.
+        changed_positions: where their lines begin; empty if all may be.
         removed_positions: where the lines of records begin of which the product was
             last made, and which are gone or have been replaced.
     """
@@ -37,8 +38,8 @@ class Records:
     file: Path
     positions: Positions
     changed: frozenset[str] | None = None
-    removed_positions: Positions = field(default_factory=lambda: _NO_POSITIONS)
     changed_positions: Positions = field(default_factory=lambda: _NO_POSITIONS)
+    removed_positions: Positions = field(default_factory=lambda: _NO_POSITIONS)
 
     def __len__(self) -> int:
         return len(self.positions)
@@ -61,7 +62,9 @@ class Records:
         The others are not read, as an iteration over all records would do.
         """
         return (
-            iter(self) if self.changed is None else self._read(self.changed_positions)
+            iter(self)
+            if self.changed is None
+            else self.at(self.changed_positions.tolist())
         )
 
     def is_changed(self, record: Record) -> bool:
@@ -125,10 +128,14 @@ def collect(
     positions = _in_spatial_order(current.values(), places)
     if from_nothing:
         return replace(records, positions=positions)
-    changed = (key for key, place in current.items() if former.get(key) != place)
+    changed = {key: place for key, place in current.items() if former.get(key) != place}
     removed = [place for key, place in former.items() if current.get(key) != place]
     return Records(
-        file, positions, frozenset(changed), np.array(removed, dtype=np.int64)
+        file,
+        positions,
+        frozenset(changed),
+        np.array([*changed.values()], dtype=np.int64),
+        np.array(removed, dtype=np.int64),
     )
 
 

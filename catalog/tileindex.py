@@ -16,7 +16,6 @@ from struct import pack
 from typing import Any
 
 import numpy as np
-import orjson
 import shapely
 from numpy.typing import NDArray
 from pyogrio.raw import (
