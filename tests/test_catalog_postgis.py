@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,31 @@ from bucket import Bucket, S3Endpoint
 from catalog import postgis
 from catalog.collections import Collection
 from catalog.dates import of_text
-from catalog.record import Record
+from catalog.record import Dates, Record
 from catalog.target import Target
+from node.result import Band, Cog
 from state.errors import PipelineError
-from tests.support.catalog import collected, record
+from tests.support import catalog
+from tests.support.catalog import collected
 from tests.support.postgres import ARCHIVE, GUARDED, READER, RIGHT_PASSWORD, Postgres
 
 Rows = list[tuple[Any, ...]]
+# An image of one metre near Bern.
+record = partial(
+    catalog.record,
+    width=2000,
+    height=1000,
+    bands=1,
+    crs="EPSG:2056",
+    gsd=1.0,
+    bbox=(7.0, 46.0, 7.2, 46.1),
+    bands_info=(Band(data_type="uint8", color_interpretation="gray"),),
+    cog=Cog(bytes=123456, md5="0" * 32, sha256="0" * 64),
+    collection="1937",
+    manifest="manifests/batch-raw.csv",
+    run="0123456789abcdef",
+    dates=Dates("1937-01-01T00:00:00Z", "1937-12-31T23:59:59Z"),
+)
 BOTH_SIDES = {
     "type": "MultiPolygon",
     "coordinates": [

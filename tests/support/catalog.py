@@ -2,11 +2,13 @@
 
 import gzip
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from bucket import Bucket
-from catalog.record import Dates, Record, from_line
+from catalog.record import Dates, Record, from_line, gone_line, to_line
+from catalog.records import Records, collect
 from node.result import Band, Cog, Jpeg, Result
 
 
@@ -82,6 +84,21 @@ def polygon(west: float, south: float, east: float, north: float) -> dict[str, A
     """Return a rectangle as a polygon of GeoJSON."""
     ring = [[west, south], [east, south], [east, north], [west, north], [west, south]]
     return {"type": "Polygon", "coordinates": [ring]}
+
+
+def collected(
+    file: Path, now: Sequence[Record], before: Sequence[Record] = ()
+) -> Records:
+    """Return records as a product gets them that was last made of others.
+
+    Args:
+        file: the file of their lines, which is written.
+    """
+    keys = {each.key for each in now}
+    lines = [(to_line(each), True) for each in before]
+    lines += [(gone_line(each), False) for each in before if each.key not in keys]
+    lines += [(to_line(each), False) for each in now if each not in before]
+    return collect(lines, file, from_nothing=not before)
 
 
 def stored_records(bucket: Bucket, root: str = "catalog/") -> Iterator[Record]:
