@@ -12,12 +12,13 @@ from catalog.collections import Collection, collection_of, described
 from catalog.join import records_of
 from catalog.products import product
 from catalog.records import collect
-from catalog.target import FOLDER, Target
+from catalog.target import Target
 from catalog.update import update
 from state.catalog import Made, catalog_fault, is_pending, load_made
 from state.errors import PipelineError, user_message
 from state.files import write_atomically
 from state.journal import Journal
+from state.keys import CATALOG_FOLDER
 from state.launch import Launch
 from state.records import as_json
 from state.run import Run, all_runs, locked, settings_of
@@ -206,7 +207,7 @@ def _update(
 
 def root(launch: Launch) -> str:
     """Return the prefix of the catalog in the output bucket."""
-    return launch.output_prefix + FOLDER
+    return launch.output_prefix + CATALOG_FOLDER
 
 
 @contextmanager

@@ -23,9 +23,10 @@ from catalog import tiles
 from catalog.footprints import Geometries, geometries
 from catalog.record import Record
 from catalog.records import Records
-from catalog.target import FOLDER, Target
+from catalog.target import Target
 from node.result import Result
 from state.errors import PipelineError
+from state.keys import CATALOG_FOLDER, MOSAICS_FOLDER
 
 MEDIA_TYPE = "application/gzip"
 _VERSION = re.compile(r"(\d{1,6}\.\d{1,6}\.)(\d{1,6})", re.ASCII)
@@ -117,7 +118,8 @@ def write(records: Records, target: Target) -> None:
 
 def key_of(mosaicid: str, target: Target) -> str:
     """Return the key of a mosaic in the output bucket."""
-    return f"{target.root.removesuffix(FOLDER)}mosaics/{mosaicid}.json.gz"
+    prefix = target.root.removesuffix(CATALOG_FOLDER)
+    return f"{prefix}{MOSAICS_FOLDER}{mosaicid}.json.gz"
 
 
 def _batches(records: Records) -> Iterator[list[Record]]:

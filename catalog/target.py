@@ -7,8 +7,6 @@ from urllib.parse import quote
 from bucket import Bucket
 from catalog.collections import Collection
 
-FOLDER = "catalog/"
-
 
 @dataclass(frozen=True)
 class Target:

@@ -1,5 +1,6 @@
 """``launch``: check everything, submit the crondor job, and poll once."""
 
+import os
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -228,8 +229,7 @@ def launch(
     for folder in (PROJECT, Path(sys.prefix)):
         for fault in ownership.faults(folder):
             warn(f"other users can change the code that you run: {fault}")
-    for name in launch.catalog.products:
-        products.check(name)
+    _check_catalog(launch)
     try:
         with console.status("checking the endpoint, the buckets and HTCondor"):
             if launch.node_environment == "packed":
@@ -292,6 +292,17 @@ def _check_combinations(launch: Launch, in_place: bool) -> None:
             f"--time-limit is above --max-time-limit ({launch.max_time_limit} s): "
             "raise that limit too."
         )
+
+
+def _check_catalog(launch: Launch) -> None:
+    """Raise an error for a product of the catalog that polls cannot make."""
+    if "postgis" in launch.catalog.products and "PGPASSWORD" in os.environ:
+        raise click.UsageError(
+            "polls have no PGPASSWORD, because others can read the environment of a "
+            "job: write the password into ~/.pgpass, and unset PGPASSWORD."
+        )
+    for name in launch.catalog.products:
+        products.check(name)
 
 
 def warn_if_urls_can_be_read(launch: Launch, journal: Journal) -> None:

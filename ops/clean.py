@@ -20,7 +20,7 @@ from node import sidecars
 from state import multipart
 from state.errors import PipelineError
 from state.files import check_nobody_else_wrote
-from state.keys import TIFF_SUFFIXES
+from state.keys import CATALOG_FOLDER, MOSAICS_FOLDER, TIFF_SUFFIXES
 from state.launch import Launch
 from state.run import (
     CLAIM_SUFFIX,
@@ -38,6 +38,7 @@ from state.run import (
 _REMOVED_PREFIX = f"removed-{RUN_DIRECTORY_PREFIX}"
 _REMOVED = re.compile(rf"{_REMOVED_PREFIX}\d{{8}}T\d{{6}}Z", re.ASCII)
 _SIDECARS = (".aux.xml", ".msk", ".ovr", *sidecars.WORLD_FILES)
+_OF_CATALOG = (CATALOG_FOLDER, MOSAICS_FOLDER)
 _OUTPUTS = (*TIFF_SUFFIXES, ".jpg")
 # macOS writes such files beside others.
 _APPLE_DOUBLE = "._"
@@ -272,9 +273,13 @@ class _Place:
             or timestamp_of(key) is not None
             or self._is_manifest(key)
         )
-        return is_input or (
-            name.endswith(_OUTPUTS)
-            and any(key.startswith(each.output_prefix) for each in self.outputs)
+        return is_input or any(
+            key.startswith(each.output_prefix)
+            and (
+                name.endswith(_OUTPUTS)
+                or key.removeprefix(each.output_prefix).startswith(_OF_CATALOG)
+            )
+            for each in self.outputs
         )
 
 

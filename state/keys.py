@@ -8,6 +8,8 @@ from urllib.parse import quote
 MAX_NAME = 255  # bytes
 # An image's key ends so, in any case.
 TIFF_SUFFIXES = (".tif", ".tiff")
+# The folders of the catalog, under the output prefix.
+CATALOG_FOLDER, MOSAICS_FOLDER = "catalog/", "mosaics/"
 
 
 def key_stem(key: str) -> str:

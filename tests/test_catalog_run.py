@@ -218,3 +218,19 @@ def test_a_job_of_its_own_makes_the_catalog_of_very_many_images(
     assert "makes the catalog" not in polled(archive)
     wait_for(lambda: (made := load_made(run)) and not made.failures)
     assert sums(archive.cogs, "east") >= {"east/a.tif", "east/b.tif"}
+
+
+def test_clean_knows_the_catalog(archive: Archive, images: list[tuple[str, str]]):
+    archive.launch_to_poll_by_hand("--catalog", "checksums,mosaicjson", *A_JOB_FOR_ALL)
+    archive.upload_manifest("batch-raw.csv", images)
+    polled(archive)
+    archive.outcome("batch-")
+    polled(archive)
+    assert any(stored.key.startswith("mosaics/") for stored in archive.cogs.list())
+    archive.cogs.write("notes.txt", b"?")
+
+    left = archive.call("clean").stdout
+
+    assert "notes.txt" in left
+    assert "catalog/" not in left
+    assert "mosaics/" not in left

@@ -14,8 +14,8 @@ import duckdb
 import pyogrio
 
 from bucket import Bucket
-from catalog.target import FOLDER
 from post.reconcile import load_outcome
+from state.keys import CATALOG_FOLDER
 from state.rows import load_rows
 from state.run import Run, settings_of
 
@@ -61,7 +61,7 @@ def _contents(cogs: Bucket, prefix: str, suffix: str) -> Iterable[tuple[str, byt
 
 
 def _sums(cogs: Bucket) -> Iterable[tuple[str, str]]:
-    for _, content in _contents(cogs, FOLDER, "/SHA256SUMS"):
+    for _, content in _contents(cogs, CATALOG_FOLDER, "/SHA256SUMS"):
         for line in content.decode().splitlines():
             match = _SUM.fullmatch(line)
             assert match, line  # noqa: S101
@@ -81,7 +81,7 @@ def _wrong_checksums(cogs: Bucket) -> Iterable[str]:
 
 def _in_stac(cogs: Bucket) -> set[str]:
     found = set()
-    for key, content in _contents(cogs, FOLDER, ".json"):
+    for key, content in _contents(cogs, CATALOG_FOLDER, ".json"):
         if "/items/" in key:
             href = unquote(json.loads(content)["assets"]["cog"]["href"])
             found.add(posixpath.normpath(posixpath.join(posixpath.dirname(key), href)))
@@ -114,7 +114,7 @@ def _in_tile_index(cogs: Bucket) -> set[str]:
 
 
 def _files(cogs: Bucket, suffix: str) -> Iterable[Path]:
-    for key, content in _contents(cogs, FOLDER, suffix):
+    for key, content in _contents(cogs, CATALOG_FOLDER, suffix):
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / posixpath.basename(key)
             file.write_bytes(content)

@@ -20,13 +20,14 @@ from bucket import Bucket, S3Endpoint
 from catalog import products, stored
 from catalog.collections import of_folder
 from catalog.record import Dates, Record
-from catalog.target import FOLDER, Target
+from catalog.target import Target
 from catalog.update import update
 from lab.scale import page as pages
 from lab.scale.__main__ import running_server
 from lab.scale.measure import Cost, cost
 from lab.support.markdown import insert, table
 from node.result import Band, Cog, Jpeg, Result
+from state.keys import CATALOG_FOLDER
 from state.project import PROJECT
 from state.records import from_record
 from tests.support.seaweedfs import SeaweedFS
@@ -64,7 +65,7 @@ def _make(product: str, store: str) -> int:
     endpoint = from_record(S3Endpoint, json.loads(store))
     with tempfile.TemporaryDirectory(dir=PROJECT, prefix=".scale-") as folder:
         bucket = Bucket(endpoint, _BUCKET)
-        target = Target(bucket, FOLDER, _COLLECTION, Path(folder))
+        target = Target(bucket, CATALOG_FOLDER, _COLLECTION, Path(folder))
         failures = update(target, [product])
     print(failures)
     return bool(failures)
@@ -92,7 +93,7 @@ def _write_run(
     bucket: Bucket, run: int, count: int, numbers: Iterator[int], place: Path
 ) -> None:
     records = ((_COLLECTION, _record(run, next(numbers))) for _ in range(count))
-    stored.write(bucket, FOLDER, f"run-{run:09}", records, place)
+    stored.write(bucket, CATALOG_FOLDER, f"run-{run:09}", records, place)
 
 
 def _record(run: int, number: int) -> Record:
