@@ -1,0 +1,239 @@
+"""Several access points bring one collection up to date, and some are interrupted."""
+
+import json
+import re
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pytest
+
+from bucket import Bucket, BucketError, S3Endpoint
+from catalog import checksums, stac, stored, update as updating
+from catalog.collections import Collection, of_folder
+from catalog.records import Records
+from catalog.target import Target
+from catalog.update import read_state, update
+from state.project import PROJECT
+from tests.support import rclone, seaweedfs
+from tests.support.archive import ALL
+from tests.support.catalog import record
+
+ROOT = "catalog/"
+SHEETS = of_folder("sheets", "cogs")
+PRODUCTS = ("checksums", "stac")
+
+
+@pytest.fixture(scope="module", params=["rclone", "SeaweedFS"])
+def store(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[S3Endpoint]:
+    place = tmp_path_factory.mktemp("store")
+    keys = place / "access.key", place / "secret.key"
+    for file in keys:
+        file.touch(mode=0o600)
+        file.write_text("0123456789\n")
+    server = rclone if request.param == "rclone" else seaweedfs
+    (place / "data").mkdir()
+    with server.running(place / "data", S3Endpoint("", *keys, secure=False)) as running:
+        yield running
+
+
+@pytest.fixture
+def target(store: S3Endpoint, tmp_path: Path) -> Target:
+    name = tmp_path.name[-40:].strip("-_").lower().replace("_", "-")
+    bucket = Bucket(store, name)
+    bucket.create()
+    return Target(bucket, ROOT, SHEETS, tmp_path)
+
+
+def add_run(target: Target, run: str, *names: str) -> None:
+    """Write the records of a run that has converted images."""
+    records = [(SHEETS, record(f"sheets/{name}.tif", run=run)) for name in names]
+    stored.write(target.bucket, ROOT, run, records, target.scratch)
+
+
+def in_checksums(target: Target) -> set[str]:
+    content = target.bucket.read(f"{target.prefix}SHA256SUMS", ALL).decode()
+    return set(re.findall(r"sheets/(.+)\.tif$", content, re.MULTILINE))
+
+
+def in_stac(target: Target) -> set[str]:
+    items = target.bucket.list(f"{target.prefix}items/")
+    contents = (json.loads(target.bucket.read(item.key, ALL)) for item in items)
+    return {item["properties"]["title"].removesuffix(".tif") for item in contents}
+
+
+def assert_is_complete(target: Target, *names: str) -> None:
+    assert in_checksums(target) == {*names}
+    assert in_stac(target) == {*names}
+    state = read_state(target)
+    assert {*state.products} == {*PRODUCTS}
+    assert state.makers == {}
+
+
+def test_an_update_changes_only_what_is_new(target: Target):
+    add_run(target, "1", "a", "b")
+    assert update(target, PRODUCTS) == {}
+    assert_is_complete(target, "a", "b")
+    before = {found.key: found.modified for found in target.bucket.list(ROOT)}
+    assert update(target, PRODUCTS) == {}
+    assert {found.key: found.modified for found in target.bucket.list(ROOT)} == before
+
+    add_run(target, "2", "c")
+    update(target, PRODUCTS)
+
+    assert_is_complete(target, "a", "b", "c")
+    items = f"{target.prefix}items/"
+    now = {found.key: found.modified for found in target.bucket.list(items)}
+    unchanged = {key: when for key, when in before.items() if key.startswith(items)}
+    assert len(unchanged) == 2
+    assert unchanged.items() <= now.items()
+
+
+def test_two_makers_at_once_lose_no_image(
+    store: S3Endpoint, target: Target, tmp_path: Path
+):
+    add_run(target, "0", "z")
+    update(target, PRODUCTS)
+    together = threading.Barrier(2)
+    failures: list[BaseException] = []
+
+    def access_point(number: int) -> None:
+        try:
+            scratch = tmp_path / f"scratch-{number}"
+            scratch.mkdir()
+            bucket = Bucket(store, target.bucket.name)
+            own = replace(target, scratch=scratch, bucket=bucket)
+            for run in range(3):
+                together.wait()
+                add_run(own, f"{run + 1}-{number}", f"{number}-{run}")
+                assert update(own, PRODUCTS) == {}
+        except BaseException as error:
+            failures.append(error)
+            together.abort()
+
+    threads = [threading.Thread(target=access_point, args=(n,)) for n in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert failures == []
+    names = [f"{number}-{run}" for number in range(2) for run in range(3)]
+    assert in_checksums(target) == {"z", *names}
+    assert in_stac(target) == {"z", *names}
+
+
+# Kills itself in the middle of a product.
+_MAKER = """
+import json, os, signal, sys
+from pathlib import Path
+from bucket import Bucket, S3Endpoint
+from catalog import {product}
+from catalog.collections import of_folder
+from catalog.target import Target
+from catalog.update import update
+
+def die(*_):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+{product}.{step} = die
+store = json.loads(sys.argv[1])
+keys = {{name: Path(store[name]) for name in ("access_key", "secret_key")}}
+bucket = Bucket(S3Endpoint(store["endpoint"], secure=False, **keys), sys.argv[2])
+update(Target(bucket, "catalog/", of_folder("sheets", "cogs"), Path(sys.argv[3])),
+       {products})
+"""
+
+
+@pytest.mark.parametrize(
+    ("product", "step"), [("checksums", "write"), ("stac", "_write_collection")]
+)
+def test_a_maker_that_is_killed_leaves_nothing_wrong(
+    store: S3Endpoint, target: Target, tmp_path: Path, product: str, step: str
+):
+    add_run(target, "1", "a", "b")
+    update(target, PRODUCTS)
+    add_run(target, "2", "b", "c")
+    script = _MAKER.format(product=product, step=step, products=PRODUCTS)
+    keys = json.dumps(asdict(store), default=str)
+    killed = subprocess.run(
+        [sys.executable, "-c", script, keys, target.bucket.name, str(tmp_path)],
+        cwd=PROJECT,
+    )
+    assert killed.returncode == -signal.SIGKILL
+    assert len(read_state(target).makers) == 1
+    # Another access point may have gone on, and one of its images be gone.
+    stored.write_gone(target.bucket, ROOT, "sheets", [record("sheets/a.tif", run="1")])
+    add_run(target, "3", "d")
+
+    assert update(target, PRODUCTS) == {}
+
+    assert in_checksums(target) == {"b", "c", "d"}
+    assert in_stac(target) == {"b", "c", "d"}
+    # Who follows does not have to make everything again for ever.
+    update(target, PRODUCTS, whole=True)
+    assert_is_complete(target, "b", "c", "d")
+
+
+def test_a_product_that_fails_is_made_by_the_next_update(
+    target: Target, monkeypatch: pytest.MonkeyPatch
+):
+    add_run(target, "1", "a")
+
+    def fail(records: Records, target: Target) -> None:
+        raise BucketError("the server is tired")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(stac, "write", fail)
+        assert update(target, PRODUCTS) == {"stac": "the server is tired"}
+    assert in_checksums(target) == {"a"}
+    assert in_stac(target) == set()
+
+    assert update(target, PRODUCTS) == {}
+    assert_is_complete(target, "a")
+
+
+def test_everything_is_made_again_if_the_collection_is_described_anew(target: Target):
+    add_run(target, "1", "a")
+    update(target, PRODUCTS)
+    described = Collection(SHEETS.id, "Sheets of 1937")
+
+    update(replace(target, collection=described), PRODUCTS)
+
+    collection = json.loads(target.bucket.read(f"{target.prefix}collection.json", ALL))
+    assert collection["title"] == "Sheets of 1937"
+    assert read_state(target).title == "Sheets of 1937"
+
+
+def test_records_that_were_removed_take_their_images_with_them(target: Target):
+    add_run(target, "1", "a")
+    add_run(target, "2", "b")
+    update(target, PRODUCTS)
+
+    stored.remove(target.bucket, ROOT, "sheets", "1")
+    update(target, PRODUCTS)
+
+    assert_is_complete(target, "b")
+
+
+def test_others_that_change_it_all_the_time_are_named(
+    target: Target, monkeypatch: pytest.MonkeyPatch
+):
+    add_run(target, "1", "a")
+    write = checksums.write
+    numbers = iter(range(2, 100))
+
+    def slow(records: Records, target: Target) -> None:
+        write(records, target)
+        add_run(target, str(next(numbers)), "b")
+
+    monkeypatch.setattr(checksums, "write", slow)
+    monkeypatch.setattr(updating.time, "sleep", lambda _: None)
+    with pytest.raises(updating.PipelineError, match="other access points change"):
+        update(target, PRODUCTS)
