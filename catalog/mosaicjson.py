@@ -209,7 +209,7 @@ def _checked(mosaic: Any) -> _Mosaic:
     for name in ("minzoom", "maxzoom", "quadkey_zoom"):
         if type(mosaic.get(name)) is not int or not 0 <= mosaic[name] <= 30:
             raise ValueError(f"its {name} is not a zoom level")
-    if zoom < _MIN_ZOOM:
+    if mosaic["quadkey_zoom"] < _MIN_ZOOM:
         raise ValueError(f"its quadkey_zoom is less than {_MIN_ZOOM}")
     bounds = mosaic.get("bounds")
     if (

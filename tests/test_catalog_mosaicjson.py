@@ -302,7 +302,7 @@ def test_writers_at_the_same_time_lose_nothing(bucket: Bucket, tmp_path: Path) -
         gzip.compress(b'{"tiles": {"0": ["a"]}, "minzoom": 3, "maxzoom": 5}'),
         gzip.compress(b'{"tiles": {}, "minzoom": 99, "maxzoom": 99}'),
         gzip.compress(
-            b'{"tiles": {"": ["a"]}, "minzoom": 0, "maxzoom": 5, "bounds": [0, 0, 1, 1]}'
+            b'{"tiles": {}, "minzoom": 0, "maxzoom": 5, "bounds": [0, 0, 1, 1]}'
         ),
     ],
 )
