@@ -9,7 +9,8 @@ refuses rows without a geometry, and takes its types from the first rows.
 """
 
 import glob
-from collections.abc import Iterator
+import math
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -20,7 +21,7 @@ import numpy as np
 import orjson
 import shapely
 
-from catalog.footprints import Geometries, geometries
+from catalog.footprints import Footprints, Geometries
 from catalog.record import Record
 from catalog.records import Records
 from catalog.stac_item import JSON, extensions, item
@@ -30,6 +31,8 @@ NAME = "items.parquet"
 MEDIA_TYPE = "application/vnd.apache.parquet"
 # A reader fetches whole groups: smaller ones make the footer longer, which all fetch.
 _ROWS = 1000
+# So many rows are Python objects at once: with more, Python collects garbage longer.
+_SLICE = 100
 _MEMORY = "300MB"
 _ASSET = (
     'STRUCT(href VARCHAR, "type" VARCHAR, roles VARCHAR[], '
@@ -98,14 +101,14 @@ def write(records: Records, target: Target) -> None:
 def _parts(records: Records, target: Target, extent: _Extent) -> Iterator[Path]:
     """Yield files of JSON, one row a line, with the rows of a group each."""
     rest = iter(records)
-    number = 0
     # Without any record, an empty file makes a table without rows.
-    while (group := [*islice(rest, _ROWS)]) or not number:
+    for number in range(max(1, math.ceil(len(records) / _ROWS))):
         part = target.scratch / f"{number:07}.ndjson"
-        rows = _rows([_item(record, target) for record in group], extent)
-        part.write_bytes(b"".join(map(_line, rows)))
+        with part.open("wb") as file:
+            for _ in range(_ROWS // _SLICE):
+                rows = _rows(islice(rest, _SLICE), target, extent)
+                file.writelines(map(_line, rows))
         yield part
-        number += 1
 
 
 def _item(record: Record, target: Target) -> dict[str, Any]:
@@ -121,18 +124,26 @@ def _item(record: Record, target: Target) -> dict[str, Any]:
     return made
 
 
-def _rows(items: list[dict[str, Any]], extent: _Extent) -> Iterator[dict[str, Any]]:
-    """Yield items as rows: properties are columns, and geometries are WKB."""
-    shapes = geometries(each["geometry"] for each in items)
-    extent.add(shapes)
-    binary = shapely.to_wkb(shapes)
-    bounds = shapely.bounds(shapes).tolist()
-    for each, geometry, sides in zip(items, binary, bounds, strict=True):
+def _rows(
+    records: Iterable[Record], target: Target, extent: _Extent
+) -> list[dict[str, Any]]:
+    """Return records as rows: properties are columns, and geometries are WKB."""
+    footprints = Footprints()
+    rows = []
+    for record in records:
+        content = _item(record, target)
+        footprints.add(content.pop("geometry"))
+        rows.append(content | content.pop("properties"))
+    geometries = footprints.geometries()
+    extent.add(geometries)
+    binary = shapely.to_wkb(geometries)
+    bounds = shapely.bounds(geometries).tolist()
+    for row, wkb, sides in zip(rows, binary, bounds, strict=True):
+        row["geometry"] = wkb.hex() if wkb else None
         # Not the box of the item: its west is more than its east at the antimeridian,
         # where comparisons of a reader would miss it.
-        box = dict(zip(_SIDES, sides, strict=True)) if geometry else None
-        wkb = geometry.hex() if geometry else None
-        yield {**each, **each["properties"], "geometry": wkb, "bbox": box}
+        row["bbox"] = dict(zip(_SIDES, sides, strict=True)) if wkb else None
+    return rows
 
 
 def _line(row: dict[str, Any]) -> bytes:

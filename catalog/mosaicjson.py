@@ -9,9 +9,8 @@ import math
 import random
 import re
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -20,7 +19,7 @@ import shapely
 
 from bucket import ObjectMissing
 from catalog import tiles
-from catalog.footprints import Geometries, geometries
+from catalog.footprints import Footprints, Geometries
 from catalog.record import Record
 from catalog.records import Records
 from catalog.target import Target
@@ -30,7 +29,6 @@ from state.keys import CATALOG_FOLDER, MOSAICS_FOLDER
 
 MEDIA_TYPE = "application/gzip"
 _VERSION = re.compile(r"(\d{1,6}\.\d{1,6}\.)(\d{1,6})", re.ASCII)
-_BATCH = 1000
 # A pixel of zoom level 0 at the equator; its side halves with each level.
 _RESOLUTION = 2 * math.pi * 6378137 / 256  # metres
 _TILE_SIZE = 256  # pixels
@@ -54,32 +52,22 @@ class _Images:
 
     Attributes:
         urls: where they are.
-        parts: the polygons of their footprints, in arrays.
-        owners: the position in ``urls`` of the image of each polygon.
+        footprints: where they were taken.
         minzoom, maxzoom: the zoom levels of the images; -1 if none has a resolution.
     """
 
     urls: list[str] = field(default_factory=list)
-    parts: list[Geometries] = field(default_factory=list)
-    owners: list[Any] = field(default_factory=list)
+    footprints: Footprints = field(default_factory=Footprints)
     minzoom: int = -1
     maxzoom: int = -1
 
-    def add(self, records: Iterable[Record], target: Target) -> None:
-        """Add the images of records, all of which have a footprint."""
-        records = [*records]
-        parts, owners = shapely.get_parts(
-            geometries(record.result.footprint for record in records),
-            return_index=True,
-        )
-        is_on_map = tiles.on_map(parts)
-        self.parts.append(parts[is_on_map])
-        self.owners.append(owners[is_on_map] + len(self.urls))
-        self.urls += [target.url(record.key) for record in records]
-        for record in records:
-            lowest, highest = _zooms(record.result)
-            self.minzoom = max(self.minzoom, lowest)
-            self.maxzoom = max(self.maxzoom, highest)
+    def add(self, record: Record, target: Target) -> None:
+        """Add the image of a record, which has a footprint."""
+        self.urls.append(target.url(record.key))
+        self.footprints.add(record.result.footprint)
+        lowest, highest = _zooms(record.result)
+        self.minzoom = max(self.minzoom, lowest)
+        self.maxzoom = max(self.maxzoom, highest)
 
 
 def write(records: Records, target: Target) -> None:
@@ -99,12 +87,13 @@ def write(records: Records, target: Target) -> None:
     for record in records.removed:
         if record.mosaicid:
             gone.setdefault(record.mosaicid, set()).add(target.url(record.key))
-    for batch in _batches(records):
-        own.add((each for each in batch if not each.mosaicid), target)
-        changed = [each for each in batch if each.mosaicid and records.is_changed(each)]
-        for mosaicid in {each.mosaicid for each in changed}:
-            chosen = (each for each in changed if each.mosaicid == mosaicid)
-            shared.setdefault(mosaicid, _Images()).add(chosen, target)
+    for record in records:
+        if not record.result.footprint:
+            continue
+        if not record.mosaicid:
+            own.add(record, target)
+        elif records.is_changed(record):
+            shared.setdefault(record.mosaicid, _Images()).add(record, target)
     for mosaicid in sorted(shared.keys() | gone.keys()):
         images = shared.get(mosaicid, _Images())
         _merge(mosaicid, images, gone.get(mosaicid, set()), target)
@@ -120,12 +109,6 @@ def key_of(mosaicid: str, target: Target) -> str:
     """Return the key of a mosaic in the output bucket."""
     prefix = target.root.removesuffix(CATALOG_FOLDER)
     return f"{prefix}{MOSAICS_FOLDER}{mosaicid}.json.gz"
-
-
-def _batches(records: Records) -> Iterator[list[Record]]:
-    rest = (record for record in records if record.result.footprint)
-    while batch := [*islice(rest, _BATCH)]:
-        yield batch
 
 
 def _zooms(result: Result) -> tuple[int, int]:
@@ -235,8 +218,9 @@ def _merged(
     old: _Mosaic | None, images: _Images, gone: set[str], target: Target
 ) -> _Mosaic:
     """Return a mosaic with images, and without those that are gone."""
-    parts = np.concatenate([*images.parts, np.empty(0, dtype=object)])
-    owners = np.concatenate([*images.owners, np.empty(0, dtype=np.int64)])
+    parts, owners = images.footprints.parts()
+    on_map = tiles.on_map(parts)
+    parts, owners = parts[on_map], owners[on_map]
     lowest, highest = (
         (images.minzoom, images.maxzoom) if images.maxzoom >= 0 else _ZOOMS
     )
