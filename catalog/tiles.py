@@ -13,7 +13,7 @@ MAX_LATITUDE = float(np.degrees(np.arctan(np.sinh(np.pi))))
 # Zoom levels of the tile matrix set WebMercatorQuad.
 MAX_ZOOM = 24
 # So many pairs of a tile and a footprint are in memory at once.
-_BLOCK = 500_000
+_BLOCK = 100_000
 _Integers = NDArray[np.int64]
 
 
@@ -56,7 +56,6 @@ def touched(geometries: Geometries, zoom: int) -> tuple[_Integers, _Integers]:
     """
     if not len(geometries):
         return np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64)
-    shapely.prepare(geometries)
     ranges = _ranges(geometries, zoom)
     sizes = ranges.columns * ranges.rows
     blocks = np.cumsum(sizes) // _BLOCK
@@ -95,7 +94,11 @@ def _touched(
         _longitude(x[unsure] + 1, zoom),
         _latitude(y[unsure], zoom),
     )
-    hit[unsure] = shapely.intersects(geometries[positions[unsure]], boxes)
+    several = geometries[positions[unsure]]
+    shapely.prepare(several)
+    hit[unsure] = shapely.intersects(several, boxes)
+    # What is prepared takes more memory than the geometry.
+    shapely.destroy_prepared(several)
     return positions[hit], _numbers(x[hit], y[hit], zoom)
 
 
