@@ -69,8 +69,11 @@ def _of_one(text: str) -> Dates | None:
     zone = match["zone"]
     if dates is None or zone in (None, "Z"):
         return dates
-    offset = datetime.strptime(zone, "%z").utcoffset() or timedelta()
-    start, end = (datetime.strptime(date, _FORMAT) - offset for date in dates)
+    try:
+        offset = datetime.strptime(zone, "%z").utcoffset() or timedelta()
+        start, end = (datetime.strptime(date, _FORMAT) - offset for date in dates)
+    except (ValueError, OverflowError):
+        return None
     return Dates(_text(start), _text(end))
 
 
@@ -83,7 +86,7 @@ def _range(*parts: int) -> Dates | None:
         if known == 2:
             parts = (*parts, calendar.monthrange(*parts)[1])
         end = _moment(*parts, *last[len(parts) :])
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
     return Dates(_text(start), _text(end))
 

@@ -14,11 +14,14 @@ from state import results
 from state.launch import Launch
 from state.rows import Row, load_header, load_rows
 from state.run import Run
+from state.text import one_line
 
 # Columns of a manifest that the catalog reads.
 _COLLECTION, _MOSAICID = "collection", "mosaicid"
 _DATES = ("datetime", "date")
 _MOSAICID_FORM = re.compile(r"[0-9a-f]{56}")
+# Uploaders write it, and it is in many files.
+_MAX_TITLE = 200  # characters
 _FORMAT = "%Y-%m-%dT%H:%M:%SZ"
 
 
@@ -68,12 +71,12 @@ def records_of(run: Run, launch: Launch) -> Iterator[tuple[Collection, Record]]:
         if image is None or counting.get(line) != count:
             continue
         cog_key = launch.cog_key(image.key)
-        collection = of_folder(
+        name = (
             image.columns.get(_COLLECTION)
             or _group(name_in_key, image.key)
-            or cog_key.removeprefix(launch.output_prefix).rpartition("/")[0],
-            launch.output_bucket,
+            or cog_key.removeprefix(launch.output_prefix).rpartition("/")[0]
         )
+        collection = of_folder(one_line(name)[:_MAX_TITLE], launch.output_bucket)
         yield (
             collection,
             Record(

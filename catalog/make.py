@@ -11,7 +11,7 @@ from catalog import stored
 from catalog.collections import Collection, collection_of, described
 from catalog.join import records_of
 from catalog.products import product
-from catalog.records import collect
+from catalog.records import Records, collect
 from catalog.target import Target
 from catalog.update import update
 from state.catalog import Made, catalog_fault, is_pending, load_made
@@ -19,28 +19,34 @@ from state.errors import PipelineError, user_message
 from state.files import write_atomically
 from state.journal import Journal
 from state.keys import CATALOG_FOLDER
-from state.launch import Launch
+from state.launch import UNREADABLE, Launch
 from state.records import as_json
 from state.run import Run, all_runs, locked, settings_of
 from state.text import counted
 
 _LOCK = "catalog.lock"
+_BEING_MADE = "it is being made, or was interrupted"
+# An output bucket, the prefix of the catalog in it, and a collection.
+_Place = tuple[str, str, str]
 # Images whose catalog takes about a minute.
 _MANY = 50_000
 
 
-def pending(launch: Launch) -> list[tuple[Run, Launch]]:
+def pending(launch: Launch, journal: Journal) -> list[tuple[Run, Launch]]:
     """Return the finished runs of a launch whose products are still to be made.
 
     Returns:
         Each with its settings, the oldest first.
     """
-    return [
-        (run, settings)
-        for run in all_runs(launch)[0]
-        # Most runs ended long ago.
-        if run.done and is_pending(run, settings := settings_of(run))
-    ]
+    found = []
+    for run in all_runs(launch)[0]:
+        try:
+            if run.done and is_pending(run, settings := settings_of(run)):
+                found.append((run, settings))
+        except (PipelineError, *UNREADABLE) as error:
+            text = f"{run.directory.name} is not in the catalog: {error}"
+            journal.say("catalog-failed", text, "error")
+    return found
 
 
 def is_heavy(launch: Launch, runs: Sequence[tuple[Run, Launch]]) -> bool:
@@ -72,30 +78,37 @@ def make(
         BucketError, PipelineError: the records cannot be written, or packages are not
             installed.
     """
-    made: dict[str, Made] = {}
-    tasks: dict[tuple[str, str], _Task] = {}
-    if not runs:
-        return made
     for name in {name for _, launch in runs for name in launch.catalog.products}:
         product(name)
+    for run, _ in runs:
+        if not run.done:
+            raise PipelineError(
+                f"{run.directory.name} has not ended: 'status' shows how far it is"
+            )
+    made: dict[str, Made] = {}
+    tasks: dict[_Place, _Task] = {}
+    if not runs:
+        return made
     home = runs[0][1].home
     with locked(home, _LOCK), _scratch(home) as scratch:
         for run, launch in runs:
-            now = _write_records(run, launch, scratch)
+            now = _write_records(run, launch, scratch, journal)
             # After a crash, the next call knows the collections.
             write_atomically(run.catalog_file, as_json(now))
             made[run.directory.name] = now
             for name, title in now.collections.items():
-                tasks[root(launch), name] = _Task(collection_of(name, title), launch)
+                tasks[_place(launch, name)] = _Task(collection_of(name, title), launch)
         failures = {
             place: _update(task, scratch, journal, whole=whole)
             for place, task in tasks.items()
         }
         for run, launch in runs:
             now = made[run.directory.name]
-            failed: dict[str, str] = {}
+            failed = {
+                name: why for name, why in now.failures.items() if why != _BEING_MADE
+            }
             for name in now.collections:
-                failed |= failures[root(launch), name]
+                failed |= failures[_place(launch, name)]
             now = replace(now, failures=failed)
             made[run.directory.name] = now
             write_atomically(run.catalog_file, as_json(now))
@@ -104,30 +117,31 @@ def make(
     return made
 
 
-def _write_records(run: Run, launch: Launch, scratch: Path) -> Made:
+def _place(launch: Launch, collection: str) -> _Place:
+    return launch.output_bucket, root(launch), collection
+
+
+def _write_records(run: Run, launch: Launch, scratch: Path, journal: Journal) -> Made:
     """Write the records of a run; return what is to be made of it.
 
     The collections are those to which it belongs, and those that it has left because
     the catalog's settings are others than before.
     """
-    if not run.done:
-        raise PipelineError(
-            f"{run.directory.name} has not ended: 'status' shows how far it is"
-        )
-    outputs = launch.outputs()
-    records = records_of(run, launch)
-    counts = stored.write(outputs, root(launch), run.id, records, scratch)
-    now = {each.id: each.title for each in counts}
     former = load_made(run)
     left = dict(former.collections) if former else {}
-    for name in left.keys() - now.keys():
-        stored.remove(outputs, root(launch), name, run.id)
-    return Made(
-        launch.catalog.products,
-        left | now,
-        sum(counts.values()),
-        {"": "it was interrupted"},
-    )
+    products = launch.catalog.products
+    try:
+        outputs = launch.outputs()
+        records = records_of(run, launch)
+        counts = stored.write(outputs, root(launch), run.id, records, scratch)
+        now = {each.id: each.title for each in counts}
+        for name in left.keys() - now.keys():
+            stored.remove(outputs, root(launch), name, run.id)
+    except Exception as error:
+        # The other runs are made nevertheless.
+        message = user_message(error) or journal.of_run(run).internal_error(error)
+        return Made(products, left, 0, {"": message})
+    return Made(products, left | now, sum(counts.values()), {"": _BEING_MADE})
 
 
 def _say_made(run: Run, made: Made, journal: Journal) -> None:
@@ -142,29 +156,34 @@ def _say_made(run: Run, made: Made, journal: Journal) -> None:
 
 def prune(
     launch: Launch, collections: Mapping[str, str], journal: Journal
-) -> Mapping[str, int]:
+) -> tuple[int, dict[str, str]]:
     """Leave out images whose COGs are no longer in the output bucket.
 
     Args:
         collections: titles of the collections, by their ids.
 
     Returns:
-        How many images were left out of each collection, by its id.
+        How many images were left out, and why products could not be made, by their
+        names.
     """
     outputs = launch.outputs()
-    removed: dict[str, int] = {}
+    failures: dict[str, str] = {}
+    gone_images = 0
     with locked(launch.home, _LOCK), _scratch(launch.home) as scratch:
-        there = {found.key for found in outputs.list(launch.output_prefix)}
-        for name, title in collections.items():
-            task = _Task(collection_of(name, title), launch)
+        read: dict[str, Records] = {}
+        for number, name in enumerate(collections):
             versions = stored.versions(outputs, root(launch), name)
             lines = stored.read(outputs, dict.fromkeys(versions, True), scratch)
-            records = collect(lines, scratch / "records.jsonl")
-            gone = [record for record in records if record.key not in there]
+            read[name] = collect(lines, scratch / f"{number}.jsonl")
+        # After the records: a COG is there before its record.
+        there = {found.key for found in outputs.list(launch.output_prefix)}
+        for name, title in collections.items():
+            gone = [record for record in read[name] if record.key not in there]
             stored.write_gone(outputs, root(launch), name, gone)
-            removed[name] = len(gone)
-            _update(task, scratch, journal)
-    return removed
+            gone_images += len(gone)
+            task = _Task(collection_of(name, title), launch)
+            failures |= _update(task, scratch, journal)
+    return gone_images, failures
 
 
 @dataclass(frozen=True)
@@ -179,26 +198,27 @@ def _update(
     task: _Task, scratch: Path, journal: Journal, *, whole: bool = False
 ) -> dict[str, str]:
     """Bring a collection up to date; return why products failed, by their names."""
-    settings = task.launch.catalog
-    target = Target(
-        task.launch.outputs(),
-        root(task.launch),
-        described(task.collection, settings.collections_file),
-        scratch,
-        settings.public_url,
-    )
+    settings, collection = task.launch.catalog, task.collection
+
+    def explain(error: Exception) -> str:
+        return user_message(error) or journal.internal_error(error)
+
     try:
-        failures = update(target, settings.products, whole=whole)
+        target = Target(
+            task.launch.outputs(),
+            root(task.launch),
+            described(collection, settings.collections_file),
+            scratch,
+            settings.public_url,
+        )
+        failures = update(target, settings.products, whole=whole, explain=explain)
     except Exception as error:
         # The other collections are made nevertheless.
-        if (message := user_message(error)) is None:
-            raise
-        failures = {"": message}
+        failures = {"": explain(error)}
     for name, why in failures.items():
         journal.say(
             "product-failed",
-            f"the collection {target.collection.title!r}: {catalog_fault(name, why)}; "
-            "the next poll tries again",
+            f"the collection {collection.title!r}: {catalog_fault(name, why)}",
             "warning",
             product=name,
         )

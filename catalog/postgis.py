@@ -5,6 +5,7 @@ own: PGSERVICE, PGHOST and the like, ~/.pg_service.conf, ~/.pgpass. Nothing of i
 stored, and no password is in a message. docs/catalog/postgis.md is for its readers.
 """
 
+import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -52,6 +53,8 @@ _MAX_BIGINT = 2**63 - 1
 _BATCH = 1000  # records
 # How long to wait for others: a writer of a million rows needs minutes.
 _PATIENCE = "10min"
+# How long the server may be silent.
+_TIMEOUT = 30  # seconds
 # Number of the advisory lock of the one who writes. Others take other numbers.
 _LOCK = int.from_bytes(b"cog_pipe")
 # People also put a whole connection string where the name of a database belongs.
@@ -144,6 +147,9 @@ def _connected() -> Iterator[_Connection]:
             # Keys are Unicode, whatever PGCLIENTENCODING says.
             client_encoding="UTF8",
             fallback_application_name="cog_pipeline",
+            # A server that does not answer must not keep a poll.
+            connect_timeout=int(os.environ.get("PGCONNECT_TIMEOUT", _TIMEOUT)),
+            tcp_user_timeout=_TIMEOUT * 1000,
         )
     except psycopg.Error as error:
         raise PipelineError(

@@ -7,8 +7,9 @@ opened again.
 
 import hashlib
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, fields
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import orjson
 
@@ -19,6 +20,7 @@ _TUPLES = frozenset({"bbox", "warnings", "replaced_sidecars"})
 # Numbers that may be NaN or infinite.
 _NUMBERS = frozenset({"bounds", "transform"})
 _NUMBERS_OF_BAND = frozenset({"nodata", "scale", "offset"})
+_Part = TypeVar("_Part")
 _LOSSY = re.compile(r"[^A-Za-z0-9._-]")
 _MAX_ID = 120
 
@@ -66,7 +68,8 @@ class Record:
     @property
     def id(self) -> str:
         """Its name among all records, of letters, digits and ``._-`` only."""
-        return safe_name(self.key[: self.key.rindex(".")])
+        # Images whose names differ only in .tif and .tiff are two.
+        return safe_name(self.key.removesuffix(".tif"))
 
 
 _RECORD_FIELDS = frozenset(Record.__slots__)
@@ -84,8 +87,8 @@ def safe_name(text: str) -> str:
     ambiguous = name != text.replace("/", "--") or "--" in text
     if not ambiguous and len(name) <= _MAX_ID and not name.startswith("."):
         return name
-    digest = hashlib.sha256(text.encode()).hexdigest()[:8]
-    return f"{name[: _MAX_ID - 9].lstrip('.')}-{digest}"
+    digest = hashlib.sha256(text.encode()).hexdigest()[:16]
+    return f"{name[: _MAX_ID - 17].lstrip('.')}-{digest}"
 
 
 def to_line(record: Record) -> bytes:
@@ -129,20 +132,28 @@ def _result(values: dict[str, Any]) -> Result:
     if bands := values.get("bands_info"):
         values["bands_info"] = tuple(map(_band, bands))
     if thumbnails := values.get("thumbnails"):
-        values["thumbnails"] = tuple(Thumbnail(**each) for each in thumbnails)
+        values["thumbnails"] = tuple(_of(Thumbnail, each) for each in thumbnails)
     if cog := values.get("cog"):
         if parts := cog.get("parts"):
-            cog["parts"] = tuple(Part(**part) for part in parts)
-        values["cog"] = Cog(**cog)
+            cog["parts"] = tuple(_of(Part, part) for part in parts)
+        values["cog"] = _of(Cog, cog)
     if jpeg := values.get("jpeg"):
-        values["jpeg"] = Jpeg(**jpeg)
+        values["jpeg"] = _of(Jpeg, jpeg)
     return Result(**_known(values, _RESULT_FIELDS))
 
 
 def _band(values: dict[str, Any]) -> Band:
     for name in values.keys() & _NUMBERS_OF_BAND:
         values[name] = float(values[name])
-    return Band(**values)
+    return _of(Band, values)
+
+
+def _of(cls: Callable[..., _Part], values: dict[str, Any]) -> _Part:
+    try:
+        return cls(**values)
+    except TypeError:
+        known = frozenset(field.name for field in fields(cls))  # type: ignore[arg-type]
+        return cls(**_known(values, known))
 
 
 def _known(values: dict[str, Any], names: frozenset[str]) -> dict[str, Any]:

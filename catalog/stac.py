@@ -156,7 +156,9 @@ def _survey(
         folders += [ITEMS, pages.FOLDER]
     for folder in folders:
         found = target.bucket.list(target.prefix + folder)
-        changes.stale.update(each.key.removeprefix(target.prefix) for each in found)
+        # The folder may also be one of the archive.
+        names = (each.key.removeprefix(target.prefix) for each in found)
+        changes.stale.update(name for name in names if name.endswith(".json"))
     return summary, changes
 
 

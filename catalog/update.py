@@ -3,22 +3,24 @@
 Several access points may do this at the same time, and any of them may be interrupted.
 ``state.json`` of a collection says of which records each product was last made, and who
 is making some. It is written on the condition that nobody else has written it
-meanwhile. Who finds at the end that somebody else has made the same product makes it
-again, of the records that are there now and from the state with which it began. Who
-finds a maker that began with an older state makes everything again, since that one may
-have left old content behind.
+meanwhile. A maker that finds at the end that another one has made the same product
+makes it again, of the records that are there now and from the state with which it
+began. A maker that finds another one that began with an older state makes everything
+again, since that one may have left old content behind.
 
 A store without conditional writes cannot refuse the slower of two access points.
 Therefore the records are listed once more at the end.
 """
 
+import gzip
 import hashlib
 import json
 import secrets
 import shutil
 import tempfile
 import time
-from collections.abc import Iterable, Mapping
+import zlib
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -37,6 +39,11 @@ _NAME = "state.json"
 _TYPE = "application/json"
 _MAX_STATE = 64 * 2**20  # bytes
 _MAX_TRIES = 8
+# The errors of records that nobody wrote whole.
+_UNREADABLE = (
+    *(ValueError, LookupError, TypeError, AttributeError),
+    *(EOFError, gzip.BadGzipFile, zlib.error),
+)
 
 
 @dataclass(frozen=True)
@@ -71,7 +78,11 @@ class State:
 
 
 def update(
-    target: Target, names: Iterable[str], *, whole: bool = False
+    target: Target,
+    names: Iterable[str],
+    *,
+    whole: bool = False,
+    explain: Callable[[Exception], str | None] = user_message,
 ) -> dict[str, str]:
     """Make the products of a collection of all its records.
 
@@ -79,6 +90,8 @@ def update(
         target: where they go; temporary folders are made in its ``scratch``.
         names: names of the products.
         whole: whether to make everything again, as if there were nothing yet.
+        explain: function that returns the message of an error for people; None if the
+            error is to be raised.
 
     Returns:
         Why products could not be made, by their names.
@@ -102,11 +115,15 @@ def update(
             )
             base = base or begun
             versions = _versions(target)
-            made, failures = _make(target, names, base, versions, afresh)
+            made, failures = _make(target, names, base, versions, afresh, explain)
             gone = {token, *begun.makers} if afresh else {token}
-            ended = _end(target, names, begun, made, gone)
-            if ended and versions == _versions(target):
-                return failures
+            # Of a product that could not be made again, nothing is known.
+            lost = failures.keys() if afresh else ()
+            if _end(target, names, begun, made, lost, gone):
+                if attempt + 1 == _MAX_TRIES or versions == _versions(target):
+                    return failures
+                # There are more records now, and the state is what we have written.
+                base = None
         time.sleep(0.25 * 2**attempt)
     raise PipelineError(
         f"other access points change the collection {target.collection.title!r} at "
@@ -153,13 +170,14 @@ def _write(target: Target, state: State) -> bool:
     text, key = json.dumps(content).encode(), target.prefix + _NAME
     if state.etag:
         return target.bucket.write_if_unchanged(key, text, state.etag, _TYPE)
-    return target.bucket.write_if_absent(key, text)
+    return target.bucket.write_if_absent(key, text, _TYPE)
 
 
 def _begin(target: Target, token: str) -> State | None:
     """Record that products are being made; return the state, or None to try again."""
     state = read_state(target)
-    makers = {**state.makers, token: _digest(state.products)}
+    # After a conflict, the state from which this maker began stays.
+    makers = {token: _digest(state.products), **state.makers}
     if not _write(target, replace(state, title=target.collection.title, makers=makers)):
         return None
     begun = read_state(target)
@@ -171,6 +189,7 @@ def _end(
     names: Iterable[str],
     begun: State,
     made: Mapping[str, _Made],
+    lost: Collection[str],
     gone: set[str],
 ) -> bool:
     """Record what was made; return False if somebody else has made the same."""
@@ -182,6 +201,7 @@ def _end(
             maker: digest for maker, digest in state.makers.items() if maker not in gone
         }
         products = {**state.products, **made}
+        products = {name: products[name] for name in products if name not in lost}
         if _write(target, replace(state, products=products, makers=makers)):
             return True
     return False
@@ -193,6 +213,7 @@ def _make(
     base: State,
     versions: Mapping[str, str],
     afresh: bool,
+    explain: Callable[[Exception], str | None],
 ) -> tuple[dict[str, _Made], dict[str, str]]:
     """Make products; return what they were made of, and why others were not made."""
     made: dict[str, _Made] = {}
@@ -214,9 +235,10 @@ def _make(
                     collected[digest] = _collect(target, former, versions, file)
                 _make_one(name, collected[digest], target, Path(folder))
             except Exception as error:
-                if (message := user_message(error)) is None:
+                if (message := explain(error)) is None:
                     raise
                 failures[name] = message
+                shutil.rmtree(Path(folder) / name, ignore_errors=True)
             else:
                 made[name] = now
     return made, failures
@@ -244,7 +266,7 @@ def _collect(
     lines = stored.read(target.bucket, old, file.parent)
     try:
         return collect(lines, file, from_nothing=not former.records)
-    except (ValueError, LookupError, TypeError) as error:
+    except _UNREADABLE as error:
         raise PipelineError(
             f"the records under {target.bucket.name}/{target.prefix} cannot be read "
             f"({type(error).__name__}: {error}): 'catalog' with the directories of "

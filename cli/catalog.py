@@ -1,6 +1,7 @@
 """``catalog``: make the products of runs, again or for the first time."""
 
 import json
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, replace
 from itertools import groupby
 from pathlib import Path
@@ -23,12 +24,12 @@ from state.text import counted
 @catalog_options(
     "--products",
     "The products to make: stac, geoparquet, mosaicjson, tileindex, vrt, checksums, "
-    "postgis, or all. The default are those of the launch.",
+    "postgis, or all. The default is those of the launch.",
 )
 @click.option(
     "--whole",
     is_flag=True,
-    help="Make everything again, as if nothing was there yet.",
+    help="Make everything again, as if nothing were there yet.",
 )
 @click.option(
     "--prune",
@@ -71,22 +72,33 @@ def catalog(
         journal = use_journal(journal_of(home, note))
         with console.status("making the catalog"):
             made |= make.make(list(group), journal, whole=whole)
-    launches = {make.root(settings): settings for _, settings in runs}
+    failures = [each.failures for each in made.values()]
     if prune:
-        for settings in launches.values():
-            titles = {
-                name: title
-                for each in made.values()
-                for name, title in each.collections.items()
-            }
-            removed = make.prune(settings, titles, journal_of(settings.home, note))
-            note(f"{counted(sum(removed.values()), 'image')} left out")
+        for launch, titles in _catalogs(runs, made):
+            journal = journal_of(launch.home, note)
+            images, failed = make.prune(launch, titles, journal)
+            failures.append(failed)
+            note(f"{counted(images, 'image')} left out")
     if as_json:
         click.echo(json.dumps({name: asdict(each) for name, each in made.items()}))
     elif not made:
         say("No run has ended here: 'status' shows how far each is.")
-    if any(each.failures for each in made.values()):
-        fail(Exit.REFUSED, "some products could not be made; the next poll tries again")
+    if any(failures):
+        fail(Exit.REFUSED, "some products could not be made: run the command again")
+
+
+def _catalogs(
+    runs: Iterable[tuple[Run, Launch]], made: Mapping[str, Made]
+) -> Iterator[tuple[Launch, dict[str, str]]]:
+    """Yield a launch of each catalog, and titles of its collections by their ids."""
+    launches: dict[tuple[str, str], Launch] = {}
+    titles: dict[tuple[str, str], dict[str, str]] = {}
+    for run, launch in runs:
+        place = launch.output_bucket, launch.output_prefix
+        launches[place] = launch
+        titles.setdefault(place, {}).update(made[run.directory.name].collections)
+    for place, launch in launches.items():
+        yield launch, titles[place]
 
 
 def _home(each: tuple[Run, Launch]) -> Path:

@@ -55,7 +55,7 @@ def _make_catalog(launch: Launch, journal: Journal, *, here: bool = False) -> No
         # The catalog's packages need not be installed otherwise.
         from catalog import make
 
-        runs = make.pending(launch)
+        runs = make.pending(launch, journal)
         if runs and not here and make.is_heavy(launch, runs):
             catalog_job.submit(launch, journal)
         else:

@@ -57,7 +57,7 @@ _KEPT_VARIABLES = (
     # Those of libpq that hold no password, for the catalog in a database.
     *("PGHOST", "PGHOSTADDR", "PGPORT", "PGDATABASE", "PGUSER", "PGSERVICE"),
     *("PGSERVICEFILE", "PGPASSFILE", "PGSSLMODE", "PGSSLROOTCERT", "PGSSLCERT"),
-    "PGSSLKEY",
+    *("PGSSLKEY", "PGCONNECT_TIMEOUT", "PGOPTIONS", "PGGSSENCMODE", "KRB5CCNAME"),
 )
 NodeOptions = Mapping[str, tuple[str, ...]]
 _UNSAFE_IN_PATH = re.compile(r"[,;\"'$\n\\=]")

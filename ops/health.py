@@ -344,7 +344,7 @@ def _catalog(ended: list[Run]) -> Iterator[Finding]:
         yield Finding(
             State.WARNING,
             Event.CATALOG_FAILED,
-            f"{catalog_fault(product, why)}, as for {run.directory.name}",
+            f"{catalog_fault(product, why)} (for example in {run.directory.name})",
         )
 
 
