@@ -23,10 +23,11 @@ from pool import personal, s3
 from pool.distribution import program_of_environment
 from pool.personal import PersonalPool
 from state.project import PROJECT
-from tests.support import faulty_s3, postgres as postgres_server
+from tests.support import faulty_s3, postgres as postgres_server, seaweedfs
 from tests.support.archive import TEST_RUNS, Archive, archive_for
 from tests.support.faulty_s3 import FaultyS3
 from tests.support.postgres import Postgres
+from tests.support.seaweedfs import SeaweedFS
 
 # A shell starts background jobs with SIGINT ignored. The processes that tests start
 # would inherit that, but they do not inherit a handler.
@@ -85,6 +86,18 @@ def pool(workplace: Path) -> Iterator[PersonalPool]:
 def store(pool: PersonalPool) -> S3Endpoint:
     s3 = pool.s3
     return S3Endpoint(s3.endpoint, s3.access_key, s3.secret_key, ca_certs=s3.ca_certs)
+
+
+@pytest.fixture(scope="session")
+def weed(workplace: Path) -> Iterator[SeaweedFS]:
+    """Yield a server of plain http that needs no pool, for all tests of a worker."""
+    place = Path(tempfile.mkdtemp(dir=workplace, prefix="weed-"))
+    keys = place / "access.key", place / "secret.key"
+    for file in keys:
+        file.touch(mode=0o600)
+        file.write_text("only-for-these-tests\n")
+    with seaweedfs.server(place, S3Endpoint("", *keys, secure=False)) as running:
+        yield running
 
 
 @pytest.fixture(scope="session")

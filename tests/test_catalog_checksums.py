@@ -15,9 +15,9 @@ from catalog import checksums
 from catalog.collections import Provider
 from catalog.record import Record
 from node.result import Cog, Jpeg
-from tests.support import seaweedfs
 from tests.support.archive import ALL
 from tests.support.mosaics import Served, record_of, records_of, served
+from tests.support.seaweedfs import SeaweedFS
 
 FOLDER = "catalog/1937/"
 KEYS = ("1937/a.tif", "1937/Zürich (1) & 50%.tif", "1937/sub/b.tif")
@@ -26,8 +26,8 @@ ODD_KEYS = ("1937/line\nend%0A.tif", "1937/back\\slash.tif")
 
 
 @pytest.fixture
-def s3(tmp_path: Path) -> Iterator[Served]:
-    with served(tmp_path, seaweedfs) as running:
+def s3(tmp_path: Path, weed: SeaweedFS) -> Iterator[Served]:
+    with served(tmp_path, weed.store) as running:
         yield running
 
 
@@ -193,9 +193,9 @@ def test_a_line_break_in_a_key_is_percent_encoded_in_the_bag(
     manifest = s3.bucket.read(f"{FOLDER}bag/manifest-sha256.txt", ALL).decode()
     assert manifest.splitlines()[0] == f"{'0' * 64}  data/1937/line%0Aend%250A.tif"
     fetch = s3.bucket.read(f"{FOLDER}bag/fetch.txt", ALL).decode()
-    assert fetch.splitlines()[0] == (
-        "s3://cogs/1937/line%0Aend%250A.tif 1000 data/1937/line%0Aend%250A.tif"
-    )
+    name = "1937/line%0Aend%250A.tif"
+    expected = f"s3://{s3.bucket.name}/{name} 1000 data/{name}"
+    assert fetch.splitlines()[0] == expected
 
 
 def test_a_collection_of_nothing_has_an_empty_bag(s3: Served, tmp_path: Path):

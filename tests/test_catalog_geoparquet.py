@@ -1,6 +1,7 @@
 """A collection's items are one GeoParquet file, of which readers read a part."""
 
 import json
+import secrets
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
@@ -12,14 +13,15 @@ import pytest
 import rustac
 import shapely
 
-from bucket import Bucket, S3Endpoint
+from bucket import Bucket
 from catalog import geoparquet
 from catalog.collections import Collection
 from catalog.record import Dates, Record, to_line
 from catalog.records import collect
 from catalog.target import Target
 from node.result import Cog, Jpeg
-from tests.support import catalog, seaweedfs
+from tests.support import catalog
+from tests.support.seaweedfs import SeaweedFS
 
 # An image of one metre near Bern.
 record = partial(
@@ -47,17 +49,11 @@ AT_THE_ANTIMERIDIAN = {"footprint": FIJI, "bbox": (179.0, -18.0, -179.0, -17.0)}
 NOWHERE = {"footprint": None, "bbox": None, "crs": None, "gsd": None}
 
 
-@pytest.fixture(scope="module")
-def bucket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bucket]:
-    place = tmp_path_factory.mktemp("store")
-    for name in ("access", "secret"):
-        (place / name).touch(mode=0o600)
-        (place / name).write_text(name)
-    keys = S3Endpoint("", place / "access", place / "secret")
-    with seaweedfs.running(place, keys) as store:
-        made = Bucket(store, "archive")
-        made.create()
-        yield made
+@pytest.fixture
+def bucket(weed: SeaweedFS) -> Bucket:
+    made = Bucket(weed.store, f"archive-{secrets.token_hex(4)}")
+    made.create()
+    return made
 
 
 @pytest.fixture

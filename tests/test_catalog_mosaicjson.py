@@ -4,8 +4,8 @@ import gzip
 import json
 import math
 import random
+import secrets
 import threading
-from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -18,14 +18,15 @@ from cogeo_mosaic.mosaic import MosaicJSON
 from rasterio.transform import from_origin
 from rio_tiler.io import Reader
 
-from bucket import Bucket, ObjectMissing, S3Endpoint
+from bucket import Bucket, ObjectMissing
 from catalog import mosaicjson
 from catalog.collections import Collection, Provider
 from catalog.record import Dates, Record, gone_line, to_line
 from catalog.records import collect
 from catalog.target import Target
 from state.errors import PipelineError
-from tests.support import catalog, seaweedfs
+from tests.support import catalog
+from tests.support.seaweedfs import SeaweedFS
 
 # An image of one metre near Bern.
 record = partial(
@@ -50,17 +51,11 @@ FIJI = {
 }
 
 
-@pytest.fixture(scope="module")
-def bucket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bucket]:
-    place = tmp_path_factory.mktemp("store")
-    for name in ("access", "secret"):
-        (place / name).touch(mode=0o600)
-        (place / name).write_text(name)
-    keys = S3Endpoint("", place / "access", place / "secret")
-    with seaweedfs.running(place, keys) as store:
-        made = Bucket(store, "archive")
-        made.create()
-        yield made
+@pytest.fixture
+def bucket(weed: SeaweedFS) -> Bucket:
+    made = Bucket(weed.store, f"archive-{secrets.token_hex(4)}")
+    made.create()
+    return made
 
 
 @pytest.fixture

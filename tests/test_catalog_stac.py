@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from pystac.extensions.projection import ProjectionExtension
 from pystac.stac_io import DefaultStacIO
 from pystac.validation import validate_dict
 
-from bucket import Bucket, S3Endpoint
+from bucket import Bucket
 from catalog import records as all_records, stac, stac_pages
 from catalog.collections import Collection, Provider
 from catalog.record import Dates, Record, gone_line, to_line
@@ -26,7 +26,7 @@ from catalog.target import Target
 from lab.scale.measure import requests
 from node.result import Band
 from state.errors import PipelineError
-from tests.support import rclone, seaweedfs
+from tests.support import rclone
 from tests.support.archive import ALL
 from tests.support.catalog import record
 from tests.support.seaweedfs import SeaweedFS
@@ -45,21 +45,10 @@ FIRST, SECOND = "20261126T130000Z-a", "20261127T130000Z-b"
 Put = Callable[..., None]
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SeaweedFS]:
-    place = tmp_path_factory.mktemp("weed")
-    keys = place / "access.key", place / "secret.key"
-    for file in keys:
-        file.touch(mode=0o600)
-        file.write_text("0123456789\n")
-    with seaweedfs.server(place, S3Endpoint("", *keys, secure=False)) as running:
-        yield running
-
-
 @pytest.fixture
-def bucket(server: SeaweedFS, tmp_path: Path) -> Bucket:
+def bucket(weed: SeaweedFS, tmp_path: Path) -> Bucket:
     name = tmp_path.name[-40:].strip("-_").lower().replace("_", "-")
-    bucket = Bucket(server.store, name)
+    bucket = Bucket(weed.store, name)
     bucket.create()
     return bucket
 
@@ -505,19 +494,19 @@ def test_an_image_that_is_gone_disappears_and_an_empty_page_with_it(
 
 
 def test_an_update_touches_only_what_changes(
-    target: Target, records_of: Callable[..., Records], server: SeaweedFS
+    target: Target, records_of: Callable[..., Records], weed: SeaweedFS
 ):
     old = tuple(record(f"{number:04}.tif", run=FIRST) for number in range(2100))
     stac.write(records_of(*old), target)
     pages = documents(target, "aerial/pages/").values()
     assert [len(page["links"]) for page in pages] == [992, 992, 122]
 
-    before, asked = etags(target), requests(server)
+    before, asked = etags(target), requests(weed)
     new = [record(f"new/{number}.tif", run=SECOND) for number in range(20)]
     new.append(record("0000.tif", run=SECOND))
     stac.write(records_of(*new, before=old, from_nothing=False), target)
 
-    asked = requests(server) - asked
+    asked = requests(weed) - asked
     after = etags(target)
     assert {name for name in after if after[name] != before.get(name)} == {
         *(f"aerial/items/new--{number}.json" for number in range(20)),
@@ -682,11 +671,11 @@ def test_a_published_catalog_names_its_own_addresses(
 
 
 def test_a_server_without_conditional_writes_has_the_catalog_too(
-    tmp_path: Path, server: SeaweedFS, records_of: Callable[..., Records]
+    tmp_path: Path, weed: SeaweedFS, records_of: Callable[..., Records]
 ):
     data = tmp_path / "data"
     data.mkdir()
-    with rclone.running(data, server.store) as store:
+    with rclone.running(data, weed.store) as store:
         bucket = Bucket(store, "rclone")
         bucket.create()
         target = Target(bucket, ROOT, AERIAL, tmp_path)

@@ -18,8 +18,9 @@ from rasterio.windows import from_bounds
 
 from catalog import tileindex
 from catalog.record import Dates, Record
-from tests.support import rasters, rclone, seaweedfs
+from tests.support import rasters
 from tests.support.mosaics import Served, record_of, records_of, served
+from tests.support.seaweedfs import SeaweedFS
 
 SHAPEFILE = {f"tileindex.{ext}" for ext in ("shp", "shx", "dbf", "prj", "cpg", "qix")}
 GPKG, FGB = "catalog/1937/tileindex.gti.gpkg", "catalog/1937/tileindex.fgb"
@@ -27,9 +28,9 @@ SHP = "catalog/1937/tileindex.shp"
 EAST = from_origin(310_000, 4_800_000, 10, 10)
 
 
-@pytest.fixture(scope="module")
-def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    with served(tmp_path_factory.mktemp("weed"), seaweedfs) as running:
+@pytest.fixture
+def s3(tmp_path: Path, weed: SeaweedFS) -> Iterator[Served]:
+    with served(tmp_path, weed.store) as running:
         yield running
 
 
@@ -55,11 +56,11 @@ def same_as_cog(s3: Served, record: Record, mosaic: rasterio.DatasetReader) -> b
     return numpy.array_equal(shown, pixels, equal_nan=pixels.dtype.kind == "f")
 
 
-@pytest.mark.parametrize("server", [seaweedfs, rclone])
+@pytest.mark.parametrize("server", ["SeaweedFS", "rclone"])
 def test_the_geopackage_opens_as_a_mosaic_with_the_pixels_of_each_cog(
-    tmp_path: Path, server
+    tmp_path: Path, weed: SeaweedFS, server: str
 ):
-    with served(tmp_path, server) as s3:
+    with served(tmp_path, weed.store, by=server) as s3:
         west = s3.convert("1937/a sheet (1).tif")
         east = s3.convert("1937/b.tif", transform=EAST)
         write(s3, tmp_path, west, east)
@@ -246,7 +247,7 @@ def test_the_fields_say_what_a_person_asks_first(s3: Served, tmp_path: Path):
     written = write(s3, tmp_path, record_of(key))
     assert written == {"tileindex.gti.gpkg", "tileindex.fgb"} | SHAPEFILE
     common = {
-        "location": [f"/vsis3/cogs/{key}"],
+        "location": [s3.path(key)],
         "src_srs": ["EPSG:32616"],
         "name": [key.removeprefix("1937/")],
         "bytes": [1000],
@@ -322,8 +323,9 @@ def test_a_location_is_never_cut(
     with caplog.at_level(logging.WARNING):
         written = write(s3, tmp_path, record_of("short.tif"), record_of(key))
     assert written == {"tileindex.gti.gpkg", "tileindex.fgb"}
-    assert "a location has 256 bytes, and it holds 254" in caplog.text
-    assert f"/vsis3/cogs/{key}" in read(s3, FGB)[0]["location"]
+    size = len(s3.path(key).encode())
+    assert f"a location has {size} bytes, and it holds 254" in caplog.text
+    assert s3.path(key) in read(s3, FGB)[0]["location"]
 
 
 def test_an_index_of_nothing_is_removed(s3: Served, tmp_path: Path):

@@ -19,27 +19,25 @@ from catalog.records import Records
 from catalog.target import Target
 from catalog.update import read_state, update
 from state.project import PROJECT
-from tests.support import rclone, seaweedfs
+from tests.support import rclone
 from tests.support.archive import ALL
 from tests.support.catalog import record
+from tests.support.seaweedfs import SeaweedFS
 
 ROOT = "catalog/"
 SHEETS = of_folder("sheets", "cogs")
 PRODUCTS = ("checksums", "stac")
 
 
-@pytest.fixture(scope="module", params=["rclone", "SeaweedFS"])
+@pytest.fixture(params=["rclone", "SeaweedFS"])
 def store(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest, weed: SeaweedFS, tmp_path: Path
 ) -> Iterator[S3Endpoint]:
-    place = tmp_path_factory.mktemp("store")
-    keys = place / "access.key", place / "secret.key"
-    for file in keys:
-        file.touch(mode=0o600)
-        file.write_text("0123456789\n")
-    server = rclone if request.param == "rclone" else seaweedfs
-    (place / "data").mkdir()
-    with server.running(place / "data", S3Endpoint("", *keys, secure=False)) as running:
+    if request.param == "SeaweedFS":
+        yield weed.store
+        return
+    (tmp_path / "data").mkdir()
+    with rclone.running(tmp_path / "data", weed.store) as running:
         yield running
 
 
@@ -222,7 +220,7 @@ def test_records_that_were_removed_take_their_images_with_them(target: Target):
     assert_is_complete(target, "b")
 
 
-def test_others_that_change_it_all_the_time_are_named(
+def test_others_that_add_images_all_the_time_do_not_keep_it_from_an_end(
     target: Target, monkeypatch: pytest.MonkeyPatch
 ):
     add_run(target, "1", "a")
@@ -231,9 +229,33 @@ def test_others_that_change_it_all_the_time_are_named(
 
     def slow(records: Records, target: Target) -> None:
         write(records, target)
-        add_run(target, str(next(numbers)), "b")
+        number = next(numbers)
+        add_run(target, str(number), f"b{number}")
 
-    monkeypatch.setattr(checksums, "write", slow)
-    monkeypatch.setattr(updating.time, "sleep", lambda _: None)
-    with pytest.raises(updating.PipelineError, match="other access points change"):
-        update(target, PRODUCTS)
+    with monkeypatch.context() as patch:
+        patch.setattr(checksums, "write", slow)
+        patch.setattr(updating.time, "sleep", lambda _: None)
+        assert update(target, PRODUCTS) == {}
+    assert update(target, PRODUCTS) == {}
+
+    assert_is_complete(
+        target, "a", *(f"b{number}" for number in range(2, next(numbers)))
+    )
+
+
+def test_a_product_that_cannot_be_made_again_is_not_taken_for_made(
+    target: Target, monkeypatch: pytest.MonkeyPatch
+):
+    add_run(target, "1", "a")
+    update(target, PRODUCTS)
+    target.bucket.remove(f"{target.prefix}SHA256SUMS")
+
+    def fail(records: Records, target: Target) -> None:
+        raise BucketError("the server is tired")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checksums, "write", fail)
+        assert update(target, PRODUCTS, whole=True).keys() == {"checksums"}
+    assert update(target, PRODUCTS) == {}
+
+    assert_is_complete(target, "a")

@@ -15,16 +15,17 @@ from rasterio.windows import from_bounds
 from bucket import ObjectMissing
 from catalog import vrt
 from catalog.record import Dates, Record
-from tests.support import rasters, rclone, seaweedfs
+from tests.support import rasters
 from tests.support.mosaics import Served, record_of, records_of, served
+from tests.support.seaweedfs import SeaweedFS
 
 KEY = "catalog/1937/mosaic.vrt"
 EAST = from_origin(310_000, 4_800_000, 10, 10)
 
 
-@pytest.fixture(scope="module")
-def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    with served(tmp_path_factory.mktemp("weed"), seaweedfs) as running:
+@pytest.fixture
+def s3(tmp_path: Path, weed: SeaweedFS) -> Iterator[Served]:
+    with served(tmp_path, weed.store) as running:
         yield running
 
 
@@ -44,9 +45,11 @@ def same_as_cog(s3: Served, record: Record, mosaic: rasterio.DatasetReader) -> b
     return numpy.array_equal(shown, pixels, equal_nan=pixels.dtype.kind == "f")
 
 
-@pytest.mark.parametrize("server", [seaweedfs, rclone])
-def test_it_shows_what_gdalbuildvrt_and_the_cogs_show(tmp_path: Path, server):
-    with served(tmp_path, server) as s3:
+@pytest.mark.parametrize("server", ["SeaweedFS", "rclone"])
+def test_it_shows_what_gdalbuildvrt_and_the_cogs_show(
+    tmp_path: Path, weed: SeaweedFS, server: str
+):
+    with served(tmp_path, weed.store, by=server) as s3:
         records = [
             s3.convert("1937/a & sheet (1).tif"),
             s3.convert("1937/<b>.tif", transform=EAST),

@@ -7,22 +7,20 @@ from pathlib import Path
 import pytest
 
 from bucket import Bucket, BucketMissing, S3Endpoint
-from tests.support import rclone, seaweedfs
+from tests.support import rclone
 from tests.support.archive import ALL
+from tests.support.seaweedfs import SeaweedFS
 
 
-@pytest.fixture(scope="module", params=["rclone", "SeaweedFS"])
+@pytest.fixture(params=["rclone", "SeaweedFS"])
 def store(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest, weed: SeaweedFS, tmp_path: Path
 ) -> Iterator[S3Endpoint]:
-    place = tmp_path_factory.mktemp("store")
-    keys = place / "access.key", place / "secret.key"
-    for file in keys:
-        file.touch(mode=0o600)
-        file.write_text("0123456789\n")
-    server = rclone if request.param == "rclone" else seaweedfs
-    (place / "data").mkdir()
-    with server.running(place / "data", S3Endpoint("", *keys)) as running:
+    if request.param == "SeaweedFS":
+        yield weed.store
+        return
+    (tmp_path / "data").mkdir()
+    with rclone.running(tmp_path / "data", weed.store) as running:
         yield running
 
 

@@ -1,15 +1,17 @@
 """COGs in a bucket, and programs that read what the catalog says of them."""
 
 import os
+import secrets
+import shutil
 import subprocess
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from types import ModuleType
 
 import numpy
+import pytest
 import rasterio
 
 from bucket import Bucket, S3Endpoint
@@ -18,7 +20,7 @@ from catalog.record import Dates, Record, to_line
 from catalog.records import Records, collect
 from catalog.target import Target
 from node import result
-from tests.support import catalog, rasters, seaweedfs
+from tests.support import catalog, rasters, rclone
 from tests.support.node import run_node
 
 # An image of ten metres in Wisconsin.
@@ -42,8 +44,6 @@ record_of = partial(
     run="run-1",
     dates=Dates("1937-01-01T00:00:00Z", "1937-12-31T23:59:59Z"),
 )
-
-_KEY = "only-for-these-tests"
 
 
 @dataclass(frozen=True)
@@ -96,6 +96,8 @@ class Served:
 
     def run(self, *command: str, **environment: str) -> str:
         """Run one of GDAL's programs, and return what it prints."""
+        if not shutil.which(command[0]):
+            pytest.skip(f"no {command[0]} is installed: it is in Debian's gdal-bin")
         done = subprocess.run(
             command,
             # No other variable, since some of them change which authorities it trusts.
@@ -108,29 +110,31 @@ class Served:
 
 
 @contextmanager
-def served(directory: Path, server: ModuleType) -> Iterator[Served]:
-    """Run an S3 server during a ``with`` block, for this process's GDAL, too.
+def served(
+    directory: Path, store: S3Endpoint, *, by: str = "SeaweedFS"
+) -> Iterator[Served]:
+    """Let the GDAL of this process reach a new bucket during a ``with`` block.
 
     Args:
-        server: ``seaweedfs`` or ``rclone``.
+        directory: for local files.
+        store: a running SeaweedFS.
+        by: ``SeaweedFS``, or ``rclone`` for a server of that with the same keys.
     """
-    keys = directory / "access.key", directory / "secret.key"
-    for file in keys:
-        file.touch(mode=0o600)
-        file.write_text(f"{_KEY}\n")
-    data = directory / "server"
-    data.mkdir()
-    with server.running(data, S3Endpoint("", *keys)) as store:
-        bucket = Bucket(store, "cogs")
+    with ExitStack() as stack:
+        if by == "rclone":
+            data = directory / "server"
+            data.mkdir()
+            store = stack.enter_context(rclone.running(data, store))
+        bucket = Bucket(store, f"cogs-{secrets.token_hex(4)}")
         bucket.create()
         environment = {
             "AWS_S3_ENDPOINT": store.endpoint,
             "AWS_HTTPS": "NO",
             "AWS_VIRTUAL_HOSTING": "FALSE",
-            "AWS_ACCESS_KEY_ID": _KEY,
-            "AWS_SECRET_ACCESS_KEY": _KEY,
+            "AWS_ACCESS_KEY_ID": store.access_key.read_text().strip(),
+            "AWS_SECRET_ACCESS_KEY": store.secret_key.read_text().strip(),
         }
-        if server is seaweedfs:
+        if by == "SeaweedFS":
             # Tests replace objects, and GDAL remembers those that it has read. It needs
             # its memory to read a GeoPackage from rclone, which answers ranges oddly.
             environment["CPL_VSIL_CURL_NON_CACHED"] = "/vsis3/"
