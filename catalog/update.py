@@ -122,8 +122,9 @@ def update(
             if _end(target, names, begun, made, lost, gone):
                 if attempt + 1 == _MAX_TRIES or versions == _versions(target):
                     return failures
-                # There are more records now, and the state is what we have written.
-                base = None
+                # There are more records now. A store without conditions may already
+                # have the state of another maker.
+                base = replace(begun, products={**begun.products, **made})
         time.sleep(0.25 * 2**attempt)
     raise PipelineError(
         f"other access points change the collection {target.collection.title!r} at "
