@@ -1,4 +1,4 @@
-"""What GDAL's tile index driver (GTI) needs to open an index as one mosaic.
+"""The metadata by which GDAL's driver GTI opens a tile index as one mosaic.
 
 https://gdal.org/en/stable/drivers/raster/gti.html
 """

@@ -26,7 +26,7 @@ _FORMAT = "%Y-%m-%dT%H:%M:%SZ"
 
 
 class _Named(NamedTuple):
-    """What the manifest says of an image that was processed.
+    """An image that was processed, as the manifest names it.
 
     Attributes:
         key: key of the image.

@@ -1,10 +1,11 @@
-"""Make the catalog of finished runs, and record in their directories what was made."""
+"""Make the catalog of finished runs, and record its outcome in their directories."""
 
 import json
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from catalog import stored
@@ -14,7 +15,12 @@ from catalog.products import product
 from catalog.records import Records, collect
 from catalog.target import Target
 from catalog.update import update
-from state.catalog import Made, catalog_fault, is_pending, load_made
+from state.catalog import (
+    CatalogOutcome,
+    catalog_fault,
+    is_pending,
+    load_catalog_outcome,
+)
 from state.errors import PipelineError, user_message
 from state.files import write_atomically
 from state.journal import Journal
@@ -25,7 +31,6 @@ from state.run import Run, all_runs, locked, settings_of
 from state.text import counted
 
 _LOCK = "catalog.lock"
-_BEING_MADE = "it is being made, or was interrupted"
 # An output bucket, the prefix of the catalog in it, and a collection.
 _Place = tuple[str, str, str]
 # Images whose catalog takes about a minute.
@@ -38,15 +43,15 @@ def pending(launch: Launch, journal: Journal) -> list[tuple[Run, Launch]]:
     Returns:
         Each with its settings, the oldest first.
     """
-    found = []
+    waiting = []
     for run in all_runs(launch)[0]:
         try:
             if run.done and is_pending(run, settings := settings_of(run)):
-                found.append((run, settings))
+                waiting.append((run, settings))
         except (PipelineError, *UNREADABLE) as error:
             text = f"{run.directory.name} is not in the catalog: {error}"
             journal.say("catalog-failed", text, "error")
-    return found
+    return waiting
 
 
 def is_heavy(launch: Launch, runs: Sequence[tuple[Run, Launch]]) -> bool:
@@ -55,28 +60,27 @@ def is_heavy(launch: Launch, runs: Sequence[tuple[Run, Launch]]) -> bool:
     Each product is made of all images of a collection. Those of a launch may all be in
     one.
     """
-    made = filter(None, map(load_made, all_runs(launch)[0]))
-    images = sum(each.images for each in made)
+    outcomes = filter(None, map(load_catalog_outcome, all_runs(launch)[0]))
+    images = sum(outcome.images for outcome in outcomes)
     images += sum(json.loads(run.done_file.read_text())["processed"] for run, _ in runs)
     return images > _MANY
 
 
 def make(
     runs: Sequence[tuple[Run, Launch]], journal: Journal, *, whole: bool = False
-) -> dict[str, Made]:
+) -> dict[str, CatalogOutcome]:
     """Make the products of the collections of some runs, with all their images.
 
     Args:
-        runs: finished runs of one directory, in order, each with its settings: those
-            of the catalog as they are to be now.
+        runs: finished runs of one launch, in order, each with its settings: those of
+            the catalog as they are to be now.
         whole: whether to make everything again, as if there were nothing yet.
 
     Returns:
-        What was made of each run, by the name of its directory.
+        The outcome of each run, by the name of its directory.
 
     Raises:
-        BucketError, PipelineError: the records cannot be written, or packages are not
-            installed.
+        PipelineError: a run has not ended, or packages are not installed.
     """
     for name in {name for _, launch in runs for name in launch.catalog.products}:
         product(name)
@@ -85,72 +89,84 @@ def make(
             raise PipelineError(
                 f"{run.directory.name} has not ended: 'status' shows how far it is"
             )
-    made: dict[str, Made] = {}
-    tasks: dict[_Place, _Task] = {}
     if not runs:
-        return made
+        return {}
     home = runs[0][1].home
     with locked(home, _LOCK), _scratch(home) as scratch:
+        outcomes: dict[str, CatalogOutcome] = {}
+        tasks: dict[_Place, _Task] = {}
         for run, launch in runs:
-            now = _write_records(run, launch, scratch, journal)
+            former = load_catalog_outcome(run)
+            left = dict(former.collections) if former else {}
+            outcome = _write_records(run, launch, left, scratch, journal)
+            outcomes[run.directory.name] = outcome
+            all_of_them = {**left, **outcome.collections}
             # After a crash, the next call knows the collections.
-            write_atomically(run.catalog_file, as_json(now))
-            made[run.directory.name] = now
-            for name, title in now.collections.items():
+            _save(run, replace(outcome, collections=all_of_them))
+            for name, title in all_of_them.items():
                 tasks[_place(launch, name)] = _Task(collection_of(name, title), launch)
         failures = {
             place: _update(task, scratch, journal, whole=whole)
             for place, task in tasks.items()
         }
         for run, launch in runs:
-            now = made[run.directory.name]
-            failed = {
-                name: why for name, why in now.failures.items() if why != _BEING_MADE
-            }
-            for name in now.collections:
+            outcome = outcomes[run.directory.name]
+            failed = dict(outcome.failures)
+            for name in outcome.collections:
                 failed |= failures[_place(launch, name)]
-            now = replace(now, failures=failed)
-            made[run.directory.name] = now
-            write_atomically(run.catalog_file, as_json(now))
+            outcome = replace(outcome, failures=failed, is_ended=True)
+            outcomes[run.directory.name] = outcome
+            _save(run, outcome)
             if not failed:
-                _say_made(run, now, journal.of_run(run))
-    return made
+                _say_made(run, outcome, journal.of_run(run))
+    return outcomes
 
 
 def _place(launch: Launch, collection: str) -> _Place:
     return launch.output_bucket, root(launch), collection
 
 
-def _write_records(run: Run, launch: Launch, scratch: Path, journal: Journal) -> Made:
-    """Write the records of a run; return what is to be made of it.
+def _write_records(
+    run: Run, launch: Launch, former: Mapping[str, str], scratch: Path, journal: Journal
+) -> CatalogOutcome:
+    """Write the records of a run; return its outcome as it is so far.
 
-    The collections are those to which it belongs, and those that it has left because
-    the catalog's settings are others than before.
+    Args:
+        former: titles of the collections in which its records are, by their ids. They
+            are removed from those to which it does not belong any more.
     """
-    former = load_made(run)
-    left = dict(former.collections) if former else {}
     products = launch.catalog.products
     try:
         outputs = launch.outputs()
         records = records_of(run, launch)
         counts = stored.write(outputs, root(launch), run.id, records, scratch)
-        now = {each.id: each.title for each in counts}
-        for name in left.keys() - now.keys():
+        titles = {each.id: each.title for each in counts}
+        for name in former.keys() - titles.keys():
             stored.remove(outputs, root(launch), name, run.id)
     except Exception as error:
         # The other runs are made nevertheless.
-        message = user_message(error) or journal.of_run(run).internal_error(error)
-        return Made(products, left, 0, {"": message})
-    return Made(products, left | now, sum(counts.values()), {"": _BEING_MADE})
+        message = _explain(error, journal.of_run(run))
+        return CatalogOutcome(products, former, 0, {"": message}, is_ended=False)
+    images = sum(counts.values())
+    return CatalogOutcome(products, titles, images, {}, is_ended=False)
 
 
-def _say_made(run: Run, made: Made, journal: Journal) -> None:
-    images = counted(made.images, "image")
-    places = counted(len(made.collections), "collection")
+def _save(run: Run, outcome: CatalogOutcome) -> None:
+    write_atomically(run.catalog_file, as_json(outcome))
+
+
+def _explain(error: Exception, journal: Journal) -> str:
+    """Return the message of an error for people; log its traceback if it is odd."""
+    return user_message(error) or journal.internal_error(error)
+
+
+def _say_made(run: Run, outcome: CatalogOutcome, journal: Journal) -> None:
+    images = counted(outcome.images, "image")
+    places = counted(len(outcome.collections), "collection")
     journal.say(
         "catalog-made",
         f"{run.manifest_key}: {images} in {places} of the catalog",
-        products=list(made.products),
+        products=list(outcome.products),
     )
 
 
@@ -199,10 +215,7 @@ def _update(
 ) -> dict[str, str]:
     """Bring a collection up to date; return why products failed, by their names."""
     settings, collection = task.launch.catalog, task.collection
-
-    def explain(error: Exception) -> str:
-        return user_message(error) or journal.internal_error(error)
-
+    explain = partial(_explain, journal=journal)
     try:
         target = Target(
             task.launch.outputs(),

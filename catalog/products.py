@@ -22,7 +22,7 @@ _OTHER_NAMES = {"gti": "tileindex"}
 
 
 class Product(Protocol):
-    """What a module of a product has.
+    """Describe the functions that the module of a product has.
 
     It may also have a function ``check``, which raises PipelineError if the product
     cannot be made on this machine.

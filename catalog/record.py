@@ -1,4 +1,4 @@
-"""A record: what the catalog knows of one image.
+"""A record: the facts of one image that the catalog is made of.
 
 Records come from the rows, the results and the outcome of a run (``catalog.join``).
 They are kept in the output bucket, and all products are made of them. No image is
@@ -39,7 +39,7 @@ class Dates(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """What the catalog knows of an image.
+    """The facts of one image that the catalog is made of.
 
     Attributes:
         key: key of the COG in the output bucket.

@@ -8,9 +8,9 @@ collection links its pages, and a page links its items::
     COLLECTION/pages/RUN-1/catalog.json
     COLLECTION/items/IMAGE.json
 
-Items are written first, then the pages, the collection and the root. What is not part
-of it any more is removed at the end. So readers always find what a link names, but for
-an item that was removed while they read.
+Items are written first, then the pages, the collection and the root. Files that
+are not part of it any more are removed at the end. So readers always find the file that
+a link names, except for an item that was removed while they read.
 
 The root and the collection are shared with other access points. They are written if
 nobody else has written them meanwhile, and otherwise made again of what is there.
@@ -60,7 +60,7 @@ _Outcome = TypeVar("_Outcome")
 
 @dataclass
 class _Changes:
-    """What a product has to change.
+    """The files that change.
 
     Attributes:
         records: the records whose items are written.
@@ -189,7 +189,7 @@ def _write_collection(
     summary: stac_collection.Summary, target: Target, stale: set[str]
 ) -> None:
     def collection(_: bytes | None) -> bytes:
-        # Of all pages in the bucket: another access point may have written some.
+        # All pages in the bucket count: another access point may have written some.
         there = sorted(page for page in pages.listed(target) if page.file not in stale)
         links, groups = pages.grouped(target, there)
         for name, content in groups.items():

@@ -36,7 +36,7 @@ _MAX_VALUES = 100
 
 @dataclass
 class Summary:
-    """What the images of a collection have in common.
+    """The facts that the images of a collection have in common.
 
     Attributes:
         collection: the collection.

@@ -97,7 +97,7 @@ def _touched(
     several = geometries[positions[unsure]]
     shapely.prepare(several)
     hit[unsure] = shapely.intersects(several, boxes)
-    # What is prepared takes more memory than the geometry.
+    # A prepared geometry takes more memory than the geometry itself.
     shapely.destroy_prepared(several)
     return positions[hit], _numbers(x[hit], y[hit], zoom)
 

@@ -47,8 +47,8 @@ _UNREADABLE = (
 
 
 @dataclass(frozen=True)
-class _Made:
-    """What a product was last made of.
+class _Basis:
+    """The basis of a product: the records and settings that it was last made of.
 
     Attributes:
         records: keys and ETags of the objects with the records.
@@ -72,7 +72,7 @@ class State:
     """
 
     title: str = ""
-    products: Mapping[str, _Made] = field(default_factory=dict)
+    products: Mapping[str, _Basis] = field(default_factory=dict)
     makers: Mapping[str, str] = field(default_factory=dict)
     etag: str = ""
 
@@ -115,16 +115,16 @@ def update(
             )
             base = base or begun
             versions = _versions(target)
-            made, failures = _make(target, names, base, versions, afresh, explain)
+            bases, failures = _make(target, names, base, versions, afresh, explain)
             gone = {token, *begun.makers} if afresh else {token}
-            # Of a product that could not be made again, nothing is known.
+            # Nobody knows the state of a product that could not be made again.
             lost = failures.keys() if afresh else ()
-            if _end(target, names, begun, made, lost, gone):
+            if _end(target, names, begun, bases, lost, gone):
                 if attempt + 1 == _MAX_TRIES or versions == _versions(target):
                     return failures
                 # There are more records now. A store without conditions may already
                 # have the state of another maker.
-                base = replace(begun, products={**begun.products, **made})
+                base = replace(begun, products={**begun.products, **bases})
         time.sleep(0.25 * 2**attempt)
     raise PipelineError(
         f"other access points change the collection {target.collection.title!r} at "
@@ -146,7 +146,7 @@ def read_state(target: Target) -> State:
         saved = json.loads(content)
         return State(
             str(saved["title"]),
-            {name: _Made(**made) for name, made in saved["products"].items()},
+            {name: _Basis(**basis) for name, basis in saved["products"].items()},
             dict(saved["makers"]),
             etag,
         )
@@ -160,7 +160,7 @@ def read_state(target: Target) -> State:
 
 def _is_done(target: Target, names: Iterable[str]) -> bool:
     """Return whether all products are made of the records that are there."""
-    state, now = read_state(target), _Made(_versions(target), _settings(target))
+    state, now = read_state(target), _Basis(_versions(target), _settings(target))
     return not state.makers and all(state.products.get(name) == now for name in names)
 
 
@@ -189,7 +189,7 @@ def _end(
     target: Target,
     names: Iterable[str],
     begun: State,
-    made: Mapping[str, _Made],
+    bases: Mapping[str, _Basis],
     lost: Collection[str],
     gone: set[str],
 ) -> bool:
@@ -201,7 +201,7 @@ def _end(
         makers = {
             maker: digest for maker, digest in state.makers.items() if maker not in gone
         }
-        products = {**state.products, **made}
+        products = {**state.products, **bases}
         products = {name: products[name] for name in products if name not in lost}
         if _write(target, replace(state, products=products, makers=makers)):
             return True
@@ -215,20 +215,20 @@ def _make(
     versions: Mapping[str, str],
     afresh: bool,
     explain: Callable[[Exception], str | None],
-) -> tuple[dict[str, _Made], dict[str, str]]:
-    """Make products; return what they were made of, and why others were not made."""
-    made: dict[str, _Made] = {}
+) -> tuple[dict[str, _Basis], dict[str, str]]:
+    """Make products; return their bases, and why others were not made."""
+    bases: dict[str, _Basis] = {}
     failures: dict[str, str] = {}
     settings = _settings(target)
     with tempfile.TemporaryDirectory(dir=target.scratch, prefix="catalog-") as folder:
         collected: dict[str, Records] = {}
         for name in names:
             former = base.products.get(name)
-            now = _Made(versions, settings)
+            now = _Basis(versions, settings)
             if former == now and not afresh:
                 continue
             if afresh or former is None or not _is_continued(former, now):
-                former = _Made({}, settings)
+                former = _Basis({}, settings)
             digest = _digest(former.records)
             try:
                 if digest not in collected:
@@ -241,8 +241,8 @@ def _make(
                 failures[name] = message
                 shutil.rmtree(Path(folder) / name, ignore_errors=True)
             else:
-                made[name] = now
-    return made, failures
+                bases[name] = now
+    return bases, failures
 
 
 def _make_one(name: str, records: Records, target: Target, folder: Path) -> None:
@@ -252,7 +252,7 @@ def _make_one(name: str, records: Records, target: Target, folder: Path) -> None
     shutil.rmtree(scratch)
 
 
-def _is_continued(former: _Made, now: _Made) -> bool:
+def _is_continued(former: _Basis, now: _Basis) -> bool:
     """Return whether a product can be brought up to date from what it was made of."""
     return (
         former.settings == now.settings
@@ -261,7 +261,7 @@ def _is_continued(former: _Made, now: _Made) -> bool:
 
 
 def _collect(
-    target: Target, former: _Made, versions: Mapping[str, str], file: Path
+    target: Target, former: _Basis, versions: Mapping[str, str], file: Path
 ) -> Records:
     old = {key: key in former.records for key in versions}
     lines = stored.read(target.bucket, old, file.parent)

@@ -162,7 +162,7 @@ def _mosaic(crs: str, bands: Bands, images: Sequence[_Image]) -> Element:
         )
         for image, window in zip(images, windows, strict=True):
             source = _part("ComplexSource", image, "mask,1", window)
-            # What one image lacks, another one below it may have.
+            # Another image below it may have valid pixels where this one has none.
             SubElement(source, "NODATA").text = "0"
             mask.append(source)
     return root

@@ -11,7 +11,7 @@ import click
 from cli.catalog_options import catalog_options
 from cli.common import console, fail, json_option, note, say, use_journal
 from cli.runs import runs_argument, runs_of
-from state.catalog import Made
+from state.catalog import CatalogOutcome
 from state.exits import Exit
 from state.journal import journal_of
 from state.launch import CatalogSettings, Launch
@@ -67,28 +67,28 @@ def catalog(
             )
         runs.append((run, settings))
     # Runs of several launches may be in one directory.
-    made: dict[str, Made] = {}
+    outcomes: dict[str, CatalogOutcome] = {}
     for home, group in groupby(sorted(runs, key=_home), key=_home):
         journal = use_journal(journal_of(home, note))
         with console.status("making the catalog"):
-            made |= make.make(list(group), journal, whole=whole)
-    failures = [each.failures for each in made.values()]
+            outcomes |= make.make(list(group), journal, whole=whole)
+    failures = [each.failures for each in outcomes.values()]
     if prune:
-        for launch, titles in _catalogs(runs, made):
+        for launch, titles in _catalogs(runs, outcomes):
             journal = journal_of(launch.home, note)
             images, failed = make.prune(launch, titles, journal)
             failures.append(failed)
             note(f"{counted(images, 'image')} left out")
     if as_json:
-        click.echo(json.dumps({name: asdict(each) for name, each in made.items()}))
-    elif not made:
+        click.echo(json.dumps({name: asdict(each) for name, each in outcomes.items()}))
+    elif not outcomes:
         say("No run has ended here: 'status' shows how far each is.")
     if any(failures):
         fail(Exit.REFUSED, "some products could not be made: run the command again")
 
 
 def _catalogs(
-    runs: Iterable[tuple[Run, Launch]], made: Mapping[str, Made]
+    runs: Iterable[tuple[Run, Launch]], outcomes: Mapping[str, CatalogOutcome]
 ) -> Iterator[tuple[Launch, dict[str, str]]]:
     """Yield a launch of each catalog, and titles of its collections by their ids."""
     launches: dict[tuple[str, str], Launch] = {}
@@ -96,7 +96,7 @@ def _catalogs(
     for run, launch in runs:
         place = launch.output_bucket, launch.output_prefix
         launches[place] = launch
-        titles.setdefault(place, {}).update(made[run.directory.name].collections)
+        titles.setdefault(place, {}).update(outcomes[run.directory.name].collections)
     for place, launch in launches.items():
         yield launch, titles[place]
 

@@ -213,27 +213,24 @@ def check_paths(paths: Iterable[Path]) -> None:
 def crondor(launch: Launch) -> str:
     """Return the submit description of the crondor job."""
     minute, hour = cron_schedule(launch.every)
-    return _render(
-        "crondor.sub",
-        launch=launch,
-        python=sys.executable,
-        script=PROGRAM,
-        environment=_kept(_KEPT_VARIABLES),
-        cron_minute=minute,
-        cron_hour=hour,
-        commands=submit_options.of_all_jobs(launch.submit_options),
-    )
+    return _job_of_launch("crondor.sub", launch, cron_minute=minute, cron_hour=hour)
 
 
 def catalog_job(launch: Launch) -> str:
     """Return the submit description of the job that makes a launch's catalog."""
+    return _job_of_launch("catalog.sub", launch)
+
+
+def _job_of_launch(template: str, launch: Launch, **values: str) -> str:
+    """Return the submit description of a job that runs this program."""
     return _render(
-        "catalog.sub",
+        template,
         launch=launch,
         python=sys.executable,
         script=PROGRAM,
         environment=_kept(_KEPT_VARIABLES),
         commands=submit_options.of_all_jobs(launch.submit_options),
+        **values,
     )
 
 

@@ -16,7 +16,7 @@ from condor import queue
 from condor.errors import SchedulerError
 from condor.queue import crondor_job
 from state import postponed
-from state.catalog import catalog_fault, load_made
+from state.catalog import catalog_fault, load_catalog_outcome
 from state.disk import room_on
 from state.errors import OthersCanChange, PipelineError
 from state.files import check_nobody_else_writes
@@ -333,12 +333,12 @@ def _catalog(ended: list[Run]) -> Iterator[Finding]:
     failures: dict[str, tuple[str, Run]] = {}
     for run in ended:
         try:
-            made = load_made(run)
+            outcome = load_catalog_outcome(run)
         except UNREADABLE as error:
             sentence = f"a record of {run.directory.name} cannot be read: {error!r}"
             yield Finding(State.WARNING, Event.UNREADABLE, sentence)
             continue
-        for product, why in made.failures.items() if made else ():
+        for product, why in outcome.failures.items() if outcome else ():
             failures[product] = why, run
     for product, (why, run) in failures.items():
         yield Finding(

@@ -9,7 +9,7 @@ from itertools import starmap
 
 from condor import queue
 from condor.queue import Job
-from state.catalog import catalog_fault, load_made
+from state.catalog import catalog_fault, load_catalog_outcome
 from state.rows import count_rows
 from state.run import Run
 from state.waiting import waiting
@@ -127,8 +127,12 @@ def statuses(runs: Iterable[Run]) -> list[Status]:
 
 def _catalog_remark(run: Run) -> str:
     """Return what keeps the catalog of a run that has ended from being complete."""
-    made = load_made(run)
-    return "; ".join(starmap(catalog_fault, made.failures.items())) if made else ""
+    outcome = load_catalog_outcome(run)
+    if outcome is None:
+        return ""
+    if not outcome.is_ended:
+        return "its catalog is being made"
+    return "; ".join(starmap(catalog_fault, outcome.failures.items()))
 
 
 def _status(run: Run, job: Job | None) -> Status:

@@ -1,4 +1,4 @@
-"""What was made of a run for the catalog: ``catalog.json`` in its directory."""
+"""The outcome of a run's catalog: ``catalog.json`` in the run directory."""
 
 import json
 from collections.abc import Mapping
@@ -10,8 +10,8 @@ from state.run import Run
 
 
 @dataclass(frozen=True)
-class Made:
-    """What was made of a run for the catalog.
+class CatalogOutcome:
+    """The outcome of the catalog of a run.
 
     Attributes:
         products: names of the products that were to be made.
@@ -19,20 +19,23 @@ class Made:
         images: number of the run's images in them.
         failures: why products could not be made, by their names; ``""`` is the name of
             what they have in common.
+        is_ended: whether no product is being made any more; False after a crash, too.
     """
 
     products: tuple[str, ...]
     collections: Mapping[str, str]
     images: int
     failures: Mapping[str, str]
+    is_ended: bool = True
 
 
-def load_made(run: Run) -> Made | None:
-    """Return what was made of a run for the catalog; None if nothing was tried."""
+def load_catalog_outcome(run: Run) -> CatalogOutcome | None:
+    """Return the outcome of the catalog of a run; None if nothing was tried."""
     if not run.catalog_file.exists():
         return None
     saved = json.loads(run.catalog_file.read_text())
-    return from_record(Made, saved, products=tuple(saved["products"]))
+    products = tuple(saved["products"])
+    return from_record(CatalogOutcome, saved, products=products)
 
 
 def is_pending(run: Run, launch: Launch) -> bool:
@@ -41,15 +44,17 @@ def is_pending(run: Run, launch: Launch) -> bool:
     Args:
         launch: the settings of the run.
     """
-    made = load_made(run)
     wanted = {*launch.catalog.products}
     if not run.done or not wanted:
         return False
-    return made is None or bool(made.failures) or not wanted <= {*made.products}
+    outcome = load_catalog_outcome(run)
+    if outcome is None or not outcome.is_ended or outcome.failures:
+        return True
+    return not wanted <= {*outcome.products}
 
 
 def catalog_fault(product: str, why: str) -> str:
-    """Return what to say of a product that could not be made.
+    """Return the sentence about a product that could not be made.
 
     >>> catalog_fault("postgis", "the server does not answer")
     'the product postgis of the catalog could not be made: the server does not answer'

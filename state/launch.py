@@ -45,7 +45,7 @@ _REPLACED = re.compile(r"r(a(w)?)?$", re.IGNORECASE)
 
 @dataclass(frozen=True)
 class CatalogSettings:
-    """What a launch makes of its COGs together.
+    """The settings of the catalog that a launch makes of its COGs.
 
     Attributes:
         products: names of the products; empty for no catalog.
@@ -105,7 +105,7 @@ class Launch:
             each, by name.
         max_time_limit: the highest time limit that a row can have, in seconds.
         max_put: size above which a COG is uploaded by a multipart upload, in bytes.
-        catalog: what is made of the COGs together.
+        catalog: the settings of the catalog of the COGs.
     """
 
     directory: Path

@@ -5,6 +5,7 @@ about 1 % of a CPU, and a test may fill all slots of its pool or empty the queue
 """
 
 import os
+import secrets
 import shutil
 import signal
 import subprocess
@@ -17,13 +18,13 @@ import pytest
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
-from bucket import S3Endpoint
+from bucket import Bucket, S3Endpoint
 from condor import queue
 from pool import personal, s3
 from pool.distribution import program_of_environment
 from pool.personal import PersonalPool
 from state.project import PROJECT
-from tests.support import faulty_s3, postgres as postgres_server, seaweedfs
+from tests.support import faulty_s3, postgres as postgres_server, rclone, seaweedfs
 from tests.support.archive import TEST_RUNS, Archive, archive_for
 from tests.support.faulty_s3 import FaultyS3
 from tests.support.postgres import Postgres
@@ -98,6 +99,37 @@ def weed(workplace: Path) -> Iterator[SeaweedFS]:
         file.write_text("only-for-these-tests\n")
     with seaweedfs.server(place, S3Endpoint("", *keys, secure=False)) as running:
         yield running
+
+
+@pytest.fixture
+def weed_bucket(weed: SeaweedFS) -> Bucket:
+    """Return a new bucket of that server."""
+    return _new_bucket(weed.store)
+
+
+@pytest.fixture(params=["rclone", "SeaweedFS"])
+def store_without_pool(
+    request: pytest.FixtureRequest, weed: SeaweedFS, tmp_path: Path
+) -> Iterator[S3Endpoint]:
+    """Yield rclone's server, which ignores conditions of a write, and SeaweedFS."""
+    if request.param == "SeaweedFS":
+        yield weed.store
+        return
+    (tmp_path / "data").mkdir()
+    with rclone.running(tmp_path / "data", weed.store) as running:
+        yield running
+
+
+@pytest.fixture
+def bucket_without_pool(store_without_pool: S3Endpoint) -> Bucket:
+    """Return a new bucket of each of these servers."""
+    return _new_bucket(store_without_pool)
+
+
+def _new_bucket(store: S3Endpoint) -> Bucket:
+    bucket = Bucket(store, f"bucket-{secrets.token_hex(4)}")
+    bucket.create()
+    return bucket
 
 
 @pytest.fixture(scope="session")

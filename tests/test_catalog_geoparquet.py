@@ -1,7 +1,6 @@
 """A collection's items are one GeoParquet file, of which readers read a part."""
 
 import json
-import secrets
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
@@ -21,7 +20,6 @@ from catalog.records import collect
 from catalog.target import Target
 from node.result import Cog, Jpeg
 from tests.support import catalog
-from tests.support.seaweedfs import SeaweedFS
 
 # An image of one metre near Bern.
 record = partial(
@@ -50,19 +48,14 @@ NOWHERE = {"footprint": None, "bbox": None, "crs": None, "gsd": None}
 
 
 @pytest.fixture
-def bucket(weed: SeaweedFS) -> Bucket:
-    made = Bucket(weed.store, f"archive-{secrets.token_hex(4)}")
-    made.create()
-    return made
-
-
-@pytest.fixture
-def target(bucket: Bucket, tmp_path: Path) -> Target:
+def target(weed_bucket: Bucket, tmp_path: Path) -> Target:
     # SQL and patterns of names have a meaning for these characters.
     scratch = tmp_path / "it's [1] *"
     scratch.mkdir()
     collection = Collection("maps", "Maps")
-    return Target(bucket, "cogs/catalog/", collection, scratch, "https://maps.example")
+    return Target(
+        weed_bucket, "cogs/catalog/", collection, scratch, "https://maps.example"
+    )
 
 
 def written(target: Target, *records: Record) -> Path:

@@ -4,7 +4,6 @@ import gzip
 import json
 import math
 import random
-import secrets
 import threading
 from dataclasses import replace
 from functools import partial
@@ -26,7 +25,6 @@ from catalog.records import collect
 from catalog.target import Target
 from state.errors import PipelineError
 from tests.support import catalog
-from tests.support.seaweedfs import SeaweedFS
 
 # An image of one metre near Bern.
 record = partial(
@@ -52,16 +50,8 @@ FIJI = {
 
 
 @pytest.fixture
-def bucket(weed: SeaweedFS) -> Bucket:
-    made = Bucket(weed.store, f"archive-{secrets.token_hex(4)}")
-    made.create()
-    return made
-
-
-@pytest.fixture
-def target(bucket: Bucket, tmp_path: Path) -> Target:
-    # A prefix for each test, because they share the bucket.
-    return target_of(bucket, f"{tmp_path.name}/catalog/", "maps", tmp_path)
+def target(weed_bucket: Bucket, tmp_path: Path) -> Target:
+    return target_of(weed_bucket, f"{tmp_path.name}/catalog/", "maps", tmp_path)
 
 
 def target_of(bucket: Bucket, root: str, name: str, place: Path) -> Target:
@@ -280,10 +270,12 @@ def test_collections_share_a_mosaic(target: Target, tmp_path: Path) -> None:
     assert found["attribution"] == "Smith &amp; Sons, Survey"
 
 
-def test_writers_at_the_same_time_lose_nothing(bucket: Bucket, tmp_path: Path) -> None:
+def test_writers_at_the_same_time_lose_nothing(
+    weed_bucket: Bucket, tmp_path: Path
+) -> None:
     names = [f"collection-{number}" for number in range(5)]
     root = f"{tmp_path.name}/catalog/"
-    targets = [target_of(bucket, root, name, tmp_path) for name in names]
+    targets = [target_of(weed_bucket, root, name, tmp_path) for name in names]
     start = threading.Barrier(len(targets))
 
     def add(target: Target) -> None:
@@ -320,14 +312,3 @@ def test_what_is_no_mosaic_is_not_replaced(target: Target, text: str) -> None:
     with pytest.raises(PipelineError, match="is not a mosaic"):
         write(target, record("a.tif", mosaicid=SHARED))
     assert target.bucket.read(key, 2**20) == content
-
-
-def test_a_changed_object_is_not_replaced(bucket: Bucket) -> None:
-    bucket.write("object", b"first")
-    etag = bucket.stat("object").etag
-    assert bucket.write_if_unchanged("object", b"second", etag, "text/plain")
-    assert not bucket.write_if_unchanged("object", b"third", etag, "text/plain")
-    bucket.remove("object")
-    assert not bucket.write_if_unchanged("object", b"third", etag, "text/plain")
-    with pytest.raises(ObjectMissing):
-        bucket.stat("object")

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from bucket import Bucket
-from state.catalog import load_made
+from state.catalog import load_catalog_outcome
 from state.run import load_run
 from tests.support.archive import Archive, wait_for
 from tests.support.catalog import stored_records
@@ -216,7 +216,7 @@ def test_a_job_of_its_own_makes_the_catalog_of_very_many_images(
     assert "makes the catalog, which has very many images" in said
     # A second poll does not submit another one.
     assert "makes the catalog" not in polled(archive)
-    wait_for(lambda: (made := load_made(run)) and not made.failures)
+    wait_for(lambda: (outcome := load_catalog_outcome(run)) and outcome.is_ended)
     assert sums(archive.cogs, "east") >= {"east/a.tif", "east/b.tif"}
 
 

@@ -19,7 +19,13 @@ from rasterio.windows import from_bounds
 from catalog import tileindex
 from catalog.record import Dates, Record
 from tests.support import rasters
-from tests.support.mosaics import Served, record_of, records_of, served
+from tests.support.mosaics import (
+    Served,
+    masked_pair,
+    record_of,
+    records_of,
+    served,
+)
 from tests.support.seaweedfs import SeaweedFS
 
 SHAPEFILE = {f"tileindex.{ext}" for ext in ("shp", "shx", "dbf", "prj", "cpg", "qix")}
@@ -176,16 +182,7 @@ def test_images_with_and_without_alpha_are_one_mosaic(s3: Served, tmp_path: Path
 
 
 def test_an_image_with_a_mask_lets_the_one_below_it_show(s3: Served, tmp_path: Path):
-    file = rasters.write(tmp_path / "above.tif", 3, nodata=0)
-    with rasterio.open(file, "r+") as raster:
-        pixels = 255 - raster.read()
-        pixels[:, :, :350] = 0
-        raster.write(pixels)
-    # JPEG has a mask in place of a value for no data.
-    jpeg = ("--profile", "jpeg")
-    above = s3.convert("masked/above.tif", 3, *jpeg, file=file)
-    above = replace(above, dates=Dates("1990-01-01T00:00:00Z", "1990-12-31T23:59:59Z"))
-    below = s3.convert("masked/below.tif", 3, *jpeg)
+    above, below = masked_pair(s3, tmp_path)
     write(s3, tmp_path, above, below)
     with rasterio.open(s3.path(GPKG)) as mosaic:
         shown = mosaic.read()

@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -19,34 +18,17 @@ from catalog.records import Records
 from catalog.target import Target
 from catalog.update import read_state, update
 from state.project import PROJECT
-from tests.support import rclone
 from tests.support.archive import ALL
 from tests.support.catalog import record
-from tests.support.seaweedfs import SeaweedFS
 
 ROOT = "catalog/"
 SHEETS = of_folder("sheets", "cogs")
 PRODUCTS = ("checksums", "stac")
 
 
-@pytest.fixture(params=["rclone", "SeaweedFS"])
-def store(
-    request: pytest.FixtureRequest, weed: SeaweedFS, tmp_path: Path
-) -> Iterator[S3Endpoint]:
-    if request.param == "SeaweedFS":
-        yield weed.store
-        return
-    (tmp_path / "data").mkdir()
-    with rclone.running(tmp_path / "data", weed.store) as running:
-        yield running
-
-
 @pytest.fixture
-def target(store: S3Endpoint, tmp_path: Path) -> Target:
-    name = tmp_path.name[-40:].strip("-_").lower().replace("_", "-")
-    bucket = Bucket(store, name)
-    bucket.create()
-    return Target(bucket, ROOT, SHEETS, tmp_path)
+def target(bucket_without_pool: Bucket, tmp_path: Path) -> Target:
+    return Target(bucket_without_pool, ROOT, SHEETS, tmp_path)
 
 
 def add_run(target: Target, run: str, *names: str) -> None:
@@ -94,7 +76,7 @@ def test_an_update_changes_only_what_is_new(target: Target):
 
 
 def test_two_makers_at_once_lose_no_image(
-    store: S3Endpoint, target: Target, tmp_path: Path
+    store_without_pool: S3Endpoint, target: Target, tmp_path: Path
 ):
     add_run(target, "0", "z")
     update(target, PRODUCTS)
@@ -105,7 +87,7 @@ def test_two_makers_at_once_lose_no_image(
         try:
             scratch = tmp_path / f"scratch-{number}"
             scratch.mkdir()
-            bucket = Bucket(store, target.bucket.name)
+            bucket = Bucket(store_without_pool, target.bucket.name)
             own = replace(target, scratch=scratch, bucket=bucket)
             for run in range(3):
                 together.wait()
@@ -153,13 +135,17 @@ update(Target(bucket, "catalog/", of_folder("sheets", "cogs"), Path(sys.argv[3])
     ("product", "step"), [("checksums", "write"), ("stac", "_write_collection")]
 )
 def test_a_maker_that_is_killed_leaves_nothing_wrong(
-    store: S3Endpoint, target: Target, tmp_path: Path, product: str, step: str
+    store_without_pool: S3Endpoint,
+    target: Target,
+    tmp_path: Path,
+    product: str,
+    step: str,
 ):
     add_run(target, "1", "a", "b")
     update(target, PRODUCTS)
     add_run(target, "2", "b", "c")
     script = _MAKER.format(product=product, step=step, products=PRODUCTS)
-    keys = json.dumps(asdict(store), default=str)
+    keys = json.dumps(asdict(store_without_pool), default=str)
     killed = subprocess.run(
         [sys.executable, "-c", script, keys, target.bucket.name, str(tmp_path)],
         cwd=PROJECT,

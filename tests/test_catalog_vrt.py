@@ -14,9 +14,15 @@ from rasterio.windows import from_bounds
 
 from bucket import ObjectMissing
 from catalog import vrt
-from catalog.record import Dates, Record
+from catalog.record import Record
 from tests.support import rasters
-from tests.support.mosaics import Served, record_of, records_of, served
+from tests.support.mosaics import (
+    Served,
+    masked_pair,
+    record_of,
+    records_of,
+    served,
+)
 from tests.support.seaweedfs import SeaweedFS
 
 KEY = "catalog/1937/mosaic.vrt"
@@ -134,17 +140,8 @@ def elsewhere(record: Record) -> Record:
 
 
 def test_an_image_with_a_mask_lets_the_one_below_it_show(s3: Served, tmp_path: Path):
-    file = rasters.write(tmp_path / "above.tif", 3, nodata=0)
-    with rasterio.open(file, "r+") as raster:
-        pixels = 255 - raster.read()
-        pixels[:, :, :350] = 0
-        raster.write(pixels)
-    # JPEG has a mask in place of a value for no data.
-    jpeg = ("--profile", "jpeg")
-    above = s3.convert("masked/above.tif", 3, *jpeg, file=file)
-    below = s3.convert("masked/below.tif", 3, *jpeg)
-    year = ("1990-01-01T00:00:00Z", "1990-12-31T23:59:59Z")
-    write(s3, tmp_path, replace(above, dates=Dates(*year)), below)
+    above, below = masked_pair(s3, tmp_path)
+    write(s3, tmp_path, above, below)
     with rasterio.open(s3.path(KEY)) as mosaic:
         shown = mosaic.read()
         assert (shown[:, :, :340] == s3.pixels(below)[:, :, :340]).all()

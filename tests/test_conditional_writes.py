@@ -1,35 +1,17 @@
 """Writes that must not replace what another client has written."""
 
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from bucket import Bucket, BucketMissing, S3Endpoint
-from tests.support import rclone
 from tests.support.archive import ALL
-from tests.support.seaweedfs import SeaweedFS
-
-
-@pytest.fixture(params=["rclone", "SeaweedFS"])
-def store(
-    request: pytest.FixtureRequest, weed: SeaweedFS, tmp_path: Path
-) -> Iterator[S3Endpoint]:
-    if request.param == "SeaweedFS":
-        yield weed.store
-        return
-    (tmp_path / "data").mkdir()
-    with rclone.running(tmp_path / "data", weed.store) as running:
-        yield running
 
 
 @pytest.fixture
-def bucket(store: S3Endpoint, tmp_path: Path) -> Bucket:
-    name = tmp_path.name[-40:].strip("-_").lower().replace("_", "-")
-    bucket = Bucket(store, name)
-    bucket.create()
-    return bucket
+def bucket(bucket_without_pool: Bucket) -> Bucket:
+    return bucket_without_pool
 
 
 @pytest.fixture
@@ -99,7 +81,7 @@ def test_one_of_many_writers_at_once_replaces_an_object(
         assert all(written)
 
 
-def test_a_bucket_that_is_not_there_is_an_error(store: S3Endpoint):
-    bucket = Bucket(store, "not-there")
+def test_a_bucket_that_is_not_there_is_an_error(store_without_pool: S3Endpoint):
+    bucket = Bucket(store_without_pool, "not-there")
     with pytest.raises(BucketMissing):
         bucket.write_if_unchanged("key", b"content", "0" * 32)

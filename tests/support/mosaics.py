@@ -153,3 +153,22 @@ def records_of(records: Iterable[Record], directory: Path) -> Records:
     """Return records as a product gets them."""
     lines = ((to_line(record), False) for record in records)
     return collect(lines, directory / "records.jsonl")
+
+
+def masked_pair(s3: Served, directory: Path) -> tuple[Record, Record]:
+    """Convert two images of one place; the later one has a mask over its left half.
+
+    Returns:
+        The later one, and the one that shows where it is masked.
+    """
+    file = rasters.write(directory / "above.tif", 3, nodata=0)
+    with rasterio.open(file, "r+") as raster:
+        pixels = 255 - raster.read()
+        pixels[:, :, :350] = 0
+        raster.write(pixels)
+    # JPEG has a mask in place of a value for no data.
+    jpeg = ("--profile", "jpeg")
+    above = s3.convert("masked/above.tif", 3, *jpeg, file=file)
+    year = Dates("1990-01-01T00:00:00Z", "1990-12-31T23:59:59Z")
+    below = s3.convert("masked/below.tif", 3, *jpeg)
+    return replace(above, dates=year), below
