@@ -51,11 +51,16 @@ _ROOT = "catalog.json"
 _WRITERS = 16  # threads
 _AT_ONCE = 1000
 _TRIES = 20
+_TRIES_TO_READ = 6
 _MAX_WAIT = 2.0  # seconds
 _MAX_FILE = 16 * 2**20  # bytes
 
 _Thing = TypeVar("_Thing")
 _Outcome = TypeVar("_Outcome")
+
+
+class _NotACatalog(PipelineError):
+    """A file is not one of STAC, or somebody is just writing it."""
 
 
 @dataclass
@@ -204,7 +209,7 @@ def _with_collection(target: Target, former: bytes | None) -> bytes:
     """Return the root of the catalog with a link to the collection.
 
     Raises:
-        PipelineError: what is there is not a catalog.
+        _NotACatalog: what is there is not a catalog.
     """
     key = target.root + _ROOT
     name = target.bucket.name
@@ -215,7 +220,7 @@ def _with_collection(target: Target, former: bytes | None) -> bytes:
         }
         others = [each for each in root["links"] if each["rel"] != "child"]
     except (ValueError, LookupError, TypeError) as error:
-        raise PipelineError(
+        raise _NotACatalog(
             f"{name}/{key} is not a STAC catalog: remove or rename it, and make the "
             "product stac again"
         ) from error
@@ -246,19 +251,22 @@ def _amend(target: Target, key: str, amended: Callable[[bytes | None], bytes]) -
             the new content.
 
     Raises:
-        PipelineError: others write it all the time.
+        PipelineError: others write it all the time, or it is not a file of STAC.
     """
     bucket = target.bucket
-    for _ in range(_TRIES):
+    for attempt in range(1, _TRIES + 1):
         try:
             former, etag = bucket.read_version(key, _MAX_FILE)
-        except ObjectMissing:
-            if bucket.write_if_absent(key, amended(None), JSON):
-                return
-        else:
             content = amended(former)
             if content == former or bucket.write_if_unchanged(key, content, etag, JSON):
                 return
+        except ObjectMissing:
+            if bucket.write_if_absent(key, amended(None), JSON):
+                return
+        except _NotACatalog:
+            # On some stores, others see an object before it is written to its end.
+            if attempt >= _TRIES_TO_READ:
+                raise
         time.sleep(random.uniform(0, _MAX_WAIT))
     raise PipelineError(
         f"{bucket.name}/{key} changes all the time, because others write it: make the "

@@ -9,7 +9,10 @@ began. A maker that finds another one that began with an older state makes every
 again, since that one may have left old content behind.
 
 A store without conditional writes cannot refuse the slower of two access points.
-Therefore the records are listed once more at the end.
+Therefore the records are listed once more at the end. Such a store may also show a
+state that somebody else is just writing, or that nobody has written to its end. It is
+read again, and finally counts as empty. Nothing is lost, because everything is then
+made again of the records.
 """
 
 import gzip
@@ -31,7 +34,7 @@ from catalog.products import product
 from catalog.records import Records, collect
 from catalog.target import Target
 from state.errors import PipelineError, user_message
-from state.records import VERSION
+from state.records import VERSION, from_record
 
 # Change it when products of the same records come to have another content.
 _FORMAT = 1
@@ -39,6 +42,8 @@ _NAME = "state.json"
 _TYPE = "application/json"
 _MAX_STATE = 64 * 2**20  # bytes
 _MAX_TRIES = 8
+# Before a state that cannot be read is read again.
+_PAUSES = (0.1, 0.3, 0.6, 1.0)  # seconds
 # The errors of records that nobody wrote whole.
 _UNREADABLE = (
     *(ValueError, LookupError, TypeError, AttributeError),
@@ -133,29 +138,30 @@ def update(
 
 
 def read_state(target: Target) -> State:
-    """Return the state of a collection; an empty one if there is none yet.
+    """Return the state of a collection.
 
-    Raises:
-        PipelineError: it cannot be read.
+    It is empty if there is none yet, or none that can be read. In the latter case, it
+    has the ETag of what is there.
     """
-    try:
-        content, etag = target.bucket.read_version(target.prefix + _NAME, _MAX_STATE)
-    except ObjectMissing:
-        return State()
-    try:
-        saved = json.loads(content)
-        return State(
-            str(saved["title"]),
-            {name: _Basis(**basis) for name, basis in saved["products"].items()},
-            dict(saved["makers"]),
-            etag,
-        )
-    except (ValueError, LookupError, TypeError, AttributeError) as error:
-        raise PipelineError(
-            f"{target.bucket.name}/{target.prefix}{_NAME} cannot be read "
-            f"({type(error).__name__}: {error}): remove it, and everything is made "
-            "again"
-        ) from error
+    for pause in (*_PAUSES, None):
+        try:
+            key = target.prefix + _NAME
+            content, etag = target.bucket.read_version(key, _MAX_STATE)
+        except ObjectMissing:
+            return State()
+        try:
+            saved = json.loads(content)
+            products = saved["products"].items()
+            return State(
+                str(saved["title"]),
+                {name: from_record(_Basis, basis) for name, basis in products},
+                dict(saved["makers"]),
+                etag,
+            )
+        except (ValueError, LookupError, TypeError, AttributeError):
+            if pause is not None:
+                time.sleep(pause)
+    return State(etag=etag)
 
 
 def _is_done(target: Target, names: Iterable[str]) -> bool:

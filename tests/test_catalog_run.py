@@ -145,19 +145,20 @@ def test_a_product_that_fails_endangers_nothing_and_is_made_by_a_later_poll(
     archive.upload_manifest("batch-raw.csv", images)
     polled(archive)
     archive.outcome("batch-")
-    # A state that cannot be read keeps the collection from being made.
-    archive.cogs.write("catalog/east/state.json", b"not JSON")
+    # Records that cannot be read keep the collection from being made.
+    records_of_another = "catalog/east/records/zzz.jsonl.gz"
+    archive.cogs.write(records_of_another, b"not gzip")
 
     failing = archive.poll()
 
     assert failing.returncode == 0
-    assert "remove it, and everything is made again" in failing.stdout
+    assert "/catalog/east/ cannot be read (BadGzipFile" in failing.stdout
     assert load_run(only_run(archive)).done
     for command in ("status", "health"):
         shown = " ".join(archive.call(command).stdout.split())
         assert "the catalog could not be made" in shown
 
-    archive.cogs.remove("catalog/east/state.json")
+    archive.cogs.remove(records_of_another)
     assert "4 images in 2 collections" in polled(archive)
     assert "could not be made" not in archive.call("status").stdout
     assert "east/a.tif" in sums(archive.cogs, "east")

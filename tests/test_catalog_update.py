@@ -109,6 +109,47 @@ def test_two_makers_at_once_lose_no_image(
     assert in_stac(target) == {"z", *names}
 
 
+@pytest.mark.parametrize("content", [b"", b'{"title": "sheets", "prod', b"[]"])
+def test_a_state_that_nobody_wrote_to_its_end_is_made_again(
+    target: Target, content: bytes
+):
+    add_run(target, "1", "a", "b")
+    update(target, PRODUCTS)
+    target.bucket.write(f"{target.prefix}state.json", content)
+    target.bucket.remove(f"{target.prefix}SHA256SUMS")
+
+    assert update(target, PRODUCTS) == {}
+
+    assert_is_complete(target, "a", "b")
+
+
+def test_a_root_that_somebody_is_just_writing_is_read_again(target: Target):
+    add_run(target, "1", "a")
+    update(target, PRODUCTS)
+    root = target.bucket.read("catalog/catalog.json", ALL)
+    target.bucket.write("catalog/catalog.json", root[:100])
+    end_of_writing = threading.Timer(
+        1, target.bucket.write, ("catalog/catalog.json", root)
+    )
+    add_run(target, "2", "b")
+    end_of_writing.start()
+    try:
+        assert update(target, PRODUCTS) == {}
+    finally:
+        end_of_writing.join()
+    assert_is_complete(target, "a", "b")
+    assert target.bucket.read("catalog/catalog.json", ALL) == root
+
+
+def test_a_root_that_is_no_catalog_stays_as_it_is(target: Target):
+    add_run(target, "1", "a")
+    target.bucket.write("catalog/catalog.json", b"mine")
+    failures = update(target, PRODUCTS)
+    assert failures.keys() == {"stac"}
+    assert "catalog/catalog.json is not a STAC catalog: remove" in failures["stac"]
+    assert target.bucket.read("catalog/catalog.json", ALL) == b"mine"
+
+
 # Kills itself in the middle of a product.
 _MAKER = """
 import json, os, signal, sys
