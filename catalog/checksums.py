@@ -69,8 +69,9 @@ def write(records: Records, target: Target) -> None:
             fetch.write(f"{_url(file.key, target)} {file.bytes} {payload}\n")
     if unknown:
         _log.warning(
-            "%d files of the collection %s are in no list of checksums: they have no "
-            "SHA-256, or a key that is no path. Convert the images again to add them.",
+            "%d files of the collection %s are not in the lists of checksums, because "
+            "they have no SHA-256 or no clean path. To add them, convert the images "
+            "again.",
             *(unknown, target.collection.id),
         )
     (folder / _INFO).write_text(_bag_info(target, count, size, unknown), "utf-8")

@@ -23,7 +23,7 @@ _FIELDS = ("kind", "name", "bytes", "modified", "reason", "removable", "removed"
 
 def _age(text: str) -> timedelta:
     if not (match := _AGE.fullmatch(text)):
-        raise click.BadParameter(f"{text!r} is no age, such as 90d or 12h")
+        raise click.BadParameter(f"{text!r} is not an age, such as 90d or 12h")
     return timedelta(**{_UNITS[match[2]]: int(match[1])})
 
 
@@ -34,7 +34,7 @@ def _age(text: str) -> timedelta:
     default="90d",
     show_default=True,
     metavar="AGE",
-    help="Only what is older, in days or hours, such as 12h.",
+    help="List only what is older, in days or hours, such as 12h.",
 )
 @click.option("--delete", is_flag=True, help="Remove what can be removed.")
 @click.option("--csv", "as_csv", is_flag=True, help="Print CSV, without totals.")

@@ -129,7 +129,9 @@ def _read(file: Path, known: Iterable[str]) -> dict[str, Any]:
         if name not in known:
             matches = get_close_matches(name, known, n=1)
             hint = f" Did you mean {matches[0]!r}?" if matches else ""
-            raise click.UsageError(f"{file}: {name!r} is no option of launch.{hint}")
+            raise click.UsageError(
+                f"{file}: {name!r} is not an option of launch.{hint}"
+            )
     return values
 
 

@@ -84,12 +84,12 @@ def convert(
     wait: bool,
     as_json: bool,
 ) -> None:
-    """Convert the images of a bucket that have no COG yet, without a manifest of yours.
+    """Convert the images of a bucket that have no COG yet. You need no manifest.
 
     \b
       python3 cog_pipeline.py convert scans/1923/ --wait
 
-    It uses the settings of the launch in the current directory: it uploads a manifest
+    It uses the settings of the launch in the current directory. It uploads a manifest
     of the images and polls at once. The run then continues like any other.
     """
     if price is not None and not dry_run:
@@ -124,11 +124,12 @@ def convert(
 def _only_launch() -> Path:
     files = settings_files(Path.cwd())
     if not files:
-        fail(Exit.REFUSED, f"there is no launch in {Path.cwd()}: 'launch' first")
+        fail(Exit.REFUSED, f"there is no launch in {Path.cwd()}: use 'launch' first")
     if len(files) > 1:
         names = ", ".join(str(file.relative_to(Path.cwd())) for file in files)
         fail(
-            Exit.REFUSED, f"there are several launches: name one of {names} by --launch"
+            Exit.REFUSED,
+            f"there are several launches: name one of {names} with --launch",
         )
     return files[0]
 
@@ -148,8 +149,8 @@ def _images(
         if launch.in_one_bucket and not launch.output_prefix:
             fail(
                 Exit.REFUSED,
-                "this launch replaces originals by COGs, which cannot be told from "
-                "them: choose the images with --filter or --since, and --overwrite",
+                "this launch replaces originals by COGs, so 'convert' cannot see which "
+                "are done: choose the images with --filter or --since, and --overwrite",
             )
         found = pending(found, launch.outputs(), launch.output_names, prefix)
     return iter(making.sample(found, number)) if number else found
@@ -251,7 +252,7 @@ def _print_estimate(found: Estimate, price: float | None, as_json: bool) -> None
     if found.runs:
         say(f"The times are estimated from {counted(found.runs, 'earlier run')}.")
     else:
-        say("The times are a guess, as no run of this launch has ended yet.")
+        say("The times are a guess, because no run of this launch has ended yet.")
 
 
 def _time(seconds: Range) -> str:

@@ -16,7 +16,7 @@ def hold(run_directories: tuple[Path, ...]) -> None:
     \b
       python3 cog_pipeline.py hold workflow-run-20261120T193637Z
 
-    Jobs that run are ended and start anew after the release. Rows that are done stay
-    done.
+    Running jobs are ended, and start from the beginning after the release. Rows that
+    are done stay done.
     """
     each_run(run_directories, lambda run, journal: control.hold(run))

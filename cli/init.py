@@ -48,11 +48,9 @@ _MAX_NAMES = 20
     "--pattern",
     default=Launch.pattern,
     metavar="PATTERN",
-    help="Which keys are manifests. This is not asked.",
+    help="Which keys are manifests. init does not ask for it.",
 )
-@click.option(
-    "--force", is_flag=True, help="Replace files that are there, without asking."
-)
+@click.option("--force", is_flag=True, help="Replace existing files without asking.")
 @json_option
 def init(force: bool, as_json: bool, **given: Any) -> None:
     """Ask for the store and the buckets, and write cog_pipeline.toml.
@@ -62,8 +60,8 @@ def init(force: bool, as_json: bool, **given: Any) -> None:
       python3 cog_pipeline.py init -e s3.example.org -a access.key -s secret.key \\
           --input-bucket maps --output-bucket cogs --output-prefix ""
 
-    Each answer is tried at the store at once, and a wrong one is asked again. An
-    option is not asked. Without a terminal, all of them must be given.
+    It tries each answer at the store at once, and asks again if one is wrong. It does
+    not ask for what an option sets. Without a terminal, options must set everything.
 
     Keys that you type are written to access.key and secret.key beside the file, which
     only you can read.

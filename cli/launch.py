@@ -78,7 +78,7 @@ _SECTIONS = {
     "--pattern",
     default=Launch.pattern,
     metavar="PATTERN",
-    help="Which keys are manifests; it ends in .csv. '*' also matches '/'.",
+    help="Which keys are manifests. It must end in .csv. '*' also matches '/'.",
 )
 @click.option(
     "--every",
@@ -138,8 +138,8 @@ _SECTIONS = {
     callback=shared.check_rows_per_job,
     metavar="auto|N",
     help="Maximum number of images that one job converts. With auto, small images "
-    "share a job, and still all machines of the pool are busy. If such a job fails "
-    "as a whole, each of its images gets a job of its own.",
+    "share a job, as long as all slots of the pool stay busy. If such a job fails as a "
+    "whole, each of its images gets a job of its own.",
 )
 @click.option(
     "--node-environment",
@@ -199,7 +199,7 @@ _SECTIONS = {
 )
 @catalog_options(
     "--catalog",
-    "What to make of the COGs together after each run: stac, geoparquet, mosaicjson, "
+    "Products to make of all COGs after each run: stac, geoparquet, mosaicjson, "
     "tileindex, vrt, checksums, postgis, or all.",
 )
 @shared.node_options
@@ -253,7 +253,7 @@ def launch(
     warn_if_urls_can_be_read(launch, journal)
     if proxies.have_password():
         warn(
-            "a proxy of your environment has a password in its URL. Everybody who can "
+            "a proxy of your environment has a password in its URL. Anyone who can "
             "use this access point can read it in the ad of the job that polls"
         )
     try:
@@ -317,8 +317,8 @@ def warn_if_urls_can_be_read(launch: Launch, journal: Journal) -> None:
     hours = launch.url_seconds / 3600
     journal.say(
         "presigned-urls",
-        "All transfers use presigned URLs. Whoever can read job ads at this access "
-        "point can read these URLs in the queue and in the history. Whoever has a URL "
+        "All transfers use presigned URLs. Anyone who can read job ads at this access "
+        "point can read these URLs in the queue and in the history. Anyone with a URL "
         f"can read that image or overwrite that COG until it expires, {hours:g} hours "
         "after it was signed (--url-hours).",
         "warning",

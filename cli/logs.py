@@ -1,4 +1,4 @@
-"""``logs``: what was said of a run, in order of time."""
+"""``logs``: show the messages about a run, in order of time."""
 
 import json
 import time
@@ -22,16 +22,16 @@ _SECONDS_BETWEEN = 2
     type=click.Path(exists=True, file_okay=False, path_type=Path),
 )
 @click.argument("image", required=False)
-@click.option("--follow", is_flag=True, help="Go on until the run ends.")
+@click.option("--follow", is_flag=True, help="Show new messages until the run ends.")
 @json_option
 def logs(run_directory: Path, image: str | None, follow: bool, as_json: bool) -> None:
-    """Show in order of time what polls, HTCondor and nodes said of a run.
+    """Show the messages of polls, HTCondor and nodes about a run, in order of time.
 
     \b
       python3 cog_pipeline.py logs workflow-run-20261120T193637Z scans/a.tif
 
-    With an image, as the manifest names it, leave out what is about others. Times are
-    in UTC. With --json, each line is a JSON object.
+    With an image, as the manifest names it, leave out messages about other images.
+    Times are in UTC. With --json, each line is a JSON object.
     """
     run = load_run(run_directory)
     log = RunLog(run, selection(run, image) if image else None)

@@ -64,7 +64,7 @@ from state.text import counted
 @click.option(
     "--upload",
     metavar="KEY",
-    help="Write the manifest into the input bucket, last of all. A launch whose "
+    help="Write the manifest into the input bucket at the end. A launch whose "
     "pattern matches KEY then converts the images.",
 )
 @json_option

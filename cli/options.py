@@ -323,8 +323,8 @@ def output_name_options(command: Command) -> Command:
         multiple=True,
         callback=_check_parts_of_name,
         metavar="TEXT",
-        help="Leave this out at the beginning of the names of outputs. You can repeat "
-        "it: the first one with which the image's name begins counts.",
+        help="Remove this from the beginning of the names of outputs. You can repeat "
+        "it: the first one with which the image's name begins is removed.",
     )
     @click.option(
         "--output-suffix",
@@ -346,7 +346,7 @@ def _check_part_of_name(
 ) -> str:
     if "/" in text or not text.isprintable() or text != text.strip():
         raise click.BadParameter(
-            f"{text!r} is no part of a name: leave out '/', spaces around it and "
+            f"{text!r} cannot be part of a name: leave out '/', spaces around it and "
             "characters that are not printable"
         )
     return text

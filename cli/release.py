@@ -11,7 +11,7 @@ from ops import control
 @click.command()
 @some_runs_argument
 def release(run_directories: tuple[Path, ...]) -> None:
-    """Let runs continue that you hold.
+    """Let runs that you hold continue.
 
     \b
       python3 cog_pipeline.py release workflow-run-20261120T193637Z

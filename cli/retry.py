@@ -46,7 +46,7 @@ def retry(
     if not lines:
         fail(
             Exit.REFUSED,
-            "no failed row may succeed without a change: correct the images and use "
+            "no failed row can succeed without a change: correct the images and use "
             "--all; 'failures' shows the reasons",
         )
     key = failures.upload_retry(run, lines)

@@ -19,13 +19,13 @@ def _pattern(text: str) -> re.Pattern[str]:
         return re.compile(text)
     except re.error as error:
         raise click.BadParameter(
-            f"{text!r} is no regular expression: {error}"
+            f"{text!r} is not a regular expression: {error}"
         ) from error
 
 
 def _bytes(text: str) -> int:
     if not (match := _SIZE.fullmatch(text)):
-        raise click.BadParameter(f"{text!r} is no size, such as 500MB or 2G")
+        raise click.BadParameter(f"{text!r} is not a size, such as 500MB or 2G")
     return int(float(match[1]) * _UNITS[match[2]])
 
 

@@ -35,13 +35,13 @@ _BAR_WIDTH = 16
 def status(
     run_directories: tuple[Path, ...], watch: bool, as_csv: bool, as_json: bool
 ) -> None:
-    """Show how far each run is, and about how long it still takes.
+    """Show how far each run is, and estimate the time that is left.
 
     \b
       python3 cog_pipeline.py status --watch
 
-    Without a run, show all runs of the current directory. --watch ends with the last
-    of them, or by Ctrl-C.
+    Without a run, show all runs of the current directory. --watch continues until the
+    last of them ends, or you press Ctrl-C.
     """
     found = statuses(runs_of(run_directories))
     if as_json:

@@ -37,7 +37,7 @@ from state.text import counted, csv_safe, printable
 @click.option(
     "--bucket",
     metavar="NAME",
-    help="Check all COGs of a bucket instead, whoever made them.",
+    help="Check all COGs of a bucket instead, no matter who made them.",
 )
 @click.option(
     "--prefix", default="", metavar="P", help="Only COGs whose keys begin with P."

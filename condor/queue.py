@@ -299,7 +299,7 @@ def _try(description: htcondor2.Submit) -> classad2.ClassAd:
     for name, value in _TRIAL.items():
         description[name] = value
     result = _schedd().submit(description)
-    remove(result.cluster(), "it was only to show whether HTCondor accepts it")
+    remove(result.cluster(), "it was a trial of whether HTCondor accepts the job")
     return result.clusterad()
 
 

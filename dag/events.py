@@ -109,8 +109,8 @@ def jobs_refused(run: Run, refusal: JobRefused) -> Event:
 def manifest_restored(run: Run) -> Event:
     """Return the event of a manifest that somebody removed while its run lasts."""
     message = (
-        f"{run.processing_key} was gone, and is there again: it keeps other access "
-        "points from converting its images. 'stop' ends the run"
+        f"{run.processing_key} was removed. The poll has written it again, because it "
+        "keeps other access points from converting its images. 'stop' ends the run"
     )
     return Event("manifest-restored", message, "warning")
 

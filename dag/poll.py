@@ -181,7 +181,7 @@ def _check_left(former: Path, run: Run) -> None:
         raise PipelineError(
             f"{former} was moved to {run.directory} while its jobs were in the queue, "
             f"and they know only the former place: move it back, or remove them{which} "
-            "and the next poll carries the run on"
+            "and the next poll continues the run"
         )
 
 

@@ -156,7 +156,7 @@ def renew_urls(run: Run, launch: Launch, journal: Journal) -> None:
             renewed += queue.renew(_renewed(job, batch, presigner), expiry)
     journal.say(
         "urls-renewed",
-        f"{run.directory.name}: {renewed} jobs that wait have new presigned URLs",
+        f"{run.directory.name}: {renewed} waiting jobs have new presigned URLs",
         jobs=renewed,
     )
 

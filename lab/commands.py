@@ -12,11 +12,11 @@ _WIDTH = 80
 _INTRODUCTION = """\
 # Commands
 
-What `python3 cog_pipeline.py COMMAND --help` prints. `make commands` writes this page.
-[The reference](reference.md#commands) explains the output of each command.
+This page has what `python3 cog_pipeline.py COMMAND --help` prints. `make commands`
+writes it. [The reference](reference.md#commands) explains the output of each command.
 
-The commands complete themselves in a shell. For bash, run this in the clone, and type
-`./cog_pipeline.py` then:
+A shell can complete the commands. For bash, run this in the clone, and then type
+`./cog_pipeline.py`:
 
     eval "$(_COG_PIPELINE_PY_COMPLETE=bash_source ./cog_pipeline.py)"
 

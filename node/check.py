@@ -297,7 +297,9 @@ def _compare_data(raster: rasterio.DatasetReader, plan: Plan, checksum: int) -> 
         mask = raster.dataset_mask(window=window) > 0 if source.has_mask else None
         actual = isal_zlib.crc32(packed(source.data(pixels, mask)).data, actual)
     if actual != checksum:
-        raise CheckFailed("other pixels of its COG have no data than of the image")
+        raise CheckFailed(
+            "the pixels without data of its COG are not those of the image"
+        )
 
 
 def _compare_samples(

@@ -78,7 +78,7 @@ def _absurd_resolution(
             or max(abs(bottom), abs(top)) > _MAX_LATITUDE
         ):
             return code, (
-                "its coordinates are no degrees, though its CRS is in degrees: they "
+                "its coordinates are not degrees, although its CRS is in degrees: they "
                 "may be metres"
             )
     if gsd is None or _FINEST_GSD <= gsd <= _COARSEST_GSD:

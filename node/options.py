@@ -416,10 +416,13 @@ NODE_OPTIONS = (
     ),
     NodeOption("allow_no_crs", "convert an image that has no CRS", _yes),
     NodeOption(
-        "assign_crs", "the CRS of the image, whatever it says", _crs, "EPSG:CODE"
+        "assign_crs",
+        "the CRS of the image, even if it names another one",
+        _crs,
+        "EPSG:CODE",
     ),
     NodeOption("reproject", "warp the image to this CRS first", _crs, "EPSG:CODE"),
-    NodeOption("copy_valid_cog", "leave an image unchanged that is a valid COG", _yes),
+    NodeOption("copy_valid_cog", "leave an image that is a valid COG unchanged", _yes),
     NodeOption(
         "jpeg_max_size", "limit on the longer side of the JPEG", _positive, "PIXELS"
     ),

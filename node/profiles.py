@@ -90,9 +90,9 @@ PROFILES = {
     ),
     "packbits": _profile("lossless, for images of few colours", COMPRESS="PACKBITS"),
     "raw": _profile("not compressed", COMPRESS="NONE"),
-    "jpeg": _profile("with loss, 8-bit, one or three bands", **_JPEG),
+    "jpeg": _profile("lossy, 8-bit, one or three bands", **_JPEG),
     "webp": _profile(
-        "with loss, 8-bit, three or four bands", COMPRESS="WEBP", WEBP_LEVEL="75"
+        "lossy, 8-bit, three or four bands", COMPRESS="WEBP", WEBP_LEVEL="75"
     ),
     "lerc": _profile("lossless, elevation", COMPRESS="LERC", **_LERC),
     "lerc_deflate": _profile("lossless", COMPRESS="LERC_DEFLATE", **_LERC),
@@ -100,7 +100,7 @@ PROFILES = {
     # Two profiles of a mapping agency: grey scans stay bit for bit, colour is for the
     # eye and would be twenty times as large.
     "aerial-gray": _profile("grey aerial photographs, lossless", **_DEFLATE),
-    "aerial-rgb": _profile("colour aerial photographs, with loss", **_JPEG),
+    "aerial-rgb": _profile("colour aerial photographs, lossy", **_JPEG),
     # Predictor 3 halves floating-point elevation. A high level pays because elevation
     # is read far more often than it is written.
     "elevation": _profile(

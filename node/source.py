@@ -251,8 +251,8 @@ class Source:
         if lossy:
             raise DamagedImage(
                 f"some of its pixels may be lost, because GDAL warns ({lossy[0]}) when "
-                "it reads them: upload it again, or write it anew with a program that "
-                "reads it right"
+                "it reads them: upload it again, or rewrite it with a program that "
+                "reads it correctly"
             )
         return mask
 
@@ -402,7 +402,7 @@ def _open_dataset(path: Path) -> Iterator[rasterio.DatasetReader]:
             if codec := decoders.missing_codec(message):
                 raise UnsupportedRaster(
                     f"it is compressed as {codec}, which the node's GDAL cannot read: "
-                    "write it anew with a GDAL that can, as in gdal_translate -co "
+                    "rewrite it with a GDAL that can, as in gdal_translate -co "
                     "COMPRESS=DEFLATE, or use a node environment with such a GDAL"
                 ) from error
             raise NotARaster(

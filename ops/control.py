@@ -144,7 +144,7 @@ def stop_launch(launch: Launch) -> Answer:
     if job is None:
         return Answer(f"{what} has no job that polls: there is nothing to stop")
     queue.remove(job.cluster, _LAUNCH_STOPPED)
-    message = f"{what} is stopped: job {job.cluster} polls no more"
+    message = f"{what} is stopped: job {job.cluster} no longer polls"
     return Answer(message, Event("launch-stopped", message, facts={"job": job.cluster}))
 
 

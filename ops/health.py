@@ -356,7 +356,7 @@ def _disk(directory: Path) -> Iterator[Finding]:
         yield Finding(
             State.CRITICAL if is_critical else State.WARNING,
             Event.DISK_FULL,
-            f"the disk of {directory} has room for {room} more: make room, for example "
-            "by removing the directories of runs that have ended; only those have a "
-            "done.json, and removing any other one loses its run",
+            f"the disk of {directory} has room for {room} more: make room, for "
+            "example with 'clean --delete'. Do not remove a run directory without a "
+            "done.json: its run would be lost",
         )

@@ -192,7 +192,7 @@ def _retry_refused(run: Run, lines: list[int], journal: Journal) -> None:
     journal.say(
         "rows-postponed",
         f"{run.manifest_key}: HTCondor did not accept the jobs of {len(lines)} rows, "
-        "because of a limit or because it was away; the next poll tries them again",
+        "because of a limit or because it did not answer; the next poll tries again",
         "warning",
         rows=len(lines),
     )

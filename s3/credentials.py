@@ -91,7 +91,7 @@ def _permanent(found: Credentials, source: str) -> Keys:
     if found.session_token:
         raise BucketError(
             f"the keys of {source} are temporary, because they have a session token. "
-            "They would end while the launch lasts: use permanent keys, or files that "
-            "a program renews, with -a, -s and --session-token"
+            "They would expire during the launch: use permanent keys, or files that a "
+            "program renews, with -a, -s and --session-token"
         )
     return Keys(found.access_key, found.secret_key, source)

@@ -110,7 +110,7 @@ def translate_errors(subject: str) -> Iterator[None]:
     except OddAnswer as error:
         raise BadAnswer(
             f"{subject}: the server there does not speak S3 (it sent "
-            f"{_short(error)}): check the endpoint, and any proxy before it"
+            f"{_short(error)}): check the endpoint, and any proxy in front of it"
         ) from error
     except Overlong as error:
         raise ObjectTooLarge(f"{subject}: {error}") from error

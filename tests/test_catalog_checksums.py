@@ -170,7 +170,7 @@ def test_files_without_sha256_are_counted(
     old = replace(old, result=replace(old.result, **parts))
     with caplog.at_level(logging.WARNING):
         write(s3, tmp_path, old, upload(s3, "new.tif"))
-    assert "2 files of the collection 1937 are in no list" in caplog.text
+    assert "2 files of the collection 1937 are not in the lists" in caplog.text
     bag = fetched_bag(s3, tmp_path, "")
     bag.validate()
     assert bag.info["Internal-Sender-Description"].startswith("2 files have no SHA-256")

@@ -131,4 +131,4 @@ def test_runs_that_last_and_half_removed_ones(archive: Archive):
 
 @pytest.mark.parametrize("age", ["90", "-1d", "1y", "999999d"])
 def test_wrong_ages_are_refused(age: str):
-    assert_wrong(invoke("clean", "--older-than", age), "is no age, such as 90d")
+    assert_wrong(invoke("clean", "--older-than", age), "is not an age, such as 90d")

@@ -95,7 +95,7 @@ def test_without_a_file_all_options_are_shown(
     [
         ("input-buket = 'maps'", "Did you mean 'input-bucket'?"),
         ("input-bucket = ", "is not TOML"),
-        ("url-seconds = 5", "no option of launch"),
+        ("url-seconds = 5", "not an option of launch"),
     ],
 )
 def test_a_wrong_file_is_refused(folder: Path, text: str, sentence: str):

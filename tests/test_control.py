@@ -148,7 +148,7 @@ def test_runs_without_a_dagman_that_runs_are_held_and_stopped(archive: Archive):
     assert archive.call("stop").returncode == 2
     assert archive.call("stop", first.name, "--all").returncode == 2
     on = said(archive, "stop", "--launch")
-    assert "polls no more" in on
+    assert "no longer polls" in on
     assert "1 run goes on: " in on
     assert state(archive, first) == "held"
     everything = said(archive, "stop", "--all")

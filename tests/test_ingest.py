@@ -246,8 +246,8 @@ def test_a_sample_is_a_choice_of_the_keys_in_their_order():
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (("list", "--larger-than", "big"), "'big' is no size"),
-        (("list", "--filter", "("), "is no regular expression"),
+        (("list", "--larger-than", "big"), "'big' is not a size"),
+        (("list", "--filter", "("), "is not a regular expression"),
         (("list", "--since", "yesterday"), "does not match the format"),
         (("manifest", "--pending"), "--pending needs --output-bucket"),
         (("manifest", "--pending", "--output-bucket", "maps"), "cannot tell"),

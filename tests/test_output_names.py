@@ -57,8 +57,8 @@ def test_outputs_have_the_names_of_the_rule(archive: Archive):
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (("--output-suffix", "a/b"), "is no part of a name"),
-        (("--strip-prefix", " public"), "is no part of a name"),
+        (("--output-suffix", "a/b"), "cannot be part of a name"),
+        (("--strip-prefix", " public"), "cannot be part of a name"),
         (
             ("--in-place", "--output-bucket", "maps", "--output-suffix", "_cog"),
             "leave out --strip-prefix",

@@ -13,7 +13,7 @@ import yaml
 from state.project import PROJECT
 
 PYTHON = "3.12"
-DOCUMENTS = sorted([*PROJECT.glob("*.md"), *PROJECT.glob("docs/*.md")])
+DOCUMENTS = sorted([*PROJECT.glob("*.md"), *PROJECT.glob("docs/**/*.md")])
 
 
 def test_the_conda_environment_installs_what_is_locked():
