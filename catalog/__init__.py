@@ -1,1 +1,1 @@
-"""Products of finished runs: what the COGs become together. One module a product."""
+"""Make products of the COGs of finished runs. One module a product."""

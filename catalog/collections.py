@@ -1,4 +1,4 @@
-"""Collections: which images belong together in the catalog, and what to say of them."""
+"""Collections: which images belong together in the catalog, and their descriptions."""
 
 import hashlib
 import re
@@ -81,7 +81,7 @@ def collection_of(name: str, title: str) -> Collection:
 
 
 def described(collection: Collection, file: Path | None) -> Collection:
-    """Return a collection with what a file of collections says of it.
+    """Return a collection as a file of collections describes it.
 
     The file is TOML. It has a table for each collection, with its id or its title as
     name, and the table ``default`` for what all have in common.

@@ -15,7 +15,7 @@ Geometries = NDArray[np.object_]
 
 
 class Footprints:
-    """Footprints, as compact as they can be kept."""
+    """Footprints in compact arrays."""
 
     def __init__(self) -> None:
         # Longitude and latitude of all vertices by turns, in degrees.
@@ -67,5 +67,5 @@ class Footprints:
 
 
 def _repeated(sizes: "array[int]") -> NDArray[np.int64]:
-    """Return 0 so often as the first size says, then 1, and so on."""
+    """Return 0 as many times as the first size says, then 1, and so on."""
     return np.repeat(np.arange(len(sizes)), np.array(sizes))

@@ -1,4 +1,4 @@
-"""Write the items of a collection as one GeoParquet file, of which readers read a part.
+"""Write the items of a collection as one GeoParquet file, which can be read in parts.
 
 The columns are those of stac-geoparquet, and the metadata that of GeoParquet 1.1:
 https://radiantearth.github.io/stac-geoparquet-spec/ and

@@ -57,8 +57,8 @@ def records_of(run: Run, launch: Launch) -> Iterator[tuple[Collection, Record]]:
 
     Args:
         run: a run that is done.
-        launch: the settings with which it began, with those of the catalog as they are
-            to be now.
+        launch: the settings with which it began, with the present settings of the
+            catalog.
     """
     named = _processed(run)
     counting = _last_successes(run)

@@ -57,8 +57,8 @@ def pending(launch: Launch, journal: Journal) -> list[tuple[Run, Launch]]:
 def is_heavy(launch: Launch, runs: Sequence[tuple[Run, Launch]]) -> bool:
     """Return whether to make the products of some runs outside of a poll.
 
-    Each product is made of all images of a collection. Those of a launch may all be in
-    one.
+    Each product is made from all images of a collection. Those of a launch may all be
+    in one.
     """
     outcomes = filter(None, map(load_catalog_outcome, all_runs(launch)[0]))
     images = sum(outcome.images for outcome in outcomes)
@@ -72,8 +72,8 @@ def make(
     """Make the products of the collections of some runs, with all their images.
 
     Args:
-        runs: finished runs of one launch, in order, each with its settings: those of
-            the catalog as they are to be now.
+        runs: finished runs of one launch, in order, each with its settings; those of
+            the catalog are the present ones.
         whole: whether to make everything again, as if there were nothing yet.
 
     Returns:

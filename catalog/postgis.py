@@ -1,8 +1,8 @@
 """The tile index of a collection as rows of a table in PostgreSQL with PostGIS.
 
 One table has the images of all buckets and collections. The connection is libpq's
-own: PGSERVICE, PGHOST and the like, ~/.pg_service.conf, ~/.pgpass. Nothing of it is
-stored, and no password is in a message. docs/catalog/postgis.md is for its readers.
+own: PGSERVICE, PGHOST and the like, ~/.pg_service.conf, ~/.pgpass. The pipeline stores
+nothing about it, and no message has a password. docs/catalog/postgis.md is for users.
 """
 
 import os
@@ -108,7 +108,7 @@ _COUNT = "SELECT count(*) FROM {table} WHERE bucket = %s AND collection = %s"
 def write(records: Records, target: Target) -> None:
     """Bring the rows of a collection up to date, in one transaction.
 
-    Other sessions see the rows of before until all are written.
+    Other sessions see the old rows until all new ones are written.
 
     Raises:
         PipelineError: the database cannot be reached or refuses the rows.
@@ -345,5 +345,5 @@ def _explain(error: psycopg.Error, database: str, role: str) -> str:
 
 
 def _words(error: psycopg.Error) -> str:
-    """Return what PostgreSQL says, without what people have in place of a name."""
+    """Return PostgreSQL's message, without anything that may be a password."""
     return _SECRET.sub("…", one_line(error.diag.message_primary or str(error)))

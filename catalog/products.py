@@ -1,4 +1,4 @@
-"""The products of the catalog, by their names. A further one is one module more."""
+"""The products of the catalog, by their names. A new product is one more module."""
 
 from collections.abc import Iterable
 from importlib import import_module

@@ -90,7 +90,7 @@ def geotransform(result: Result) -> tuple[float, ...] | None:
 
 
 def crs_of(text: str) -> CRS | None:
-    """Return the CRS of a text that a result has; None if GDAL does not know it.
+    """Return the CRS that the text in a result names; None if GDAL does not know it.
 
     Only codes and WKT go to GDAL. It takes other texts for files and URLs, and would
     read what they name.

@@ -1,7 +1,7 @@
-"""A record: the facts of one image that the catalog is made of.
+"""A record: the facts of one image from which the catalog is made.
 
 Records come from the rows, the results and the outcome of a run (``catalog.join``).
-They are kept in the output bucket, and all products are made of them. No image is
+They are kept in the output bucket, and all products are made from them. No image is
 opened again.
 """
 
@@ -39,7 +39,7 @@ class Dates(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """The facts of one image that the catalog is made of.
+    """The facts of one image from which the catalog is made.
 
     Attributes:
         key: key of the COG in the output bucket.

@@ -90,7 +90,7 @@ def collect(
 
     Args:
         lines: the records as ``to_line`` wrote them, and whether the product was last
-            made of it and those before. Of several with the same key, the last one
+            made of it and those before. If several have the same key, the last one
             counts. Lines of ``gone_line`` end the record of a key and a run.
         file: the file, which is written.
         from_nothing: whether the product is made for the first time, or again as a

@@ -13,7 +13,7 @@ are not part of it any more are removed at the end. So readers always find the f
 a link names, except for an item that was removed while they read.
 
 The root and the collection are shared with other access points. They are written if
-nobody else has written them meanwhile, and otherwise made again of what is there.
+nobody else has written them meanwhile, and otherwise made again from what is there.
 """
 
 import random
@@ -170,7 +170,7 @@ def _survey(
 def _former_pages(
     records: Records, target: Target, changes: _Changes, threads: ThreadPoolExecutor
 ) -> Pages:
-    """Return the pages of the runs that change; none if all are made anew."""
+    """Return the pages of the runs that change; none if all are made again."""
     if records.changed is None:
         return {}
     there = [page for page in pages.listed(target) if page.run in changes.gone]
@@ -244,7 +244,7 @@ def _new_root(target: Target) -> dict[str, Any]:
 
 
 def _amend(target: Target, key: str, amended: Callable[[bytes | None], bytes]) -> None:
-    """Write an object that others write, too, as it is to be after theirs.
+    """Change an object that others may change at the same time.
 
     Args:
         amended: function of its former content, None if it is not there, that returns

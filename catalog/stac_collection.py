@@ -1,4 +1,4 @@
-"""STAC Collections: what the catalog says of all images of a collection.
+"""STAC Collections: what the catalog says about all images of a collection.
 
 https://github.com/radiantearth/stac-spec/blob/v1.1.0/collection-spec/collection-spec.md
 """
@@ -111,7 +111,7 @@ class Summary:
 def enclosing_longitudes(
     wests: NDArray[np.float64], easts: NDArray[np.float64]
 ) -> tuple[float, float]:
-    """Return the shortest range of longitudes that has all these ranges in it.
+    """Return the shortest range of longitudes that contains all these ranges.
 
     Args:
         wests, easts: the ends of the ranges in degrees, of shape (n,), n > 0; west is

@@ -1,4 +1,4 @@
-"""STAC Items: what the catalog says of one image, as GeoJSON.
+"""STAC Items: what the catalog says about one image, as GeoJSON.
 
 https://github.com/radiantearth/stac-spec/blob/v1.1.0/item-spec/item-spec.md
 """

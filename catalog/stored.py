@@ -1,8 +1,8 @@
 """Records in the output bucket: an object for each run and collection.
 
 No two runs write the same object, so access points that end runs at the same time do
-not disturb each other. Whoever makes a product reads all objects of the collection. Of
-several records with the same key, that of the latest run counts.
+not disturb each other. To make a product, a process reads all objects of the
+collection. If several records have the same key, that of the latest run counts.
 """
 
 import gzip

@@ -1,18 +1,18 @@
 """Bring the products of a collection up to date.
 
 Several access points may do this at the same time, and any of them may be interrupted.
-``state.json`` of a collection says of which records each product was last made, and who
-is making some. It is written on the condition that nobody else has written it
-meanwhile. A maker that finds at the end that another one has made the same product
-makes it again, of the records that are there now and from the state with which it
+The ``state.json`` of a collection says from which records each product was last made,
+and who is making products now. It is written on the condition that nobody else has
+written it meanwhile. A maker that finds at the end that another one has made the same
+product makes it again, from the records that are there now and the state with which it
 began. A maker that finds another one that began with an older state makes everything
 again, since that one may have left old content behind.
 
 A store without conditional writes cannot refuse the slower of two access points.
 Therefore the records are listed once more at the end. Such a store may also show a
-state that somebody else is just writing, or that nobody has written to its end. It is
-read again, and finally counts as empty. Nothing is lost, because everything is then
-made again of the records.
+state that somebody else is just writing, or that was not written completely. It is read
+again, and finally counts as empty. Nothing is lost, because everything is then made
+again from the records.
 """
 
 import gzip
@@ -89,7 +89,7 @@ def update(
     whole: bool = False,
     explain: Callable[[Exception], str | None] = user_message,
 ) -> dict[str, str]:
-    """Make the products of a collection of all its records.
+    """Make the products of a collection from all its records.
 
     Args:
         target: where they go; temporary folders are made in its ``scratch``.

@@ -1,4 +1,4 @@
-"""Options that say what is made of the COGs together."""
+"""The options of the catalog."""
 
 import re
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""``clean``: what ended runs have left."""
+"""``clean``: list and remove what ended runs have left."""
 
 import csv
 import json

@@ -1,7 +1,8 @@
 """Options of launch from a file and from variables, once for all commands.
 
-What the command line says counts first, then the variable COG_PIPELINE_OPTION, then the
-file cog_pipeline.toml in the current folder or the nearest one above it.
+The command line takes precedence over the variable COG_PIPELINE_OPTION, and the
+variable over the file cog_pipeline.toml in the current folder or the nearest one above
+it.
 """
 
 import json
@@ -64,7 +65,8 @@ def apply(
         launch: the command whose options can be set so.
 
     Raises:
-        click.UsageError: the file cannot be read, or has what is no option.
+        click.UsageError: the file cannot be read, or names something that is not an
+            option.
         OthersCanChange: other users can write it.
     """
     known = {name_of(option): option for option in options_of(launch)}

@@ -1,4 +1,4 @@
-"""``convert``: convert what is not converted yet, now."""
+"""``convert``: convert the images that have no COG yet."""
 
 import json
 import tempfile

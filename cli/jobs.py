@@ -33,7 +33,7 @@ def jobs(run_directories: tuple[Path, ...], as_csv: bool, as_json: bool) -> None
     \b
       python3 cog_pipeline.py jobs workflow-run-20261120T193637Z
 
-    Without a run, take all runs of the current directory that last. Idle jobs are
+    Without a run, take the unfinished runs of the current directory. Idle jobs are
     only counted, except with --csv and --json.
     """
     runs = [run for run in runs_of(run_directories) if not run.done]

@@ -92,7 +92,7 @@ def manifest(
           -e s3.example.org --input-bucket maps --upload atlas-raw.csv
 
     The number of bands is read from the header of each TIFF. An image whose header
-    cannot be read is reported and is not in the manifest; the exit code is 1 then.
+    cannot be read is reported and is not in the manifest. Then the exit code is 1.
     """
     images = Bucket(store, input_bucket)
     if from_list and folder:

@@ -27,8 +27,8 @@ def reconcile(run_directory: Path, final_node_of: str | None) -> None:
       python3 cog_pipeline.py reconcile workflow-run-20261120T193637Z
 
     If you call it yourself, it is refused while the DAG of the run is in the queue.
-    If rows failed that shared a job, the next poll submits each of them again, and
-    there are no CSVs yet.
+    If rows that shared a job failed, there are no CSVs yet: the next poll submits
+    each of these rows again.
     """
     run = load_run(run_directory)
     if not (final_node_of or run.done):

@@ -1,4 +1,4 @@
-"""``validate``: whether the output bucket has what runs put there."""
+"""``validate``: check that the output bucket has what runs put there."""
 
 import csv
 import json

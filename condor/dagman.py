@@ -47,7 +47,7 @@ def refusals(log: Path) -> dict[str, Refusal]:
     reason, for_good = "", False
     for message in _messages(log):
         if tried := _TRY.match(message):
-            # DAGMan may have started anew, and tries all nodes again.
+            # DAGMan may have been restarted, and then tries all nodes again.
             refused.pop(tried[1], None)
             reason, for_good = "", False
         elif given_up := _GIVEN_UP.match(message):

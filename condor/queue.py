@@ -178,7 +178,7 @@ def slots() -> int:
     """Return the number of jobs of one processor that the pool can run at once.
 
     Machines that are busy count; those that a pool would start on demand do not. The
-    number is 0 if it is not known: the collector is away, or names no machine.
+    number is 0 if it is not known: the collector does not answer, or names no machine.
     """
     # A partitionable slot has the processors of the dynamic slots that it was split in.
     names = ["PartitionableSlot", "TotalSlotCpus"]

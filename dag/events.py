@@ -101,7 +101,7 @@ def submitted(run: Run, rows: int, convertible: int, nodes: int, job: int) -> Ev
 
 
 def jobs_refused(run: Run, refusal: JobRefused) -> Event:
-    """Return the event of a DAG of whose jobs HTCondor accepts none."""
+    """Return the event of a DAG if HTCondor accepts none of its jobs."""
     message = f"{run.manifest_key}: {refusal}; its rows fail with this reason"
     return Event("jobs-refused", message, "error")
 

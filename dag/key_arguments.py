@@ -1,4 +1,4 @@
-"""Options of a launch that are parts of keys, and with which no key could work.
+"""Find options of a launch that are parts of keys, but that no key can have.
 
 Keys have no scheme, no bucket and no slash in front, but people write them so, because
 other tools do.

@@ -1,4 +1,4 @@
-"""Find out which keys an image can have whose name somebody wrote into a manifest.
+"""Find out which keys the name of an image in a manifest can mean.
 
 People copy names from where they see them: from a listing, with or without the name of
 the bucket; from a URL, in which characters are percent-encoded; from a Windows path; or
@@ -90,7 +90,7 @@ def elsewhere(written: str, bucket: str, endpoint: str) -> str | None:
 
 
 def composed(key: str) -> str:
-    """Return the form of a key that all keys have that look like it (Unicode NFC)."""
+    """Return the form that all keys that look the same share (Unicode NFC)."""
     return key if key.isascii() else unicodedata.normalize("NFC", key)
 
 

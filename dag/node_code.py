@@ -27,7 +27,7 @@ MODULES = "node.zip"
 def keep(launch: Launch) -> Path:
     """Return a folder with the clone's ``generate_cogs.sh`` and ``node.zip``.
 
-    Its name follows from its content. Files that differ are written anew. Can be
+    Its name follows from its content. Files that differ are written again. Can be
     repeated after a crash at any step, and by several processes at once.
     """
     contents = _contents()

@@ -27,9 +27,9 @@ def run_to_wait_for(
 ) -> Waiting | None:
     """Return the earlier run, on any access point, that has one of this run's images.
 
-    Of two claimed manifests, the one that was renamed first goes first, by the store's
-    clock and then by name. So no two runs wait for each other. Each run renames its
-    manifest before it looks for others, so none is missed.
+    If two claimed manifests share images, the one that was renamed first goes first, by
+    the store's clock and then by name. So no two runs wait for each other. Each run
+    renames its manifest before it looks for others, so none is missed.
 
     Once a run is known to wait for another one, no manifest is read until that one has
     ended.

@@ -46,7 +46,7 @@ from state.run import (
 
 
 def poll(launch: Launch, journal: Journal) -> list[Run]:
-    """Carry on the runs of a launch, and start runs for new manifests.
+    """Continue the runs of a launch, and start runs for new manifests.
 
     Args:
         journal: the launch's journal.
@@ -55,7 +55,7 @@ def poll(launch: Launch, journal: Journal) -> list[Run]:
         The runs that were started.
 
     Raises:
-        PollFailed: some runs could not be carried on, or some manifests not be
+        PollFailed: some runs could not be continued, or some manifests could not be
             started; the journal says which. The others continued nevertheless.
     """
     # Users who can write here can add runs of their own.
@@ -137,7 +137,7 @@ def _start_all(
 
 
 def _recover(run: Run, active: list[Run], journal: Journal) -> None:
-    """Carry on a run from the step that it has reached."""
+    """Continue a run from the step that it has reached."""
     launch = settings_of(run)
     if run.moved_from:
         _check_left(run.moved_from, run)

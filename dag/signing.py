@@ -5,7 +5,7 @@ The *shadow* is HTCondor's process for a running job on the access point. It sig
 for an hour, and the job contains no secret.
 
 A *presigned* ``https://`` URL is valid for hours, and the job ad contains it. It is
-used where the shadow cannot sign. Whoever has it can read that image, or write that
+used where the shadow cannot sign. Anyone who has it can read that image, or write that
 COG, until it expires, and a store cannot revoke it. So it is valid for ``--url-hours``
 at most, and jobs that wait longer for a machine get new ones (submission.renew_urls).
 """

@@ -25,7 +25,7 @@ def of_launch(launch: Launch, node: render.Node) -> None:
         node: an example of a node.
 
     Raises:
-        PipelineError: HTCondor refuses a job; the message says what HTCondor said.
+        PipelineError: HTCondor refuses a job; the message has HTCondor's own.
         SchedulerError: it accepts no job at the moment.
     """
     code, condor = node_code.keep(launch), queue.version()

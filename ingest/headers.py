@@ -53,7 +53,7 @@ def bands(read: ReadRange) -> int:
         read: function that returns bytes of the file, fewer only at its end.
 
     Raises:
-        NotReadable: the file is no TIFF, or is damaged.
+        NotReadable: the file is not a TIFF, or is damaged.
     """
     start = read(0, _FIRST)
     order = _BYTE_ORDERS.get(start[:2])

@@ -59,7 +59,7 @@ def rasters(
 def originals(
     images: Iterable[StoredObject], output_prefix: str
 ) -> Iterator[StoredObject]:
-    """Yield the images that are no COGs, where both are in one bucket.
+    """Yield the images that are not COGs, where both are in one bucket.
 
     Args:
         output_prefix: the prefix of the COGs; not empty.

@@ -1,8 +1,8 @@
 """Run each conversion in a process of its own, and report how it ended.
 
-What kills one conversion, or makes it hang, does not harm the process that reports
-it, nor the other images of a job. If there are several images, what they all import
-is imported once, before: that takes as long as the conversion of a small image.
+If one conversion is killed or hangs, the process that reports it and the other images
+of the job are not harmed. If there are several images, the modules that they need are
+imported once, beforehand: that takes as long as the conversion of a small image.
 """
 
 import os

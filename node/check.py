@@ -156,9 +156,9 @@ def check(
     If the profile is lossless, all pixels are compared. If this module knows the
     compression, it decompresses each tile and compares the checksum with that of what
     was compressed, which costs half as much as reading the COG with GDAL; then GDAL
-    reads some windows, which must equal the image's. What GDAL compressed or warped,
-    GDAL reads whole. If the profile is lossy, some windows are compared. A mask, and
-    what a lossy profile could turn into data, are compared whole.
+    reads some windows, which must equal the image's. If GDAL compressed or warped the
+    pixels, it reads all of them. If the profile is lossy, some windows are compared. A
+    mask, and what a lossy profile could turn into data, are compared whole.
 
     Returns:
         One sentence for each tag and colour interpretation of the source that the COG

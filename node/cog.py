@@ -149,7 +149,7 @@ def directory(
             INTERLEAVE="PIXEL",
             **options,
         )
-    # What a GeoTIFF cannot hold, GDAL writes beside it.
+    # GDAL writes what a GeoTIFF cannot hold into a file beside it.
     pixel.with_name(f"{pixel.name}.aux.xml").unlink(missing_ok=True)
     _add_namespaces(source.dataset, pixel)
     with rasterio.open(pixel, driver="GTiff") as raster:

@@ -301,7 +301,7 @@ def _warnings(plan: levels.Plan) -> list[str]:
 
 
 def _changes(plan: levels.Plan) -> list[str]:
-    """Return a sentence for each way in which the COG is not as the image, or asked."""
+    """Return a sentence for each difference of the COG from the image or the plan."""
     source, options = plan.source, plan.options
     changes = []
     asked = options.overview_resampling

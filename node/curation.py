@@ -1,4 +1,4 @@
-"""Warnings for whoever looks after the archive: signs of a wrong CRS or empty image.
+"""Warnings for curators of the archive: signs of a wrong CRS or empty image.
 
 Each begins with a stable code. None of them fails a conversion. Pixels are judged by
 the sample, which is an overview.

@@ -54,7 +54,7 @@ def loses_pixels(message: str, image: Path) -> bool:
 def _padding(image: Path) -> set[int]:
     """Return how many equal bytes there may be before the end of the image's JPEGs."""
     lengths: set[int] = set()
-    # Of a file that ends early, no padding is known.
+    # If a file ends early, its padding is not known.
     with image.open("rb") as file, suppress(tiff.NotATiff):
         for block in tiff.ends_of_blocks(file, _MAX_PADDING):
             if block.endswith(_JPEG_END):

@@ -52,7 +52,7 @@ def bounds(source: Source) -> tuple[float, ...] | None:
 
 
 def lonlat_of_pixels(source: Source) -> ToLonLat | None:
-    """Return the way from pixels to longitudes and latitudes; None if there is none."""
+    """Return the map from pixels to longitudes and latitudes; None if there is none."""
     matrix, crs, image = source.pixels.transform, source.crs, source.dataset
     to_crs: _ToCrs
     if source.warped or not matrix.is_identity:

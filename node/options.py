@@ -73,7 +73,7 @@ class Options:
         allow_no_crs: whether to convert an image that has no CRS.
         assign_crs: CRS to use instead of the image's, as an authority's code.
         reproject: CRS to warp the image to, as an authority's code.
-        copy_valid_cog: whether to leave an image unchanged that is a valid COG.
+        copy_valid_cog: whether to leave an image that is a valid COG unchanged.
         jpeg_max_size: limit on the longer side of the JPEG, in pixels.
         jpeg_quality: quality of the JPEG as libjpeg counts it, 1 to 95.
         time_limit: time after which the node ends itself, in seconds.

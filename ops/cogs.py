@@ -30,7 +30,7 @@ _numbers = count()
 
 
 def cog_fault(bucket: Bucket, key: str, size: int) -> str | None:
-    """Return why an object is no valid COG; None if it is one.
+    """Return why an object is not a valid COG; None if it is one.
 
     Most COGs take one request of 16 kB. Pixels are not read.
 

@@ -71,7 +71,7 @@ def hold(run: Run) -> Answer:
 
 
 def release(run: Run) -> Answer:
-    """Let a run continue that a person holds.
+    """Let a run that a person holds continue.
 
     Raises:
         PipelineError: HTCondor does not answer, or the run was moved.

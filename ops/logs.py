@@ -1,4 +1,4 @@
-"""Put what was said of a run in order of time: by polls, by HTCondor, by nodes."""
+"""List the messages of polls, HTCondor and nodes about a run, in order of time."""
 
 import heapq
 import json
@@ -27,14 +27,14 @@ _OUTPUT = re.compile(r"(rows?[1-9][0-9]*)\.log", re.ASCII)
 
 @dataclass(frozen=True)
 class Entry:
-    """Something that was said of a run.
+    """A message about a run.
 
     Attributes:
         time: in seconds since 1970.
         source: ``run`` for the run's own log, ``job`` for HTCondor's events, ``result``
             and ``output`` for what a node sent.
         event: name of the event for programs; empty for results and output.
-        message: what was said. A job or an execution point may have written it.
+        message: the text. A job or an execution point may have written it.
         node: name of the DAG node; empty if it is about the run.
         attempt: which try of the node it is, from 1; None if that is not known.
     """

@@ -1,4 +1,4 @@
-"""Check whether the output bucket has what runs said that they put there."""
+"""Check whether the output bucket has the outputs that runs reported."""
 
 import hashlib
 import re
@@ -169,7 +169,7 @@ class Records:
         return len(_Keys(self._database))
 
     def take(self, run: Run) -> None:
-        """Take what a run said that has ended."""
+        """Take what a run that has ended reported."""
         self._load_rows(run)
         self._write("DELETE FROM results")
         self._write_many(_TAKE_RESULT, _successes(run))
@@ -310,7 +310,7 @@ class _Keys(Collection[str]):
 def records(
     chosen: Collection[Run], all_runs: Iterable[Run], sample: int | None = None
 ) -> list[Records]:
-    """Return what runs said, a `Records` for each output bucket.
+    """Return what runs reported, a `Records` for each output bucket.
 
     Args:
         chosen: the runs, which have ended.

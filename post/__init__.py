@@ -1,1 +1,1 @@
-"""After the last node; runs on the access point."""
+"""End a run after its last node, on the access point."""

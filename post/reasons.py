@@ -139,5 +139,5 @@ def may_be_collateral(result: NodeResult | None, end: NodeEnd | None) -> bool:
 
 
 def _started_often(end: NodeEnd) -> bool:
-    """Return whether a job that was given up was so because of its many starts."""
+    """Return whether a job was given up because of its many starts."""
     return end.starts > 1 and end.before != JobState.HELD

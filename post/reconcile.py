@@ -1,4 +1,4 @@
-"""End a run: decide row by row, from the output bucket, how it ended, and say so."""
+"""End a run: decide and record, row by row, how it ended, from the output bucket."""
 
 import json
 import stat
@@ -203,8 +203,8 @@ def _write_csvs(
 ) -> Outcome:
     """Write each row to one of the two CSVs, and log the rows that failed.
 
-    One pass, and no row is kept: there may be a million. The log has no more than
-    ``_MAX_LINES`` lines about rows.
+    It makes one pass and keeps no row, because there may be a million. The log has at
+    most ``_MAX_LINES`` lines about rows.
 
     Args:
         can_retry: whether rows that others may have failed can still be tried alone.

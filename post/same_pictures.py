@@ -1,4 +1,4 @@
-"""Find images of a run that look the same, for those who look after the archive."""
+"""Find images of a run that look the same, for the curators of the archive."""
 
 from collections.abc import Iterator, Mapping
 from itertools import pairwise

@@ -73,7 +73,8 @@ class Overlong(Exception):
     """An object is larger than the maximum for reading it."""
 
 
-# What servers answer if a request is signed for, or sent to, another region.
+# A server answers with one of these if a request is signed for, or sent to, another
+# region.
 _OF_ANOTHER_REGION = (
     *(
         "AuthorizationHeaderMalformed",

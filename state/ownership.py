@@ -1,8 +1,8 @@
 """Find out which other users can change a file or a folder.
 
-What the pipeline reads back from disk (settings, runs, programs in a cache) decides
-which keys are used and which programs run. So it is trusted only if nobody but the
-operator and root can have written it.
+Files that the pipeline reads back from disk (settings, runs, programs in a cache)
+decide which keys are used and which programs run. So they are trusted only if nobody
+but the operator and root can have written them.
 """
 
 import grp
@@ -25,7 +25,7 @@ def faults(path: Path) -> Iterator[str]:
 
     Inspect ``path`` and each folder above it. Inspect both a link and its target. In a
     folder with the sticky bit, such as ``/tmp``, users cannot replace each other's
-    entries; so a folder above may be writable with it, but ``path`` may not.
+    entries. So a folder above may be writable if it has that bit, but ``path`` may not.
 
     Raises:
         OSError: ``path`` does not exist or cannot be inspected.

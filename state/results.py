@@ -243,7 +243,7 @@ def records(
 ) -> Iterator[tuple[int, Result]]:
     """Yield the line of a row and a result of it, one attempt after the other.
 
-    Of several results of a row, the last one counts.
+    If a row has several results, the last one counts.
 
     Args:
         only: names of the fields that are read, if not all.
