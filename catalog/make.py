@@ -2,7 +2,7 @@
 
 import json
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -138,7 +138,7 @@ def _write_records(
     products = launch.catalog.products
     try:
         outputs = launch.outputs()
-        records = records_of(run, launch)
+        records = records_of(run, launch, _warner(journal.of_run(run)))
         counts = stored.write(outputs, root(launch), run.id, records, scratch)
         titles = {each.id: each.title for each in counts}
         for name in former.keys() - titles.keys():
@@ -158,6 +158,11 @@ def _save(run: Run, outcome: CatalogOutcome) -> None:
 def _explain(error: Exception, journal: Journal) -> str:
     """Return the message of an error for people; log its traceback if it is odd."""
     return user_message(error) or journal.internal_error(error)
+
+
+def _warner(journal: Journal) -> Callable[[str], None]:
+    """Return a function that tells people what the catalog does not have."""
+    return lambda message: journal.say("catalog-warning", message, "warning")
 
 
 def _say_made(run: Run, outcome: CatalogOutcome, journal: Journal) -> None:
@@ -223,6 +228,7 @@ def _update(
             described(collection, settings.collections_file),
             scratch,
             settings.public_url,
+            warn=_warner(journal),
         )
         failures = update(target, settings.products, whole=whole, explain=explain)
     except Exception as error:

@@ -85,8 +85,9 @@ def test_columns_of_a_manifest_and_patterns_choose_collections_and_dates(
     archive.upload_manifest("batch-raw.csv", rows)
     polled(archive)
     assert archive.outcome("batch-") == ([[*row] for row in rows], [])
-    polled(archive)
+    said = polled(archive)
 
+    assert "1 cell of the column datetime cannot be read, such as 'soon'," in said
     records = {
         record.key: record for record in stored_records(archive.cogs, "cogs/catalog/")
     }
