@@ -2,7 +2,7 @@
 
 import json
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -178,7 +178,7 @@ def _say_made(run: Run, outcome: CatalogOutcome, journal: Journal) -> None:
 def prune(
     launch: Launch, collections: Mapping[str, str], journal: Journal
 ) -> tuple[int, dict[str, str]]:
-    """Leave out images whose COGs are no longer in the output bucket.
+    """Leave out images whose COGs are gone or are in another collection now.
 
     Args:
         collections: titles of the collections, by their ids.
@@ -196,15 +196,29 @@ def prune(
             versions = stored.versions(outputs, root(launch), name)
             lines = stored.read(outputs, dict.fromkeys(versions, True), scratch)
             read[name] = collect(lines, scratch / f"{number}.jsonl")
+        latest = _latest_runs(read.values())
         # After the records: a COG is there before its record.
         there = {found.key for found in outputs.list(launch.output_prefix)}
         for name, title in collections.items():
-            gone = [record for record in read[name] if record.key not in there]
+            gone = [
+                record
+                for record in read[name]
+                if record.key not in there or latest[record.key] != record.run
+            ]
             stored.write_gone(outputs, root(launch), name, gone)
             gone_images += len(gone)
             task = _Task(collection_of(name, title), launch)
             failures |= _update(task, scratch, journal)
     return gone_images, failures
+
+
+def _latest_runs(collections: Iterable[Records]) -> dict[str, str]:
+    """Return the last run that converted each image, by the key of its COG."""
+    latest: dict[str, str] = {}
+    for records in collections:
+        for record in records:
+            latest[record.key] = max(record.run, latest.get(record.key, ""))
+    return latest
 
 
 @dataclass(frozen=True)
