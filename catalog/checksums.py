@@ -5,7 +5,6 @@ without its payload: ``fetch.txt`` names where each file is.
 """
 
 import hashlib
-import logging
 import posixpath
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -28,7 +27,6 @@ _BAGIT = "BagIt-Version: 1.0\nTag-File-Character-Encoding: UTF-8\n"
 _ESCAPES = str.maketrans({"\\": "\\\\", "\n": "\\n"})
 # RFC 8493, 2.1.3: only these characters of a path are percent-encoded.
 _PERCENT = str.maketrans({"%": "%25", "\n": "%0A", "\r": "%0D"})
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -68,11 +66,10 @@ def write(records: Records, target: Target) -> None:
             manifest.write(f"{file.sha256}  {payload}\n")
             fetch.write(f"{_url(file.key, target)} {file.bytes} {payload}\n")
     if unknown:
-        _log.warning(
-            "%d files of the collection %s are not in the lists of checksums, because "
-            "they have no SHA-256 or no clean path. To add them, convert the images "
-            "again.",
-            *(unknown, target.collection.id),
+        target.warn(
+            f"{unknown} files of the collection {target.collection.id} are not in the "
+            "lists of checksums, because they have no SHA-256 or no clean path. To add "
+            "them, convert the images again"
         )
     (folder / _INFO).write_text(_bag_info(target, count, size, unknown), "utf-8")
     (folder / _DECLARATION).write_text(_BAGIT, "utf-8")

@@ -1,7 +1,7 @@
 """The records of a run: its rows, results and outcome, joined."""
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -14,7 +14,7 @@ from state import results
 from state.launch import Launch
 from state.rows import Row, load_header, load_rows
 from state.run import Run
-from state.text import one_line
+from state.text import counted, one_line
 
 # Columns of a manifest that the catalog reads.
 _COLLECTION, _MOSAICID = "collection", "mosaicid"
@@ -22,6 +22,7 @@ _DATES = ("datetime", "date")
 _MOSAICID_FORM = re.compile(r"[0-9a-f]{56}")
 # Uploaders write it, and it is in many files.
 _MAX_TITLE = 200  # characters
+_MAX_SHOWN = 60  # characters
 _FORMAT = "%Y-%m-%dT%H:%M:%SZ"
 
 
@@ -52,15 +53,19 @@ class _Columns:
         }
 
 
-def records_of(run: Run, launch: Launch) -> Iterator[tuple[Collection, Record]]:
+def records_of(
+    run: Run, launch: Launch, warn: Callable[[str], None]
+) -> Iterator[tuple[Collection, Record]]:
     """Yield the record of each image that a run has processed, and its collection.
 
     Args:
         run: a run that is done.
         launch: the settings with which it began, with the present settings of the
             catalog.
+        warn: function that tells people which cells of the manifest count as empty.
     """
     named = _processed(run)
+    _check_cells(named.values(), warn)
     counting = _last_successes(run)
     settings = launch.catalog
     dates_in_key = re.compile(settings.datetime_from or "(?!)")
@@ -106,6 +111,21 @@ def _processed(run: Run) -> dict[int, _Named]:
     }
 
 
+def _check_cells(images: Iterable[_Named], warn: Callable[[str], None]) -> None:
+    """Tell people which cells of the manifest cannot be read, by one of each column."""
+    bad: dict[str, list[str]] = {}
+    for image in images:
+        for title, text in image.columns.items():
+            if title in _READABLE and not _READABLE[title](text):
+                bad.setdefault(title, []).append(text)
+    for title, texts in bad.items():
+        warn(
+            f"{counted(len(texts), 'cell')} of the column {title} cannot be read, such "
+            f"as {one_line(texts[0])[:_MAX_SHOWN]!r}, and count as empty: "
+            "docs/catalog.md says what is understood"
+        )
+
+
 def _columns(header: Iterable[str] | None) -> _Columns:
     known = (_COLLECTION, _MOSAICID, *_DATES)
     titles = [title.strip().lower() for title in header or ()]
@@ -135,3 +155,10 @@ def _dates(image: _Named, pattern: re.Pattern[str], result: Result) -> Dates | N
 def _mosaicid(text: str) -> str:
     """Return the id of a mosaic that a manifest names; empty if it is none."""
     return text.lower() if _MOSAICID_FORM.fullmatch(text.lower()) else ""
+
+
+# Functions that return something true for a cell that can be read, by its column.
+_READABLE: Mapping[str, Callable[[str], object]] = {
+    **dict.fromkeys(_DATES, dates.of_text),
+    _MOSAICID: _mosaicid,
+}

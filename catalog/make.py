@@ -2,7 +2,7 @@
 
 import json
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -138,7 +138,7 @@ def _write_records(
     products = launch.catalog.products
     try:
         outputs = launch.outputs()
-        records = records_of(run, launch)
+        records = records_of(run, launch, _warner(journal.of_run(run)))
         counts = stored.write(outputs, root(launch), run.id, records, scratch)
         titles = {each.id: each.title for each in counts}
         for name in former.keys() - titles.keys():
@@ -160,6 +160,11 @@ def _explain(error: Exception, journal: Journal) -> str:
     return user_message(error) or journal.internal_error(error)
 
 
+def _warner(journal: Journal) -> Callable[[str], None]:
+    """Return a function that tells people what the catalog does not have."""
+    return lambda message: journal.say("catalog-warning", message, "warning")
+
+
 def _say_made(run: Run, outcome: CatalogOutcome, journal: Journal) -> None:
     images = counted(outcome.images, "image")
     places = counted(len(outcome.collections), "collection")
@@ -173,7 +178,7 @@ def _say_made(run: Run, outcome: CatalogOutcome, journal: Journal) -> None:
 def prune(
     launch: Launch, collections: Mapping[str, str], journal: Journal
 ) -> tuple[int, dict[str, str]]:
-    """Leave out images whose COGs are no longer in the output bucket.
+    """Leave out images whose COGs are gone or are in another collection now.
 
     Args:
         collections: titles of the collections, by their ids.
@@ -191,15 +196,29 @@ def prune(
             versions = stored.versions(outputs, root(launch), name)
             lines = stored.read(outputs, dict.fromkeys(versions, True), scratch)
             read[name] = collect(lines, scratch / f"{number}.jsonl")
+        latest = _latest_runs(read.values())
         # After the records: a COG is there before its record.
         there = {found.key for found in outputs.list(launch.output_prefix)}
         for name, title in collections.items():
-            gone = [record for record in read[name] if record.key not in there]
+            gone = [
+                record
+                for record in read[name]
+                if record.key not in there or latest[record.key] != record.run
+            ]
             stored.write_gone(outputs, root(launch), name, gone)
             gone_images += len(gone)
             task = _Task(collection_of(name, title), launch)
             failures |= _update(task, scratch, journal)
     return gone_images, failures
+
+
+def _latest_runs(collections: Iterable[Records]) -> dict[str, str]:
+    """Return the last run that converted each image, by the key of its COG."""
+    latest: dict[str, str] = {}
+    for records in collections:
+        for record in records:
+            latest[record.key] = max(record.run, latest.get(record.key, ""))
+    return latest
 
 
 @dataclass(frozen=True)
@@ -223,6 +242,7 @@ def _update(
             described(collection, settings.collections_file),
             scratch,
             settings.public_url,
+            warn=_warner(journal),
         )
         failures = update(target, settings.products, whole=whole, explain=explain)
     except Exception as error:

@@ -87,7 +87,8 @@ def write(records: Records, target: Target) -> None:
     """Write the Collection and its Items, and name it in the root of the catalog.
 
     If ``records.changed`` is None, everything is written, and what is not part of it is
-    removed. Otherwise only the items that changed and the pages of their runs are.
+    removed. Otherwise only the items that changed and the pages of their runs are. A
+    Collection without Items is removed.
 
     Raises:
         PipelineError: a file of the catalog is not one of STAC, or others write it all
@@ -121,8 +122,12 @@ def write(records: Records, target: Target) -> None:
             changes.stale.discard(name)
         for name in each(write_page, filled):
             changes.stale.discard(name)
-        _write_collection(summary, target, changes.stale)
-        _amend(target, target.root + _ROOT, partial(_with_collection, target))
+        if len(records):
+            _write_collection(summary, target, changes.stale)
+        else:
+            changes.stale.add(stac_collection.FILE)
+        root = partial(_root, target, has_items=len(records) > 0)
+        _amend(target, target.root + _ROOT, root)
         for _ in each(target.remove, changes.stale):
             pass
 
@@ -205,8 +210,8 @@ def _write_collection(
     _amend(target, target.prefix + stac_collection.FILE, collection)
 
 
-def _with_collection(target: Target, former: bytes | None) -> bytes:
-    """Return the root of the catalog with a link to the collection.
+def _root(target: Target, former: bytes | None, *, has_items: bool) -> bytes:
+    """Return the root of the catalog, with a link to the collection if it has items.
 
     Raises:
         _NotACatalog: what is there is not a catalog.
@@ -226,7 +231,10 @@ def _with_collection(target: Target, former: bytes | None) -> bytes:
         ) from error
     href = f"./{target.collection.id}/{stac_collection.FILE}"
     title = target.collection.title or target.collection.id
-    children[href] = link("child", href, title)
+    if has_items:
+        children[href] = link("child", href, title)
+    else:
+        children.pop(href, None)
     root["links"] = others + [children[each] for each in sorted(children)]
     return orjson.dumps(root)
 

@@ -1,5 +1,7 @@
 """Where the products of a collection go."""
 
+import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
@@ -19,6 +21,7 @@ class Target:
         scratch: an empty local directory for files of the product that is being made.
         public_url: URL under which people reach the bucket's objects, without a slash
             at its end; empty if they have no other way than S3.
+        warn: function that tells people what a product does not have, and why.
     """
 
     bucket: Bucket
@@ -26,6 +29,7 @@ class Target:
     collection: Collection
     scratch: Path
     public_url: str = ""
+    warn: Callable[[str], None] = logging.getLogger(__name__).warning
 
     @property
     def prefix(self) -> str:

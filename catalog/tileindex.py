@@ -5,7 +5,6 @@ the valid pixels. ``tileindex.gti.gpkg`` (GeoPackage) has the extents of the ima
 opens in GDAL from 3.9 on as one mosaic of them all.
 """
 
-import logging
 import posixpath
 from array import array
 from collections.abc import Mapping, Sequence
@@ -67,7 +66,6 @@ _MAX_INT, _MAX_LONG = 2**31 - 1, 2**63 - 1
 _UNKNOWN = np.nan
 # Numbers of WKB (OGC 06-103r4, 8.2).
 _LITTLE_ENDIAN, _POLYGON, _MULTIPOLYGON = 1, 3, 6
-_log = logging.getLogger(__name__)
 _Fields = Mapping[str, NDArray[Any]]
 
 
@@ -215,9 +213,9 @@ def _write_shapefile(
     fields = _fields_of_shapefile(images.fields)
     reason = _why_not_in_shapefile(fields, footprints)
     if reason:
-        _log.warning(
-            "The collection %s gets no Shapefile: %s. Use %s instead.",
-            *(target.collection.id, reason, _FLATGEOBUF),
+        target.warn(
+            f"the collection {target.collection.id} gets no Shapefile: {reason}. Use "
+            f"{_FLATGEOBUF} instead"
         )
         for name in reversed(list(_SHAPEFILE)):
             target.remove(name)

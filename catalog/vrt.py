@@ -5,7 +5,6 @@ that lie in the window that it reads. GDAL from 3.3 on reads it:
 https://gdal.org/en/stable/drivers/raster/vrt.html
 """
 
-import logging
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,7 +26,6 @@ _DECIMALS = 6  # of a pixel
 _ONLY_SIMPLE = ("Int64", "UInt64", "CInt16", "CFloat32", "CFloat64")
 # A key may have characters that XML has no way to write.
 _NOT_IN_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-_log = logging.getLogger(__name__)
 
 
 class _NoMosaic(Exception):
@@ -65,9 +63,9 @@ def write(records: Records, target: Target) -> None:
         crs, bands, images = _images(records, target)
         tree = ElementTree(_mosaic(crs, bands, images))
     except _NoMosaic as reason:
-        _log.warning(
-            "The collection %s gets no VRT: %s. Use %s instead.",
-            *(target.collection.id, reason, _INSTEAD),
+        target.warn(
+            f"the collection {target.collection.id} gets no VRT: {reason}. Use "
+            f"{_INSTEAD} instead"
         )
         target.remove(_NAME)
         return

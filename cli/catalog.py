@@ -34,7 +34,8 @@ from state.text import counted
 @click.option(
     "--prune",
     is_flag=True,
-    help="Leave out images whose COGs are no longer in the output bucket.",
+    help="Leave out images whose COGs are no longer in the output bucket, or that a "
+    "later run has put into another collection.",
 )
 @json_option
 def catalog(

@@ -95,6 +95,7 @@ def convert(
     if price is not None and not dry_run:
         raise click.UsageError("--price-per-core-hour needs --dry-run.")
     launch = load_launch(launch_file or _only_launch())
+    prefix = prefix or launch.input_prefix
     images = _images(launch, prefix, selection, sample, overwrite=overwrite)
     if dry_run:
         _print_estimate(

@@ -33,7 +33,10 @@ _STORE = (
     *("s3_endpoint", "insecure_http", "ca_certs", "region"),
     *(*_KEYS, "session_token"),
 )
-_BUCKETS = ("input_bucket", "output_bucket", "output_prefix", "pattern")
+_BUCKETS = (
+    *("input_bucket", "input_prefix", "output_bucket", "output_prefix"),
+    "pattern",
+)
 # A list of more buckets would not fit on a screen.
 _MAX_NAMES = 20
 
@@ -41,6 +44,7 @@ _MAX_NAMES = 20
 @click.command(context_settings={"show_default": True})
 @shared.store_arguments
 @click.option("--input-bucket", metavar="NAME", help="Bucket with the images.")
+@click.option("--input-prefix", metavar="FOLDER/", help="Folder of the images.")
 @click.option("--output-bucket", metavar="NAME", help="Bucket for the COGs and JPEGs.")
 @click.option("--output-prefix", metavar="PREFIX", help="Prefix for every output key.")
 @click.option(
@@ -257,9 +261,14 @@ def _ask_everything(dialogue: _Dialogue, private: Path) -> None:
 
     def ask_input() -> None:
         dialogue.ask("input_bucket", "Input bucket")
+        question = "Folder of the images, if they are in one"
+        dialogue.ask("input_prefix", question, is_needed=False)
 
     def check_input() -> None:
-        launching.check_names(answers["input_bucket"], answers["pattern"])
+        folder = answers["input_prefix"] or ""
+        launching.check_names(
+            answers["input_bucket"], answers["pattern"], folder=folder
+        )
         inputs = Bucket(store(), answers["input_bucket"])
         launching.check_inputs(inputs, answers["pattern"])
 
@@ -279,7 +288,7 @@ def _ask_everything(dialogue: _Dialogue, private: Path) -> None:
 
     dialogue.settle(("s3_endpoint", "insecure_http"), ask_endpoint, check_endpoint)
     dialogue.settle(("region", *_KEYS), ask_keys, check_keys)
-    dialogue.settle(("input_bucket",), ask_input, check_input)
+    dialogue.settle(("input_bucket", "input_prefix"), ask_input, check_input)
     dialogue.settle(("output_bucket", "output_prefix"), ask_output, check_output)
 
 

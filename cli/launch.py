@@ -25,6 +25,7 @@ from state import ownership
 from state.errors import PipelineError, PollFailed
 from state.exits import Exit
 from state.journal import LOG_NAME, Journal, journal_of
+from state.keys import OutputNames
 from state.launch import FORMER_ORDERS, RUN_ORDERS, SIGNINGS, URL_HOURS, Launch
 from state.project import PROJECT
 
@@ -67,6 +68,7 @@ _SECTIONS = {
     metavar="NAME",
     help="Bucket for the COGs and JPEGs.",
 )
+@shared.input_prefix_option
 @shared.output_name_options
 @click.option(
     "--in-place",
@@ -277,10 +279,10 @@ def _check_combinations(launch: Launch, in_place: bool) -> None:
         raise click.UsageError(
             "--in-place needs the same bucket for both, and no --output-prefix."
         )
-    if in_place and (launch.strip_prefixes or launch.output_suffix):
+    if in_place and launch.output_names != OutputNames():
         raise click.UsageError(
-            "--in-place gives a COG the name of its original: leave out --strip-prefix "
-            "and --output-suffix."
+            "--in-place gives a COG the name of its original: leave out "
+            "--input-prefix, --strip-prefix and --output-suffix."
         )
     if in_place and launch.rows_per_job != 1:
         raise click.UsageError(

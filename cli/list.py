@@ -14,11 +14,12 @@ from state.text import counted, csv_safe, printable
 
 
 @click.command()
-@click.argument("prefix", default="")
+@click.argument("prefix", default="", metavar="[PREFIX]")
 @shared.store_options
 @click.option(
     "--input-bucket", required=True, metavar="NAME", help="Bucket with the images."
 )
+@shared.input_prefix_option
 @sources.selection_options
 @click.option("--csv", "as_csv", is_flag=True, help="Print CSV, without totals.")
 @json_option
@@ -26,6 +27,7 @@ def list(  # noqa: A001, the name of the command
     prefix: str,
     store: S3Endpoint,
     input_bucket: str,
+    input_prefix: str,
     selection: Selection,
     as_csv: bool,
     as_json: bool,
@@ -36,14 +38,16 @@ def list(  # noqa: A001, the name of the command
       python3 cog_pipeline.py list scans/1923/ -a access.key -s secret.key \\
           -e s3.example.org --input-bucket maps --larger-than 100MB
 
-    Rasters are the objects whose keys end in .tif or .tiff. With --json, each line is
+    Rasters are the objects whose keys end in .tif or .tiff. Without PREFIX, list
+    those under --input-prefix, if there is one. With --json, each line is
     a JSON object, and the last one has the totals.
     """
     count = total = 0
     writer = csv.writer(sys.stdout, lineterminator="\n")
     if as_csv:
         writer.writerow(("key", "bytes", "modified"))
-    for raster in rasters(Bucket(store, input_bucket), prefix, selection):
+    bucket = Bucket(store, input_bucket)
+    for raster in rasters(bucket, prefix or input_prefix, selection):
         count += 1
         total += raster.size
         date = f"{raster.modified:%Y-%m-%dT%H:%M:%SZ}"

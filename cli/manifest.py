@@ -52,6 +52,7 @@ from state.text import counted
     help="Leave out images whose COG is there and is newer. Needs --output-bucket.",
 )
 @click.option("--output-bucket", metavar="NAME", help="Bucket with the COGs.")
+@shared.input_prefix_option
 @shared.output_name_options
 @sources.sample_option
 @click.option(
@@ -73,6 +74,7 @@ def manifest(
     store: S3Endpoint,
     input_bucket: str,
     output_bucket: str | None,
+    input_prefix: str,
     output_prefix: str,
     strip_prefixes: tuple[str, ...],
     output_suffix: str,
@@ -93,7 +95,9 @@ def manifest(
 
     The number of bands is read from the header of each TIFF. An image whose header
     cannot be read is reported and is not in the manifest. Then the exit code is 1.
+    Without PREFIX, the images are those under --input-prefix, if there is one.
     """
+    prefix = prefix or input_prefix
     images = Bucket(store, input_bucket)
     if from_list and folder:
         raise click.UsageError("give one of --from and --folder, not both.")
@@ -114,7 +118,9 @@ def manifest(
             outputs = Bucket(store, str(output_bucket))
             if output_bucket == input_bucket:
                 found = originals(found, output_prefix)
-            names = OutputNames(output_prefix, strip_prefixes, output_suffix)
+            names = OutputNames(
+                output_prefix, strip_prefixes, output_suffix, input_prefix
+            )
             found = pending(found, outputs, names, prefix)
         keys = (raster.key for raster in found)
     if sample:

@@ -303,6 +303,17 @@ def price_option(help_text: str) -> Callable[[Command], Command]:
     )
 
 
+def input_prefix_option(command: Command) -> Command:
+    """Add the option of the images' folder, as ``input_prefix``."""
+    return click.option(
+        "--input-prefix",
+        default="",
+        show_default=False,
+        metavar="FOLDER/",
+        help="Folder of the images. It is left out of the keys of outputs.",
+    )(command)
+
+
 def output_name_options(command: Command) -> Command:
     """Add the options that name the outputs.
 

@@ -104,7 +104,7 @@ def check(launch: Launch) -> None:
     store = launch.store
     check_keys(store)
     check_endpoint(store)
-    check_names(launch.input_bucket, launch.pattern)
+    check_names(launch.input_bucket, launch.pattern, folder=launch.input_prefix)
     check_names(launch.output_bucket, prefix=launch.output_prefix)
     if not os.access(launch.directory, os.W_OK):
         raise PipelineError(
@@ -188,13 +188,16 @@ def check_endpoint(store: S3Endpoint) -> None:
         )
 
 
-def check_names(bucket: str, pattern: str | None = None, prefix: str = "") -> None:
-    """Raise an error for what is no name of a bucket, no pattern or no prefix."""
+def check_names(
+    bucket: str, pattern: str | None = None, prefix: str = "", folder: str = ""
+) -> None:
+    """Raise an error for what is no name of a bucket, pattern, prefix or folder."""
     if not bucket or set(bucket) & set("/\\ ,;\"'$"):
         raise PipelineError(f"{bucket!r} is not the name of a bucket")
     if pattern is not None and (refusal := intake.pattern_fault(pattern)):
         raise PipelineError(refusal)
-    if refusal := key_arguments.prefix_fault(prefix):
+    faults = (key_arguments.prefix_fault(prefix), key_arguments.folder_fault(folder))
+    for refusal in filter(None, faults):
         raise PipelineError(refusal)
 
 

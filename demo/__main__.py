@@ -80,7 +80,7 @@ def _run(pool: PersonalPool) -> None:
         *("init", "-a", str(s3.access_key), "-s", str(s3.secret_key)),
         *("-e", s3.endpoint, "--ca-certs", str(s3.ca_certs)),
         *("--input-bucket", maps.name, "--output-bucket", cogs.name),
-        *("--output-prefix", "", "--force"),
+        *("--input-prefix", "", "--output-prefix", "", "--force"),
     )
     _print_step("A manifest of the scenes, with the number of bands of each:")
     _command("manifest", "scenes/", "-o", "scenes.csv")

@@ -74,12 +74,8 @@ def pending(
 
     The dates of all COGs under the prefix are in memory: about 200 bytes each.
     """
-    # The rest of a prefix is the beginning of a name, which a COG may not have.
-    if names.strip_prefixes or names.suffix:
-        folder, slash, _ = prefix.rpartition("/")
-        prefix = folder + slash
     written = {
-        stored.key: stored.modified for stored in outputs.list(names.prefix + prefix)
+        stored.key: stored.modified for stored in outputs.list(names.cog_prefix(prefix))
     }
     for image in images:
         cog = written.get(names.cog_key(image.key))

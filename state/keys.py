@@ -29,11 +29,13 @@ class OutputNames(NamedTuple):
         strip_prefixes: the first of these with which the name of an image begins is
             left out, unless nothing else is before .tif.
         suffix: what comes before .tif and .jpg.
+        input_prefix: folder of the images, which is left out.
     """
 
     prefix: str = ""
     strip_prefixes: tuple[str, ...] = ()
     suffix: str = ""
+    input_prefix: str = ""
 
     def cog_key(self, image: str) -> str:
         """Return the key of an image's COG.
@@ -42,7 +44,10 @@ class OutputNames(NamedTuple):
         '2025/maps/a_cog.tif'
         >>> OutputNames(strip_prefixes=("public_",)).cog_key("maps/public_.tif")
         'maps/public_.tif'
+        >>> OutputNames("cogs/", input_prefix="raw/").cog_key("raw/maps/a.tif")
+        'cogs/maps/a.tif'
         """
+        image = image.removeprefix(self.input_prefix)
         folder, slash, name = image.rpartition("/")
         for strip in self.strip_prefixes:
             if name.startswith(strip):
@@ -54,6 +59,23 @@ class OutputNames(NamedTuple):
             stem = key_stem(name)
             name = stem + self.suffix + name[len(stem) :]
         return self.prefix + folder + slash + name
+
+    def cog_prefix(self, images: str) -> str:
+        """Return what the keys of COGs begin with whose images' keys have a prefix.
+
+        >>> OutputNames("cogs/", suffix="_cog").cog_prefix("maps/a")
+        'cogs/maps/'
+        >>> OutputNames("cogs/", input_prefix="raw/").cog_prefix("ra")
+        'cogs/'
+        """
+        if self.input_prefix.startswith(images):
+            return self.prefix
+        images = images.removeprefix(self.input_prefix)
+        # The rest of a prefix is the beginning of a name, which a COG may not have.
+        if self.strip_prefixes or self.suffix:
+            folder, slash, _ = images.rpartition("/")
+            images = folder + slash
+        return self.prefix + images
 
 
 def jpeg_key(key: str) -> str:

@@ -78,6 +78,7 @@ class Launch:
         store: the S3 server and the key files.
         input_bucket: bucket with the manifests and the images.
         output_bucket: bucket for the COGs and JPEGs.
+        input_prefix: folder of the images, which the keys of outputs do not have.
         output_prefix: prefix for every key in the output bucket.
         strip_prefixes: beginnings of images' names that their COGs do not have.
         output_suffix: what the names of COGs and JPEGs have before .tif and .jpg.
@@ -112,6 +113,7 @@ class Launch:
     store: S3Endpoint
     input_bucket: str
     output_bucket: str
+    input_prefix: str = ""
     output_prefix: str = ""
     strip_prefixes: tuple[str, ...] = ()
     output_suffix: str = ""
@@ -183,7 +185,12 @@ class Launch:
     @property
     def output_names(self) -> OutputNames:
         """How outputs are named after their images."""
-        return OutputNames(self.output_prefix, self.strip_prefixes, self.output_suffix)
+        return OutputNames(
+            self.output_prefix,
+            self.strip_prefixes,
+            self.output_suffix,
+            self.input_prefix,
+        )
 
     def cog_key(self, image: str) -> str:
         """Return the key of an image's COG in the output bucket."""

@@ -85,8 +85,9 @@ def test_columns_of_a_manifest_and_patterns_choose_collections_and_dates(
     archive.upload_manifest("batch-raw.csv", rows)
     polled(archive)
     assert archive.outcome("batch-") == ([[*row] for row in rows], [])
-    polled(archive)
+    said = polled(archive)
 
+    assert "1 cell of the column datetime cannot be read, such as 'soon'," in said
     records = {
         record.key: record for record in stored_records(archive.cogs, "cogs/catalog/")
     }
@@ -136,6 +137,29 @@ def test_the_catalog_of_earlier_runs_is_made_afterwards_and_pruned(
     # It stays so, whatever is made afterwards.
     assert archive.call("catalog", "--products", "checksums", "--whole").returncode == 0
     assert "west/a.tif" not in sums(archive.cogs, "west")
+
+
+def test_an_image_that_comes_into_another_collection_leaves_the_former_one(
+    archive: Archive, images: list[tuple[str, str]]
+):
+    archive.launch_to_poll_by_hand(*CHECKSUMS, *A_JOB_FOR_ALL)
+    archive.upload_manifest("batch-raw.csv", images)
+    polled(archive)
+    archive.outcome("batch-")
+    polled(archive)
+    rows = [("image", "bands", "collection"), ("west/a.tif", "1", "east")]
+    archive.upload_manifest("again-raw.csv", rows)
+    polled(archive)
+    archive.outcome("again-")
+    polled(archive)
+    assert "west/a.tif" in sums(archive.cogs, "east")
+
+    pruned = archive.call("catalog", "--prune")
+
+    assert pruned.returncode == 0, pruned.stderr
+    assert "1 image left out" in pruned.stderr
+    assert sums(archive.cogs, "east") >= {"east/a.tif", "east/b.tif", "west/a.tif"}
+    assert sums(archive.cogs, "west") == {"west/b.tif", "west/b.jpg"}
 
 
 def test_a_product_that_fails_endangers_nothing_and_is_made_by_a_later_poll(

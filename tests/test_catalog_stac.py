@@ -490,7 +490,13 @@ def test_an_image_that_is_gone_disappears_and_an_empty_page_with_it(
     ]
     stac.write(records_of("b.tif", before=(old[1],), from_nothing=False), target)
     check_links(target)
-    assert [*documents(target)] == ["aerial/collection.json", "catalog.json"]
+    assert [*documents(target)] == ["catalog.json"]
+    links = documents(target)["catalog.json"]["links"]
+    assert [link for link in links if link["rel"] == "child"] == []
+
+    stac.write(records_of(old[0]), target)
+    check_links(target)
+    assert [*items_of(target)] == ["a"]
 
 
 def test_an_update_touches_only_what_changes(

@@ -260,7 +260,7 @@ def test_images_that_do_not_fit_get_no_vrt(
         other = record_of("b.tif", bbox=None, footprint=None, **changes)
         write(s3, tmp_path, first, other)
     assert reason in caplog.text
-    assert "The collection 1937 gets no VRT" in caplog.text
+    assert "the collection 1937 gets no VRT" in caplog.text
     with pytest.raises(ObjectMissing):
         s3.bucket.stat(KEY)
 

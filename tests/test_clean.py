@@ -12,6 +12,7 @@ from dag.images import sidecar_keys
 from state.run import load_run, locked
 from tests.support.archive import Archive, wait_for
 from tests.support.command_line import assert_wrong, invoke
+from tests.support.steps import killed_after
 
 DAY = 24 * 60 * 60  # seconds
 
@@ -127,6 +128,39 @@ def test_runs_that_last_and_half_removed_ones(archive: Archive):
     assert directory.exists()
     assert mine.exists()
     assert not half.exists()
+
+
+def test_clean_killed_after_a_step_goes_on_where_it_was(archive: Archive):
+    directory = ended_run(archive)
+    run = load_run(directory)
+    uploads = {
+        key: archive.cogs.start_multipart_upload(key, "image/tiff")
+        for key in ("a.tif", "b.tif")
+    }
+    lines = [
+        json.dumps({"version": 1, "line": number, "key": key, "id": upload})
+        for number, (key, upload) in enumerate(uploads.items(), 1)
+    ]
+    run.uploads_file.write_text("\n".join(lines) + "\n")
+    before = {stored.key for stored in archive.maps.list()}
+    everything = ("clean", "--older-than", "0d", "--delete")
+
+    killed_after("abort", archive, *everything, cwd=archive.directory)
+
+    # The directory says whose the other upload is, so it is still there.
+    assert len(list(archive.cogs.multipart_uploads(""))) == 1
+    assert directory.exists()
+
+    killed_after("rename workflow-run-", archive, *everything, cwd=archive.directory)
+
+    assert not list(archive.cogs.multipart_uploads(""))
+    assert archive.call("status").stdout.endswith("0 runs, 0 done.\n")
+    assert archive.poll().returncode == 0
+
+    half_removed = f"removed-{directory.name}"
+    assert cleaned(archive, "--delete")[half_removed]["removed"]
+    assert not list(archive.directory.glob("*workflow-run-*"))
+    assert before == {stored.key for stored in archive.maps.list()}
 
 
 @pytest.mark.parametrize("age", ["90", "-1d", "1y", "999999d"])

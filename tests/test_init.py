@@ -48,8 +48,13 @@ def test_wrong_answers_are_asked_again(archive: Archive):
         screen.answer("Access key [the same]", "")
         screen.answer("Secret key (hidden) [the same]", secret)
         screen.answer("Input bucket", "nowhere")
+        screen.answer("Folder of the images", "")
         screen.wait_for("there is no such bucket")
         screen.answer("Input bucket", archive.maps.name)
+        screen.answer("Folder of the images", "scans")
+        screen.wait_for("use 'scans/'")
+        screen.answer("Input bucket", "")
+        screen.answer("Folder of the images", "scans/")
         screen.answer("Output bucket", archive.maps.name)
         screen.answer("Prefix", "")
         screen.wait_for("COGs need a prefix there")
@@ -70,6 +75,7 @@ def test_wrong_answers_are_asked_again(archive: Archive):
         "access-key": "access.key",
         "secret-key": "secret.key",
         "input-bucket": archive.maps.name,
+        "input-prefix": "scans/",
         "output-bucket": archive.cogs.name,
         "output-prefix": "2025/",
     }
@@ -88,7 +94,7 @@ def test_wrong_answers_are_asked_again(archive: Archive):
     processed, failed = archive.outcome("first-")
     assert [row[0] for row in processed] == [f"{archive.maps.name}/scans/a.tif"]
     assert failed == []
-    assert archive.cogs.exists("2025/scans/a.tif")
+    assert archive.cogs.exists("2025/a.tif")
 
 
 def test_a_file_is_replaced_only_if_somebody_says_so(archive: Archive):
@@ -105,6 +111,7 @@ def test_a_file_is_replaced_only_if_somebody_says_so(archive: Archive):
     with terminal(folder, "init", *answers(archive)) as screen:
         screen.answer("Replace it?", "y")
         screen.answer("Region", "")
+        screen.answer("Folder of the images", "")
         screen.wait_for("Prefix of output keys")
         screen.press("\x03")
         assert screen.end() == 130
@@ -124,6 +131,7 @@ def test_a_file_is_replaced_only_if_somebody_says_so(archive: Archive):
         for question in ("S3 server", "Region", "Access key", "Secret key"):
             screen.answer(question, "")
         screen.answer(f"Input bucket [{archive.maps.name}]", "")
+        screen.answer("Folder of the images", "")
         screen.answer(f"Output bucket [{archive.cogs.name}]", "")
         screen.answer("Prefix", "")
         assert screen.end() == 0, screen.shown

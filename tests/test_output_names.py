@@ -54,6 +54,40 @@ def test_outputs_have_the_names_of_the_rule(archive: Archive):
     assert load_launch(archive.launch_file()).cog_key("pub1.tif") == "2025/pub1.tif"
 
 
+def test_outputs_do_not_have_the_folder_of_the_images(archive: Archive):
+    images = ["raw/scans/a.tif", "raw/b.tif", "b.tif"]
+    for image in images:
+        archive.upload_raster(image, 1)
+    archive.upload_manifest("atlas-raw.csv", [(image, 1) for image in images])
+    archive.launch("--input-prefix", "raw/", "--output-prefix", "2025/")
+
+    processed, failed = archive.outcome("atlas-")
+
+    assert [row[0] for row in processed] == images[:2]
+    ((image, _, reason),) = failed
+    assert image == "b.tif"
+    assert "those of line 2, raw/b.tif: rename one image" in reason
+    stems = ("2025/b", "2025/scans/a")
+    assert {stored.key for stored in archive.cogs.list()} == {
+        f"{stem}.{suffix}" for stem in stems for suffix in ("jpg", "tif")
+    }
+
+    archive.upload_raster("raw/scans/new.tif", 2)
+    where = (*archive.store_options(), "--input-bucket", archive.maps.name)
+    names = ("--input-prefix", "raw/", "--output-prefix", "2025/")
+    listed = archive.call("list", *where, *names[:2], "--csv")
+    assert [row[0] for row in csv.reader(io.StringIO(listed.stdout))] == [
+        *("key", "raw/b.tif", "raw/scans/a.tif", "raw/scans/new.tif")
+    ]
+    pending = ("--pending", "--output-bucket", archive.cogs.name, *names)
+    for prefix in ((), ("ra",), ("raw/scans/",)):
+        made = archive.call("manifest", *prefix, *where, *pending)
+        assert made.returncode == 0, made.stderr
+        assert made.stdout == f"{archive.maps.name}/raw/scans/new.tif,2\n"
+    shown = archive.call("convert", "--dry-run")
+    assert shown.stdout.split()[:2] == ["images", "1"]
+
+
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
@@ -61,7 +95,7 @@ def test_outputs_have_the_names_of_the_rule(archive: Archive):
         (("--strip-prefix", " public"), "cannot be part of a name"),
         (
             ("--in-place", "--output-bucket", "maps", "--output-suffix", "_cog"),
-            "leave out --strip-prefix",
+            "leave out --input-prefix, --strip-prefix",
         ),
     ],
 )

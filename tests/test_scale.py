@@ -184,6 +184,8 @@ def test_a_thousand_rows_are_measured(server: SeaweedFS, tmp_path: Path):
 
     assert run_cost.objects == len([*generate.inputs(1_000), *generate.outputs(1_000)])
     assert run_cost.poll.requests["PUT"] == 3
+    assert run_cost.status.requests.total() <= 1
+    assert run_cost.validate.requests["LIST"] >= 2
     assert run_cost.dagman > 1
     assert idle_costs.with_prefix.requests["LIST"] < 5
     assert idle_costs.without_prefix.requests["LIST"] >= 5

@@ -13,6 +13,8 @@ _STYLES = {
     "poll": ("#0b6e4f", "o"),
     "gathering": ("#5e4fa2", "v"),
     "reconcile": ("#c46200", "^"),
+    "status": ("#b8860b", "D"),
+    "validate --quick": ("#1f78b4", "x"),
     "DAGMan": ("#7f7f7f", "s"),
 }
 _TITLES = {"seconds": "seconds", "memory": "memory, MiB", "requests": "S3 requests"}

@@ -96,7 +96,9 @@ def _command_costs(costs: Sequence[RunCost], idle: IdleCosts | None) -> dict[str
     for cost in costs:
         commands[f"poll, {cost.rows:,} rows"] = cost.poll
         commands[f"poll that gathers results, {cost.rows:,} rows"] = cost.gathering
+        commands[f"status, {cost.rows:,} rows"] = cost.status
         commands[f"reconcile, {cost.rows:,} rows"] = cost.reconcile
+        commands[f"validate --quick, {cost.rows:,} rows"] = cost.validate
     if idle:
         name = f"idle poll, {idle.objects:,} objects"
         commands[f"{name}, prefix"] = idle.with_prefix

@@ -41,12 +41,20 @@ QUANTITIES = (
     Quantity("poll", "requests", lambda cost: cost.poll.requests.total()),
     Quantity("gathering", "CPU seconds", lambda cost: cost.gathering.cpu),
     Quantity("gathering", "memory", lambda cost: cost.gathering.memory),
+    Quantity("status", "CPU seconds", lambda cost: cost.status.cpu),
+    Quantity("status", "memory", lambda cost: cost.status.memory),
+    Quantity("status", "requests", lambda cost: cost.status.requests.total()),
     Quantity(
         "reconcile", "seconds", lambda cost: cost.reconcile.seconds, growth_counts=False
     ),
     Quantity("reconcile", "CPU seconds", lambda cost: cost.reconcile.cpu),
     Quantity("reconcile", "memory", lambda cost: cost.reconcile.memory),
     Quantity("reconcile", "requests", lambda cost: cost.reconcile.requests.total()),
+    Quantity("validate --quick", "CPU seconds", lambda cost: cost.validate.cpu),
+    Quantity("validate --quick", "memory", lambda cost: cost.validate.memory),
+    Quantity(
+        "validate --quick", "requests", lambda cost: cost.validate.requests.total()
+    ),
     Quantity("DAGMan", "memory", lambda cost: cost.dagman),
     Quantity("DAGMan", "bytes of the DAG", lambda cost: cost.dag),
 )

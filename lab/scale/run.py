@@ -45,8 +45,10 @@ class RunCost:
         filling: speed at which the buckets were filled, in objects per second.
         poll: cost of the poll that starts the run.
         gathering: cost of the poll when 90 % of the nodes have ended.
+        status: cost of ``status`` after that, which ``status --watch`` repeats.
         dagman: largest resident memory of DAGMan after it read its DAG, in MiB.
         dag: size of the DAG file, in bytes.
+        validate: cost of ``validate --quick`` after the run.
         objects: number of objects that poll and reconcile must list.
         files: number of files in the run directory at the end, without the logs of
             failed nodes.
@@ -56,7 +58,9 @@ class RunCost:
     filling: float
     poll: Cost
     gathering: Cost
+    status: Cost
     reconcile: Cost
+    validate: Cost
     dagman: float
     dag: int
     objects: int
@@ -99,6 +103,7 @@ def measure(
     dagman = _memory_of_dagman(run)
     generate.end_nodes(run, generate.row_numbers(rows)[:-ungathered])
     gathering = cost_of_poll(launch, server)
+    status = cost(_command("status", run.directory), place, server)
     generate.end_nodes(run, generate.row_numbers(rows)[-ungathered:])
     _stop_dagman(run)
     generate.log_nodes(run, rows)
@@ -107,13 +112,16 @@ def measure(
     filling += time.monotonic() - began
     reconcile = cost(_command("reconcile", run.directory), place, server)
     _check(maps, run, rows)
+    validate = cost([*_command("validate", run.directory), "--quick"], place, server)
     files = [path for path in run.directory.rglob("*") if path.is_file()]
     return RunCost(
         rows,
         (inputs + outputs) / filling,
         poll,
         gathering,
+        status,
         reconcile,
+        validate,
         dagman,
         run.dag_file.stat().st_size,
         inputs + outputs,

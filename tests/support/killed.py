@@ -3,8 +3,9 @@
     python -m tests.support.killed STEP COMMAND…
 
 STEP is a regular expression of what the command does to the world: ``mkdir NAME``,
-``file NAME`` (a file has appeared whole), ``put KEY``, ``delete KEY``, ``submit``;
-of a multipart upload ``start KEY``, ``complete KEY``, ``abort KEY``.
+``file NAME`` (a file has appeared whole), ``rename NAME`` (of the old name),
+``put KEY``, ``delete KEY``, ``submit``; of a multipart upload ``start KEY``,
+``complete KEY``, ``abort KEY``.
 Each of them is noted in the file that KILLED_NOTES names.
 """
 
@@ -45,6 +46,7 @@ def _followed(owner: type, method: str, name_of) -> None:
 
 _followed(Path, "mkdir", lambda path, *_: f"mkdir {path.name}")
 _followed(Path, "replace", lambda _, target: f"file {Path(target).name}")
+_followed(Path, "rename", lambda path, *_: f"rename {path.name}")
 _followed(Path, "unlink", lambda path, *_: f"unlink {path.name}")
 for method in ("write", "write_if_absent", "write_if_unchanged", "upload"):
     _followed(Bucket, method, lambda _, key, *__: f"put {key}")

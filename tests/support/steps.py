@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 from state.project import PROJECT
 from tests.support.archive import Archive
@@ -45,12 +46,18 @@ STEPS_OF_RECONCILE = [
 ]
 
 
-def killed_after(step: str, archive: Archive, *command: str) -> None:
+def killed_after(
+    step: str, archive: Archive, *command: str, cwd: Path = PROJECT
+) -> None:
     """Run a command, and assert that it was killed right after a step."""
     done = subprocess.run(
         [sys.executable, "-m", "tests.support.killed", step, *command],
-        cwd=PROJECT,
-        env=os.environ | {"KILLED_NOTES": str(archive.directory / "notes")},
+        cwd=cwd,
+        env=os.environ
+        | {
+            "KILLED_NOTES": str(archive.directory / "notes"),
+            "PYTHONPATH": str(PROJECT),
+        },
         capture_output=True,
         text=True,
     )
