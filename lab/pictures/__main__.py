@@ -63,7 +63,7 @@ def _compress(picture: Path) -> None:
     with Image.open(picture) as image:
         pixels = image.convert("RGB")
     for colours in (256, 128, 64, 32):
-        palette = pixels.quantize(colours, dither=Image.Dither.NONE)
+        palette = pixels.quantize(colours, dither=Image.Dither.NONE, kmeans=1)
         palette.save(picture, optimize=True)
         if picture.stat().st_size <= _MAX_BYTES:
             break

@@ -163,7 +163,7 @@ def _draw_photo(photo: Photo) -> tuple[Array, float, float, float]:
     y = _centres(north, -_PHOTO_PIXEL, count)
     ground = landscape.height(x, y)
     tone = 95 + 90 * landscape.field(x, y) + 10 * landscape.fractal(x, y, 90, 3, 11)
-    trees = 76 + 24 * landscape.fractal(x, y, 40, 3, 12)
+    trees = 74 + 14 * landscape.fractal(x, y, 40, 3, 12)
     tone = numpy.where(landscape.is_wood(x, y), trees, tone)
     tone *= 0.45 + 0.8 * landscape.shade(ground, _PHOTO_PIXEL)
     tone[landscape.distance_to_road(x, y) < 9] = 225
@@ -174,7 +174,7 @@ def _draw_photo(photo: Photo) -> tuple[Array, float, float, float]:
     across = right * math.cos(angle) + up * math.sin(angle)
     along = up * math.cos(angle) - right * math.sin(angle)
     tone *= photo.exposure * (1.05 - 0.22 * (across**2 + along**2))
-    tone += numpy.random.default_rng(1).normal(0, 5, tone.shape)
+    tone += numpy.random.default_rng(1).normal(0, 2, tone.shape)
     pixels = numpy.clip(tone, 1, 255).astype("uint8")
     pixels[(numpy.abs(across) > 1) | (numpy.abs(along) > 1)] = _NODATA
     return pixels[None], west, north, _PHOTO_PIXEL
