@@ -8,6 +8,7 @@ them.
 """
 
 import argparse
+import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
@@ -50,7 +51,7 @@ def main() -> int:
                 for picture in _PICTURES[name](archive, _TARGET):
                     _compress(picture)
                     print(f"{picture.name}: {picture.stat().st_size / 1000:.0f} kB")
-    except (PictureError, PoolError) as error:
+    except (PictureError, PoolError, subprocess.SubprocessError) as error:
         print(error, file=sys.stderr)
         return 1
     return 0

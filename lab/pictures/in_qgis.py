@@ -24,7 +24,7 @@ from qgis.PyQt.QtWidgets import QDockWidget, QMainWindow
 from qgis.utils import iface
 
 CATALOG = "/vsis3/cogs/catalog"
-COLUMNS = {"name": 150, "start": 170, "end": 170, "gsd": 60, "location": 300}
+COLUMNS = {"name": 150, "start": 170, "end": 170, "bytes": 80, "location": 300}
 # QGIS sets up its window and a new project in the first moment, and then needs time
 # for the images to arrive, in milliseconds.
 MOMENT = 3_000
