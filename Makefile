@@ -19,6 +19,9 @@
 # make listings  measure commands that read whole buckets, and write docs/scale.md
 # make catalogs  measure the products of the catalog, and write docs/scale.md;
 #                make catalogs IMAGES=1000000
+# make pictures  make the pictures of docs/catalog/ with programs that show the catalog
+#                (packages qgis, chromium, npm, xvfb and xauth of Debian); make pictures
+#                NAMES="stac vrt"
 # make locks     write the lock files after a change of pyproject.toml;
 #                make locks UPGRADE=--upgrade updates to the newest versions allowed
 # make setup     install everything that the demo and the tests need
@@ -32,10 +35,11 @@ MINUTES ?= 20
 IMAGES ?= 100000
 ROWS ?= 100000
 SIGNING ?= auto
+NAMES ?=
 UPGRADE ?=
 
-.PHONY: bench catalogs chaos commands demo test test-fast lint listings locks overhead scale sharing throughput \
-	clean setup
+.PHONY: bench catalogs chaos commands demo test test-fast lint listings locks overhead pictures scale sharing \
+	throughput clean setup
 
 demo: .venv/ready-demo
 	@.venv/bin/python -m demo
@@ -76,6 +80,9 @@ catalogs: .venv/ready-test .venv/ready-scale
 
 sharing: .venv/ready-scale
 	@.venv/bin/python -m lab.scale.sharing
+
+pictures: .venv/ready-test
+	@.venv/bin/python -m lab.pictures $(NAMES)
 
 commands: .venv/ready-test
 	@.venv/bin/python -m lab.commands

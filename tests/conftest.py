@@ -20,14 +20,15 @@ from xdist.scheduler import LoadScopeScheduling
 
 from bucket import Bucket, S3Endpoint
 from condor import queue
+from lab.support import postgres as postgres_server
+from lab.support.postgres import Postgres
 from pool import personal, s3
 from pool.distribution import program_of_environment
 from pool.personal import PersonalPool
 from state.project import PROJECT
-from tests.support import faulty_s3, postgres as postgres_server, rclone, seaweedfs
+from tests.support import faulty_s3, rclone, seaweedfs
 from tests.support.archive import TEST_RUNS, Archive, archive_for
 from tests.support.faulty_s3 import FaultyS3
-from tests.support.postgres import Postgres
 from tests.support.seaweedfs import SeaweedFS
 
 # A shell starts background jobs with SIGINT ignored. The processes that tests start

@@ -21,8 +21,8 @@ from shapely.geometry import box, shape
 from shapely.ops import unary_union
 
 from bucket import Bucket
+from lab.support.postgres import ARCHIVE, Postgres
 from tests.support.archive import ALL, Archive
-from tests.support.postgres import ARCHIVE, Postgres
 
 Footprints = dict[str, shapely.Geometry]
 # How much two outlines of the same pixels have in common: a footprint is made of a

@@ -20,11 +20,11 @@ from catalog.collections import Collection
 from catalog.dates import of_text
 from catalog.record import Dates, Record
 from catalog.target import Target
+from lab.support.postgres import ARCHIVE, GUARDED, READER, RIGHT_PASSWORD, Postgres
 from node.result import Band, Cog
 from state.errors import PipelineError
 from tests.support import catalog
 from tests.support.catalog import collected
-from tests.support.postgres import ARCHIVE, GUARDED, READER, RIGHT_PASSWORD, Postgres
 
 Rows = list[tuple[Any, ...]]
 # An image of one metre near Bern.

@@ -37,9 +37,11 @@ class Postgres:
 
     Attributes:
         socket: folder of its Unix socket, as ``PGHOST`` has it.
+        programs: folder of psql and others.
     """
 
     socket: Path
+    programs: Path
 
     def connect(self, database: str, user: str = OWNER) -> psycopg.Connection:
         """Return a connection that needs no COMMIT."""
@@ -126,7 +128,7 @@ def running() -> Iterator[Postgres]:
         log = folder / "log"
         run("pg_ctl", "start", "-w", f"-D{data}", f"-l{log}", f"-o{options}")
         try:
-            postgres = Postgres(folder)
+            postgres = Postgres(folder, programs)
             _prepare(postgres)
             yield postgres
         finally:
