@@ -274,11 +274,19 @@ def _where_it_is(saved: dict[str, Any], path: Path) -> dict[str, Any]:
     return with_new_paths(saved, directory, folder.parent)
 
 
+def store_from_record(saved: dict[str, Any]) -> S3Endpoint:
+    """Return the store that a record describes.
+
+    Raises:
+        TypeError: it lacks a field that has no default.
+    """
+    files = ("access_key", "secret_key", "ca_certs", "session_token")
+    paths = {name: Path(saved[name]) for name in files if saved.get(name)}
+    return from_record(S3Endpoint, saved, **paths)
+
+
 def _launch(saved: dict[str, Any]) -> Launch:
-    store = saved.pop("store")
-    for name in ("access_key", "secret_key", "ca_certs", "session_token"):
-        if store.get(name):
-            store[name] = Path(store[name])
+    store = store_from_record(saved.pop("store"))
     packed = saved.get("packed_node")
     for former, name in _FORMER_FIELDS.items():
         if former in saved:
@@ -298,7 +306,7 @@ def _launch(saved: dict[str, Any]) -> Launch:
             collections_file=Path(described) if described else None,
         ),
         directory=Path(saved["directory"]),
-        store=from_record(S3Endpoint, store),
+        store=store,
         run_order=FORMER_ORDERS.get(order, order),
         packed_node=Path(packed) if packed else None,
         strip_prefixes=tuple(saved.get("strip_prefixes", ())),

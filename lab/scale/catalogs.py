@@ -8,6 +8,7 @@ product is made by a process of its own, first of all images, then of 100 more.
 
 import argparse
 import json
+import os
 import random
 import sys
 import tempfile
@@ -16,7 +17,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from bucket import Bucket, S3Endpoint
+from bucket import Bucket
 from catalog import products, stored
 from catalog.collections import of_folder
 from catalog.record import Dates, Record
@@ -25,11 +26,12 @@ from catalog.update import update
 from lab.scale import page as pages
 from lab.scale.__main__ import running_server
 from lab.scale.measure import Cost, cost
+from lab.support import postgres
 from lab.support.markdown import insert, table
 from node.result import Band, Cog, Jpeg, Result
 from state.keys import CATALOG_FOLDER
+from state.launch import store_from_record
 from state.project import PROJECT
-from state.records import from_record
 from tests.support.seaweedfs import SeaweedFS
 
 _PAGE = PROJECT / "docs" / "scale.md"
@@ -38,12 +40,13 @@ _COLLECTION = of_folder("aerial", _BUCKET)
 _A_RUN = 1000
 _MORE = 100
 _SIDE = 0.1  # degrees
+_PRODUCTS = "geoparquet,mosaicjson,tileindex,postgis,stac"
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="make catalogs", description=__doc__)
     parser.add_argument("--images", type=int, default=100_000)
-    parser.add_argument("--products", default="geoparquet,mosaicjson,tileindex,stac")
+    parser.add_argument("--products", default=_PRODUCTS)
     parser.add_argument("--make", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.make:
@@ -51,7 +54,14 @@ def main() -> int:
     with (
         tempfile.TemporaryDirectory(dir=PROJECT, prefix=".scale-") as folder,
         running_server(Path(folder)) as server,
+        postgres.running() as database,
     ):
+        database.create_database(_BUCKET)
+        os.environ |= {
+            "PGHOST": str(database.socket),
+            "PGUSER": postgres.ARCHIVE,
+            "PGDATABASE": _BUCKET,
+        }
         names = products.names(options.products)
         rows = list(_measure(server, Path(folder), options.images, names))
     head = ("product", "images", "s", "CPU s", "memory, MiB", "requests")
@@ -62,9 +72,8 @@ def main() -> int:
 
 
 def _make(product: str, store: str) -> int:
-    endpoint = from_record(S3Endpoint, json.loads(store))
     with tempfile.TemporaryDirectory(dir=PROJECT, prefix=".scale-") as folder:
-        bucket = Bucket(endpoint, _BUCKET)
+        bucket = Bucket(store_from_record(json.loads(store)), _BUCKET)
         target = Target(bucket, CATALOG_FOLDER, _COLLECTION, Path(folder))
         failures = update(target, [product])
     print(failures)
