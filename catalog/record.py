@@ -81,7 +81,7 @@ def safe_name(text: str) -> str:
     >>> safe_name("1937/dane/sheet-7")
     '1937--dane--sheet-7'
     >>> safe_name("Bern (1)")
-    'Bern--1--f8a6c741'
+    'Bern--1--f8a6c74188e6fd82'
     """
     name = _LOSSY.sub("-", text.replace("/", "--"))
     ambiguous = name != text.replace("/", "--") or "--" in text

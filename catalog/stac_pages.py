@@ -4,6 +4,7 @@ An item is on a page of the run that converted its image, and stays there until 
 run converts the image again. So a run changes its own pages and few others.
 """
 
+import re
 from collections.abc import Collection as Several, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -18,6 +19,8 @@ from state.errors import PipelineError
 FOLDER, GROUPS = "pages/", "groups/"
 # With the links to itself, the root and so on, a file has at most 1,000 links.
 MAX_CHILDREN = 990
+# When a run began, at the beginning of its id.
+_BEGAN = re.compile(r"(\d{4})(\d\d)(\d\d)T(\d\d)(\d\d)\d\dZ", re.ASCII)
 _MAX_PAGE = 8 * 2**20  # bytes
 
 
@@ -46,8 +49,15 @@ class Page(NamedTuple):
 
     @property
     def title(self) -> str:
-        """Its title for people."""
-        return f"{self.run}, page {self.number}"
+        """Its title for people.
+
+        >>> Page("20261126T184354Z-25abdca8", 1).title
+        'Run of 2026-11-26 18:43, page 1'
+        """
+        run = self.run
+        if began := _BEGAN.match(run):
+            run = "{}-{}-{} {}:{}".format(*began.groups())
+        return f"Run of {run}, page {self.number}"
 
 
 Pages = dict[Page, list[Entry]]
@@ -135,7 +145,7 @@ def document(target: Target, page: Page, entries: Iterable[Entry]) -> bytes:
         for each in entries
     )
     return _catalog(
-        target, page.file, page.name, page.title, f"Images of {page.run}", items
+        target, page.file, page.name, page.title, f"Images of the run {page.run}", items
     )
 
 

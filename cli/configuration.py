@@ -104,10 +104,10 @@ def write(file: Path, values: Mapping[str, Any]) -> None:
 
 
 def _as_toml(value: Any) -> str:
-    """Return a text, a number, a boolean or a list of these as TOML.
+    r"""Return a text, a number, a boolean or a list of these as TOML.
 
-    >>> print(_as_toml(["a \"b\"", "é\x7f", True, 5]))
-    ["a \\"b\\"", "é\\u007f", true, 5]
+    >>> print(_as_toml(['a "b"', "é\x7f", True, 5]))
+    ["a \"b\"", "é\u007f", true, 5]
     """
     # TOML's strings are JSON's, without one control character.
     return json.dumps(value, ensure_ascii=False, default=str).replace("\x7f", "\\u007f")

@@ -5,16 +5,15 @@ import importlib
 
 import pytest
 
-MODULES = (
-    "condor.quoting",
-    "dag.images",
-    "dag.key_arguments",
-    "dag.render",
-    "dag.submit_options",
-    "node.options",
-    "state.keys",
-    "state.launch",
-    "state.run",
+from state.project import PROJECT
+
+ROOMS = ("catalog", "cli", "condor", "dag", "ingest", "lab", "node", "ops")
+ROOMS += ("pack", "pool", "post", "s3", "state")
+MODULES = sorted(
+    ".".join(file.relative_to(PROJECT).with_suffix("").parts)
+    for room in ROOMS
+    for file in (PROJECT / room).rglob("*.py")
+    if "    >>> " in file.read_text()
 )
 
 
@@ -23,3 +22,7 @@ def test_the_examples_of_a_module_work(name: str):
     failed, tried = doctest.testmod(importlib.import_module(name))
     assert failed == 0
     assert tried > 0, f"{name} has no examples"
+
+
+def test_modules_with_examples_are_found():
+    assert {"catalog.dates", "state.keys"} <= {*MODULES}
