@@ -83,7 +83,7 @@ def write(records: Records, target: Target) -> None:
 
 def _files(records: Records) -> Iterator[_File | None]:
     """Yield the files of a collection; None for one that cannot be listed."""
-    for record in records:
+    for record in records.by_key:
         for key, part in _objects(record):
             if part and part.sha256 and _is_path(key):
                 yield _File(key, part.bytes, part.sha256)

@@ -48,6 +48,13 @@ class Records:
         return self.at(self.positions.tolist())
 
     @property
+    def by_key(self) -> Iterator[Record]:
+        """The records in the order of their keys, all of which are in memory."""
+        keys = [record.key for record in self]
+        order = sorted(range(len(keys)), key=keys.__getitem__)
+        return self.at(self.positions[order].tolist())
+
+    @property
     def removed(self) -> Iterator[Record]:
         """The records that were in the product, and are gone or have been replaced.
 

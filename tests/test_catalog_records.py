@@ -92,6 +92,15 @@ def test_neighbours_are_close_together_and_images_without_a_place_are_last(
     assert keys[-1] == "lost.tif"
 
 
+def test_records_come_in_the_order_of_their_keys_too(tmp_path: Path):
+    keys = [f"sheet-{number:02}.tif" for number in range(20)]
+    records = collected(tmp_path, [to_line(record(key)) for key in keys])
+
+    assert [each.key for each in records] != keys
+    assert [each.key for each in records.by_key] == keys
+    assert [*collected(tmp_path, []).by_key] == []
+
+
 def test_an_image_across_the_antimeridian_is_beside_its_neighbours(tmp_path: Path):
     boxes = {"across": (179.5, -17, -179.5, -16), "beside": (-179.4, -17, -179, -16)}
     boxes["elsewhere"] = (0, -17, 1, -16)
