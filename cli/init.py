@@ -44,7 +44,7 @@ _MAX_NAMES = 20
 @click.command(context_settings={"show_default": True})
 @shared.store_arguments
 @click.option("--input-bucket", metavar="NAME", help="Bucket with the images.")
-@click.option("--input-prefix", metavar="FOLDER/", help="Folder of the images.")
+@click.option("--input-prefix", metavar="FOLDER", help="Folder of the images.")
 @click.option("--output-bucket", metavar="NAME", help="Bucket for the COGs and JPEGs.")
 @click.option("--output-prefix", metavar="PREFIX", help="Prefix for every output key.")
 @click.option(
@@ -265,7 +265,8 @@ def _ask_everything(dialogue: _Dialogue, private: Path) -> None:
         dialogue.ask("input_prefix", question, is_needed=False)
 
     def check_input() -> None:
-        folder = answers["input_prefix"] or ""
+        folder = shared.as_folder(answers["input_prefix"] or "")
+        answers["input_prefix"] = folder
         launching.check_names(
             answers["input_bucket"], answers["pattern"], folder=folder
         )

@@ -309,9 +309,19 @@ def input_prefix_option(command: Command) -> Command:
         "--input-prefix",
         default="",
         show_default=False,
-        metavar="FOLDER/",
+        metavar="FOLDER",
+        callback=lambda context, parameter, text: as_folder(text),
         help="Folder of the images. It is left out of the keys of outputs.",
     )(command)
+
+
+def as_folder(text: str) -> str:
+    """Return a folder as the keys of its objects begin.
+
+    >>> as_folder("scans/1937"), as_folder("scans/"), as_folder("")
+    ('scans/1937/', 'scans/', '')
+    """
+    return text if text.endswith("/") or not text else f"{text}/"
 
 
 def output_name_options(command: Command) -> Command:

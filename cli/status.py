@@ -4,6 +4,7 @@ import csv
 import json
 import sys
 import time
+from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import asdict, fields
 from datetime import UTC, datetime
@@ -18,9 +19,11 @@ from rich.markup import escape
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 
-from cli.common import console, json_option
+from cli.common import console, json_option, say, warn
 from cli.runs import runs_argument, runs_of
 from ops.status import Status, statuses, totals
+from state.errors import PipelineError
+from state.launch import Launch, load_launch, settings_files
 from state.text import counted, csv_safe, duration, one_line
 
 _SECONDS_BETWEEN = 5
@@ -40,7 +43,8 @@ def status(
     \b
       python3 cog_pipeline.py status --watch
 
-    Without a run, show all runs of the current directory. --watch continues until the
+    Without a run, show all runs of the current directory, and when its launches
+    polled, since only a poll takes a new manifest. --watch continues until the
     last of them ends, or you press Ctrl-C.
     """
     found = statuses(runs_of(run_directories))
@@ -52,6 +56,8 @@ def status(
         return
     if not watch:
         console.print(_shown(found))
+        for sentence in () if run_directories else map(_polls, _launches()):
+            say(sentence)
         return
     # Where nothing can be drawn again, only the end is printed.
     screen = Live(console=console, auto_refresh=False) if console.is_terminal else None
@@ -87,6 +93,26 @@ def _shown(found: list[Status]) -> Lines:
         if each.remark
     ]
     return Lines(table, *map(escape, remarks), _total(found))
+
+
+def _launches() -> Iterator[Launch]:
+    for file in settings_files(Path.cwd()):
+        try:
+            yield load_launch(file)
+        except PipelineError as error:
+            warn(f"{file.parent.name} is left out: {error}")
+
+
+def _polls(launch: Launch) -> str:
+    """Return a sentence about the polls of a launch, which take new manifests."""
+    polled = "has not polled yet"
+    if launch.heartbeat_file.exists():
+        age = time.time() - launch.heartbeat_file.stat().st_mtime
+        polled = f"polled {duration(age)} ago"
+    return (
+        f"The launch for {launch.pattern!r} in {launch.input_bucket} {polled}, and "
+        f"does so every {duration(launch.every * 60)}."
+    )
 
 
 def _total(found: list[Status]) -> str:

@@ -30,13 +30,11 @@ def pattern_fault(pattern: str, inputs: Bucket) -> str | None:
 def folder_fault(folder: str) -> str | None:
     """Return why images cannot be in a folder, and the remedy; None if they can.
 
-    >>> folder_fault("")
-    >>> folder_fault("scans")
-    "the --input-prefix 'scans' is no folder: use 'scans/'"
+    >>> folder_fault("scans/")
+    >>> folder_fault("/scans/")
+    "the --input-prefix '/scans/' begins with '/', and no key does: use 'scans/'"
     """
     fault = _key_fault(folder)
-    if not fault and folder and not folder.endswith("/"):
-        fault = f"is no folder: use {folder + '/'!r}"
     return f"the --input-prefix {_shown(folder)} {fault}" if fault else None
 
 
