@@ -27,26 +27,18 @@ def pattern_fault(pattern: str, inputs: Bucket) -> str | None:
     return None
 
 
-def folder_fault(folder: str) -> str | None:
-    """Return why images cannot be in a folder, and the remedy; None if they can.
+def prefix_fault(option: str, prefix: str) -> str | None:
+    """Return why no key can have a prefix, and the remedy; None if one can.
 
-    >>> folder_fault("scans/")
-    >>> folder_fault("/scans/")
-    "the --input-prefix '/scans/' begins with '/', and no key does: use 'scans/'"
-    """
-    fault = _key_fault(folder)
-    return f"the --input-prefix {_shown(folder)} {fault}" if fault else None
+    Args:
+        option: the option that gives the prefix.
 
-
-def prefix_fault(prefix: str) -> str | None:
-    """Return why no output can have a prefix, and the remedy; None if one can.
-
-    >>> prefix_fault("cogs/")
-    >>> prefix_fault("/cogs/")
+    >>> prefix_fault("--output-prefix", "cogs/")
+    >>> prefix_fault("--output-prefix", "/cogs/")
     "the --output-prefix '/cogs/' begins with '/', and no key does: use 'cogs/'"
     """
     fault = _key_fault(prefix)
-    return f"the --output-prefix {_shown(prefix)} {fault}" if fault else None
+    return f"the {option} {_shown(prefix)} {fault}" if fault else None
 
 
 def _shown(text: str) -> str:

@@ -196,9 +196,9 @@ def check_names(
         raise PipelineError(f"{bucket!r} is not the name of a bucket")
     if pattern is not None and (refusal := intake.pattern_fault(pattern)):
         raise PipelineError(refusal)
-    faults = (key_arguments.prefix_fault(prefix), key_arguments.folder_fault(folder))
-    for refusal in filter(None, faults):
-        raise PipelineError(refusal)
+    for option, text in {"--output-prefix": prefix, "--input-prefix": folder}.items():
+        if refusal := key_arguments.prefix_fault(option, text):
+            raise PipelineError(refusal)
 
 
 def check_inputs(inputs: Bucket, pattern: str) -> None:

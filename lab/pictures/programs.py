@@ -46,21 +46,35 @@ def run(
         PictureError: it failed, or took too long.
     """
     try:
-        done = subprocess.run(
-            command,
-            cwd=folder,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=seconds,
-        )
+        done = ended(command, folder, environment, seconds)
     except subprocess.TimeoutExpired as error:
         raise PictureError(f"{command[0]} did not end in {seconds:.0f} s") from error
     if done.returncode:
         raise PictureError(f"{' '.join(command)} failed:\n{done.stdout}")
     return done.stdout
+
+
+def ended(
+    command: list[str],
+    folder: Path,
+    environment: Mapping[str, str] | None,
+    seconds: float | None = None,
+) -> "subprocess.CompletedProcess[str]":
+    """Run a program in a folder, whatever its exit status; both outputs are one.
+
+    Raises:
+        subprocess.TimeoutExpired: it took too long.
+    """
+    return subprocess.run(
+        command,
+        cwd=folder,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=seconds,
+    )
 
 
 @contextmanager

@@ -2,12 +2,13 @@
 
 import os
 import re
-import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rich.console import Console
 from rich.text import Text
+
+from lab.pictures.programs import ended
 
 _COLUMNS = 100
 _STYLES = {r": OK$": "green", r"FAILED|WARNING.*": "bold red"}
@@ -30,15 +31,7 @@ def session(
         if command.startswith("cd "):
             folder /= command.removeprefix("cd ")
             continue
-        done = subprocess.run(
-            ["bash", "-c", command],
-            cwd=folder,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
+        done = ended(["bash", "-c", command], folder, environment)
         answer = Text(done.stdout)
         for pattern, style in _STYLES.items():
             answer.highlight_regex(f"(?m){pattern}", style)
