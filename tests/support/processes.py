@@ -10,6 +10,8 @@ from pathlib import Path
 
 from pool.personal import PersonalPool
 
+_LOOKS = 20
+
 
 def descendants(pid: int) -> dict[int, str]:
     """Return the names of all descendants of a process, by process id."""
@@ -27,15 +29,23 @@ def descendants(pid: int) -> dict[int, str]:
 
 
 def kill(pool: PersonalPool, *names: str) -> None:
-    """Kill the processes of a pool whose names begin with one of these."""
+    """Kill the processes of a pool whose names begin with one of these.
+
+    A process may have no name for a moment, so several looks are taken.
+    """
     master = int(pool.condor.pidfile.read_text())
-    matching = [
-        pid
-        for pid, command in descendants(master).items()
-        if Path(command.split()[0]).name.startswith(names)
-    ]
-    assert matching, f"no {names} runs"
-    kill_all(matching)
+    for _ in range(_LOOKS):
+        commands = descendants(master)
+        matching = [
+            pid
+            for pid, command in commands.items()
+            if Path(command.split()[0]).name.startswith(names)
+        ]
+        if matching:
+            kill_all(matching)
+            return
+        time.sleep(0.5)
+    raise AssertionError(f"none of {names} is among {[*commands.values()]}")
 
 
 def kill_all(pids: Iterable[int]) -> None:
