@@ -29,6 +29,7 @@ from lab.scale import small
 from lab.scale.page import machine
 from lab.support.markdown import insert, table
 from pool.distribution import program_of_environment
+from pool.ordinary_user import command_prefix
 from pool.personal import PersonalPool
 from state.project import PROJECT
 from state.run import Run
@@ -174,7 +175,9 @@ def _use_usual_intervals(pool: PersonalPool) -> None:
     """Give the pool the intervals that HTCondor has by default."""
     with pool.condor.config.open("a") as config:
         config.write(_USUAL_INTERVALS)
-    subprocess.run(["condor_reconfig", "-all"], check=True, capture_output=True)
+    for daemon in ("negotiator", "schedd"):
+        command = ["condor_reconfig", "-daemon", daemon]
+        subprocess.run([*command_prefix(), *command], check=True, capture_output=True)
 
 
 def _keys(counts: Mapping[int, int]) -> dict[str, int]:
