@@ -10,14 +10,12 @@ from pathlib import Path
 
 from pool.personal import PersonalPool
 
-_LOOKS = 20
-
 
 def descendants(pid: int) -> dict[int, str]:
     """Return the names of all descendants of a process, by process id."""
-    listed = subprocess.run(
-        ["ps", "-eo", "pid=,ppid=,args="], capture_output=True, text=True, check=True
-    )
+    # Without "ww", it cuts lines at the variable COLUMNS.
+    command = ["ps", "-ewwo", "pid=,ppid=,args="]
+    listed = subprocess.run(command, capture_output=True, text=True, check=True)
     rows = [line.split(None, 2) for line in listed.stdout.splitlines()]
     found: dict[int, str] = {}
     more = {pid}
@@ -29,23 +27,15 @@ def descendants(pid: int) -> dict[int, str]:
 
 
 def kill(pool: PersonalPool, *names: str) -> None:
-    """Kill the processes of a pool whose names begin with one of these.
-
-    A process may have no name for a moment, so several looks are taken.
-    """
-    master = int(pool.condor.pidfile.read_text())
-    for _ in range(_LOOKS):
-        commands = descendants(master)
-        matching = [
-            pid
-            for pid, command in commands.items()
-            if Path(command.split()[0]).name.startswith(names)
-        ]
-        if matching:
-            kill_all(matching)
-            return
-        time.sleep(0.5)
-    raise AssertionError(f"none of {names} is among {[*commands.values()]}")
+    """Kill the processes of a pool whose names begin with one of these."""
+    commands = descendants(int(pool.condor.pidfile.read_text()))
+    matching = [
+        pid
+        for pid, command in commands.items()
+        if Path(command.split()[0]).name.startswith(names)
+    ]
+    assert matching, f"none of {names} is among {[*commands.values()]}"
+    kill_all(matching)
 
 
 def kill_all(pids: Iterable[int]) -> None:
