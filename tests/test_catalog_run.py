@@ -38,6 +38,13 @@ def polled(archive: Archive) -> str:
     return done.stdout
 
 
+def convert(archive: Archive, name: str, rows: list[tuple[str, ...]]) -> None:
+    """Upload a manifest, and poll until the run has its CSVs."""
+    archive.upload_manifest(f"{name}-raw.csv", rows)
+    polled(archive)
+    archive.outcome(f"{name}-")
+
+
 def only_run(archive: Archive) -> Path:
     (run,) = archive.directory.glob("workflow-run-*")
     return run
@@ -53,9 +60,9 @@ def test_a_launch_makes_the_catalog_of_its_runs(
     processed, ((key, *_),) = archive.outcome("batch-")
     assert (sorted(processed), key) == (sorted(map(list, images)), lost[0])
 
-    said = polled(archive)
+    output = polled(archive)
 
-    assert "batch-raw.csv: 4 images in 2 collections of the catalog" in said
+    assert "batch-raw.csv: 4 images in 2 collections of the catalog" in output
     assert {name for name in sums(archive.cogs, "east") if name.endswith(".tif")} == {
         *("east/a.tif", "east/b.tif")
     }
@@ -85,9 +92,9 @@ def test_columns_of_a_manifest_and_patterns_choose_collections_and_dates(
     archive.upload_manifest("batch-raw.csv", rows)
     polled(archive)
     assert archive.outcome("batch-") == ([[*row] for row in rows], [])
-    said = polled(archive)
+    output = polled(archive)
 
-    assert "1 cell of the column datetime cannot be read, such as 'soon'," in said
+    assert "1 cell of the column datetime cannot be read, such as 'soon'," in output
     records = {
         record.key: record for record in stored_records(archive.cogs, "cogs/catalog/")
     }
@@ -112,9 +119,7 @@ def test_the_catalog_of_earlier_runs_is_made_afterwards_and_pruned(
     archive: Archive, images: list[tuple[str, str]]
 ):
     archive.launch_to_poll_by_hand(*A_JOB_FOR_ALL)
-    archive.upload_manifest("batch-raw.csv", images)
-    polled(archive)
-    archive.outcome("batch-")
+    convert(archive, "batch", images)
     polled(archive)
     assert not (only_run(archive) / "catalog.json").exists()
     without_products = archive.call("catalog")
@@ -143,14 +148,10 @@ def test_an_image_that_comes_into_another_collection_leaves_the_former_one(
     archive: Archive, images: list[tuple[str, str]]
 ):
     archive.launch_to_poll_by_hand(*CHECKSUMS, *A_JOB_FOR_ALL)
-    archive.upload_manifest("batch-raw.csv", images)
-    polled(archive)
-    archive.outcome("batch-")
+    convert(archive, "batch", images)
     polled(archive)
     rows = [("image", "bands", "collection"), ("west/a.tif", "1", "east")]
-    archive.upload_manifest("again-raw.csv", rows)
-    polled(archive)
-    archive.outcome("again-")
+    convert(archive, "again", rows)
     polled(archive)
     assert "west/a.tif" in sums(archive.cogs, "east")
 
@@ -166,9 +167,7 @@ def test_a_product_that_fails_endangers_nothing_and_is_made_by_a_later_poll(
     archive: Archive, images: list[tuple[str, str]]
 ):
     archive.launch_to_poll_by_hand(*CHECKSUMS, *A_JOB_FOR_ALL)
-    archive.upload_manifest("batch-raw.csv", images)
-    polled(archive)
-    archive.outcome("batch-")
+    convert(archive, "batch", images)
     # Records that cannot be read keep the collection from being made.
     records_of_another = "catalog/east/records/zzz.jsonl.gz"
     archive.cogs.write(records_of_another, b"not gzip")
@@ -189,7 +188,7 @@ def test_a_product_that_fails_endangers_nothing_and_is_made_by_a_later_poll(
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         (("--catalog", "stack"), "there is no product 'stack'; there are checksums,"),
         (("--collection-from", "("), "is not a regular expression"),
@@ -200,18 +199,18 @@ def test_a_product_that_fails_endangers_nothing_and_is_made_by_a_later_poll(
     ],
 )
 def test_a_launch_refuses_what_no_catalog_can_be_made_with(
-    archive: Archive, options: tuple[str, ...], said: str
+    archive: Archive, options: tuple[str, ...], message: str
 ):
     launched = archive.run(*options)
     assert launched.returncode == 2
-    assert said in " ".join(launched.stderr.split())
+    assert message in " ".join(launched.stderr.split())
 
 
 def test_a_launch_refuses_a_file_of_collections_that_it_does_not_understand(
     archive: Archive,
 ):
     file = archive.directory / "collections.toml"
-    for text, said in {
+    for text, message in {
         "[default]\nlicence = 'CC0-1.0'\n": "[default]: licence = 'CC0-1.0' is not",
         "[x]\nproviders = [{roles = ['owner']}]\n": "a provider has a name, a url",
         "[x]\ninterval = ['soon', '']\n": "interval = ['soon', ''] is not understood",
@@ -221,24 +220,22 @@ def test_a_launch_refuses_a_file_of_collections_that_it_does_not_understand(
         file.write_text(text)
         launched = archive.run("--collections", str(file))
         assert launched.returncode == 1
-        assert said in " ".join(launched.stderr.split())
+        assert message in " ".join(launched.stderr.split())
 
 
 def test_a_job_of_its_own_makes_the_catalog_of_very_many_images(
     archive: Archive, images: list[tuple[str, str]]
 ):
     archive.launch_to_poll_by_hand(*CHECKSUMS, *A_JOB_FOR_ALL)
-    archive.upload_manifest("batch-raw.csv", images)
-    polled(archive)
-    archive.outcome("batch-")
+    convert(archive, "batch", images)
     run = load_run(only_run(archive))
     wait_for(lambda: run.done)
     counts = json.loads(run.done_file.read_text())
     run.done_file.write_text(json.dumps(counts | {"processed": 50_001}))
 
-    said = polled(archive)
+    output = polled(archive)
 
-    assert "makes the catalog, which has very many images" in said
+    assert "makes the catalog, which has very many images" in output
     # A second poll does not submit another one.
     assert "makes the catalog" not in polled(archive)
     wait_for(lambda: (outcome := load_catalog_outcome(run)) and outcome.is_ended)
@@ -247,9 +244,7 @@ def test_a_job_of_its_own_makes_the_catalog_of_very_many_images(
 
 def test_clean_knows_the_catalog(archive: Archive, images: list[tuple[str, str]]):
     archive.launch_to_poll_by_hand("--catalog", "checksums,mosaicjson", *A_JOB_FOR_ALL)
-    archive.upload_manifest("batch-raw.csv", images)
-    polled(archive)
-    archive.outcome("batch-")
+    convert(archive, "batch", images)
     polled(archive)
     assert any(stored.key.startswith("mosaics/") for stored in archive.cogs.list())
     archive.cogs.write("notes.txt", b"?")

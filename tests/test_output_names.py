@@ -81,9 +81,9 @@ def test_outputs_do_not_have_the_folder_of_the_images(archive: Archive):
     ]
     pending = ("--pending", "--output-bucket", archive.cogs.name, *names)
     for prefix in ((), ("ra",), ("raw/scans/",)):
-        made = archive.call("manifest", *prefix, *where, *pending)
-        assert made.returncode == 0, made.stderr
-        assert made.stdout == f"{archive.maps.name}/raw/scans/new.tif,2\n"
+        printed = archive.call("manifest", *prefix, *where, *pending)
+        assert printed.returncode == 0, printed.stderr
+        assert printed.stdout == f"{archive.maps.name}/raw/scans/new.tif,2\n"
     shown = archive.call("convert", "--dry-run")
     assert shown.stdout.split()[:2] == ["images", "1"]
 

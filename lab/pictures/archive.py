@@ -124,7 +124,7 @@ def _fill(archive: Archive) -> None:
         *("--profile", "deflate"),
     )
     _pipeline(archive, "status", "--watch")
-    # What the poll has not made yet is made now, and what cannot be made is an error.
+    # It makes the products that the poll has not made, and fails if one cannot be made.
     _pipeline(archive, "catalog")
     _pipeline(archive, "stop", "--launch")
 
