@@ -28,6 +28,7 @@ from state.journal import LOG_NAME, Journal, journal_of
 from state.keys import OutputNames
 from state.launch import FORMER_ORDERS, RUN_ORDERS, SIGNINGS, URL_HOURS, Launch
 from state.project import PROJECT
+from state.text import counted
 
 # Options and values that had other names before version 0.1. They still work.
 _FORMER_NAMES = {
@@ -248,7 +249,7 @@ def launch(
     journal.say(
         "launched",
         f"Launched as job {cluster}: it polls bucket {launch.input_bucket} for "
-        f"{launch.pattern!r} every {launch.every} minutes. 'stop --launch' "
+        f"{launch.pattern!r} every {counted(launch.every, 'minute')}. 'stop --launch' "
         f"ends it, and {launch.home.name}/{LOG_NAME} records what it does.",
         job=cluster,
     )
