@@ -5,25 +5,30 @@ https://radiantearth.github.io/stac-geoparquet-spec/ and
 https://github.com/opengeospatial/geoparquet/blob/v1.1.0/format-specs/geoparquet.md
 
 DuckDB writes it from JSON, because rustac's writer makes one group of 150,000 rows,
-refuses rows without a geometry, and takes its types from the first rows.
+refuses rows without a geometry, and takes its types from the first rows. Rows of images
+that have not changed are taken from the former file, which takes a quarter of the time
+that making them takes.
 """
 
 import glob
-import math
-from collections.abc import Iterable, Iterator
+import heapq
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import chain, islice
+from operator import attrgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import duckdb
 import numpy as np
 import orjson
 import shapely
 
+from bucket import ObjectMissing
 from catalog.footprints import Footprints, Geometries
 from catalog.record import Record
 from catalog.records import Records
+from catalog.spatial import NOWHERE, center, hilbert_distances
 from catalog.stac_item import JSON, extensions, item
 from catalog.target import Target
 
@@ -34,6 +39,10 @@ _ROWS = 1000
 # So many rows are Python objects at once: with more, Python collects garbage longer.
 _SLICE = 100
 _MEMORY = "300MB"
+_MAX_FILE = 16 * 2**30  # bytes
+# With more new rows than that, all are made again: they are in memory.
+_MAX_NEW = 50_000
+_ORIGIN = (0.0, 0.0)
 _ASSET = (
     'STRUCT(href VARCHAR, "type" VARCHAR, roles VARCHAR[], '
     '"file:size" BIGINT, "file:checksum" VARCHAR)'
@@ -64,6 +73,24 @@ _COLUMNS = {
 }
 
 
+_Database = duckdb.DuckDBPyConnection
+
+
+class _Line(NamedTuple):
+    """A row as a line of JSON.
+
+    Attributes:
+        place: where it is in spatial order.
+        content: the line, with its end.
+    """
+
+    place: int
+    content: bytes
+
+
+_PLACE = attrgetter("place")
+
+
 @dataclass
 class _Extent:
     """The types and the bounds of all geometries."""
@@ -82,6 +109,38 @@ class _Extent:
         self.bounds = shapely.total_bounds(present).tolist()
 
 
+@dataclass
+class _Lines:
+    """Rows as lines of JSON.
+
+    Attributes:
+        target: where the file goes.
+        extent: the extent of all lines so far.
+    """
+
+    target: Target
+    extent: _Extent = field(default_factory=_Extent)
+
+    def of(self, records: Iterable[Record]) -> Iterator[_Line]:
+        """Yield the rows of records."""
+        rest = iter(records)
+        while some := [*islice(rest, _SLICE)]:
+            places = _places([record.result.bbox for record in some])
+            rows = _rows(some, self.target, self.extent)
+            for row, place in zip(rows, places, strict=True):
+                yield _Line(place, orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE))
+
+    def of_former(self, database: _Database) -> Iterator[_Line]:
+        """Yield the rows of the view "kept"."""
+        found = database.execute("SELECT geometry, to_json(kept)::VARCHAR FROM kept")
+        while rows := found.fetchmany(_ROWS):
+            geometries = shapely.from_wkb([geometry for geometry, _ in rows])
+            self.extent.add(geometries)
+            places = _places([*map(_bbox, geometries)])
+            for (_, line), place in zip(rows, places, strict=True):
+                yield _Line(place, f"{line}\n".encode())
+
+
 def write(records: Records, target: Target) -> None:
     """Write ``items.parquet`` of a collection, with a row for each record.
 
@@ -91,24 +150,90 @@ def write(records: Records, target: Target) -> None:
     Raises:
         BucketError: the bucket does not accept it.
     """
-    extent = _Extent()
-    parts = list(_parts(records, target, extent))
+    lines = _Lines(target)
+    if not (parts := _from_former(records, lines)):
+        lines = _Lines(target)
+        parts = _parts(lines.of(records), target.scratch)
     file = target.scratch / NAME
-    _convert(parts, file, _metadata(extent))
+    _convert(parts, file, _metadata(lines.extent))
     target.put(NAME, file, MEDIA_TYPE)
 
 
-def _parts(records: Records, target: Target, extent: _Extent) -> Iterator[Path]:
-    """Yield files of JSON, one row a line, with the rows of a group each."""
-    rest = iter(records)
-    # Without any record, an empty file makes a table without rows.
-    for number in range(max(1, math.ceil(len(records) / _ROWS))):
-        part = target.scratch / f"{number:07}.ndjson"
-        with part.open("wb") as file:
-            for _ in range(_ROWS // _SLICE):
-                rows = _rows(islice(rest, _SLICE), target, extent)
-                file.writelines(map(_line, rows))
-        yield part
+def _parts(lines: Iterable[_Line], folder: Path) -> list[Path]:
+    """Write lines into files with the rows of a group each; return the files."""
+    parts: list[Path] = []
+    rest = iter(lines)
+    # Without any row, an empty file makes a table without rows.
+    while (group := [*islice(rest, _ROWS)]) or not parts:
+        parts.append(folder / f"{len(parts):07}.ndjson")
+        with parts[-1].open("wb") as file:
+            file.writelines(line.content for line in group)
+    return parts
+
+
+def _from_former(records: Records, lines: _Lines) -> list[Path]:
+    """Return the rows of all records, those that have not changed from the former file.
+
+    Returns:
+        Files of JSON; none if there is no former file, or it has not the rows that it
+        should have.
+    """
+    target = lines.target
+    former = target.scratch / f"former-{NAME}"
+    if records.changed is None or len(records.changed) > _MAX_NEW:
+        return []
+    try:
+        target.bucket.download(target.prefix + NAME, former, _MAX_FILE)
+        with _database(target.scratch) as database:
+            _keep(database, former, records)
+            new = sorted(lines.of(records.changed_records), key=_PLACE)
+            ((kept,),) = database.execute("SELECT count(*) FROM kept").fetchall()
+            # Somebody else may have written it.
+            if kept + len(new) != len(records):
+                return []
+            everything = heapq.merge(lines.of_former(database), new, key=_PLACE)
+            return _parts(everything, target.scratch)
+    except (ObjectMissing, duckdb.Error):
+        return []
+
+
+def _keep(database: _Database, former: Path, records: Records) -> None:
+    """Make the view "kept" of the rows of a file that have not changed."""
+    changed = chain(records.changed_records, records.removed)
+    ids = [record.id for record in changed]
+    # Geometries stay WKB.
+    database.execute("SET enable_geoparquet_conversion = false")
+    database.execute("CREATE TABLE gone AS SELECT unnest($1::VARCHAR[]) AS id", [ids])
+    file = _text(glob.escape(str(former)))
+    database.execute(
+        f"""
+        CREATE VIEW kept AS SELECT * REPLACE (hex(geometry) AS geometry)
+        FROM read_parquet({file}) WHERE id NOT IN (SELECT id FROM gone)
+        """  # noqa: S608 - only the name of the file differs
+    )
+
+
+def _places(boxes: Sequence[Sequence[float] | None]) -> list[int]:
+    """Return where rows are in spatial order, by the bounding boxes of their items."""
+    centers = np.array([center(box) if box else _ORIGIN for box in boxes])
+    distances = hilbert_distances(*centers.T).tolist()
+    pairs = zip(boxes, distances, strict=True)
+    return [distance if box else NOWHERE for box, distance in pairs]
+
+
+def _bbox(geometry: Any) -> tuple[float, float, float, float] | None:
+    """Return the bounding box of an item by its geometry.
+
+    West is more than east across the antimeridian.
+    """
+    if geometry is None:
+        return None
+    west, south, east, north = geometry.bounds
+    if (west, east) == (-180, 180):
+        longitudes = shapely.get_coordinates(geometry)[:, 0]
+        west = longitudes[longitudes > 0].min()
+        east = longitudes[longitudes < 0].max()
+    return west, south, east, north
 
 
 def _item(record: Record, target: Target) -> dict[str, Any]:
@@ -146,10 +271,6 @@ def _rows(
     return rows
 
 
-def _line(row: dict[str, Any]) -> bytes:
-    return orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE)
-
-
 def _metadata(extent: _Extent) -> dict[str, Any]:
     """Return the metadata of the file, by the names of its keys."""
     column: dict[str, Any] = {
@@ -176,15 +297,7 @@ def _convert(parts: list[Path], file: Path, metadata: dict[str, Any]) -> None:
         f"{_text(key)}: {_text(orjson.dumps(value).decode())}"
         for key, value in metadata.items()
     )
-    settings: dict[str, str | bool | int | float | list[str]] = {
-        # Several threads bring little, and take their memory each.
-        "threads": "1",
-        "memory_limit": _MEMORY,
-        "temp_directory": str(file.parent),
-        "autoinstall_known_extensions": "false",
-        "autoload_known_extensions": "false",
-    }
-    with duckdb.connect(config=settings) as database:
+    with _database(file.parent) as database:
         database.execute(
             f"""
             COPY (
@@ -199,6 +312,21 @@ def _convert(parts: list[Path], file: Path, metadata: dict[str, Any]) -> None:
             """,  # noqa: S608 - all but the names of files is constant
             {"parts": [glob.escape(str(part)) for part in parts]},
         )
+
+
+def _database(scratch: Path) -> _Database:
+    settings: dict[str, str | bool | int | float | list[str]] = {
+        # Several threads bring little, and take their memory each.
+        "threads": "1",
+        "memory_limit": _MEMORY,
+        "temp_directory": str(scratch),
+        "autoinstall_known_extensions": "false",
+        "autoload_known_extensions": "false",
+    }
+    database = duckdb.connect(config=settings)
+    # Otherwise, times are written in the zone of this machine.
+    database.execute("SET TimeZone = 'UTC'")
+    return database
 
 
 def _text(text: str) -> str:

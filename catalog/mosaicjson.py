@@ -9,13 +9,14 @@ import math
 import random
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import orjson
 import shapely
+from numpy.typing import NDArray
 
 from bucket import ObjectMissing
 from catalog import tiles
@@ -69,6 +70,12 @@ class _Images:
         self.minzoom = max(self.minzoom, lowest)
         self.maxzoom = max(self.maxzoom, highest)
 
+    def on_map(self) -> tuple[Geometries, NDArray[np.int64]]:
+        """Return the polygons that web maps show, and the image of each of them."""
+        parts, owners = self.footprints.parts()
+        shown = tiles.on_map(parts)
+        return parts[shown], owners[shown]
+
 
 def write(records: Records, target: Target) -> None:
     """Write the mosaics of a collection.
@@ -81,28 +88,68 @@ def write(records: Records, target: Target) -> None:
         BucketError: the bucket cannot be read or written.
         PipelineError: a mosaic of several writers cannot be merged.
     """
-    own = _Images()
-    shared: dict[str, _Images] = {}
+    own, shared = _images(records.changed_records, target)
     gone: dict[str, set[str]] = {}
     for record in records.removed:
-        if record.mosaicid:
-            gone.setdefault(record.mosaicid, set()).add(target.url(record.key))
-    for record in records:
-        if not record.result.footprint:
-            continue
-        if not record.mosaicid:
-            own.add(record, target)
-        elif records.is_changed(record):
-            shared.setdefault(record.mosaicid, _Images()).add(record, target)
-    for mosaicid in sorted(shared.keys() | gone.keys()):
+        gone.setdefault(record.mosaicid, set()).add(target.url(record.key))
+    for mosaicid in sorted({*shared, *gone} - {""}):
         images = shared.get(mosaicid, _Images())
         _merge(mosaicid, images, gone.get(mosaicid, set()), target)
-    key = key_of(target.collection.mosaicid, target)
-    if own.urls:
+    mosaic = None
+    if records.changed is not None:
+        if "" not in gone:
+            mosaic = _extended(own, target)
+        if mosaic is None:
+            own, _ = _images(records, target)
+    if mosaic is None and own.urls:
         mosaic = _merged(None, own, set(), target)
+    key = key_of(target.collection.mosaicid, target)
+    if mosaic:
         target.put_key(key, _packed(mosaic), MEDIA_TYPE)
     else:
         target.bucket.remove(key)
+
+
+def _images(
+    records: Iterable[Record], target: Target
+) -> tuple[_Images, dict[str, _Images]]:
+    """Return the images of the collection's mosaic, and those of others by its id."""
+    own = _Images()
+    others: dict[str, _Images] = {}
+    for record in records:
+        if record.result.footprint:
+            images = own
+            if record.mosaicid:
+                images = others.setdefault(record.mosaicid, _Images())
+            images.add(record, target)
+    return own, others
+
+
+def _extended(images: _Images, target: Target) -> _Mosaic | None:
+    """Return the collection's mosaic with new images.
+
+    Returns:
+        The same mosaic as if it were made of all images; None if it has to be.
+    """
+    try:
+        old, _ = _read(key_of(target.collection.mosaicid, target), target)
+    except PipelineError:
+        # It will be replaced.
+        return None
+    if old is None or not _suits(images, old):
+        return None
+    return {**_merged(old, images, set(), target), "version": old["version"]}
+
+
+def _suits(images: _Images, old: _Mosaic) -> bool:
+    """Return whether a mosaic with new images keeps the zoom level of its tiles."""
+    zoom = old["quadkey_zoom"]
+    if images.urls and not 0 <= images.minzoom <= zoom:
+        return False
+    names = [name for assets in old["tiles"].values() for name in assets]
+    parts = images.on_map()[0]
+    number = len({*names}) + len(images.urls)
+    return len(names) + tiles.count(parts, zoom) <= _most_names(number)
 
 
 def key_of(mosaicid: str, target: Target) -> str:
@@ -218,9 +265,7 @@ def _merged(
     old: _Mosaic | None, images: _Images, gone: set[str], target: Target
 ) -> _Mosaic:
     """Return a mosaic with images, and without those that are gone."""
-    parts, owners = images.footprints.parts()
-    on_map = tiles.on_map(parts)
-    parts, owners = parts[on_map], owners[on_map]
+    parts, owners = images.on_map()
     lowest, highest = (
         (images.minzoom, images.maxzoom) if images.maxzoom >= 0 else _ZOOMS
     )
@@ -265,8 +310,9 @@ def _attribution(old: _Mosaic | None, target: Target) -> str:
     names = [html.escape(each.name) for each in target.collection.providers]
     former = old.get("attribution") if old else ""
     if isinstance(former, str) and former:
-        known = former.split(", ")
-        names = known + [name for name in names if name not in known]
+        # A name may have a comma in it.
+        known = f", {former}, "
+        names = [former, *(name for name in names if f", {name}, " not in known)]
     return ", ".join(names)
 
 
@@ -278,10 +324,14 @@ def _next_version(old: _Mosaic) -> str:
 
 def _fitting(parts: Geometries, zoom: int) -> int:
     """Return a zoom level at which the images are not named too often."""
-    most = max(_TILES_PER_IMAGE * len(parts), _FEW_NAMES)
-    while zoom > _MIN_ZOOM and tiles.count(parts, zoom) > most:
+    while zoom > _MIN_ZOOM and tiles.count(parts, zoom) > _most_names(len(parts)):
         zoom -= 1
     return zoom
+
+
+def _most_names(images: int) -> int:
+    """Return how often the tiles of a mosaic may name its images, in all."""
+    return max(_TILES_PER_IMAGE * images, _FEW_NAMES)
 
 
 def _touched(

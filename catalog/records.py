@@ -10,10 +10,8 @@ import orjson
 from numpy.typing import NDArray
 
 from catalog.record import Record, from_line
-from catalog.spatial import hilbert_distances
+from catalog.spatial import NOWHERE, center, hilbert_distances
 
-# Where records without a footprint come.
-_NOWHERE = np.iinfo(np.int64).max
 Positions = NDArray[np.int64]
 _NO_POSITIONS: Positions = np.empty(0, dtype=np.int64)
 
@@ -31,8 +29,8 @@ class Records:
         changed: keys of the COGs whose records are new or other than those of which
             the product was last made; None if all may be.
         changed_positions: where their lines begin; empty if all may be.
-        removed_positions: where the lines of records begin of which the product was
-            last made, and which are gone or have been replaced.
+        removed_positions: where the lines of records begin that are gone or have been
+            replaced, and that the product may have.
     """
 
     file: Path
@@ -56,9 +54,10 @@ class Records:
 
     @property
     def removed(self) -> Iterator[Record]:
-        """The records that were in the product, and are gone or have been replaced.
+        """The records that may be in the product, and are gone or have been replaced.
 
-        A key whose record was replaced is in ``changed``, too.
+        Some came and went since it was made: somebody else may have added them
+        meanwhile. A key whose record was replaced is in ``changed``, too.
         """
         return self.at(self.removed_positions.tolist())
 
@@ -110,6 +109,7 @@ def collect(
     former: dict[str, int] = {}
     gone: dict[tuple[str, str], bool] = {}
     places: dict[int, tuple[float, float]] = {}
+    new: list[int] = []
     with file.open("wb") as written:
         for line, is_old in lines:
             content = orjson.loads(line)
@@ -121,9 +121,11 @@ def collect(
             current[key] = position
             if is_old:
                 former[key] = position
+            else:
+                new.append(position)
             written.write(line)
             if bbox := content["result"].get("bbox"):
-                places[position] = _center(bbox)
+                places[position] = center(bbox)
     records = Records(file, _NO_POSITIONS)
     for versions, old_only in ((current, False), (former, True)):
         for (key, run), is_old in gone.items():
@@ -136,7 +138,8 @@ def collect(
     if from_nothing:
         return replace(records, positions=positions)
     changed = {key: place for key, place in current.items() if former.get(key) != place}
-    removed = [place for key, place in former.items() if current.get(key) != place]
+    there = frozenset(current.values())
+    removed = [place for place in (*former.values(), *new) if place not in there]
     return Records(
         file,
         positions,
@@ -146,20 +149,11 @@ def collect(
     )
 
 
-def _center(bbox: list[float]) -> tuple[float, float]:
-    west, south, east, north = bbox
-    if west > east:
-        # It crosses the antimeridian.
-        east += 360
-    longitude = (west + east) / 2
-    return longitude - 360 if longitude > 180 else longitude, (south + north) / 2
-
-
 def _in_spatial_order(
     positions: Iterable[int], places: dict[int, tuple[float, float]]
 ) -> Positions:
     lines = np.fromiter(positions, dtype=np.int64)
-    order = np.full(lines.shape, _NOWHERE)
+    order = np.full(lines.shape, NOWHERE)
     if places:
         located = np.isin(lines, np.fromiter(places, dtype=np.int64))
         points = np.array([places[line] for line in lines[located].tolist()])

@@ -1,8 +1,12 @@
 """The order of points along a Hilbert curve, in which neighbours are close."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
+# The place of what has none: after all others.
+NOWHERE = 2**63 - 1
 _ORDER = 16
 _SIDE = 1 << _ORDER
 
@@ -34,6 +38,23 @@ def hilbert_distances(
         x, y = np.where(top, x, y), np.where(top, y, x)
         step //= 2
     return distance
+
+
+def center(bbox: Sequence[float]) -> tuple[float, float]:
+    """Return longitude and latitude of the middle of a box, in degrees.
+
+    Args:
+        bbox: west, south, east and north in degrees; west is more than east across the
+            antimeridian.
+
+    >>> center((179, -18, -177, -16))
+    (-179.0, -17.0)
+    """
+    west, south, east, north = bbox
+    if west > east:
+        east += 360
+    longitude = (west + east) / 2
+    return longitude - 360 if longitude > 180 else longitude, (south + north) / 2
 
 
 def _cells(degrees: NDArray[np.float64], extent: float) -> NDArray[np.int64]:

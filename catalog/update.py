@@ -124,12 +124,12 @@ def update(
             gone = {token, *begun.makers} if afresh else {token}
             # Nobody knows the state of a product that could not be made again.
             lost = failures.keys() if afresh else ()
-            if _end(target, names, begun, bases, lost, gone):
-                if attempt + 1 == _MAX_TRIES or versions == _versions(target):
-                    return failures
-                # There are more records now. A store without conditions may already
-                # have the state of another maker.
-                base = replace(begun, products={**begun.products, **bases})
+            if _end(target, names, begun, bases, lost, gone) and (
+                attempt + 1 == _MAX_TRIES or versions == _versions(target)
+            ):
+                return failures
+            # Others have made the same, or there are more records now. On a store
+            # without conditions, they may have replaced what was made just now.
         time.sleep(0.25 * 2**attempt)
     raise PipelineError(
         f"other access points change the collection {target.collection.title!r} at "

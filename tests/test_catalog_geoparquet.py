@@ -1,9 +1,11 @@
 """A collection's items are one GeoParquet file, of which readers read a part."""
 
 import json
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
+from itertools import islice
 from pathlib import Path
 
 import duckdb
@@ -15,7 +17,7 @@ import shapely
 from bucket import Bucket
 from catalog import geoparquet
 from catalog.collections import Collection
-from catalog.record import Dates, Record, to_line
+from catalog.record import Dates, Record, gone_line, to_line
 from catalog.records import collect
 from catalog.target import Target
 from node.result import Cog, Jpeg
@@ -58,12 +60,19 @@ def target(weed_bucket: Bucket, tmp_path: Path) -> Target:
     )
 
 
-def written(target: Target, *records: Record) -> Path:
-    """Return a copy of the file that is in the bucket."""
-    lines = ((to_line(each), False) for each in records)
-    geoparquet.write(collect(lines, target.scratch / "records"), target)
+KEY = "cogs/catalog/maps/items.parquet"
+
+
+def written(target: Target, *records: Record, former: tuple[Record, ...] = ()) -> Path:
+    """Write the file, after that of former records if any; return a copy of it."""
+    lines = [(to_line(each), True) for each in former]
+    lines += [(to_line(each), False) for each in records if each not in former]
+    keys = {each.key for each in records}
+    lines += [(gone_line(each), False) for each in former if each.key not in keys]
+    file = target.scratch / "records"
+    geoparquet.write(collect(lines, file, from_nothing=not former), target)
     file = target.scratch.parent / "downloaded.parquet"
-    target.bucket.download("cogs/catalog/maps/items.parquet", file, 2**30)
+    target.bucket.download(KEY, file, 2**30)
     return file
 
 
@@ -243,3 +252,64 @@ def test_hostile_names_arrive_as_they_are(target: Target) -> None:
 def test_a_wkt_crs_has_no_code(target: Target) -> None:
     file = written(target, record("a.tif", crs='LOCAL_CS["drawing"]'))
     assert asked('SELECT "proj:code" FROM read_parquet($file)', file) == [(None,)]
+
+
+def scattered(count: int) -> tuple[Record, ...]:
+    """Return records of many places; some have none or are at the antimeridian."""
+    odd = (
+        record("cogs/fiji.tif", **AT_THE_ANTIMERIDIAN),
+        record("cogs/nowhere.tif", **NOWHERE, dates=None),
+        record('cogs/it\'s "odd"\n\x00é.tif', dates=Dates("0001-01-01T00:00:00Z", END)),
+    )
+    return (*odd, *islice(on_a_grid(90), count))
+
+
+END = "9999-12-31T23:59:59Z"
+EVERYTHING = "SELECT * REPLACE (geometry::VARCHAR AS geometry) FROM read_parquet($file)"
+
+
+@pytest.mark.parametrize("zone", ["Europe/Zurich", "UTC"])
+def test_new_images_make_the_file_that_all_images_make(
+    target: Target, zone: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TZ", zone)
+    time.tzset()
+    former = scattered(2500)
+    again = replace(former[7], run="later", converted="2026-11-27T00:00:00Z")
+    fiji = record("cogs/zz.tif", **AT_THE_ANTIMERIDIAN)
+    new = (*former[:7], again, *former[9:], record("cogs/new.tif"), fiji)
+    whole = asked(EVERYTHING, written(target, *new))
+    written(target, *former)
+
+    assert asked(EVERYTHING, written(target, *new, former=former)) == whole
+
+
+def test_rows_that_have_not_changed_are_those_of_the_former_file(
+    target: Target,
+) -> None:
+    old, new = record("old.tif"), record("new.tif")
+    written(target, replace(old, manifest="somebody-raw.csv"))
+
+    file = written(target, old, new, former=(old,))
+
+    found = asked('SELECT id, "cog_pipeline:manifest" FROM read_parquet($file)', file)
+    assert sorted(found) == [("new", new.manifest), ("old", "somebody-raw.csv")]
+
+
+@pytest.mark.parametrize("kind", ["missing", "no parquet", "cut", "other"])
+def test_a_former_file_that_is_of_no_use_is_made_again(
+    target: Target, kind: str
+) -> None:
+    former = scattered(50)
+    whole = written(target, *former, record("new.tif")).read_bytes()
+    written(target, *(former[1:] if kind == "other" else former))
+    if kind == "missing":
+        target.bucket.remove(KEY)
+    elif kind == "cut":
+        target.bucket.write(KEY, target.bucket.read(KEY, 2**30)[100:])
+    elif kind == "no parquet":
+        target.bucket.write(KEY, b"no parquet")
+
+    file = written(target, *former, record("new.tif"), former=former)
+
+    assert file.read_bytes() == whole

@@ -210,6 +210,82 @@ def test_the_same_images_make_the_same_bytes(target: Target) -> None:
     assert target.bucket.stat(key).etag == first
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"bbox": (179.0, -18.0, -179.0, -17.0), "footprint": FIJI},
+        {"footprint": None, "bbox": None},
+        {"mosaicid": SHARED},
+        # The tiles get another zoom level.
+        {"gsd": 0.1},
+        {"gsd": 10.0},
+        {"gsd": None},
+        {"gsd": 20_000.0, "bbox": (-180.0, -80.0, 180.0, 80.0)},
+    ],
+)
+def test_new_images_make_the_mosaic_that_all_images_make(
+    target: Target, changes: dict[str, Any]
+) -> None:
+    former = tuple(scattered(300))
+    new = (*former, record("new.tif", **changes))
+    key = mosaicjson.key_of(target.collection.mosaicid, target)
+    write(target, *new)
+    whole = target.bucket.read(key, 2**30)
+    write(target, *former)
+
+    write(target, *new, former=former)
+
+    assert target.bucket.read(key, 2**30) == whole
+
+
+def test_images_that_are_replaced_or_gone_leave_no_trace(target: Target) -> None:
+    former = (*scattered(20), record("far.tif", bbox=(50.0, 50.0, 50.1, 50.1)))
+    moved = record(former[0].key, bbox=(20.0, 50.0, 20.1, 50.1))
+    new = (moved, *former[1:-1])
+    key = mosaicjson.key_of(target.collection.mosaicid, target)
+    write(target, *new)
+    whole = target.bucket.read(key, 2**30)
+    write(target, *former)
+
+    write(target, *new, former=former)
+
+    assert target.bucket.read(key, 2**30) == whole
+
+
+def test_images_that_have_not_changed_stay_as_they_are_in_the_mosaic(
+    target: Target,
+) -> None:
+    former = tuple(scattered(20))
+    write(target, *former, record("somebody.tif"))
+
+    write(target, *former, record("new.tif"), former=former)
+
+    assert assets(target) == {"somebody.tif", "new.tif", *(each.key for each in former)}
+
+
+@pytest.mark.parametrize("text", ["no gzip", '{"tiles": {}}'])
+def test_the_mosaic_of_a_collection_that_is_of_no_use_is_made_again(
+    target: Target, text: str
+) -> None:
+    former = tuple(scattered(20))
+    key = mosaicjson.key_of(target.collection.mosaicid, target)
+    content = text.encode()
+    target.bucket.write(key, content if "no" in text else gzip.compress(content))
+
+    write(target, *former, record("new.tif"), former=former)
+
+    assert assets(target) == {"new.tif", *(each.key for each in former)}
+
+
+def test_a_name_with_a_comma_is_one_attribution(target: Target) -> None:
+    collection = replace(target.collection, providers=(Provider("Smith, Sons, Ltd"),))
+    target = replace(target, collection=collection)
+    for key in ("a.tif", "b.tif"):
+        write(target, record(key, mosaicid=SHARED))
+    assert mosaic(target, SHARED)["attribution"] == "Smith, Sons, Ltd"
+
+
 def test_a_collection_without_images_has_no_mosaic(target: Target) -> None:
     write(target, record("a.tif"))
     write(target)

@@ -65,6 +65,23 @@ def test_changes_are_those_since_the_product_was_made(tmp_path: Path):
     assert runs_of(records.removed) == [("a.tif", "1"), ("b.tif", "1")]
 
 
+def test_a_record_that_came_and_went_may_have_been_added_by_somebody_else(
+    tmp_path: Path,
+):
+    old = [to_line(record("a.tif", run="1"))]
+    new = [
+        to_line(record("b.tif", run="2")),
+        gone_line(record("b.tif", run="2")),
+        to_line(record("c.tif", run="2")),
+        to_line(record("c.tif", run="3")),
+    ]
+
+    records = collected(tmp_path, old, new, from_nothing=False)
+
+    assert records.changed == {"c.tif"}
+    assert runs_of(records.removed) == [("b.tif", "2"), ("c.tif", "2")]
+
+
 def test_a_cog_that_was_gone_is_there_again_if_another_run_makes_it(tmp_path: Path):
     gone = gone_line(record("a.tif", run="1"))
     # The name of the object in which it stands says nothing about the order.

@@ -1,5 +1,6 @@
 """Several access points bring one collection up to date, and some are interrupted."""
 
+import gzip
 import json
 import re
 import signal
@@ -9,10 +10,11 @@ import threading
 from dataclasses import asdict, replace
 from pathlib import Path
 
+import duckdb
 import pytest
 
 from bucket import Bucket, BucketError, S3Endpoint
-from catalog import checksums, stac, stored, update as updating
+from catalog import checksums, geoparquet, mosaicjson, stac, stored, update as updating
 from catalog.collections import Collection, of_folder
 from catalog.records import Records
 from catalog.target import Target
@@ -23,7 +25,7 @@ from tests.support.catalog import record
 
 ROOT = "catalog/"
 SHEETS = of_folder("sheets", "cogs")
-PRODUCTS = ("checksums", "stac")
+PRODUCTS = ("checksums", "geoparquet", "mosaicjson", "stac")
 
 
 @pytest.fixture
@@ -48,9 +50,29 @@ def in_stac(target: Target) -> set[str]:
     return {item["properties"]["title"].removesuffix(".tif") for item in contents}
 
 
+def in_geoparquet(target: Target) -> set[str]:
+    file = target.scratch / "downloaded.parquet"
+    target.bucket.download(f"{target.prefix}{geoparquet.NAME}", file, ALL)
+    query = "SELECT title FROM read_parquet($1)"
+    titles = [title for (title,) in duckdb.execute(query, [str(file)]).fetchall()]
+    assert len(titles) == len({*titles})
+    return {title.removesuffix(".tif") for title in titles}
+
+
+def in_mosaic(target: Target) -> set[str]:
+    key = mosaicjson.key_of(target.collection.mosaicid, target)
+    mosaic = json.loads(gzip.decompress(target.bucket.read(key, ALL)))
+    assets = {name for names in mosaic["tiles"].values() for name in names}
+    return {Path(asset).stem for asset in assets}
+
+
+def assert_has_images(target: Target, *names: str) -> None:
+    for images in (in_checksums, in_geoparquet, in_mosaic, in_stac):
+        assert images(target) == {*names}
+
+
 def assert_is_complete(target: Target, *names: str) -> None:
-    assert in_checksums(target) == {*names}
-    assert in_stac(target) == {*names}
+    assert_has_images(target, *names)
     state = read_state(target)
     assert {*state.products} == {*PRODUCTS}
     assert state.makers == {}
@@ -105,8 +127,7 @@ def test_two_makers_at_once_lose_no_image(
 
     assert failures == []
     names = [f"{number}-{run}" for number in range(2) for run in range(3)]
-    assert in_checksums(target) == {"z", *names}
-    assert in_stac(target) == {"z", *names}
+    assert_has_images(target, "z", *names)
 
 
 @pytest.mark.parametrize("content", [b"", b'{"title": "sheets", "prod', b"[]"])
@@ -199,8 +220,7 @@ def test_a_maker_that_is_killed_leaves_nothing_wrong(
 
     assert update(target, PRODUCTS) == {}
 
-    assert in_checksums(target) == {"b", "c", "d"}
-    assert in_stac(target) == {"b", "c", "d"}
+    assert_has_images(target, "b", "c", "d")
     # Who follows does not have to make everything again for ever.
     update(target, PRODUCTS, whole=True)
     assert_is_complete(target, "b", "c", "d")

@@ -3,7 +3,8 @@
     python -m lab.scale.catalogs [--images N] [--products NAMES]
 
 The records are made up: images of 10 km over North America, in runs of 1,000. Each
-product is made by a process of its own, first of all images, then of 100 more.
+product is made by a process of its own, first of all images, then of 100 more. At last,
+one process makes the products of files in the bucket of another 100, as a poll does.
 """
 
 import argparse
@@ -40,7 +41,8 @@ _COLLECTION = of_folder("aerial", _BUCKET)
 _A_RUN = 1000
 _MORE = 100
 _SIDE = 0.1  # degrees
-_PRODUCTS = "geoparquet,mosaicjson,tileindex,postgis,stac"
+_DATABASE = "postgis"
+_PRODUCTS = f"geoparquet,mosaicjson,tileindex,{_DATABASE},stac"
 
 
 def main() -> int:
@@ -71,11 +73,11 @@ def main() -> int:
     return 0
 
 
-def _make(product: str, store: str) -> int:
+def _make(names: str, store: str) -> int:
     with tempfile.TemporaryDirectory(dir=PROJECT, prefix=".scale-") as folder:
         bucket = Bucket(store_from_record(json.loads(store)), _BUCKET)
         target = Target(bucket, CATALOG_FOLDER, _COLLECTION, Path(folder))
-        failures = update(target, [product])
+        failures = update(target, names.split(","))
     print(failures)
     return bool(failures)
 
@@ -87,7 +89,7 @@ def _measure(
     bucket.create()
     store = json.dumps(asdict(server.store), default=str)
     program = [sys.executable, "-m", "lab.scale.catalogs", "--make"]
-    numbers = iter(range(images + _MORE))
+    numbers = iter(range(images + 2 * _MORE))
     for run in range(0, images, _A_RUN):
         _write_run(bucket, run, min(_A_RUN, images - run), numbers, place)
     for name in names:
@@ -96,6 +98,10 @@ def _measure(
     for name in names:
         measured = cost([*program, name, store], PROJECT, server)
         yield _row(name, _MORE, measured, more=True)
+    _write_run(bucket, images + _MORE, _MORE, numbers, place)
+    together = ",".join(name for name in names if name != _DATABASE)
+    measured = cost([*program, together, store], PROJECT, server)
+    yield _row(together.replace(",", ", "), _MORE, measured, more=True)
 
 
 def _write_run(
