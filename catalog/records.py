@@ -1,6 +1,5 @@
 """All records of a collection, in a local file: there may be a million."""
 
-import mmap
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -79,14 +78,10 @@ class Records:
 
     def at(self, positions: Sequence[int]) -> Iterator[Record]:
         """Yield the records of the lines that begin at some positions."""
-        if not positions:
-            return
-        with (
-            self.file.open("rb") as file,
-            mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as lines,
-        ):
+        with self.file.open("rb") as file:
             for position in positions:
-                yield from_line(lines[position : lines.find(b"\n", position)])
+                file.seek(position)
+                yield from_line(file.readline())
 
 
 def collect(
