@@ -274,11 +274,21 @@ def _collect(
     try:
         return collect(lines, file, from_nothing=not former.records)
     except _UNREADABLE as error:
+        name = target.bucket.name
+        bad = [key for key in versions if not _is_readable(target, key, file)]
         raise PipelineError(
-            f"the records under {target.bucket.name}/{target.prefix} cannot be read "
+            f"the records {', '.join(f'{name}/{key}' for key in bad)} cannot be read "
             f"({type(error).__name__}: {error}): 'catalog' with the directories of "
             "their runs writes them again"
         ) from error
+
+
+def _is_readable(target: Target, key: str, file: Path) -> bool:
+    try:
+        collect(stored.read(target.bucket, {key: True}, file.parent), file)
+    except _UNREADABLE:
+        return False
+    return True
 
 
 def _versions(target: Target) -> dict[str, str]:

@@ -175,7 +175,10 @@ def test_a_product_that_fails_endangers_nothing_and_is_made_by_a_later_poll(
     failing = archive.poll()
 
     assert failing.returncode == 0
-    assert "/catalog/east/ cannot be read (BadGzipFile" in failing.stdout
+    assert (
+        "/catalog/east/records/zzz.jsonl.gz cannot be read (BadGzipFile"
+        in failing.stdout
+    )
     assert load_run(only_run(archive)).done
     for command in ("status", "health"):
         shown = " ".join(archive.call(command).stdout.split())
