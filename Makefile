@@ -16,6 +16,7 @@
 # make overhead  measure what HTCondor adds to the cost of a conversion
 # make sharing   measure how two runs share a pool
 # make commands  write docs/commands.md from the help of the commands
+# make transcripts type each command into a shell, and write docs/transcripts.md
 # make listings  measure commands that read whole buckets, and write docs/scale.md
 # make catalogs  measure the products of the catalog, and write docs/scale.md;
 #                make catalogs IMAGES=1000000
@@ -39,7 +40,7 @@ NAMES ?=
 UPGRADE ?=
 
 .PHONY: bench catalogs chaos commands demo test test-fast lint listings locks overhead pictures scale sharing \
-	throughput clean setup
+	throughput transcripts clean setup
 
 demo: .venv/ready-demo
 	@.venv/bin/python -m demo
@@ -86,6 +87,9 @@ pictures: .venv/ready-test
 
 commands: .venv/ready-test
 	@.venv/bin/python -m lab.commands
+
+transcripts: .venv/ready-demo .venv/ready-test
+	@.venv/bin/python -m lab.transcripts
 
 setup: .venv/ready-demo .venv/ready-test
 

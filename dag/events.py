@@ -8,6 +8,7 @@ from condor.queue import Job
 from state.errors import PipelineError
 from state.journal import Event
 from state.run import Run
+from state.text import counted
 from state.waiting import Waiting
 
 
@@ -94,8 +95,8 @@ def submitted(run: Run, rows: int, convertible: int, nodes: int, job: int) -> Ev
         job: the cluster of its DAGMan.
     """
     message = (
-        f"{run.manifest_key}: {rows} rows, {convertible} of them to convert in "
-        f"{run.directory.name}, job {job}"
+        f"{run.manifest_key}: {counted(rows, 'row')}, {convertible} of them to convert "
+        f"in {run.directory.name}, job {job}"
     )
     return Event("submitted", message, facts={"rows": rows, "nodes": nodes, "job": job})
 

@@ -21,6 +21,7 @@ from state.multipart import abort_all
 from state.records import as_json, from_record
 from state.rows import load_header, load_rows, load_rows_with_nodes, log_name
 from state.run import Run, locked, record_refused_rows
+from state.text import counted
 
 # Lines about failed rows in the log of a run, and as many about other rows.
 _MAX_LINES = 5000
@@ -120,7 +121,7 @@ def reconcile(
             write_atomically(run.done_file, as_json(counts))
     journal.say(
         "ended",
-        f"{run.manifest_key}: {outcome.processed} rows processed, "
+        f"{run.manifest_key}: {counted(outcome.processed, 'row')} processed, "
         f"{outcome.failed} failed",
         processed=outcome.processed,
         failed=outcome.failed,

@@ -16,7 +16,7 @@ import pytest
 from cli.options import store_options
 from cog_pipeline import cli
 from condor import queue
-from lab import commands
+from lab import commands, transcripts
 from state.launch import FORMER_ORDERS, RUN_ORDERS, Launch
 from state.project import PROJECT, VERSION
 from tests.support.command_line import BUCKETS, assert_wrong, invoke
@@ -54,6 +54,14 @@ def test_the_help_shows_every_visible_command_in_a_section():
     assert "Commands" not in sections
     assert "python3 cog_pipeline.py launch -a" in shown
     assert "--input-bucket" in shown
+
+
+@pytest.mark.parametrize(
+    "words", [name for name, command in all_commands() if not command.hidden]
+)
+def test_the_transcripts_have_each_command(words: str):
+    page = transcripts.PAGE.read_text()
+    assert f"python3 cog_pipeline.py {words}" in page, "run 'make transcripts'"
 
 
 @pytest.mark.parametrize("words", [name for name, _ in all_commands()])

@@ -64,7 +64,7 @@ def test_what_was_said_of_a_run_is_shown_until_it_ends(archive: Archive):
     followed = "".join([*lines, *follow.stdout])
     assert follow.wait() == 0, follow.stderr.read()
     assert run.done
-    assert "1 rows processed, 2 failed" in followed
+    assert "1 row processed, 2 failed" in followed
     assert "output  row1: no luck \N{REPLACEMENT CHARACTER}[31m\n" in followed
     assert "\x1b" not in followed
 

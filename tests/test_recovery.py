@@ -104,7 +104,7 @@ def test_a_reconcile_that_fails_is_tried_again(archive: Archive):
 
     assert archive.outcome("batch-") == ([["image.tif", "1"]], [])
     assert "tried again soon" in log.read_text()
-    assert "1 rows processed, 0 failed" in wait_for_words(log, "processed")
+    assert "1 row processed, 0 failed" in wait_for_words(log, "processed")
 
 
 def test_reconciling_twice_changes_nothing(archive: Archive):
