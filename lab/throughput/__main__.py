@@ -292,8 +292,8 @@ def _text(pairs: dict[str, list[Pair]], usual: list[Waits], runs: int) -> str:
         map(figures, MIXES),
     )
     counts = (
-        f"Medians of {counted(runs, 'run')} of each side, which alternate. In a part of the time "
-        "of\ncog_pipeline, no job has a slot:"
+        f"Medians of {counted(runs, 'run')} of each side, which alternate. In a part "
+        "of the time of\ncog_pipeline, no job has a slot:"
     )
     own = [pair.waits for measured in pairs.values() for pair in measured]
     waits = table(
