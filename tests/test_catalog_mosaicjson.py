@@ -210,6 +210,18 @@ def test_the_same_images_make_the_same_bytes(target: Target) -> None:
     assert target.bucket.stat(key).etag == first
 
 
+def assert_same_mosaic(
+    target: Target, former: tuple[Record, ...], new: tuple[Record, ...]
+) -> None:
+    """Make sure that a mosaic after changes is the one that all images make."""
+    key = mosaicjson.key_of(target.collection.mosaicid, target)
+    write(target, *new)
+    whole = target.bucket.read(key, 2**30)
+    write(target, *former)
+    write(target, *new, former=former)
+    assert target.bucket.read(key, 2**30) == whole
+
+
 @pytest.mark.parametrize(
     "changes",
     [
@@ -229,28 +241,14 @@ def test_new_images_make_the_mosaic_that_all_images_make(
 ) -> None:
     former = tuple(scattered(300))
     new = (*former, record("new.tif", **changes))
-    key = mosaicjson.key_of(target.collection.mosaicid, target)
-    write(target, *new)
-    whole = target.bucket.read(key, 2**30)
-    write(target, *former)
-
-    write(target, *new, former=former)
-
-    assert target.bucket.read(key, 2**30) == whole
+    assert_same_mosaic(target, former, new)
 
 
 def test_images_that_are_replaced_or_gone_leave_no_trace(target: Target) -> None:
     former = (*scattered(20), record("far.tif", bbox=(50.0, 50.0, 50.1, 50.1)))
     moved = record(former[0].key, bbox=(20.0, 50.0, 20.1, 50.1))
     new = (moved, *former[1:-1])
-    key = mosaicjson.key_of(target.collection.mosaicid, target)
-    write(target, *new)
-    whole = target.bucket.read(key, 2**30)
-    write(target, *former)
-
-    write(target, *new, former=former)
-
-    assert target.bucket.read(key, 2**30) == whole
+    assert_same_mosaic(target, former, new)
 
 
 def test_images_that_have_not_changed_stay_as_they_are_in_the_mosaic(
