@@ -199,7 +199,7 @@ def test_a_thousand_rows_are_measured(server: SeaweedFS, tmp_path: Path):
 
 def test_measurements_replace_their_section_of_the_page():
     before = (PROJECT / "docs" / "scale.md").read_text()
-    marks = re.findall(r"<!-- (\S+) writes from here -->", before)
+    marks = re.findall(r"<!-- (.+) writes from here -->", before)
     assert {"SIGNING=auto", "SIGNING=presigned", "catalogs", "overhead"} <= {*marks}
     for mark in marks:
         after = markdown.insert(before, mark, f"new {mark}\n")
