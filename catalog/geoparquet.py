@@ -6,8 +6,8 @@ https://github.com/opengeospatial/geoparquet/blob/v1.1.0/format-specs/geoparquet
 
 DuckDB writes it from JSON, because rustac's writer makes one group of 150,000 rows,
 refuses rows without a geometry, and takes its types from the first rows. Rows of images
-that have not changed are taken from the former file, which takes a quarter of the time
-that making them takes.
+that have not changed are taken from the former file, which is four times as fast as
+making them.
 """
 
 import glob
@@ -23,8 +23,9 @@ import duckdb
 import numpy as np
 import orjson
 import shapely
+from shapely.errors import ShapelyError
 
-from bucket import ObjectMissing
+from bucket import ObjectMissing, ObjectUnreadable
 from catalog.footprints import Footprints, Geometries
 from catalog.record import Record
 from catalog.records import Records
@@ -43,6 +44,8 @@ _MAX_FILE = 16 * 2**30  # bytes
 # With more new rows than that, all are made again: they are in memory.
 _MAX_NEW = 50_000
 _ORIGIN = (0.0, 0.0)
+# The key of the metadata with ``Records.basis``.
+_BASIS = "cog_pipeline:basis"
 _ASSET = (
     'STRUCT(href VARCHAR, "type" VARCHAR, roles VARCHAR[], '
     '"file:size" BIGINT, "file:checksum" VARCHAR)'
@@ -155,7 +158,7 @@ def write(records: Records, target: Target) -> None:
         lines = _Lines(target)
         parts = _parts(lines.of(records), target.scratch)
     file = target.scratch / NAME
-    _convert(parts, file, _metadata(lines.extent))
+    _convert(parts, file, _metadata(lines.extent, records.basis))
     target.put(NAME, file, MEDIA_TYPE)
 
 
@@ -175,8 +178,8 @@ def _from_former(records: Records, lines: _Lines) -> list[Path]:
     """Return the rows of all records, those that have not changed from the former file.
 
     Returns:
-        Files of JSON; none if there is no former file, or it has not the rows that it
-        should have.
+        Files of JSON; none if the former file is missing or damaged, or was made of
+        other records than the product was.
     """
     target = lines.target
     former = target.scratch / f"former-{NAME}"
@@ -185,16 +188,24 @@ def _from_former(records: Records, lines: _Lines) -> list[Path]:
     try:
         target.bucket.download(target.prefix + NAME, former, _MAX_FILE)
         with _database(target.scratch) as database:
+            # Somebody else may have written it.
+            if _basis_of(database, former) != records.former_basis:
+                return []
             _keep(database, former, records)
             new = sorted(lines.of(records.changed_records), key=_PLACE)
-            ((kept,),) = database.execute("SELECT count(*) FROM kept").fetchall()
-            # Somebody else may have written it.
-            if kept + len(new) != len(records):
-                return []
             everything = heapq.merge(lines.of_former(database), new, key=_PLACE)
             return _parts(everything, target.scratch)
-    except (ObjectMissing, duckdb.Error):
+    except (ObjectMissing, ObjectUnreadable, duckdb.Error, ShapelyError):
         return []
+
+
+def _basis_of(database: _Database, file: Path) -> str:
+    """Return the digest of that of which a file was made; empty if it has none."""
+    found = database.execute(
+        "SELECT value FROM parquet_kv_metadata($1) WHERE key = $2::BLOB",
+        [glob.escape(str(file)), _BASIS],
+    ).fetchone()
+    return str(orjson.loads(found[0])) if found else ""
 
 
 def _keep(database: _Database, former: Path, records: Records) -> None:
@@ -229,7 +240,7 @@ def _bbox(geometry: Any) -> tuple[float, float, float, float] | None:
     if geometry is None:
         return None
     west, south, east, north = geometry.bounds
-    if (west, east) == (-180, 180):
+    if geometry.geom_type == "MultiPolygon" and (west, east) == (-180, 180):
         longitudes = shapely.get_coordinates(geometry)[:, 0]
         west = longitudes[longitudes > 0].min()
         east = longitudes[longitudes < 0].max()
@@ -271,7 +282,7 @@ def _rows(
     return rows
 
 
-def _metadata(extent: _Extent) -> dict[str, Any]:
+def _metadata(extent: _Extent, basis: str) -> dict[str, Any]:
     """Return the metadata of the file, by the names of its keys."""
     column: dict[str, Any] = {
         "encoding": "WKB",
@@ -287,6 +298,7 @@ def _metadata(extent: _Extent) -> dict[str, Any]:
             "columns": {"geometry": column},
         },
         "stac-geoparquet": {"version": "1.0.0"},
+        _BASIS: basis,
     }
 
 
@@ -323,10 +335,7 @@ def _database(scratch: Path) -> _Database:
         "autoinstall_known_extensions": "false",
         "autoload_known_extensions": "false",
     }
-    database = duckdb.connect(config=settings)
-    # Otherwise, times are written in the zone of this machine.
-    database.execute("SET TimeZone = 'UTC'")
-    return database
+    return duckdb.connect(config=settings)
 
 
 def _text(text: str) -> str:

@@ -9,8 +9,9 @@ import math
 import random
 import re
 import time
+import zlib
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ import orjson
 import shapely
 from numpy.typing import NDArray
 
-from bucket import ObjectMissing
+from bucket import ObjectMissing, ObjectUnreadable
 from catalog import tiles
 from catalog.footprints import Footprints, Geometries
 from catalog.record import Record
@@ -27,6 +28,7 @@ from catalog.target import Target
 from node.result import Result
 from state.errors import PipelineError
 from state.keys import CATALOG_FOLDER, MOSAICS_FOLDER
+from state.records import from_record
 
 MEDIA_TYPE = "application/gzip"
 _VERSION = re.compile(r"(\d{1,6}\.\d{1,6}\.)(\d{1,6})", re.ASCII)
@@ -42,6 +44,8 @@ _TILES_PER_IMAGE = 4
 _FEW_NAMES = 50_000
 _MAX_PACKED, _MAX_UNPACKED = 200 * 2**20, 2**30  # bytes
 _ATTEMPTS = 30
+# The member of a collection's mosaic with ``_Made``.
+_OWN = "cog_pipeline"
 _MAX_PAUSE = 3.0  # seconds
 
 _Mosaic = dict[str, Any]
@@ -95,15 +99,16 @@ def write(records: Records, target: Target) -> None:
     for mosaicid in sorted({*shared, *gone} - {""}):
         images = shared.get(mosaicid, _Images())
         _merge(mosaicid, images, gone.get(mosaicid, set()), target)
+    key = key_of(target.collection.mosaicid, target)
     mosaic = None
     if records.changed is not None:
         if "" not in gone:
-            mosaic = _extended(own, target)
+            mosaic = _extended(own, records, target)
         if mosaic is None:
-            own, _ = _images(records, target)
+            own, _ = _images((each for each in records if not each.mosaicid), target)
     if mosaic is None and own.urls:
-        mosaic = _merged(None, own, set(), target)
-    key = key_of(target.collection.mosaicid, target)
+        made = _merged(None, own, set(), target)
+        mosaic = {**made, _OWN: asdict(_Made.of(own, made, records))}
     if mosaic:
         target.put_key(key, _packed(mosaic), MEDIA_TYPE)
     else:
@@ -125,31 +130,78 @@ def _images(
     return own, others
 
 
-def _extended(images: _Images, target: Target) -> _Mosaic | None:
+@dataclass(frozen=True)
+class _Made:
+    """What a collection's mosaic says of how it was made.
+
+    Attributes:
+        basis: ``Records.basis``.
+        minzoom, maxzoom: those of its images.
+        parts: the number of polygons of their footprints.
+        names: how often their bounding boxes touch tiles.
+    """
+
+    basis: str
+    minzoom: int
+    maxzoom: int
+    parts: int
+    names: int
+
+    @classmethod
+    def of(cls, images: _Images, mosaic: _Mosaic, records: Records) -> "_Made":
+        """Return what a mosaic of images says."""
+        parts, _ = images.on_map()
+        names = tiles.count(parts, mosaic["quadkey_zoom"])
+        zooms = images.minzoom, images.maxzoom
+        return cls(records.basis, *zooms, len(parts), names)
+
+    def __add__(self, other: "_Made") -> "_Made":
+        return _Made(
+            other.basis,
+            max(self.minzoom, other.minzoom),
+            max(self.maxzoom, other.maxzoom),
+            self.parts + other.parts,
+            self.names + other.names,
+        )
+
+    def keeps(self, zoom: int) -> bool:
+        """Return whether the tiles of all images have a zoom level."""
+        wanted = max(self.minzoom, _MIN_ZOOM)
+        fits = self.names <= _most_names(self.parts)
+        return self.minzoom >= 0 and wanted == zoom and fits
+
+
+def _extended(images: _Images, records: Records, target: Target) -> _Mosaic | None:
     """Return the collection's mosaic with new images.
 
     Returns:
-        The same mosaic as if it were made of all images; None if it has to be.
+        The same mosaic as if it were made of all images; None if it has to be made so.
     """
+    key = key_of(target.collection.mosaicid, target)
     try:
-        old, _ = _read(key_of(target.collection.mosaicid, target), target)
-    except PipelineError:
+        old, _ = _read(key, target)
+    except (PipelineError, ObjectUnreadable):
         # It will be replaced.
         return None
-    if old is None or not _suits(images, old):
+    former = _made_of(old) if old else None
+    # Somebody else may have written it.
+    if old is None or former is None or former.basis != records.former_basis:
         return None
-    return {**_merged(old, images, set(), target), "version": old["version"]}
-
-
-def _suits(images: _Images, old: _Mosaic) -> bool:
-    """Return whether a mosaic with new images keeps the zoom level of its tiles."""
     zoom = old["quadkey_zoom"]
-    if images.urls and not 0 <= images.minzoom <= zoom:
-        return False
-    names = [name for assets in old["tiles"].values() for name in assets]
-    parts = images.on_map()[0]
-    number = len({*names}) + len(images.urls)
-    return len(names) + tiles.count(parts, zoom) <= _most_names(number)
+    made = former + _Made.of(images, old, records)
+    if not made.keeps(zoom):
+        return None
+    new = _merged(old, images, set(), target, zoom)
+    zooms = {"minzoom": zoom, "maxzoom": max(made.maxzoom, zoom)}
+    return {**new, **zooms, "version": old["version"], _OWN: asdict(made)}
+
+
+def _made_of(mosaic: _Mosaic) -> _Made | None:
+    """Return how a collection's mosaic was made; None if it does not say that."""
+    try:
+        return from_record(_Made, mosaic[_OWN])
+    except (LookupError, TypeError, AttributeError):
+        return None
 
 
 def key_of(mosaicid: str, target: Target) -> str:
@@ -222,7 +274,7 @@ def _read(key: str, target: Target) -> tuple[_Mosaic | None, str]:
         if len(text) > _MAX_UNPACKED:
             raise ValueError(f"it has more than {_MAX_UNPACKED} bytes")
         return _checked(orjson.loads(text)), etag
-    except (EOFError, OSError, ValueError) as error:
+    except (EOFError, OSError, ValueError, zlib.error) as error:
         raise PipelineError(
             f"{key} is not a mosaic to which images can be added: {error}; remove it, "
             "or use another mosaicid"
@@ -262,14 +314,23 @@ def _checked(mosaic: Any) -> _Mosaic:
 
 
 def _merged(
-    old: _Mosaic | None, images: _Images, gone: set[str], target: Target
+    old: _Mosaic | None,
+    images: _Images,
+    gone: set[str],
+    target: Target,
+    zoom: int | None = None,
 ) -> _Mosaic:
-    """Return a mosaic with images, and without those that are gone."""
+    """Return a mosaic with images, and without those that are gone.
+
+    Args:
+        zoom: zoom level of its tiles, if that is known.
+    """
     parts, owners = images.on_map()
     lowest, highest = (
         (images.minzoom, images.maxzoom) if images.maxzoom >= 0 else _ZOOMS
     )
-    zoom = _fitting(parts, max(old["quadkey_zoom"] if old else lowest, _MIN_ZOOM))
+    if zoom is None:
+        zoom = _fitting(parts, max(old["quadkey_zoom"] if old else lowest, _MIN_ZOOM))
     named: dict[str, set[str]] = {}
     if old:
         # An image that was added before may have another footprint now.

@@ -30,6 +30,9 @@ class Records:
         changed_positions: where their lines begin; empty if all may be.
         removed_positions: where the lines of records begin that are gone or have been
             replaced, and that the product may have.
+        basis: digest of everything of which the product is made now.
+        former_basis: digest of everything of which it was last made. A product that
+            takes something from its former file checks that the file names this one.
     """
 
     file: Path
@@ -37,6 +40,8 @@ class Records:
     changed: frozenset[str] | None = None
     changed_positions: Positions = field(default_factory=lambda: _NO_POSITIONS)
     removed_positions: Positions = field(default_factory=lambda: _NO_POSITIONS)
+    basis: str = ""
+    former_basis: str = ""
 
     def __len__(self) -> int:
         return len(self.positions)
@@ -55,8 +60,9 @@ class Records:
     def removed(self) -> Iterator[Record]:
         """The records that may be in the product, and are gone or have been replaced.
 
-        Some came and went since it was made: somebody else may have added them
-        meanwhile. A key whose record was replaced is in ``changed``, too.
+        Some were added and removed after the product was made: somebody else may have
+        put them into it meanwhile. A key whose record was replaced is in ``changed``,
+        too.
         """
         return self.at(self.removed_positions.tolist())
 
@@ -104,7 +110,7 @@ def collect(
     former: dict[str, int] = {}
     gone: dict[tuple[str, str], bool] = {}
     places: dict[int, tuple[float, float]] = {}
-    new: list[int] = []
+    new: list[tuple[str, int]] = []
     with file.open("wb") as written:
         for line, is_old in lines:
             content = orjson.loads(line)
@@ -117,7 +123,7 @@ def collect(
             if is_old:
                 former[key] = position
             else:
-                new.append(position)
+                new.append((key, position))
             written.write(line)
             if bbox := content["result"].get("bbox"):
                 places[position] = center(bbox)
@@ -134,7 +140,13 @@ def collect(
         return replace(records, positions=positions)
     changed = {key: place for key, place in current.items() if former.get(key) != place}
     there = frozenset(current.values())
-    removed = [place for place in (*former.values(), *new) if place not in there]
+    # A new record of an earlier run replaces nothing.
+    unchanged = current.keys() - changed.keys()
+    removed = [
+        place
+        for key, place in (*former.items(), *new)
+        if place not in there and key not in unchanged
+    ]
     return Records(
         file,
         positions,

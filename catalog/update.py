@@ -23,7 +23,7 @@ import shutil
 import tempfile
 import time
 import zlib
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -120,7 +120,8 @@ def update(
             )
             base = base or begun
             versions = _versions(target)
-            bases, failures = _make(target, names, base, versions, afresh, explain)
+            before = () if afresh else (base, begun)
+            bases, failures = _make(target, names, before, versions, explain)
             gone = {token, *begun.makers} if afresh else {token}
             # Nobody knows the state of a product that could not be made again.
             lost = failures.keys() if afresh else ()
@@ -128,8 +129,8 @@ def update(
                 attempt + 1 == _MAX_TRIES or versions == _versions(target)
             ):
                 return failures
-            # Others have made the same, or there are more records now. On a store
-            # without conditions, they may have replaced what was made just now.
+            # Others have made the same products, or there are more records now. On a
+            # store without conditions, they may have replaced what was made just now.
         time.sleep(0.25 * 2**attempt)
     raise PipelineError(
         f"other access points change the collection {target.collection.title!r} at "
@@ -217,29 +218,34 @@ def _end(
 def _make(
     target: Target,
     names: Iterable[str],
-    base: State,
+    before: Sequence[State],
     versions: Mapping[str, str],
-    afresh: bool,
     explain: Callable[[Exception], str | None],
 ) -> tuple[dict[str, _Basis], dict[str, str]]:
-    """Make products; return their bases, and why others were not made."""
+    """Make products; return their bases, and why others were not made.
+
+    Args:
+        before: the first state from which this maker began, and the last one; none to
+            make everything again. A product is brought up to date from the first one.
+            In the last one are changes that somebody made meanwhile.
+    """
     bases: dict[str, _Basis] = {}
     failures: dict[str, str] = {}
-    settings = _settings(target)
+    nothing, now = _Basis({}, _settings(target)), _Basis(versions, _settings(target))
     with tempfile.TemporaryDirectory(dir=target.scratch, prefix="catalog-") as folder:
         collected: dict[str, Records] = {}
         for name in names:
-            former = base.products.get(name)
-            now = _Basis(versions, settings)
-            if former == now and not afresh:
+            known = [state.products.get(name) for state in before]
+            if known and all(basis == now for basis in known):
                 continue
-            if afresh or former is None or not _is_continued(former, now):
-                former = _Basis({}, settings)
-            digest = _digest(former.records)
+            former = nothing
+            if all(basis and _is_continued(basis, now) for basis in known):
+                former = next(filter(None, known), nothing)
+            digest = _digest(former)
             try:
                 if digest not in collected:
                     file = Path(folder) / f"{digest}.jsonl"
-                    collected[digest] = _collect(target, former, versions, file)
+                    collected[digest] = _collect(target, former, now, file)
                 _make_one(name, collected[digest], target, Path(folder))
             except Exception as error:
                 if (message := explain(error)) is None:
@@ -266,18 +272,18 @@ def _is_continued(former: _Basis, now: _Basis) -> bool:
     )
 
 
-def _collect(
-    target: Target, former: _Basis, versions: Mapping[str, str], file: Path
-) -> Records:
-    old = {key: key in former.records for key in versions}
+def _collect(target: Target, former: _Basis, now: _Basis, file: Path) -> Records:
+    old = {key: key in former.records for key in now.records}
     lines = stored.read(target.bucket, old, file.parent)
     try:
-        return collect(lines, file, from_nothing=not former.records)
+        records = collect(lines, file, from_nothing=not former.records)
+        return replace(records, basis=_digest(now), former_basis=_digest(former))
     except _UNREADABLE as error:
         name = target.bucket.name
-        bad = [key for key in versions if not _is_readable(target, key, file)]
+        bad = [key for key in now.records if not _is_readable(target, key, file)]
+        places = [f"{name}/{key}" for key in bad or [target.prefix]]
         raise PipelineError(
-            f"the records {', '.join(f'{name}/{key}' for key in bad)} cannot be read "
+            f"the records {', '.join(places)} cannot be read "
             f"({type(error).__name__}: {error}): 'catalog' with the directories of "
             "their runs writes them again"
         ) from error

@@ -5,6 +5,7 @@ import json
 import math
 import random
 import threading
+from collections.abc import Iterable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -62,8 +63,17 @@ def target_of(bucket: Bucket, root: str, name: str, place: Path) -> Target:
     return Target(bucket, root, collection, scratch, URL)
 
 
-def write(target: Target, *records: Record, former: tuple[Record, ...] = ()) -> None:
-    """Write the mosaics of records, after those of others if there were any."""
+def write(
+    target: Target,
+    *records: Record,
+    former: tuple[Record, ...] = (),
+    basis: tuple[Record, ...] = (),
+) -> None:
+    """Write the mosaics of records, after those of others if there were any.
+
+    Args:
+        basis: the records of which it says that it was made, if they are other.
+    """
     lines = [(to_line(each), True) for each in former]
     keys = {each.key for each in records}
     for each in former:
@@ -71,7 +81,13 @@ def write(target: Target, *records: Record, former: tuple[Record, ...] = ()) -> 
             lines.append((gone_line(each), False))
     lines += [(to_line(each), False) for each in records if each not in former]
     file = target.scratch / "records"
-    mosaicjson.write(collect(lines, file, from_nothing=not former), target)
+    collected = collect(lines, file, from_nothing=not former)
+    bases = {"basis": digest(basis or records), "former_basis": digest(former)}
+    mosaicjson.write(replace(collected, **bases), target)
+
+
+def digest(records: Iterable[Record]) -> str:
+    return str(sorted((each.key, each.run) for each in records))
 
 
 def mosaic(target: Target, mosaicid: str = "") -> dict[str, Any]:
@@ -255,25 +271,50 @@ def test_images_that_have_not_changed_stay_as_they_are_in_the_mosaic(
     target: Target,
 ) -> None:
     former = tuple(scattered(20))
-    write(target, *former, record("somebody.tif"))
+    write(target, *former, record("somebody.tif"), basis=former)
 
     write(target, *former, record("new.tif"), former=former)
 
     assert assets(target) == {"somebody.tif", "new.tif", *(each.key for each in former)}
 
 
-@pytest.mark.parametrize("text", ["no gzip", '{"tiles": {}}'])
+@pytest.mark.parametrize("kind", ["no gzip", "damaged", "empty", "other"])
 def test_the_mosaic_of_a_collection_that_is_of_no_use_is_made_again(
-    target: Target, text: str
+    target: Target, kind: str
 ) -> None:
     former = tuple(scattered(20))
     key = mosaicjson.key_of(target.collection.mosaicid, target)
-    content = text.encode()
-    target.bucket.write(key, content if "no" in text else gzip.compress(content))
+    write(target, *former)
+    content = target.bucket.read(key, 2**30)
+    contents = {
+        "no gzip": b"no gzip",
+        "damaged": content[:10] + b"\xff" * 50 + content[60:],
+        "empty": gzip.compress(b'{"tiles": {}}'),
+    }
+    if kind == "other":
+        write(target, *former[1:], record("somebody.tif"))
+    else:
+        target.bucket.write(key, contents[kind])
 
     write(target, *former, record("new.tif"), former=former)
 
     assert assets(target) == {"new.tif", *(each.key for each in former)}
+
+
+def test_a_mosaic_that_does_not_say_how_it_was_made_is_made_again(
+    target: Target,
+) -> None:
+    former = tuple(scattered(20))
+    write(target, *former)
+    key = mosaicjson.key_of(target.collection.mosaicid, target)
+    content = mosaic(target)
+    for changes in ({"cog_pipeline": 5}, {"cog_pipeline": {}}, {"version": None}):
+        changed = {**content, "tiles": {}, **changes}
+        if not changed["version"]:
+            del changed["version"], changed["cog_pipeline"]
+        target.bucket.write(key, gzip.compress(json.dumps(changed).encode()))
+        write(target, *former, record("new.tif"), former=former)
+        assert assets(target) == {"new.tif", *(each.key for each in former)}
 
 
 def test_a_name_with_a_comma_is_one_attribution(target: Target) -> None:

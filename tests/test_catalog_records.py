@@ -82,6 +82,19 @@ def test_a_record_that_came_and_went_may_have_been_added_by_somebody_else(
     assert runs_of(records.removed) == [("b.tif", "2"), ("c.tif", "2")]
 
 
+def test_a_new_record_of_an_earlier_run_replaces_nothing(tmp_path: Path):
+    later = to_line(record("a.tif", run="3"))
+    earlier = to_line(record("a.tif", run="2"))
+
+    records = collect(
+        [(earlier, False), (later, True)], tmp_path / "r", from_nothing=False
+    )
+
+    assert runs_of(records) == [("a.tif", "3")]
+    assert records.changed == frozenset()
+    assert runs_of(records.removed) == []
+
+
 def test_a_cog_that_was_gone_is_there_again_if_another_run_makes_it(tmp_path: Path):
     gone = gone_line(record("a.tif", run="1"))
     # The name of the object in which it stands says nothing about the order.

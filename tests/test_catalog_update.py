@@ -290,6 +290,68 @@ def test_others_that_add_images_all_the_time_do_not_keep_it_from_an_end(
     )
 
 
+def test_records_that_go_while_products_are_made_leave_no_image(
+    target: Target, monkeypatch: pytest.MonkeyPatch
+):
+    add_run(target, "1", "a")
+    update(target, PRODUCTS)
+    add_run(target, "2", "b")
+    write = stac.write
+    steps = iter([True])
+
+    def slow(records: Records, target: Target) -> None:
+        write(records, target)
+        if next(steps, False):
+            stored.remove(target.bucket, ROOT, "sheets", "2")
+            add_run(target, "3", "c")
+
+    monkeypatch.setattr(stac, "write", slow)
+    assert update(target, PRODUCTS) == {}
+
+    assert_is_complete(target, "a", "c")
+
+
+def test_a_run_that_comes_late_changes_no_later_image(target: Target):
+    add_run(target, "3", "a")
+    update(target, PRODUCTS)
+    add_run(target, "2", "a", "b")
+
+    assert update(target, PRODUCTS) == {}
+
+    assert_is_complete(target, "a", "b")
+    file = target.scratch / "downloaded.parquet"
+    query = 'SELECT "cog_pipeline:run" FROM read_parquet($1) ORDER BY title'
+    assert duckdb.execute(query, [str(file)]).fetchall() == [("3",), ("2",)]
+
+
+def test_two_makers_with_other_settings_mix_nothing(
+    target: Target, monkeypatch: pytest.MonkeyPatch
+):
+    add_run(target, "1", "a")
+    update(target, PRODUCTS)
+    add_run(target, "2", "b")
+    write = stac.write
+    steps = iter([True])
+
+    def slow(records: Records, target: Target) -> None:
+        write(records, target)
+        if next(steps, False):
+            update(replace(target, public_url="https://maps.example"), PRODUCTS)
+            add_run(target, "3", "c")
+
+    monkeypatch.setattr(stac, "write", slow)
+    assert update(target, PRODUCTS) == {}
+
+    assert_is_complete(target, "a", "b", "c")
+    file = target.scratch / "downloaded.parquet"
+    query = "SELECT assets.cog.href FROM read_parquet($1)"
+    hrefs = [href for (href,) in duckdb.execute(query, [str(file)]).fetchall()]
+    key = mosaicjson.key_of(target.collection.mosaicid, target)
+    mosaic = json.loads(gzip.decompress(target.bucket.read(key, ALL)))
+    hrefs += [href for tile in mosaic["tiles"].values() for href in tile]
+    assert all(href.startswith("s3://") for href in hrefs)
+
+
 def test_a_product_that_cannot_be_made_again_is_not_taken_for_made(
     target: Target, monkeypatch: pytest.MonkeyPatch
 ):
