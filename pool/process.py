@@ -70,9 +70,11 @@ def stop(pidfile: Path, mark: str, stop_signal: signal.Signals, seconds: float) 
 
 def _find(pidfile: Path, mark: str) -> int | None:
     """Return the PID of the daemon, if it runs."""
-    if not pidfile.exists():
+    try:
+        text = pidfile.read_text().strip()
+    except FileNotFoundError:
+        # A daemon that ends may remove it at any moment.
         return None
-    text = pidfile.read_text().strip()
     if not text.isdigit():
         return None
     pid = int(text)

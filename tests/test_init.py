@@ -113,8 +113,7 @@ def test_a_file_is_replaced_only_if_somebody_says_so(archive: Archive):
         screen.answer("Region", "")
         screen.answer("Folder of the images", "")
         screen.wait_for("Prefix of output keys")
-        screen.press("\x03")
-        assert screen.end() == 130
+        assert screen.interrupt() == 130
     assert file.read_text() == former
 
     done = archive.call("init", "--force", "--json", *answers(archive))

@@ -21,11 +21,11 @@ def remove_job(archive: Archive, cluster: int) -> None:
     wait_for(lambda: not subprocess.run(ask, capture_output=True).stdout)
 
 
-def has_held_node(cluster: int) -> bool:
-    """Return whether a node of a DAG is held; until then, DAGMan is still starting."""
-    constraint = f"DAGManJobId == {cluster} && JobStatus == 5"
-    ask = ["condor_q", "-allusers", "-constraint", constraint, "-af", "ClusterId"]
-    return bool(subprocess.run(ask, capture_output=True, check=True).stdout)
+def hold_job(cluster: int) -> None:
+    subprocess.run(["condor_hold", str(cluster)], check=True, capture_output=True)
+    ask = ["condor_q", str(cluster), "-af", "JobStatus"]
+    held = b"5"
+    wait_for(lambda: subprocess.run(ask, capture_output=True).stdout.strip() == held)
 
 
 def crondor_cluster() -> int:
@@ -70,7 +70,8 @@ def test_a_run_whose_jobs_know_the_former_place_waits_for_their_end(archive: Arc
     assert archive.poll().returncode == 0
     (run,) = archive.directory.glob("workflow-run-*")
     cluster = json.loads((run / "submitted.json").read_text())["cluster"]
-    wait_for(lambda: has_held_node(cluster))
+    # Otherwise, DAGMan sooner or later misses its files, and leaves the queue.
+    hold_job(cluster)
 
     there = moved(archive)
     polled = there.poll()

@@ -197,6 +197,10 @@ def test_a_thousand_rows_are_measured(server: SeaweedFS, tmp_path: Path):
     assert not _jobs_left()
 
 
+def test_what_is_nothing_does_not_grow():
+    assert fit({1_000: 0, 10_000: 0, 100_000: 0}) is None
+
+
 def test_measurements_replace_their_section_of_the_page():
     before = (PROJECT / "docs" / "scale.md").read_text()
     marks = re.findall(r"<!-- (.+) writes from here -->", before)

@@ -55,12 +55,15 @@ class _Fit:
 
 
 def fit(values_by_rows: Mapping[int, float]) -> Growth | None:
-    """Fit a curve to measurements by number of rows; return None for less than three.
+    """Fit a curve to measurements by number of rows.
 
     Deviations are relative, so that measurements of few rows count as much as those
     of many. Constant and factor are not negative.
+
+    Returns:
+        The curve; None for less than three measurements, or if one of them is 0.
     """
-    if len(values_by_rows) < _MIN_MEASUREMENTS:
+    if len(values_by_rows) < _MIN_MEASUREMENTS or 0 in values_by_rows.values():
         return None
     rows = numpy.array(sorted(values_by_rows), dtype=float)
     values = numpy.array([values_by_rows[int(each)] for each in rows], dtype=float)

@@ -44,8 +44,16 @@ class Terminal:
         self.wait_for(": ")
         os.write(self.descriptor, f"{text}\n".encode())
 
-    def press(self, key: str) -> None:
-        os.write(self.descriptor, key.encode())
+    def interrupt(self) -> int:
+        """Press Ctrl-C until the command ends, and return its exit code.
+
+        Python can miss it at the moment in which it begins to read a line.
+        """
+        os.write(self.descriptor, b"\x03")
+        while self._more():
+            if not select.select([self.descriptor], [], [], 1)[0]:
+                os.write(self.descriptor, b"\x03")
+        return self.end()
 
     def end(self) -> int:
         """Wait for the end of the command, and return its exit code."""
