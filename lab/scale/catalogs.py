@@ -3,8 +3,8 @@
     python -m lab.scale.catalogs [--images N] [--products NAMES]
 
 The records are made up: images of 10 km over North America, in runs of 1,000. Each
-product is made by a process of its own, first of all images, then of 100 more. At last,
-one process makes the products of files in the bucket of another 100, as a poll does.
+product is made by a process of its own, first of all images, then of 100 more. Last,
+one process makes all products except PostGIS, of 100 more images, as a poll does.
 A million images are measured without STAC, whose items take a quarter of an hour.
 """
 
@@ -106,6 +106,8 @@ def _measure(
         yield _row(name, _MORE, measured, more=True)
     _write_run(bucket, images + _MORE, _MORE, numbers, place)
     together = ",".join(name for name in names if name != _DATABASE)
+    if not together:
+        return
     measured = cost([*program, together, store], PROJECT, server)
     yield _row(together.replace(",", ", "), _MORE, measured, more=True)
 
