@@ -44,8 +44,8 @@ _TILES_PER_IMAGE = 4
 _FEW_NAMES = 50_000
 _MAX_PACKED, _MAX_UNPACKED = 200 * 2**20, 2**30  # bytes
 _ATTEMPTS = 30
-# The member of a collection's mosaic with ``_Made``.
-_OWN = "cog_pipeline"
+# The member of a collection's mosaic with ``_Origin``.
+_ORIGIN = "cog_pipeline"
 _MAX_PAUSE = 3.0  # seconds
 
 _Mosaic = dict[str, Any]
@@ -107,8 +107,8 @@ def write(records: Records, target: Target) -> None:
         if mosaic is None:
             own, _ = _images((each for each in records if not each.mosaicid), target)
     if mosaic is None and own.urls:
-        made = _merged(None, own, set(), target)
-        mosaic = {**made, _OWN: asdict(_Made.of(own, made, records))}
+        new = _merged(None, own, set(), target)
+        mosaic = {**new, _ORIGIN: asdict(_Origin.of(own, new, records))}
     if mosaic:
         target.put_key(key, _packed(mosaic), MEDIA_TYPE)
     else:
@@ -131,8 +131,8 @@ def _images(
 
 
 @dataclass(frozen=True)
-class _Made:
-    """What a collection's mosaic says of how it was made.
+class _Origin:
+    """The images and settings of which a collection's mosaic was made.
 
     Attributes:
         basis: ``Records.basis``.
@@ -148,15 +148,15 @@ class _Made:
     names: int
 
     @classmethod
-    def of(cls, images: _Images, mosaic: _Mosaic, records: Records) -> "_Made":
-        """Return what a mosaic of images says."""
+    def of(cls, images: _Images, mosaic: _Mosaic, records: Records) -> "_Origin":
+        """Return the origin of a mosaic of images."""
         parts, _ = images.on_map()
         names = tiles.count(parts, mosaic["quadkey_zoom"])
         zooms = images.minzoom, images.maxzoom
         return cls(records.basis, *zooms, len(parts), names)
 
-    def __add__(self, other: "_Made") -> "_Made":
-        return _Made(
+    def __add__(self, other: "_Origin") -> "_Origin":
+        return _Origin(
             other.basis,
             max(self.minzoom, other.minzoom),
             max(self.maxzoom, other.maxzoom),
@@ -183,23 +183,23 @@ def _extended(images: _Images, records: Records, target: Target) -> _Mosaic | No
     except (PipelineError, ObjectUnreadable):
         # It will be replaced.
         return None
-    former = _made_of(old) if old else None
+    former = _origin_of(old) if old else None
     # Somebody else may have written it.
     if old is None or former is None or former.basis != records.former_basis:
         return None
     zoom = old["quadkey_zoom"]
-    made = former + _Made.of(images, old, records)
-    if not made.keeps(zoom):
+    origin = former + _Origin.of(images, old, records)
+    if not origin.keeps(zoom):
         return None
     new = _merged(old, images, set(), target, zoom)
-    zooms = {"minzoom": zoom, "maxzoom": max(made.maxzoom, zoom)}
-    return {**new, **zooms, "version": old["version"], _OWN: asdict(made)}
+    zooms = {"minzoom": zoom, "maxzoom": max(origin.maxzoom, zoom)}
+    return {**new, **zooms, "version": old["version"], _ORIGIN: asdict(origin)}
 
 
-def _made_of(mosaic: _Mosaic) -> _Made | None:
-    """Return how a collection's mosaic was made; None if it does not say that."""
+def _origin_of(mosaic: _Mosaic) -> _Origin | None:
+    """Return the origin of a collection's mosaic; None if it does not name it."""
     try:
-        return from_record(_Made, mosaic[_OWN])
+        return from_record(_Origin, mosaic[_ORIGIN])
     except (LookupError, TypeError, AttributeError):
         return None
 

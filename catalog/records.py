@@ -60,9 +60,9 @@ class Records:
     def removed(self) -> Iterator[Record]:
         """The records that may be in the product, and are gone or have been replaced.
 
-        Some were added and removed after the product was made: somebody else may have
-        put them into it meanwhile. A key whose record was replaced is in ``changed``,
-        too.
+        A record that came and went after the last update is among them, because another
+        maker may have put it into the product. A key whose record was replaced is in
+        ``changed``, too.
         """
         return self.at(self.removed_positions.tolist())
 

@@ -15,8 +15,9 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 from demo import scenes
 from state.cache import cache_directory
@@ -27,6 +28,7 @@ _COMMAND = "python3 cog_pipeline.py"
 _END = "-- end of the output --"
 _PATIENCE = 300  # seconds
 _SCENES = 3
+_Value = TypeVar("_Value")
 _INTRODUCTION = """\
 # Transcripts
 
@@ -72,10 +74,7 @@ class _Shell:
             RuntimeError: the shell has ended.
             TimeoutError: it does not become so.
         """
-        end = time.monotonic() + _PATIENCE
-        while not is_it(output := self.output(command)):
-            if time.monotonic() > end:
-                raise TimeoutError(f"{command}, after {_PATIENCE} s: {output}")
+        output = _until(partial(self.output, command), is_it)
         self._show([f"$ {command}", *output.splitlines()])
 
     def _show(self, lines: Iterable[str]) -> None:
@@ -113,11 +112,21 @@ class _Shell:
         Raises:
             TimeoutError: it does not become true.
         """
-        end = time.monotonic() + _PATIENCE
-        while not is_so(self.runs()):
-            if time.monotonic() > end:
-                raise TimeoutError(f"after {_PATIENCE} s: {self.runs()}")
-            time.sleep(0.2)
+        _until(self.runs, is_so)
+
+
+def _until(get: Callable[[], _Value], is_so: Callable[[_Value], bool]) -> _Value:
+    """Get a value again and again, and return the first one of which something is true.
+
+    Raises:
+        TimeoutError: there is none.
+    """
+    end = time.monotonic() + _PATIENCE
+    while not is_so(value := get()):
+        if time.monotonic() > end:
+            raise TimeoutError(f"after {_PATIENCE} s: {value}")
+        time.sleep(0.2)
+    return value
 
 
 @contextmanager
@@ -213,7 +222,7 @@ def _convert(shell: _Shell) -> None:
 
 def _watch(shell: _Shell) -> None:
     (run,) = (each["run"] for each in shell.runs())
-    shell.say("## What happened")
+    shell.say("## The outcome of the run")
     shell.type(f"{_COMMAND} failures")
     shell.type_until(f"{_COMMAND} logs {run}", lambda output: "catalog" in output)
     shell.type(f"{_COMMAND} validate")

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -290,22 +291,35 @@ def test_others_that_add_images_all_the_time_do_not_keep_it_from_an_end(
     )
 
 
+def after_the_first_products(
+    monkeypatch: pytest.MonkeyPatch, others: Callable[[], None]
+) -> None:
+    """Let others act once, when a maker has first written its last product.
+
+    The products themselves are the real ones.
+    """
+    write = stac.write
+    actions = iter([others])
+
+    def write_and_let_others_act(records: Records, target: Target) -> None:
+        write(records, target)
+        next(actions, lambda: None)()
+
+    monkeypatch.setattr(stac, "write", write_and_let_others_act)
+
+
 def test_records_that_go_while_products_are_made_leave_no_image(
     target: Target, monkeypatch: pytest.MonkeyPatch
 ):
     add_run(target, "1", "a")
     update(target, PRODUCTS)
     add_run(target, "2", "b")
-    write = stac.write
-    steps = iter([True])
 
-    def slow(records: Records, target: Target) -> None:
-        write(records, target)
-        if next(steps, False):
-            stored.remove(target.bucket, ROOT, "sheets", "2")
-            add_run(target, "3", "c")
+    def others() -> None:
+        stored.remove(target.bucket, ROOT, "sheets", "2")
+        add_run(target, "3", "c")
 
-    monkeypatch.setattr(stac, "write", slow)
+    after_the_first_products(monkeypatch, others)
     assert update(target, PRODUCTS) == {}
 
     assert_is_complete(target, "a", "c")
@@ -330,16 +344,12 @@ def test_two_makers_with_other_settings_mix_nothing(
     add_run(target, "1", "a")
     update(target, PRODUCTS)
     add_run(target, "2", "b")
-    write = stac.write
-    steps = iter([True])
 
-    def slow(records: Records, target: Target) -> None:
-        write(records, target)
-        if next(steps, False):
-            update(replace(target, public_url="https://maps.example"), PRODUCTS)
-            add_run(target, "3", "c")
+    def others() -> None:
+        update(replace(target, public_url="https://maps.example"), PRODUCTS)
+        add_run(target, "3", "c")
 
-    monkeypatch.setattr(stac, "write", slow)
+    after_the_first_products(monkeypatch, others)
     assert update(target, PRODUCTS) == {}
 
     assert_is_complete(target, "a", "b", "c")
