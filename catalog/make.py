@@ -31,6 +31,7 @@ from state.run import Run, all_runs, locked, settings_of
 from state.text import counted
 
 _LOCK = "catalog.lock"
+_MOSAICS = "mosaicjson"
 # An output bucket, the prefix of the catalog in it, and a collection.
 _Place = tuple[str, str, str]
 # Images whose catalog takes about a minute.
@@ -199,6 +200,7 @@ def prune(
         latest = _latest_runs(read.values())
         # After the records: a COG is there before its record.
         there = {found.key for found in outputs.list(launch.output_prefix)}
+        moved: set[tuple[str, str]] = set()
         for name, title in collections.items():
             gone = [
                 record
@@ -207,8 +209,23 @@ def prune(
             ]
             stored.write_gone(outputs, root(launch), name, gone)
             gone_images += len(gone)
+            moved |= {
+                (record.mosaicid, record.key)
+                for record in gone
+                if record.mosaicid and record.key in there
+            }
             task = _Task(collection_of(name, title), launch)
             failures |= _update(task, scratch, journal)
+        if moved and _MOSAICS in launch.catalog.products:
+            settings = replace(launch.catalog, products=(_MOSAICS,))
+            mosaics = replace(launch, catalog=settings)
+            for name, title in collections.items():
+                present = (each for each in read[name] if each.run == latest[each.key])
+                if any((each.mosaicid, each.key) in moved for each in present):
+                    # Its former collection took an image out of the mosaic that this
+                    # collection shares with it.
+                    task = _Task(collection_of(name, title), mosaics)
+                    failures |= _update(task, scratch, journal, whole=True)
     return gone_images, failures
 
 

@@ -1,5 +1,6 @@
 """The catalog of runs on the real pool: asked for at launch, or made afterwards."""
 
+import gzip
 import json
 import re
 from pathlib import Path
@@ -9,7 +10,7 @@ import pytest
 from bucket import Bucket
 from state.catalog import load_catalog_outcome
 from state.run import load_run
-from tests.support.archive import Archive, wait_for
+from tests.support.archive import ALL, Archive, wait_for
 from tests.support.catalog import stored_records
 
 # The product that needs least.
@@ -30,6 +31,13 @@ def sums(cogs: Bucket, collection: str, prefix: str = "") -> set[str]:
     """Return the names of the files in the SHA256SUMS of a collection."""
     content = cogs.read(f"{prefix}catalog/{collection}/SHA256SUMS", 10**6).decode()
     return {re.sub(r"^\w{64} [ *](\.\./)*", "", line) for line in content.splitlines()}
+
+
+def in_mosaic(cogs: Bucket, mosaicid: str) -> set[str]:
+    """Return the keys of the images that a mosaic names."""
+    mosaic = json.loads(gzip.decompress(cogs.read(f"mosaics/{mosaicid}.json.gz", ALL)))
+    urls = {url for assets in mosaic["tiles"].values() for url in assets}
+    return {url.removeprefix(f"s3://{cogs.name}/") for url in urls}
 
 
 def polled(archive: Archive) -> str:
@@ -147,13 +155,16 @@ def test_the_catalog_of_earlier_runs_is_made_afterwards_and_pruned(
 def test_an_image_that_comes_into_another_collection_leaves_the_former_one(
     archive: Archive, images: list[tuple[str, str]]
 ):
-    archive.launch_to_poll_by_hand(*CHECKSUMS, *A_JOB_FOR_ALL)
+    shared = ("--mosaicid", "5" * 56)
+    products = ("--catalog", "checksums,mosaicjson")
+    archive.launch_to_poll_by_hand(*products, *shared, *A_JOB_FOR_ALL)
     convert(archive, "batch", images)
     polled(archive)
     rows = [("image", "bands", "collection"), ("west/a.tif", "1", "east")]
     convert(archive, "again", rows)
     polled(archive)
     assert "west/a.tif" in sums(archive.cogs, "east")
+    assert in_mosaic(archive.cogs, shared[1]) == {key for key, _ in images}
 
     pruned = archive.call("catalog", "--prune")
 
@@ -161,6 +172,8 @@ def test_an_image_that_comes_into_another_collection_leaves_the_former_one(
     assert "1 image left out" in pruned.stderr
     assert sums(archive.cogs, "east") >= {"east/a.tif", "east/b.tif", "west/a.tif"}
     assert sums(archive.cogs, "west") == {"west/b.tif", "west/b.jpg"}
+    # Both collections share the mosaic.
+    assert in_mosaic(archive.cogs, shared[1]) == {key for key, _ in images}
 
 
 def test_a_product_that_fails_endangers_nothing_and_is_made_by_a_later_poll(
