@@ -98,7 +98,7 @@ MAX_URL_HOURS = 7 * 24
 MAX_KEY_BYTES = 1024  # bytes
 # The number of threads that can read from a bucket without waiting for each other.
 MAX_READERS = 32
-# The life of a URL that is used at once, with a clock that may be a little wrong.
+# The life of a URL that is used immediately, with a clock that may be a little wrong.
 _USED_AT_ONCE = 3600  # seconds
 # A shorter access key has no secret key in it, and may be a common word.
 _MIN_QUOTED = 16  # characters

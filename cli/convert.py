@@ -90,7 +90,7 @@ def convert(
       python3 cog_pipeline.py convert scans/1923/ --wait
 
     It uses the settings of the launch in the current directory. It uploads a manifest
-    of the images and polls at once. The run then continues like any other.
+    of the images and polls immediately. The run then continues like any other.
     """
     if price is not None and not dry_run:
         raise click.UsageError("--price-per-core-hour needs --dry-run.")

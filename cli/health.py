@@ -38,7 +38,7 @@ class _Plugin(click.Command):
 )
 @json_option
 def health(launch_files: tuple[Path, ...], as_json: bool) -> None:
-    """Report how launches are, one line each, for monitoring.
+    """Report the health of launches, one line each, for monitoring.
 
     \b
       python3 cog_pipeline.py health launch-maps-1a2b3c4d/launch.json

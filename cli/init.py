@@ -64,8 +64,9 @@ def init(force: bool, as_json: bool, **given: Any) -> None:
       python3 cog_pipeline.py init -e s3.example.org -a access.key -s secret.key \\
           --input-bucket maps --output-bucket cogs --output-prefix ""
 
-    It tries each answer at the store at once, and asks again if one is wrong. It does
-    not ask for what an option sets. Without a terminal, options must set everything.
+    It tries each answer at the store immediately, and asks again if one is wrong. It
+    does not ask for what an option sets. Without a terminal, options must set
+    everything.
 
     Keys that you type are written to access.key and secret.key beside the file, which
     only you can read.

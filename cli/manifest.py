@@ -87,7 +87,7 @@ def manifest(
     upload: str | None,
     as_json: bool,
 ) -> None:
-    """Make a manifest: a row an image, with its number of bands.
+    """Make a manifest with one row per image and its number of bands.
 
     \b
       python3 cog_pipeline.py manifest scans/1923/ -a access.key -s secret.key \\

@@ -23,7 +23,7 @@ from state.text import counted
     "codes",
     multiple=True,
     metavar="CODE",
-    help="Try only rows again that failed with this code, as 'failures' shows it. You "
+    help="Retry only the rows that failed with this code, as 'failures' shows it. You "
     "can repeat it.",
 )
 @json_option

@@ -46,8 +46,8 @@ _CONDITIONS = (
     *("Requirements", "Rank", "PeriodicHold", "PeriodicRelease", "PeriodicRemove"),
     *("OnExitHold", "OnExitRemove"),
 )
-# A job that was tried is removed at once. If this process ends before that, HTCondor
-# removes the job itself.
+# A job that was tried is removed immediately. If this process ends before that,
+# HTCondor removes the job itself.
 _TRIAL = {
     "hold": "true",
     "periodic_remove": "($(periodic_remove:false)) || time() - QDate > 300",

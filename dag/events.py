@@ -42,7 +42,7 @@ def claimed_by_another(key: str, holder: str, claim_key: str) -> Event:
     """Return the event of a manifest that another run has claimed."""
     message = (
         f"{key} is claimed by {holder}; if that is gone for good, another poll takes "
-        f"over within a day, or at once if you remove {claim_key}"
+        f"over within a day, or immediately if you remove {claim_key}"
     )
     return Event("claimed-by-another", message, facts={"manifest": key})
 

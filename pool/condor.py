@@ -130,7 +130,7 @@ def start(condor: Condor, certificates: Path) -> None:
     deadline = time.monotonic() + _READY_SECONDS
     while not _ready(condor):
         if daemon.poll() is not None:
-            raise PoolError(f"condor_master ended at once: {_last_words(condor)}")
+            raise PoolError(f"condor_master ended immediately: {_last_words(condor)}")
         if time.monotonic() > deadline:
             stop(condor)
             raise PoolError(
@@ -154,7 +154,7 @@ def running(condor: Condor) -> bool:
 
 
 def stop(condor: Condor) -> None:
-    """Stop the daemons and their jobs at once, and wait until they have ended.
+    """Stop the daemons and their jobs immediately, and wait until they have ended.
 
     A new pool can use the directory only after the former one has ended.
 

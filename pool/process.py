@@ -20,7 +20,7 @@ def start(
     """Start ``command`` in its own session, so that Ctrl-C does not reach it.
 
     Returns:
-        The process. Ask it, and not ``alive``, whether it ended at once: the daemon may
+        The process. Ask it, and not ``alive``, whether it ended early: the daemon may
         write its PID file itself, which is empty for a moment then.
     """
     with log.open("ab") as output:

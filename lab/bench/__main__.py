@@ -24,7 +24,6 @@ from lab.bench.measure import (
 )
 from lab.support.markdown import insert, table
 from state.project import PROJECT
-from state.text import counted
 
 PAGE = PROJECT / "docs" / "benchmarks.md"
 CHART = PROJECT / "docs" / "benchmarks.svg"
@@ -128,6 +127,15 @@ def _ratio(costs: Costs, name: str) -> float:
     return ratios[len(ratios) // 2]
 
 
+def _of_runs(runs: int) -> tuple[str, ...]:
+    if runs == 1:
+        return ("Each figure is from one run.",)
+    return (
+        f"Figures are medians of {runs} runs, which alternate with runs of the",
+        "reference. Ratios are medians of the ratios of each pair of runs.",
+    )
+
+
 def _page(
     runs: int,
     compared: dict[int, Costs],
@@ -155,7 +163,7 @@ def _page(
     lines = [
         "## The conversion of one image",
         "",
-        "`make bench` measures this part again. It takes eight minutes a run. The",
+        "`make bench` measures this part again. It takes eight minutes per run. The",
         "reference is what this project replaces: GDAL's",
         "`gdal_translate -of COG -co COMPRESS=LZW`, then a JPEG of quality 80 from",
         "that COG. The images are NASA's Blue Marble and a shaded relief, mirrored to",
@@ -163,9 +171,8 @@ def _page(
         "",
         *_versions(),
         "",
-        "CPU seconds are those of all processes, user and system. Figures are medians",
-        f"of {counted(runs, 'run')}, which alternate with runs of the reference.",
-        "Ratios are medians of the ratios of each pair of runs.",
+        "CPU seconds are those of all processes, user and system.",
+        *_of_runs(runs),
         "",
         "### Goals",
         "",

@@ -37,7 +37,7 @@ def main() -> int:
         running_server(Path(folder)) as server,
     ):
         rows = list(_measure(server, Path(folder), options.images, options.objects))
-    head = ("command", "objects", "s", "a second", "CPU s", "memory, MiB", "requests")
+    head = ("command", "objects", "s", "per second", "CPU s", "memory, MiB", "requests")
     text = "\n".join([*table(head, rows), "", *pages.machine("SeaweedFS")]) + "\n"
     _PAGE.write_text(insert(_PAGE.read_text(), "listings", text))
     print(text)

@@ -88,7 +88,7 @@ def _by_rows(costs: Sequence[RunCost]) -> Iterable[tuple[str, ...]]:
         yield quantity.name, *values, formula
     yield "files in the run directory", *(str(cost.files) for cost in costs), ""
     yield "objects", *(f"{cost.objects:,}" for cost in costs), ""
-    yield "objects filled in a second", *(_figure(cost.filling) for cost in costs), ""
+    yield "objects filled per second", *(_figure(cost.filling) for cost in costs), ""
 
 
 def _command_costs(costs: Sequence[RunCost], idle: IdleCosts | None) -> dict[str, Cost]:

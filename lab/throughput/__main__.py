@@ -33,7 +33,6 @@ from pool.ordinary_user import command_prefix
 from pool.personal import PersonalPool
 from state.project import PROJECT
 from state.run import Run
-from state.text import counted
 from tests.support.archive import Archive
 
 PAGE = PROJECT / "docs" / "benchmarks.md"
@@ -291,9 +290,13 @@ def _text(pairs: dict[str, list[Pair]], usual: list[Waits], runs: int) -> str:
         ),
         map(figures, MIXES),
     )
+    medians = (
+        "Each figure is from one run."
+        if runs == 1
+        else f"Each figure is the median of {runs} runs of each side, which alternate."
+    )
     counts = (
-        f"Medians of {counted(runs, 'run')} of each side, which alternate. In a part "
-        "of the time of\ncog_pipeline, no job has a slot:"
+        f"{medians}\nIn these parts of the time of cog_pipeline, no job has a slot:"
     )
     own = [pair.waits for measured in pairs.values() for pair in measured]
     waits = table(
