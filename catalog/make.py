@@ -12,7 +12,7 @@ from catalog import stored
 from catalog.collections import Collection, collection_of, described
 from catalog.join import records_of
 from catalog.products import product
-from catalog.records import Records, collect
+from catalog.records import Records
 from catalog.target import Target
 from catalog.update import update
 from state.catalog import (
@@ -95,6 +95,7 @@ def make(
     home = runs[0][1].home
     with locked(home, _LOCK), _scratch(home) as scratch:
         outcomes: dict[str, CatalogOutcome] = {}
+        titles: dict[str, dict[str, str]] = {}
         tasks: dict[_Place, _Task] = {}
         for run, launch in runs:
             former = load_catalog_outcome(run)
@@ -102,6 +103,7 @@ def make(
             outcome = _write_records(run, launch, left, scratch, journal)
             outcomes[run.directory.name] = outcome
             all_of_them = {**left, **outcome.collections}
+            titles[run.directory.name] = all_of_them
             # After a crash, the next call knows the collections.
             _save(run, replace(outcome, collections=all_of_them))
             for name, title in all_of_them.items():
@@ -113,9 +115,15 @@ def make(
         for run, launch in runs:
             outcome = outcomes[run.directory.name]
             failed = dict(outcome.failures)
-            for name in outcome.collections:
-                failed |= failures[_place(launch, name)]
-            outcome = replace(outcome, failures=failed, is_ended=True)
+            known = dict(outcome.collections)
+            for name, title in titles[run.directory.name].items():
+                if faults := failures[_place(launch, name)]:
+                    failed |= faults
+                    # If the run has left it, the next call makes it again.
+                    known[name] = title
+            outcome = replace(
+                outcome, collections=known, failures=failed, is_ended=True
+            )
             outcomes[run.directory.name] = outcome
             _save(run, outcome)
             if not failed:
@@ -195,12 +203,11 @@ def prune(
         read: dict[str, Records] = {}
         for number, name in enumerate(collections):
             versions = stored.versions(outputs, root(launch), name)
-            lines = stored.read(outputs, dict.fromkeys(versions, True), scratch)
-            read[name] = collect(lines, scratch / f"{number}.jsonl")
+            known = dict.fromkeys(versions, True)
+            read[name] = stored.collected(outputs, known, scratch / f"{number}.jsonl")
         latest = _latest_runs(read.values())
         # After the records: a COG is there before its record.
         there = {found.key for found in outputs.list(launch.output_prefix)}
-        moved: set[tuple[str, str]] = set()
         for name, title in collections.items():
             gone = [
                 record
@@ -209,21 +216,15 @@ def prune(
             ]
             stored.write_gone(outputs, root(launch), name, gone)
             gone_images += len(gone)
-            moved |= {
-                (record.mosaicid, record.key)
-                for record in gone
-                if record.mosaicid and record.key in there
-            }
             task = _Task(collection_of(name, title), launch)
             failures |= _update(task, scratch, journal)
-        if moved and _MOSAICS in launch.catalog.products:
+        if _MOSAICS in launch.catalog.products:
             settings = replace(launch.catalog, products=(_MOSAICS,))
             mosaics = replace(launch, catalog=settings)
             for name, title in collections.items():
-                present = (each for each in read[name] if each.run == latest[each.key])
-                if any((each.mosaicid, each.key) in moved for each in present):
-                    # Its former collection took an image out of the mosaic that this
-                    # collection shares with it.
+                if any(record.mosaicid for record in read[name]):
+                    # Its former collection has taken an image out of a mosaic that
+                    # both share, now or in an earlier call that was interrupted.
                     task = _Task(collection_of(name, title), mosaics)
                     failures |= _update(task, scratch, journal, whole=True)
     return gone_images, failures

@@ -7,6 +7,7 @@ collection. If several records have the same key, that of the latest run counts.
 
 import gzip
 import secrets
+import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -15,12 +16,19 @@ from pathlib import Path
 from bucket import Bucket
 from catalog.collections import Collection
 from catalog.record import Record, gone_line, to_line
+from catalog.records import Records, collect
+from state.errors import PipelineError
 
 _FOLDER = "records/"
 _SUFFIX = ".jsonl.gz"
 # Lines of one collection that are in memory.
 _AT_ONCE = 500
 _MAX_OBJECT = 4 * 2**30  # bytes
+# The errors of records that nobody wrote whole.
+_UNREADABLE = (
+    *(ValueError, LookupError, TypeError, AttributeError),
+    *(EOFError, gzip.BadGzipFile, zlib.error),
+)
 
 
 @dataclass
@@ -110,3 +118,38 @@ def read(
             for line in lines:
                 yield line, fact
     file.unlink(missing_ok=True)
+
+
+def collected(
+    bucket: Bucket, keys: Mapping[str, bool], file: Path, *, from_nothing: bool = True
+) -> Records:
+    """Return the current records of some objects, which go into a new local file.
+
+    Args:
+        keys: keys of the objects in order, and whether the product was last made of
+            them.
+        from_nothing: see ``collect``.
+
+    Raises:
+        BucketError: an object cannot be downloaded.
+        PipelineError: objects are not what ``write`` and ``write_gone`` wrote.
+    """
+    try:
+        lines = read(bucket, keys, file.parent)
+        return collect(lines, file, from_nothing=from_nothing)
+    except _UNREADABLE as error:
+        bad = [key for key in keys if not _is_readable(bucket, key, file)]
+        places = [f"{bucket.name}/{key}" for key in bad or keys]
+        raise PipelineError(
+            f"the records {', '.join(places)} cannot be read "
+            f"({type(error).__name__}: {error}): 'catalog' with the directories of "
+            "their runs writes them again"
+        ) from error
+
+
+def _is_readable(bucket: Bucket, key: str, file: Path) -> bool:
+    try:
+        collect(read(bucket, {key: True}, file.parent), file)
+    except _UNREADABLE:
+        return False
+    return True

@@ -15,14 +15,12 @@ again, and finally counts as empty. Nothing is lost, because everything is then 
 again from the records.
 """
 
-import gzip
 import hashlib
 import json
 import secrets
 import shutil
 import tempfile
 import time
-import zlib
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -31,7 +29,7 @@ from typing import Any
 from bucket import ObjectMissing
 from catalog import stored
 from catalog.products import product
-from catalog.records import Records, collect
+from catalog.records import Records
 from catalog.target import Target
 from state.errors import PipelineError, user_message
 from state.records import VERSION, from_record
@@ -44,11 +42,6 @@ _MAX_STATE = 64 * 2**20  # bytes
 _MAX_TRIES = 8
 # Before a state that cannot be read is read again.
 _PAUSES = (0.1, 0.3, 0.6, 1.0)  # seconds
-# The errors of records that nobody wrote whole.
-_UNREADABLE = (
-    *(ValueError, LookupError, TypeError, AttributeError),
-    *(EOFError, gzip.BadGzipFile, zlib.error),
-)
 
 
 @dataclass(frozen=True)
@@ -274,27 +267,9 @@ def _is_continued(former: _Basis, now: _Basis) -> bool:
 
 def _collect(target: Target, former: _Basis, now: _Basis, file: Path) -> Records:
     old = {key: key in former.records for key in now.records}
-    lines = stored.read(target.bucket, old, file.parent)
-    try:
-        records = collect(lines, file, from_nothing=not former.records)
-        return replace(records, basis=_digest(now), former_basis=_digest(former))
-    except _UNREADABLE as error:
-        name = target.bucket.name
-        bad = [key for key in now.records if not _is_readable(target, key, file)]
-        places = [f"{name}/{key}" for key in bad or [target.prefix]]
-        raise PipelineError(
-            f"the records {', '.join(places)} cannot be read "
-            f"({type(error).__name__}: {error}): 'catalog' with the directories of "
-            "their runs writes them again"
-        ) from error
-
-
-def _is_readable(target: Target, key: str, file: Path) -> bool:
-    try:
-        collect(stored.read(target.bucket, {key: True}, file.parent), file)
-    except _UNREADABLE:
-        return False
-    return True
+    from_nothing = not former.records
+    records = stored.collected(target.bucket, old, file, from_nothing=from_nothing)
+    return replace(records, basis=_digest(now), former_basis=_digest(former))
 
 
 def _versions(target: Target) -> dict[str, str]:

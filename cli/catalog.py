@@ -70,12 +70,14 @@ def catalog(
     # Runs of several launches may be in one directory.
     outcomes: dict[str, CatalogOutcome] = {}
     for home, group in groupby(sorted(runs, key=_home), key=_home):
+        # Somebody may have removed the directory of a launch that ended.
+        home.mkdir(mode=0o700, exist_ok=True)
         journal = use_journal(journal_of(home, note))
         with console.status("making the catalog"):
             outcomes |= make.make(list(group), journal, whole=whole)
     failures = [each.failures for each in outcomes.values()]
     if prune:
-        for launch, titles in _catalogs(runs, outcomes):
+        for launch, titles in catalogs_of(runs, outcomes):
             journal = journal_of(launch.home, note)
             images, failed = make.prune(launch, titles, journal)
             failures.append(failed)
@@ -88,14 +90,15 @@ def catalog(
         fail(Exit.REFUSED, "some products could not be made: run the command again")
 
 
-def _catalogs(
+def catalogs_of(
     runs: Iterable[tuple[Run, Launch]], outcomes: Mapping[str, CatalogOutcome]
 ) -> Iterator[tuple[Launch, dict[str, str]]]:
     """Yield a launch of each catalog, and titles of its collections by their ids."""
-    launches: dict[tuple[str, str], Launch] = {}
-    titles: dict[tuple[str, str], dict[str, str]] = {}
+    launches: dict[tuple[str, str, str], Launch] = {}
+    titles: dict[tuple[str, str, str], dict[str, str]] = {}
     for run, launch in runs:
-        place = launch.output_bucket, launch.output_prefix
+        endpoint = launch.store.endpoint
+        place = endpoint, launch.output_bucket, launch.output_prefix
         launches[place] = launch
         titles.setdefault(place, {}).update(outcomes[run.directory.name].collections)
     for place, launch in launches.items():

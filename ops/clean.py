@@ -18,6 +18,7 @@ from bucket import Bucket, BucketMissing, ObjectMissing, StoredObject
 from condor import queue
 from node import sidecars
 from state import multipart
+from state.catalog import is_pending
 from state.errors import PipelineError
 from state.files import check_nobody_else_wrote
 from state.keys import CATALOG_FOLDER, MOSAICS_FOLDER, TIFF_SUFFIXES
@@ -126,6 +127,8 @@ def _run_directory(run: Run, before: datetime) -> Leftover | None:
         return None
     try:
         fault = _csv_fault(run)
+        if not fault and is_pending(run, settings_of(run)):
+            fault = "it is kept, because its images are not in the catalog yet"
     except PipelineError as error:
         fault = f"it is kept: {error}"
     return Leftover(

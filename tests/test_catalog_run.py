@@ -3,13 +3,17 @@
 import gzip
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
 
-from bucket import Bucket
-from state.catalog import load_catalog_outcome
-from state.run import load_run
+from bucket import Bucket, S3Endpoint
+from cli.catalog import catalogs_of
+from condor import queue
+from state.catalog import CatalogOutcome, load_catalog_outcome
+from state.launch import Launch
+from state.run import Run, load_run
 from tests.support.archive import ALL, Archive, wait_for
 from tests.support.catalog import stored_records
 
@@ -150,6 +154,12 @@ def test_the_catalog_of_earlier_runs_is_made_afterwards_and_pruned(
     # It stays so, whatever is made afterwards.
     assert archive.call("catalog", "--products", "checksums", "--whole").returncode == 0
     assert "west/a.tif" not in sums(archive.cogs, "west")
+    # The launch has ended, and somebody has removed its directory.
+    archive.call("stop", "--launch")
+    (home,) = archive.directory.glob("launch-*")
+    shutil.rmtree(home)
+    again = archive.call("catalog", "--products", "checksums", "--prune", "--whole")
+    assert again.returncode == 0, again.stderr
 
 
 def test_an_image_that_comes_into_another_collection_leaves_the_former_one(
@@ -175,6 +185,56 @@ def test_an_image_that_comes_into_another_collection_leaves_the_former_one(
     # Both collections share the mosaic.
     assert in_mosaic(archive.cogs, shared[1]) == {key for key, _ in images}
 
+    # An interruption came before the image was added again.
+    key = f"mosaics/{shared[1]}.json.gz"
+    mosaic = json.loads(gzip.decompress(archive.cogs.read(key, ALL)))
+    url = f"s3://{archive.cogs.name}/west/a.tif"
+    for assets in mosaic["tiles"].values():
+        assets[:] = [asset for asset in assets if asset != url]
+    archive.cogs.write(key, gzip.compress(json.dumps(mosaic).encode()))
+    assert "west/a.tif" not in in_mosaic(archive.cogs, shared[1])
+    assert archive.call("catalog", "--prune").returncode == 0
+    assert in_mosaic(archive.cogs, shared[1]) == {key for key, _ in images}
+
+
+def test_a_collection_that_a_run_has_left_is_made_until_it_is_right(
+    archive: Archive, images: list[tuple[str, str]]
+):
+    archive.launch_to_poll_by_hand(*CHECKSUMS, *A_JOB_FOR_ALL)
+    convert(archive, "batch", images)
+    polled(archive)
+    damaged = "catalog/east/records/zzz.jsonl.gz"
+    archive.cogs.write(damaged, b"not gzip")
+    into_one = ("catalog", "--collection-from", "(?P<collection>tif)$")
+
+    failing = archive.call(*into_one)
+
+    assert failing.returncode == 1
+    assert len(sums(archive.cogs, "tif")) == 8
+    assert "east/a.tif" in sums(archive.cogs, "east")
+    archive.cogs.remove(damaged)
+    made = archive.call(*into_one)
+    assert made.returncode == 0, made.stderr
+    assert sums(archive.cogs, "east") == set()
+    outcome = load_catalog_outcome(load_run(only_run(archive)))
+    assert outcome is not None
+    assert set(outcome.collections) == {"tif"}
+
+
+def test_catalogs_of_two_stores_are_two_even_if_their_buckets_have_one_name(
+    tmp_path: Path,
+):
+    runs, outcomes = [], {}
+    for name in ("trial", "atlas"):
+        run = Run(tmp_path / name, "launch-x", "raw.csv", "", "", "", "")
+        store = S3Endpoint(f"{name}.example.org", tmp_path, tmp_path)
+        runs.append((run, Launch(tmp_path, store, "maps", "cogs")))
+        outcomes[name] = CatalogOutcome(("stac",), {name: name}, 1, {})
+    assert [
+        (launch.store.endpoint, set(titles))
+        for launch, titles in catalogs_of(runs, outcomes)
+    ] == [("trial.example.org", {"trial"}), ("atlas.example.org", {"atlas"})]
+
 
 def test_a_product_that_fails_endangers_nothing_and_is_made_by_a_later_poll(
     archive: Archive, images: list[tuple[str, str]]
@@ -196,6 +256,10 @@ def test_a_product_that_fails_endangers_nothing_and_is_made_by_a_later_poll(
     for command in ("status", "health"):
         shown = " ".join(archive.call(command).stdout.split())
         assert "the catalog could not be made" in shown
+    pruned = archive.call("catalog", "--prune")
+    assert pruned.returncode == 1
+    assert "zzz.jsonl.gz cannot be read (BadGzipFile" in pruned.stderr
+    assert "internal error" not in pruned.stderr
 
     archive.cogs.remove(records_of_another)
     assert "4 images in 2 collections" in polled(archive)
@@ -261,12 +325,18 @@ def test_a_job_of_its_own_makes_the_catalog_of_very_many_images(
 def test_clean_knows_the_catalog(archive: Archive, images: list[tuple[str, str]]):
     archive.launch_to_poll_by_hand("--catalog", "checksums,mosaicjson", *A_JOB_FOR_ALL)
     convert(archive, "batch", images)
+    run = only_run(archive)
+    wait_for(lambda: queue.find(queue.RUN_ATTRIBUTE, str(run)) is None)
+    kept = archive.call("clean", "--older-than", "0d", "--delete").stdout
+    assert "it is kept, because its images are not in the catalog yet" in kept
+    assert run.exists()
     polled(archive)
     assert any(stored.key.startswith("mosaics/") for stored in archive.cogs.list())
     archive.cogs.write("notes.txt", b"?")
 
     left = archive.call("clean", "--older-than", "0d").stdout
 
+    assert "it has ended, and both CSVs are in the bucket" in left
     assert "notes.txt" in left
     assert "catalog/" not in left
     assert "mosaics/" not in left
