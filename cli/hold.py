@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from cli.runs import each_run, some_runs_argument
+from cli.runs import each_run, fail_if, some_runs_argument
 from ops import control
 
 
@@ -19,4 +19,4 @@ def hold(run_directories: tuple[Path, ...]) -> None:
     Running jobs are ended, and start from the beginning after the release. Rows that
     are done stay done.
     """
-    each_run(run_directories, lambda run, journal: control.hold(run))
+    fail_if(each_run(run_directories, lambda run, journal: control.hold(run)))

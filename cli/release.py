@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from cli.runs import each_run, some_runs_argument
+from cli.runs import each_run, fail_if, some_runs_argument
 from ops import control
 
 
@@ -18,4 +18,4 @@ def release(run_directories: tuple[Path, ...]) -> None:
 
     This also releases jobs that somebody held with condor_hold.
     """
-    each_run(run_directories, lambda run, journal: control.release(run))
+    fail_if(each_run(run_directories, lambda run, journal: control.release(run)))

@@ -1,14 +1,15 @@
 """Run directories as arguments of commands."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from pathlib import Path
 
 import click
 
-from cli.common import say, use_journal, warn
+from cli.common import fail, say, use_journal, warn
 from ops.control import Answer
-from state.errors import PipelineError
+from state.errors import PipelineError, user_message
+from state.exits import Exit
 from state.journal import Journal
 from state.run import RUN_DIRECTORY_PREFIX, Run, load_run
 
@@ -66,13 +67,33 @@ def runs_beside(runs: Iterable[Run]) -> list[Run]:
 
 def each_run(
     directories: Iterable[Path], act: Callable[[Run, Journal], Answer]
-) -> None:
-    """Do something to each run, print what became of it, and log what happened."""
+) -> list[str]:
+    """Do something to each run, print what became of it, and log what happened.
+
+    Returns:
+        Why it failed for some runs. The others are independent of these.
+    """
+    failures = []
     for directory in directories:
-        run = load_run(directory)
-        journal = use_journal(Journal(say).of_run(run))
-        answer = act(run, journal)
-        if answer.event:
-            journal.record(answer.event)
+        try:
+            run = load_run(directory)
+            journal = use_journal(Journal(say).of_run(run))
+            answer = act(run, journal)
+        except Exception as error:
+            if (message := user_message(error)) is None:
+                raise
+            failures.append(f"{directory.name}: {message}")
         else:
-            say(answer.message)
+            if answer.event:
+                journal.record(answer.event)
+            else:
+                say(answer.message)
+    return failures
+
+
+def fail_if(failures: Sequence[str]) -> None:
+    """End the command with an error if there are failures."""
+    for failure in failures[:-1]:
+        warn(failure)
+    if failures:
+        fail(Exit.REFUSED, failures[-1])

@@ -113,7 +113,9 @@ def stop(run: Run, journal: Journal) -> Answer:
         with _no_poll(run):
             if not _remove_dagman(run):
                 _end(run, journal)
-                then = "and has its two CSVs" if run.done else "the next poll ends it"
+                then = "and has its two CSVs"
+                if not run.done:
+                    then = "the next poll ends it, or 'stop' if you call it again"
                 message = f"{name} is stopped, {then}"
     return Answer(message, Event("stopped", message)) if is_first else Answer(message)
 

@@ -98,7 +98,11 @@ def test_the_rows_of_a_stopped_run_fail_with_that_reason(archive: Archive):
     wait_for(lambda: archive.cogs.exists("done.jpg"))
     wait_for(lambda: jobs(archive).get("wait-1.tif", {}).get("state") == "running")
 
-    assert f"{directory.name} stops: " in said(archive, "stop", directory.name)
+    (archive.directory / "no-run").mkdir()
+    stopped = archive.call("stop", "no-run", directory.name)
+    assert stopped.returncode == 1
+    assert "no-run: " in stopped.stderr
+    assert f"{directory.name} stops: " in stopped.stdout
     # DAGMan ends the run, without a poll.
     wait_for(lambda: load_run(directory).done)
     processed, failed = archive.outcome("batch-")
