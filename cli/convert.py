@@ -3,7 +3,7 @@
 import json
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from dataclasses import asdict
 from pathlib import Path
 
@@ -25,6 +25,7 @@ from cli.common import (
 )
 from condor import queue
 from dag.estimate import Estimate, Range, estimate
+from dag.intake import is_manifest_key
 from dag.poll import poll
 from ingest import manifest as making
 from ingest.selection import Selection, originals, pending, rasters
@@ -109,11 +110,25 @@ def convert(
             f"the launch's pattern {launch.pattern!r} leaves no place for a name: name "
             "a key that it matches with --manifest KEY",
         )
-    unreadable = _upload(launch, images, key)
+    if not is_manifest_key(key, launch):
+        fail(
+            Exit.REFUSED,
+            f"no poll would take {key} for a manifest: it must match the launch's "
+            f"pattern {launch.pattern!r} and end in .csv, and must not have the name "
+            "of an outcome",
+        )
+    # An earlier manifest may have had the same key.
+    earlier = {run.directory for run in _runs(launch)}
+    written, unreadable = _upload(launch, images, key)
+    if not written:
+        if unreadable:
+            fail(Exit.REFUSED, manifests.lacks(unreadable))
+        _report(None, None, as_json)
+        return
     _poll(launch)
-    status = _started(launch, key)
+    status = _started(launch, key, earlier)
     if wait:
-        status = _wait(launch, key)
+        status = _wait(launch, key, earlier)
     _report(status, key, as_json)
     if unreadable:
         fail(Exit.REFUSED, manifests.lacks(unreadable))
@@ -161,8 +176,14 @@ def _runs(launch: Launch) -> list[Run]:
     return all_runs(launch)[0]
 
 
-def _upload(launch: Launch, images: Iterator[StoredObject], key: str) -> int:
-    """Upload a manifest of images; return how many it lacks, as unreadable."""
+def _upload(
+    launch: Launch, images: Iterator[StoredObject], key: str
+) -> tuple[int, int]:
+    """Upload a manifest of images, unless it has none.
+
+    Returns:
+        How many images it has, and how many it lacks because they cannot be read.
+    """
     inputs = launch.inputs()
     if inputs.exists(key):
         fail(Exit.REFUSED, f"{inputs.name}/{key} is there already: name another key")
@@ -170,13 +191,9 @@ def _upload(launch: Launch, images: Iterator[StoredObject], key: str) -> int:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "manifest.csv"
         written, unreadable = manifests.write(rows, inputs.name, file)
-        if not written:
-            if unreadable:
-                fail(Exit.REFUSED, manifests.lacks(unreadable))
-            say("There is nothing to convert: no image, or each has a newer COG.")
-            click.get_current_context().exit()
-        inputs.upload(key, file, content_type="text/csv")
-    return unreadable
+        if written:
+            inputs.upload(key, file, content_type="text/csv")
+    return written, unreadable
 
 
 def _poll(launch: Launch) -> None:
@@ -187,19 +204,27 @@ def _poll(launch: Launch) -> None:
         warn(str(error))
 
 
-def _started(launch: Launch, key: str) -> Status | None:
-    """Return the status of the run of a manifest; None if it has none yet."""
-    runs = [run for run in _runs(launch) if run.manifest_key == key]
+def _started(launch: Launch, key: str, earlier: Container[Path]) -> Status | None:
+    """Return the status of the run of a manifest; None if it has none yet.
+
+    Args:
+        earlier: directories of the runs of earlier manifests.
+    """
+    runs = [
+        run
+        for run in _runs(launch)
+        if run.manifest_key == key and run.directory not in earlier
+    ]
     return statuses(runs[-1:])[0] if runs else None
 
 
-def _wait(launch: Launch, key: str) -> Status:
+def _wait(launch: Launch, key: str, earlier: Container[Path]) -> Status:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     with progress(*columns) as display:
         task = display.add_task("jobs done", total=None)
         next_poll = time.monotonic() + _SECONDS_BETWEEN_POLLS
         while True:
-            status = _started(launch, key)
+            status = _started(launch, key, earlier)
             if status and status.state == State.DONE:
                 return status
             if status and status.jobs:
@@ -215,7 +240,8 @@ def _waits(status: Status | None) -> bool:
     return status is None or status.state == State.WAITING
 
 
-def _report(status: Status | None, key: str, as_json: bool) -> None:
+def _report(status: Status | None, key: str | None, as_json: bool) -> None:
+    """Print what became of a manifest; without a key, there was none to upload."""
     if as_json:
         report = {
             "manifest": key,
@@ -224,6 +250,8 @@ def _report(status: Status | None, key: str, as_json: bool) -> None:
             "failed": status and status.failed,
         }
         click.echo(json.dumps(report, indent=2))
+    elif key is None:
+        say("There is nothing to convert: no image, or each has a newer COG.")
     elif status is None:
         say(f"{key} waits for other runs; a later poll starts it.")
     elif status.processed is None:

@@ -80,6 +80,12 @@ def _is_manifest(key: str, launch: Launch) -> bool:
     return matches and key.lower().endswith(_SUFFIX)
 
 
+def is_manifest_key(key: str, launch: Launch) -> bool:
+    """Return whether polls of a launch take an object with this key for a manifest."""
+    is_apple_double = key.rpartition("/")[2].startswith(_APPLE_DOUBLE)
+    return _is_manifest(key, launch) and not (timestamp_of(key) or is_apple_double)
+
+
 def list_manifests(inputs: Bucket, launch: Launch) -> Listing:
     """List what is in the input bucket, under the prefix of the pattern."""
     return sift(inputs.list(launch.literal_prefix), launch)

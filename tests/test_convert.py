@@ -57,10 +57,39 @@ def test_images_without_a_cog_are_converted_now(archive: Archive):
     nothing = archive.call("convert", "--filter", "a.tif|b.tif")
     assert nothing.returncode == 0, nothing.stderr
     assert "nothing to convert" in nothing.stdout
+    nothing = archive.call("convert", "--filter", "a.tif|b.tif", "--json")
+    assert json.loads(nothing.stdout)["manifest"] is None
     assert len(list(archive.directory.glob("workflow-run-*"))) == 2
     again = archive.call("convert", "old/", "--overwrite", "--wait")
     assert again.returncode == 0, again.stderr
     assert "1 processed" in again.stdout
+
+
+def test_the_manifest_is_one_that_polls_take(archive: Archive):
+    archive.upload_raster("a.tif", 1)
+    archive.launch_to_poll_by_hand()
+    for key in ("survey.csv", "raw.txt", "._a-raw.csv"):
+        refused = archive.call("convert", "--manifest", key)
+        assert refused.returncode == 1
+        assert f"no poll would take {key}" in refused.stderr
+        assert not archive.maps.exists(key)
+
+
+def test_an_earlier_run_of_the_same_manifest_is_not_its_run(archive: Archive):
+    archive.upload_raster("a.tif", 1)
+    archive.launch_to_poll_by_hand("-p", "todo*.csv", "--max-runs", "1")
+    convert = ("convert", "--manifest", "todo.csv", "--overwrite", "--json")
+    first = json.loads(archive.call(*convert, "--wait").stdout)
+    assert first["processed"] == 1
+    # Another run leaves no room for the second one.
+    archive.upload_manifest("todo-other.csv", [("a.tif", 1)])
+    archive.poll()
+    _, other = sorted(archive.directory.glob("workflow-run-*"))
+    assert archive.call("hold", other.name).returncode == 0
+
+    second = archive.call(*convert)
+
+    assert json.loads(second.stdout)["run"] is None, second.stderr
 
 
 def test_rows_that_fail_are_the_exit_code(archive: Archive):
