@@ -270,7 +270,7 @@ def launch(
 
 def _check_combinations(launch: Launch, in_place: bool) -> None:
     """Raise a UsageError for options that do not go together."""
-    one_bucket = launch.input_bucket == launch.output_bucket
+    one_bucket = launch.in_one_bucket
     if one_bucket and not (launch.output_prefix or in_place):
         raise click.UsageError(
             "input and output bucket are the same: add --output-prefix to write the "

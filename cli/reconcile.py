@@ -32,8 +32,10 @@ def reconcile(run_directory: Path, final_node_of: str | None) -> None:
     """
     run = load_run(run_directory)
     if not (final_node_of or run.done):
-        # Keeps polls from submitting a DAG of this run in the meantime.
-        click.get_current_context().with_resource(locked(run.home))
+        # Keeps polls from submitting a DAG of this run in the meantime. Without the
+        # directory of the launch, there are no polls.
+        if run.home.is_dir():
+            click.get_current_context().with_resource(locked(run.home))
         check_ended(run)
     journal = use_journal(Journal(say).of_run(run))
     try:

@@ -152,6 +152,8 @@ def _stored_outputs(launch: Launch, cogs: Collection[str]) -> Iterator[StoredObj
 def _claim_time(run: Run, launch: Launch) -> datetime:
     """Return when the run began, by the clock of the store, which dates its outputs."""
     try:
-        return launch.inputs().stat(run.processing_key).modified
+        claimed = launch.inputs().stat(run.processing_key).modified
     except ObjectMissing:
         return run.began
+    # Somebody may have removed the object, and a poll may have put it back.
+    return min(claimed, run.began)

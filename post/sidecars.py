@@ -23,8 +23,7 @@ def rename_replaced(run: Run, launch: Launch, failed: Collection[int]) -> None:
     Raises:
         BucketError: try again later.
     """
-    in_place = launch.input_bucket == launch.output_bucket and not launch.output_prefix
-    if not in_place:
+    if not launch.in_one_bucket or launch.output_prefix:
         return
     names = {
         line: set(result.replaced_sidecars)

@@ -151,6 +151,17 @@ def test_an_upload_with_all_parts_is_completed(upload_run: UploadRun):
     assert upload_run.cogs.list_multipart_uploads(KEY) == ()
 
 
+def test_a_run_outlives_the_directory_of_its_launch(
+    archive: Archive, upload_run: UploadRun
+):
+    upload_run.send()
+    upload_run.write_result()
+    shutil.rmtree(upload_run.launch.home)
+    done = archive.call("reconcile", str(upload_run.run.directory))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert upload_run.run.done
+
+
 @pytest.mark.parametrize(
     ("sent", "message"),
     [
@@ -247,6 +258,25 @@ def test_parts_that_were_replaced_are_left_out(
                 assert upload_run.reason() is None
                 assert upload_run.cogs.read(KEY, ALL) == b"".join(second)
                 assert upload_run.cogs.list_multipart_uploads(KEY) == ()
+
+
+def test_a_cog_counts_though_the_manifest_was_put_back_after_it(
+    store: S3Endpoint, workplace: Path, tmp_path: Path
+):
+    # Its ETags of multipart uploads are no MD5s, so that the date decides.
+    with seaweedfs.running(tmp_path, store) as other:
+        for archive in archive_for(other, workplace, "put-back"):
+            upload_run = begin(archive)
+            upload_run.open()
+            parts = (b"1" * 5 * 2**20, b"2")
+            upload_run.send(parts)
+            upload_run.write_result(parts)
+            upload_run.killed_after("complete")
+            inputs, key = upload_run.launch.inputs(), upload_run.run.processing_key
+            content = inputs.read(key, ALL)
+            time.sleep(1.1)
+            inputs.write(key, content)
+            assert upload_run.reason() is None
 
 
 def test_an_output_bucket_that_was_deleted_fails_the_row(
