@@ -12,7 +12,7 @@ import click
 from cli.common import json_option, say
 from cli.runs import runs_argument, runs_of
 from ops.failures import Failure, Group, failures as failures_of, groups
-from state.text import counted, printable
+from state.text import counted, csv_safe, printable
 
 
 @click.command()
@@ -55,11 +55,11 @@ def failures(run_directories: tuple[Path, ...], as_csv: bool, as_json: bool) -> 
 
 def _fields(failure: Failure) -> tuple[str, int, str, str, str]:
     return (
-        failure.run.directory.name,
+        csv_safe(failure.run.directory.name),
         failure.line,
-        failure.code,
-        failure.image,
-        failure.reason,
+        csv_safe(failure.code),
+        csv_safe(failure.image),
+        csv_safe(failure.reason),
     )
 
 

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
@@ -23,6 +24,9 @@ from state.files import writing
 from state.keys import OutputNames
 from state.text import counted
 
+# A file would replace what these contain.
+_DEVICES = (Path("/dev"), Path("/dev/fd"))
+
 
 @click.command(context_settings={"show_default": True})
 @click.argument("prefix", default="", metavar="[PREFIX]")
@@ -33,9 +37,9 @@ from state.text import counted
 @click.option(
     "--from",
     "from_list",
-    type=click.File("r", encoding="utf-8"),
+    type=click.File("r", encoding="utf-8-sig"),
     metavar="FILE",
-    help="Take the keys of this file, one a line, instead of listing the bucket. "
+    help="Take the keys of this file, one per line, instead of listing the bucket. "
     "'-' reads standard input.",
 )
 @click.option(
@@ -103,12 +107,15 @@ def manifest(
         raise click.UsageError("give one of --from and --folder, not both.")
     if (from_list or folder) and only_pending:
         raise click.UsageError("--pending works only on a listing of the bucket.")
+    if upload and as_json:
+        raise click.UsageError("--upload writes a CSV: leave out --json.")
+    if output:
+        _check_output(output)
     if upload:
         _check_manifest_key(upload, images)
     keys: Iterable[str]
     if from_list:
-        named = (line.strip() for line in from_list)
-        keys = (key for key in named if selection.takes_key(key))
+        keys = filter(selection.takes_key, _keys_of_list(from_list))
     elif folder:
         keys = making.keys_of_folder(folder, prefix, selection)
     else:
@@ -148,6 +155,31 @@ def lacks(unreadable: int) -> str:
     """Return a sentence about images that are not in a manifest."""
     them = counted(unreadable, "image")
     return f"the manifest lacks {them} that cannot be read, as the warnings say"
+
+
+def _keys_of_list(file: TextIO) -> Iterator[str]:
+    try:
+        for line in file:
+            yield line.strip()
+    except UnicodeDecodeError as error:
+        raise click.UsageError(
+            f"--from {file.name}: not UTF-8 text: save it as UTF-8."
+        ) from error
+
+
+def _check_output(output: Path) -> None:
+    is_special = output.exists() and not output.is_file()
+    if output == Path("-") or output.parent in _DEVICES or is_special:
+        raise click.UsageError(
+            f"--output {output}: not the name of a file: leave out --output to print "
+            "the manifest."
+        )
+    folder = output.parent
+    if not (os.access(folder, os.W_OK | os.X_OK) and folder.is_dir()):
+        raise click.UsageError(
+            f"--output {output}: no file can be written into {folder}: make this "
+            "folder, or choose another."
+        )
 
 
 def _check_manifest_key(key: str, images: Bucket) -> None:

@@ -1,6 +1,5 @@
 """Read a manifest as people write it, and say what is wrong with each row."""
 
-import csv
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -38,8 +37,6 @@ _LATE_HEADER = (
     "a header after the first row is not used: move it to the first line, or make a "
     "manifest of the rows below it"
 )
-# One field may fill the manifest; the default limit of csv is 131,072 characters.
-csv.field_size_limit(MAX_SIZE)
 
 
 def read(path: Path) -> Manifest:

@@ -1,6 +1,7 @@
 """Make the rows of a manifest from the headers of its images."""
 
 import fnmatch
+import os
 import random
 import re
 from collections.abc import Callable, Iterable, Iterator
@@ -125,12 +126,20 @@ def _rows(keys: Iterable[str], reader: Callable[[str], ReadRange]) -> Iterator[R
 
 def _row(key: str, reader: Callable[[str], ReadRange]) -> Row:
     try:
+        # The name of a file may have any bytes.
+        key.encode()
         return Row(key, headers.bands(reader(key)))
+    except UnicodeEncodeError:
+        name = os.fsencode(key).decode(errors="backslashreplace")
+        return Row(name, None, "its name is not UTF-8, as that of an object: rename it")
     except (*_NOT_THIS_ONE, OSError) as error:
         return Row(key, None, str(error))
 
 
 def _read_file(file: Path, offset: int, size: int) -> bytes:
     with file.open("rb") as opened:
+        # A damaged file may name an offset to which no file can be set.
+        if offset >= os.fstat(opened.fileno()).st_size:
+            return b""
         opened.seek(offset)
         return opened.read(size)

@@ -217,7 +217,10 @@ class RunLog:
             for file in entries:
                 name = _OUTPUT.fullmatch(file.name)
                 if name and (not self._only or name[1] in self._only.nodes):
-                    at = file.stat(follow_symlinks=False).st_mtime_ns
+                    try:
+                        at = file.stat(follow_symlinks=False).st_mtime_ns
+                    except FileNotFoundError:
+                        continue  # whoever gathers results removes those of successes
                     if self._outputs.get(name[1]) != at:
                         self._outputs[name[1]] = at
                         found.append((at, name[1]))

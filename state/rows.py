@@ -1,6 +1,8 @@
 """The rows of a run, and which nodes they have: ``rows.jsonl`` and ``solo.json``."""
 
+import csv
 import json
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
@@ -15,6 +17,9 @@ from state.text import csv_safe
 # Most rows of a million have none: they share this one.
 _NO_OPTIONS: Mapping[str, tuple[str, ...]] = {}
 _LISTS_OF_A_ROW = {"fields", "sidecars"}
+# One field may fill a manifest, whose size has a limit of its own. The default limit of
+# csv is 131,072 characters.
+csv.field_size_limit(sys.maxsize)
 
 
 class Refusal(StrEnum):

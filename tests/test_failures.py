@@ -3,12 +3,20 @@
 import csv
 import io
 import json
+import subprocess
+import sys
+from dataclasses import replace
 from pathlib import Path
 
 from ops.failures import failures, groups
+from post import csvs
 from state.project import PROJECT
+from state.records import as_json
+from state.rows import Manifest, Row, save_rows
 from state.run import load_run
 from tests.support.archive import ALL, Archive, wait_for
+from tests.support.command_line import invoke
+from tests.support.runs import a_run
 
 # Until the file "go" is there, the nodes of some images leave no result.
 NODE = """\
@@ -102,6 +110,42 @@ def test_failed_rows_are_grouped_and_tried_again(archive: Archive):
     assert wrong.returncode == 1
     assert "no row of" in wrong.stderr
     assert "not-a-raster, not-found" in wrong.stderr
+
+
+def failed_run(directory: Path, *fields: str) -> Path:
+    """Return the directory of a run that has ended, of one row, which failed."""
+    run = replace(a_run(), directory=directory)
+    row = Row(1, fields)
+    with csvs.writing_rows(run.failed_file, None, with_reasons=True) as add:
+        add(row.failed("exited", "its job left no result"))
+    save_rows(run, Manifest((row,)))
+    outcome = {"processed": 0, "failed_rows": [1], "codes": ["exited"]}
+    run.outcome_file.write_text(json.dumps(outcome))
+    run.done_file.write_text(json.dumps({"processed": 0, "failed": 1}))
+    (directory / "run.json").write_text(as_json(run))
+    return directory
+
+
+def test_a_row_with_a_large_field_is_shown(tmp_path: Path):
+    outline = "POLYGON((" + "1.123456 2.123456," * 9000 + "))"
+    directory = failed_run(tmp_path, "scan.tif", "1", outline)
+    # Other tests of this process may have changed the limit of the csv module.
+    command = (sys.executable, str(PROJECT / "cog_pipeline.py"), "failures")
+    done = subprocess.run([*command, directory], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+    assert f"scan.tif ({directory.name}, line 1):" in done.stdout
+
+
+def test_a_row_is_no_formula_and_no_terminal_sequence_in_the_csv(tmp_path: Path):
+    image = '=HYPERLINK("https://example.org";"a")\r\x1b[2J.tif'
+    directory = failed_run(tmp_path, image, "1")
+    done = invoke("failures", str(directory), "--csv")
+    assert done.exit_code == 0, done.output
+    _, row = csv.reader(io.StringIO(done.stdout))
+    shown = image.replace("\r\x1b", " \N{REPLACEMENT CHARACTER}")
+    assert row[1:] == [
+        *("1", "exited", f"the text was: {shown}", "its job left no result")
+    ]
 
 
 def test_a_run_that_has_not_ended_is_not_tried_again(archive: Archive):

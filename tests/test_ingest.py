@@ -5,6 +5,8 @@ import io
 import json
 import os
 import re
+import shutil
+import struct
 import subprocess
 import sys
 import time
@@ -13,6 +15,7 @@ from pathlib import Path
 import numpy
 import pytest
 import rasterio
+from click.testing import Result
 
 from bucket import Bucket
 from ingest import headers
@@ -181,11 +184,95 @@ def test_a_manifest_is_made_of_a_folder(archive: Archive, maps: Bucket):
     ]
 
 
+def test_a_list_may_begin_with_a_byte_order_mark(archive: Archive, maps: Bucket):
+    saved = archive.directory / "keys.txt"
+    saved.write_text("scans/z/d.tif\n", encoding="utf-8-sig")
+    done = command(archive, "manifest", "--from", str(saved))
+    assert rows(done.stdout) == [[f"{maps.name}/scans/z/d.tif", "4"]], done.stderr
+
+
+def test_a_list_that_is_not_text_is_refused_by_its_name(archive: Archive, maps: Bucket):
+    saved = archive.directory / "keys.txt"
+    saved.write_text("scans/z/d.tif\nscans/café.tif\n", encoding="latin-1")
+    for words in ((), ("-o", "made.csv"), ("--upload", "made-raw.csv")):
+        done = command(archive, "manifest", "--from", str(saved), *words)
+        assert done.returncode == 2, done.stderr
+        message = " ".join(done.stderr.split())
+        assert f"--from {saved}: not UTF-8 text: save it as UTF-8" in message
+    assert not (archive.directory / "made.csv").exists()
+    assert not maps.exists("made-raw.csv")
+
+
+# The directories of these are where no file has anything.
+FAR = [2**31, 2**63 - 1, 2**63, 2**64 - 1]
+
+
+def far_away(offset: int) -> bytes:
+    """Return the beginning of a BigTIFF whose directory is at an offset."""
+    return struct.pack("<2sHHHQ", b"II", 43, 8, 0, offset)
+
+
+def test_a_damaged_file_of_a_folder_does_not_keep_the_others_from_the_manifest(
+    tmp_path: Path, keys: tuple[Path, Path]
+):
+    for offset in FAR:
+        (tmp_path / f"{offset}.tif").write_bytes(far_away(offset))
+    rasters.write(tmp_path / "whole.tif", 3)
+
+    done = manifest_of_folder(tmp_path, keys)
+
+    assert done.exit_code == 1, done.output
+    assert rows(done.stdout) == [["maps/whole.tif", "3"]]
+    for offset in FAR:
+        assert f"{offset}.tif: it ends before its directory" in done.stderr
+    assert f"lacks {len(FAR)} images" in done.stderr
+
+
+def test_a_damaged_file_of_a_bucket_does_not_keep_the_others_from_the_manifest(
+    archive: Archive, maps: Bucket
+):
+    for offset in FAR:
+        maps.write(f"other/{offset}.tif", far_away(offset))
+
+    done = command(archive, "manifest", "other/")
+
+    assert done.returncode == 1, done.stderr
+    assert rows(done.stdout) == [[f"{maps.name}/other/e.tif", "2"]]
+    for offset in FAR:
+        assert f"other/{offset}.tif: it ends before its directory" in done.stderr
+
+
+def test_a_file_whose_name_is_not_text_is_reported_and_is_not_in_the_manifest(
+    tmp_path: Path, keys: tuple[Path, Path]
+):
+    rasters.write(tmp_path / "whole.tif", 3)
+    odd = os.fsdecode(b"map\xe9.tif")
+    shutil.copy(tmp_path / "whole.tif", tmp_path / odd)
+
+    for words in ((), ("-o", str(tmp_path / "made.csv")), ("--json",)):
+        done = manifest_of_folder(tmp_path, keys, *words)
+        assert done.exit_code == 1, done.output
+        assert r"map\xe9.tif: its name is not UTF-8" in done.stderr
+        assert "lacks 1 image" in done.stderr
+    assert rows((tmp_path / "made.csv").read_text()) == [["maps/whole.tif", "3"]]
+
+
+def manifest_of_folder(folder: Path, keys: tuple[Path, Path], *words: str) -> Result:
+    """Make a manifest of a folder; no server is asked."""
+    access, secret = keys
+    return invoke(
+        *("manifest", "--folder", str(folder), *words),
+        *("-a", str(access), "-s", str(secret), "-e", "127.0.0.1:9"),
+        *("--input-bucket", "maps"),
+    )
+
+
 def check_ranges(bucket: Bucket) -> None:
     bucket.write("text", bytes(range(100)))
     assert bucket.read_range("text", 0, 10) == bytes(range(10))
     assert bucket.read_range("text", 90, 50) == bytes(range(90, 100))
     assert bucket.read_range("text", 100, 5) == b""
+    assert bucket.read_range("text", 2**64 - 1, 5) == b""
     # The connection can be used again.
     assert bucket.read_range("text", 50, 1) == b"\x32"
 
@@ -254,6 +341,12 @@ def test_a_sample_is_a_choice_of_the_keys_in_their_order():
         (("manifest", "--upload", "atlas"), "ends in .csv"),
         (("manifest", "--from", "-", "--pending"), "--pending works only on a listing"),
         (("manifest", "--from", "-", "--folder", "/"), "not both"),
+        (("manifest", "--upload", "a-raw.csv", "--json"), "leave out --json"),
+        (("manifest", "-o", "nowhere/a.csv"), "be written into nowhere"),
+        (("manifest", "-o", "/etc/hostname/a.csv"), "be written into /etc/hostname"),
+        (("manifest", "-o", "-"), "leave out --output to print the manifest"),
+        (("manifest", "-o", "/dev/stdout"), "leave out --output to print"),
+        (("manifest", "-o", "/dev/fd/1"), "leave out --output to print"),
     ],
 )
 def test_wrong_options_are_refused(

@@ -3,12 +3,14 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
-from ops.logs import RunLog, selection
+from ops.logs import RunLog, Selection, selection
 from state.project import PROJECT
 from state.run import load_run
 from tests.support.archive import Archive
+from tests.support.runs import a_run
 
 # The first try of an image prints something and fails. The second one waits for "go".
 NODE = """\
@@ -102,3 +104,21 @@ def test_what_was_said_of_a_run_is_shown_until_it_ends(archive: Archive):
     assert [e["message"][:8] for e in refused if e["event"] == "row-failed"] == [
         "line 3: "
     ]
+
+
+def test_the_output_of_a_node_may_be_removed_while_it_is_listed(tmp_path: Path):
+    run = replace(a_run(), directory=tmp_path)
+    run.logs_directory.mkdir()
+    for node in ("row1", "row2"):
+        (run.logs_directory / f"{node}.log").write_text(f"said by {node}\n")
+
+    class Nodes(frozenset):
+        """All nodes; the log of the first is removed when somebody asks for it."""
+
+        def __contains__(self, node: object) -> bool:
+            if node == "row1":
+                (run.logs_directory / "row1.log").unlink()
+            return True
+
+    log = RunLog(run, Selection(frozenset(), Nodes()))
+    assert [entry.message for entry in log.new()] == ["said by row2"]
