@@ -9,6 +9,7 @@ import click
 from cli.common import json_option, say
 from ops import health as healths
 from ops.health import State
+from state.errors import user_message
 from state.journal import Journal
 from state.launch import settings_files
 
@@ -46,12 +47,13 @@ def health(launch_files: tuple[Path, ...], as_json: bool) -> None:
     Without a file, report all launches of the current directory. The exit code is
     that of monitoring plugins: 0 OK, 1 WARNING, 2 CRITICAL, 3 UNKNOWN.
     """
-    files = launch_files or settings_files(Path.cwd())
     try:
+        files = launch_files or settings_files(Path.cwd())
         reports = [healths.examine(file) for file in files]
     except Exception as error:
         # Monitoring reads standard output, and gives other codes meanings of its own.
-        say(f"{State.UNKNOWN.name}: {Journal(say).internal_error(error)}")
+        message = user_message(error) or Journal(say).internal_error(error)
+        say(f"{State.UNKNOWN.name}: {message}")
         sys.exit(State.UNKNOWN)
     if as_json:
         click.echo(

@@ -103,6 +103,24 @@ def store_options(command: Command) -> Command:
     The command takes their values as ``store``, an S3Endpoint.
     """
 
+    return lazy_store_options(_with_store(command))
+
+
+def _with_store(command: Command) -> Command:
+    @wraps(command)
+    def with_store(store: Callable[[], S3Endpoint], **others: Any) -> None:
+        command(store=store(), **others)
+
+    return with_store
+
+
+def lazy_store_options(command: Command) -> Command:
+    """Add the options that name the S3 server, for a command that may not need it.
+
+    The command takes their values as ``store``, a function that checks them and returns
+    an S3Endpoint.
+    """
+
     @store_arguments
     @wraps(command)
     def with_store(
@@ -116,15 +134,17 @@ def store_options(command: Command) -> Command:
         session_token: Path | None,
         **others: Any,
     ) -> None:
-        files = (access_key, secret_key)
-        if keys := keys_of_aws(*files, aws_profile, s3_endpoint):
-            if session_token:
-                raise click.UsageError(
-                    "--session-token needs -a and -s, for the other two files."
-                )
-            access_key, secret_key = _borrowed(keys)
-        needed = _all_or_none(access_key, secret_key, s3_endpoint)
-        store = store_of(*needed, ca_certs, insecure_http, region, session_token)
+        def store() -> S3Endpoint:
+            files = access_key, secret_key
+            if keys := keys_of_aws(*files, aws_profile, s3_endpoint):
+                if session_token:
+                    raise click.UsageError(
+                        "--session-token needs -a and -s, for the other two files."
+                    )
+                files = _borrowed(keys)
+            needed = _all_or_none(*files, s3_endpoint)
+            return store_of(*needed, ca_certs, insecure_http, region, session_token)
+
         command(store=store, **others)
 
     return with_store

@@ -3,7 +3,7 @@
 import csv
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 
@@ -42,7 +42,7 @@ from state.text import counted, csv_safe, printable
 @click.option(
     "--prefix", default="", metavar="P", help="Only COGs whose keys begin with P."
 )
-@shared.store_options
+@shared.lazy_store_options
 @click.option("--csv", "as_csv", is_flag=True, help="Print each fault as CSV.")
 @json_option
 def validate(
@@ -52,7 +52,7 @@ def validate(
     sample: int | None,
     bucket: str | None,
     prefix: str,
-    store: S3Endpoint,
+    store: Callable[[], S3Endpoint],
     as_csv: bool,
     as_json: bool,
 ) -> None:
@@ -75,7 +75,7 @@ def validate(
     if prefix and not bucket:
         raise click.UsageError("--prefix needs --bucket.")
     if bucket:
-        total, checks = _checks_of_bucket(Bucket(store, bucket), prefix, sample)
+        total, checks = _checks_of_bucket(Bucket(store(), bucket), prefix, sample)
     else:
         depth = Depth(headers=not quick, checksums=checksums)
         total, checks = _checks_of_runs(run_directories, sample, depth)

@@ -15,6 +15,7 @@ from rich.filesize import decimal
 
 from condor import eventlog
 from state import results
+from state.errors import PipelineError
 from state.rows import load_rows_with_nodes
 from state.run import Run, try_locked
 from state.text import duration
@@ -64,8 +65,13 @@ def cost(run: Run) -> Cost:
     """Add up what a run cost so far.
 
     Raises:
+        PipelineError: its manifest was not read yet.
         SchedulerError: the log of its jobs cannot be read.
     """
+    if not run.rows_file.exists():
+        raise PipelineError(
+            f"{run.directory.name} has cost nothing yet: its manifest was not read yet"
+        )
     if not run.done:
         with try_locked(run.directory) as is_locked:
             if is_locked:

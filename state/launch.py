@@ -233,12 +233,22 @@ def settings_file(folder: Path) -> Path:
 
 
 def settings_files(directory: Path) -> list[Path]:
-    """Return the settings files of all launches that were made in a directory."""
+    """Return the settings files of all launches that were made in a directory.
+
+    Raises:
+        PipelineError: this user may not read a launch.
+    """
     homes = [
         *directory.glob("launch-*"),
         *directory.glob(f"{_FORMER_HOME}-*"),
     ]
-    return sorted(file for home in homes if (file := settings_file(home)).exists())
+    try:
+        return sorted(file for home in homes if (file := settings_file(home)).exists())
+    except PermissionError as error:
+        raise PipelineError(
+            f"{error.filename} belongs to another user, and you may not read it: use "
+            "the account that launched"
+        ) from error
 
 
 def save_launch(launch: Launch, path: Path) -> None:

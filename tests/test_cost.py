@@ -86,6 +86,11 @@ def test_the_cost_of_a_run_is_reported_during_the_run_and_after_it(
     money = json.loads(_cost_output(run.directory, *priced, "--json"))["money"]
     assert money == pytest.approx(report.slot_seconds)
 
+    run.rows_file.unlink()
+    too_early = archive.call("cost", run.directory.name)
+    assert too_early.returncode == 1
+    assert "its manifest was not read yet" in too_early.stderr
+
 
 def _cost_output(directory: Path, *options: str) -> str:
     return subprocess.run(

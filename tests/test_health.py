@@ -202,6 +202,18 @@ def test_an_unreadable_launch_is_unknown(archive: Archive):
     assert health(archive, "--unknown").returncode == 3
 
 
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read all directories")
+def test_a_launch_of_another_user_is_unknown(archive: Archive):
+    archive.launch(*RARELY)
+    folder = home(archive)
+    folder.chmod(0)
+    assert_state(health(archive), "UNKNOWN", "use the account that launched")
+    refused = archive.call("status")
+    folder.chmod(0o700)
+    assert refused.returncode == 1
+    assert "use the account that launched" in refused.stderr
+
+
 def test_each_launch_has_a_line_and_the_worst_state_decides(archive: Archive):
     archive.launch(*RARELY)
     condor("condor_rm", cluster_of(archive.launch(*RARELY, "-p", "b|c*raw.csv")))
