@@ -6,7 +6,7 @@ import itertools
 import os
 import ssl
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
@@ -749,7 +749,8 @@ class Bucket(Server):
 
     def remove(self, key: str) -> None:
         """Remove an object; no error if it is gone already."""
-        with self._translate_errors("removing {name}/" + key):
+        # Some stores answer as to a request to read it.
+        with suppress(ObjectMissing), self._translate_errors("removing {name}/" + key):
             self._ask("DELETE", key)
 
     def create(self) -> None:

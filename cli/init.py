@@ -135,9 +135,12 @@ class _Dialogue:
         ).strip()
         if not answer:
             return
-        if os.path.isfile(answer):  # noqa: PTH113, pathlib refuses a long name
-            self.answers[name] = Path(answer).resolve()
+        named = os.path.expanduser(answer)  # noqa: PTH111, pathlib refuses a long name
+        if os.path.isfile(named):  # noqa: PTH113
+            self.answers[name] = Path(named).resolve()
             return
+        if answer.startswith(("~/", "./", "../")):
+            raise PipelineError(f"there is no file {answer}")
         write_atomically(file, f"{answer}\n")
         self.answers[name] = file
 
@@ -171,8 +174,8 @@ class _Dialogue:
             names: the options that the check is about, which are asked again.
         """
         while True:
-            ask()
             try:
+                ask()
                 with console.status("checking"):
                     check()
             except (BucketError, PipelineError, click.ClickException) as error:
@@ -281,9 +284,9 @@ def _ask_everything(dialogue: _Dialogue, private: Path) -> None:
 
     def check_output() -> None:
         name, prefix = answers["output_bucket"], answers["output_prefix"] or ""
-        if name == answers["input_bucket"] and not prefix:
+        if name == answers["input_bucket"] and prefix in ("", answers["input_prefix"]):
             raise click.UsageError(
-                "input and output bucket are the same: COGs need a prefix there"
+                "input and output bucket are the same: COGs need a prefix of their own"
             )
         launching.check_names(name, prefix=prefix)
         launching.check_permissions(Bucket(store(), name), prefix)

@@ -274,7 +274,13 @@ def _check_combinations(launch: Launch, in_place: bool) -> None:
     if one_bucket and not (launch.output_prefix or in_place):
         raise click.UsageError(
             "input and output bucket are the same: add --output-prefix to write the "
-            "COGs beside the originals, or --in-place to replace the originals."
+            "COGs under a prefix of their own, or --in-place to replace the originals."
+        )
+    image = f"{launch.input_prefix}image.tif"
+    if one_bucket and not in_place and launch.cog_key(image) == image:
+        raise click.UsageError(
+            "--output-prefix is --input-prefix, so that COGs would replace the "
+            "originals: use another one, or --in-place without it."
         )
     if in_place and (launch.output_prefix or not one_bucket):
         raise click.UsageError(

@@ -50,7 +50,11 @@ _OTHER_SEPARATOR = re.compile(
     r"\.tiff?(\s|\s{0,9}[^\w\s./\\-])\s{0,9}\d", re.IGNORECASE
 )
 # Not seen, and left by programs at the beginning or the end of a file or a field.
-_INVISIBLE = "\ufeff\u200b"
+_INVISIBLE = (
+    "\ufeff\u200b\u2060"
+    # Windows and browsers put marks of the writing direction around names.
+    "\u200e\u200f\u202a\u202b\u202c\u2066\u2067\u2068\u2069"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,9 +112,13 @@ def is_header(fields: Fields) -> bool:
     (True, False)
     """
     image, bands = (*map(bare, fields), "")[:2]
-    if is_row(fields) or "/" in image or "\\" in image:
+    if is_row(fields):
         return False
-    if any(option_of(title) for title in fields[2:]):
+    has_options = any(option_of(title) for title in fields[2:])
+    if "/" in image or "\\" in image:
+        # Such as bucket/key. Without options, it is an image of another format.
+        return has_options and _BANDS_TITLE.search(bands) is not None
+    if has_options:
         return True
     if "." in image and not _IMAGE_TITLE.fullmatch(image):
         return False
@@ -120,10 +128,11 @@ def is_header(fields: Fields) -> bool:
 def option_of(title: str) -> str | None:
     """Return the option of which a column has the title; None if it has none.
 
-    >>> option_of("--Jpeg-Max-Size")
-    'jpeg_max_size'
+    >>> option_of("--Jpeg-Max-Size"), option_of("Time limit:")
+    ('jpeg_max_size', 'time_limit')
     """
-    name = bare(title).lower().removeprefix("--").replace("-", "_")
+    name = bare(title).lower().removeprefix("--").rstrip(":")
+    name = re.sub(r"[\s-]", "_", name)
     return name if name in options.OPTION_NAMES else None
 
 

@@ -1,10 +1,16 @@
 """Find the images of a manifest's rows in the bucket."""
 
 import itertools
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Container, Iterable, Iterator
 from dataclasses import replace
 
-from bucket import Bucket, ObjectMissing, StoredObject
+from bucket import (
+    Bucket,
+    ObjectMissing,
+    ObjectUnreadable,
+    PermanentS3Error,
+    StoredObject,
+)
 from dag import names
 from node import sidecars
 from state.keys import MAX_NAME, TIFF_SUFFIXES, key_stem, sandbox_name
@@ -142,24 +148,34 @@ class ImageIndex:
             except ObjectMissing:
                 # It was removed since it was listed.
                 del self._sizes[key]
+            except (PermanentS3Error, ObjectUnreadable):
+                # Its job finds out whether it can be read.
+                continue
 
-    def resolve(self, cog_key: Callable[[str], str] = str) -> Manifest:
+    def resolve(
+        self, cog_key: Callable[[str], str] = str, *, keep_images: bool = False
+    ) -> Manifest:
         """Return the manifest with the key, size and sidecar files of each image.
 
         Args:
             cog_key: returns the key of an image's COG.
+            keep_images: whether COGs are in the bucket of the images, and must not
+                replace them.
 
         A row is refused if its image was not added, or if its COG or JPEG would have
-        the name of an earlier row's.
+        the name of an earlier row's, or of an image.
         """
+        rows = [
+            self._find(row) if row.reason is None else row
+            for row in self._manifest.rows
+        ]
+        kept: set[str] = set()
+        if keep_images:
+            kept.update(row.key for row in rows if row.reason is None)
         owners: dict[str, Row] = {}
-        rows = []
-        for row in self._manifest.rows:
+        for position, row in enumerate(rows):
             if row.reason is None:
-                row = self._find(row)
-            if row.reason is None:
-                row = _reserve_outputs(row, cog_key(row.key), owners)
-            rows.append(row)
+                rows[position] = _reserve_outputs(row, cog_key(row.key), owners, kept)
         return replace(self._manifest, rows=tuple(rows))
 
     def _find(self, row: Row) -> Row:
@@ -239,8 +255,16 @@ def _usable_sidecars(key: str, stored: Collection[str]) -> tuple[str, ...]:
     )
 
 
-def _reserve_outputs(row: Row, cog: str, owners: dict[str, Row]) -> Row:
-    """Refuse a row whose outputs would have the names of an earlier row's."""
+def _reserve_outputs(
+    row: Row, cog: str, owners: dict[str, Row], kept: Container[str]
+) -> Row:
+    """Refuse a row whose outputs would replace an image or those of an earlier row."""
+    if cog in kept:
+        return row.failed(
+            Refusal.OUTPUT_COLLISION,
+            f"its COG would replace the image {cog}: launch with another "
+            "--output-prefix",
+        )
     earlier = owners.setdefault(key_stem(cog), row)
     if earlier is row:
         return row

@@ -8,6 +8,8 @@ import re
 
 from bucket import MAX_KEY_BYTES, Bucket
 
+# A regular expression, a path of a shell, or alternatives in braces.
+_OTHER_LANGUAGE = re.compile(r"\\[*?.\[]|^[\^~]|^\.\*|\$$|\{[^}]*,")
 _SCHEME = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 
 
@@ -18,6 +20,14 @@ def pattern_fault(pattern: str, inputs: Bucket) -> str | None:
     """
     if fault := _key_fault(pattern):
         return f"the pattern {_shown(pattern)} {fault}"
+    if _OTHER_LANGUAGE.search(pattern):
+        return (
+            f"the pattern {_shown(pattern)} is no pattern of this kind: only *, ? and "
+            "[…] have a meaning, so write *raw.csv, for example; if keys really have "
+            "these characters, write them in brackets, such as [{]"
+        )
+    if re.match(rf"[^/]*:{re.escape(inputs.name)}/|{re.escape(inputs.name)}:", pattern):
+        return f"the pattern {_shown(pattern)} names the bucket: leave that out"
     folder = f"{inputs.name}/"
     if pattern.startswith(folder) and not any(inputs.list(folder)):
         return (

@@ -2,6 +2,7 @@
 
 import os
 import secrets
+import shlex
 import stat
 import sys
 from collections.abc import Iterator
@@ -136,7 +137,8 @@ def exposed_keys(store: S3Endpoint) -> Iterator[str]:
     secrets = [store.access_key, store.secret_key, store.session_token]
     for key in filter(None, secrets):
         if key.exists() and key.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
-            yield f"others can use the key file {key}: chmod 600 {key}"
+            command = f"chmod 600 {shlex.quote(str(key))}"
+            yield f"others can use the key file {key}: {command}"
     for file in filter(None, [*secrets, store.ca_certs]):
         if file.exists():
             yield from ownership.faults(file)

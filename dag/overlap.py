@@ -46,9 +46,12 @@ def run_to_wait_for(
         that is not among the active ones.
     """
     images = {composed(row.key) for row in manifest.convertible}
+    compared: set[str] = set()
     for begun in active:
-        if begun.has_begun and not begun.done and _shares_images(begun, images):
-            return _wait(run, begun.processing_key, begun.etag)
+        if begun.has_begun and not begun.done:
+            if _shares_images(begun, images):
+                return _wait(run, begun.processing_key, begun.etag)
+            compared.add(begun.processing_key)
     others = {stored.key: stored for stored in claimed}
     previous = waiting(run)
     if previous and previous.duration > MAX_WAIT:
@@ -60,6 +63,8 @@ def run_to_wait_for(
     for other in sorted(others.values(), key=_order):
         if own and _order(other) > _order(own):
             break
+        if other.key in compared:
+            continue
         if not images.isdisjoint(_images(inputs, launch, other)):
             return _wait(run, other.key, other.etag)
     return None

@@ -251,7 +251,8 @@ def _check(run: Run, inputs: Bucket, launch: Launch) -> list[StoredObject]:
         if is_processing(stored.key) and len(claimed) < processing.MAX_OBJECTS:
             claimed.append(stored)
     index.look_into_tiers(inputs)
-    resolved = index.resolve(launch.cog_key)
+    keep_images = launch.in_one_bucket and bool(launch.output_prefix)
+    resolved = index.resolve(launch.cog_key, keep_images=keep_images)
     rows = tuple(_check_row(row, launch) for row in resolved.rows)
     if launch.rows_per_job != 1:
         # With a fixed number of rows, that of slots has no effect.

@@ -11,6 +11,7 @@ from pathlib import Path
 from bucket import Bucket, ObjectMissing, ObjectUnreadable, StoredObject
 from dag import proof
 from dag.manifest import MAX_SIZE
+from state.errors import PipelineError
 from state.launch import Launch
 from state.run import Run, is_processing, run_with_processing_key
 
@@ -60,7 +61,12 @@ def read(inputs: Bucket, launch: Launch, stored: StoredObject) -> bytes | None:
 
     None is also returned if its run has ended, or if its manifest was not read.
     """
-    if run := run_with_processing_key(launch, stored.key):
+    try:
+        run = run_with_processing_key(launch, stored.key)
+    except PipelineError:
+        # Its directory cannot be read, as polls say. The object still counts.
+        run = None
+    if run:
         is_active = not run.done and run.manifest_file.exists()
         return run.manifest_file.read_bytes() if is_active else None
     if stored.size > MAX_SIZE:

@@ -15,10 +15,6 @@ class NotAManifest(PipelineError):
     """An object has the name of a manifest, but no rows can be read from it."""
 
 
-class SchedulerError(PipelineError):
-    """HTCondor refused a request or does not answer."""
-
-
 class OthersCanChange(PipelineError):
     """Another user can change which keys are used and which programs run."""
 

@@ -15,13 +15,21 @@ def moved_from(file: Path, named: Path) -> Path | None:
         named: its directory, as the record has it.
 
     Raises:
-        PipelineError: the record is also where it was, so this one is a copy.
+        PipelineError: the record is also where it was, so this one is a copy; or this
+            user may not see whether it is.
     """
     former = named / file.name
-    if not former.exists():
-        return named
-    if former.samefile(file):
-        return None
+    try:
+        if not former.exists():
+            return named
+        if former.samefile(file):
+            return None
+    except OSError as error:
+        raise PipelineError(
+            f"{file.parent} was {named} before, and you cannot see whether that still "
+            f"exists ({error.strerror}): ask its owner to remove it, and to let you "
+            "search the folder that it was in"
+        ) from error
     raise PipelineError(
         f"{file.parent} is a copy of {named}, which still exists: use that one, and "
         "remove the copy"

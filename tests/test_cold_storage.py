@@ -49,7 +49,7 @@ def head(name: str, **headers: str) -> Fault:
 def test_rows_are_refused_by_the_storage_class_of_their_images(
     faulty_s3_server: FaultyS3, faulty_archive: Archive
 ):
-    readable = ["instant", "restored", "warm", "plain"]
+    readable = ["instant", "restored", "warm", "plain", "refused"]
     cold = ["deep", "glacier", "waits", "tier"]
     for name in (*readable, *cold):
         faulty_archive.upload_raster(f"{name}.tif", 1)
@@ -63,12 +63,15 @@ def test_rows_are_refused_by_the_storage_class_of_their_images(
             restored=of_class("GLACIER", RESTORED),
             warm=of_class(tiers),
             plain=of_class("STANDARD"),
+            refused=of_class(tiers),
             deep=of_class("DEEP_ARCHIVE"),
             glacier=of_class("GLACIER"),
             waits=of_class("GLACIER", UNDER_WAY),
             tier=of_class(tiers),
         ),
         head("warm", x_amz_storage_class=tiers),
+        # Some keys may not ask for the tier.
+        Fault(method="HEAD", path=r"/maps-.*/refused\.tif$", status=403),
         head("tier", x_amz_storage_class=tiers, x_amz_archive_status="ARCHIVE_ACCESS"),
     ):
         assert faulty_archive.poll().returncode == 0

@@ -48,6 +48,8 @@ def found(
         (NFC, MIXED),
         (MIXED, NFD),
         ("maps/" + NFD, NFC),
+        ("\u200emaps/x/a.tif", "x/a.tif"),
+        ("\u202amaps/x/a.tif\u202c", "x/a.tif"),
         ("s3://maps/x/a.tif", "x/a.tif"),
         ("S3://maps/x/a.tif", "x/a.tif"),
         ("s3a://maps/x/a.tif", "x/a.tif"),
@@ -111,6 +113,17 @@ def test_two_objects_that_look_the_same_are_both_converted_by_their_names():
     stored = [StoredObject(key, 7, "", datetime.now(UTC)) for key in (NFC, NFD)]
     rows = resolve(parse(f"{NFC},1\n{NFD},1\n".encode()), "maps", stored).rows
     assert [(row.key, row.reason) for row in rows] == [(NFC, None), (NFD, None)]
+
+
+def test_no_cog_replaces_an_image_of_the_same_manifest():
+    index = ImageIndex(parse(b"a.tif,1\nscans/a.tif,1\n"), "maps")
+    for key in ("a.tif", "scans/a.tif"):
+        index.add(StoredObject(key, 7, "", datetime.now(UTC)))
+
+    first, second = index.resolve("scans/{}".format, keep_images=True).rows
+
+    assert "its COG would replace the image scans/a.tif" in first.reason
+    assert second.reason is None
 
 
 def test_two_forms_of_one_name_are_one_image():

@@ -41,6 +41,9 @@ def test_wrong_answers_are_asked_again(archive: Archive):
         screen.answer("S3 server", "")
         screen.answer("File of the authority", str(store.ca_certs))
         screen.answer("Region", "")
+        screen.answer("Access key", "~/no.key")
+        screen.wait_for("there is no file ~/no.key")
+        screen.answer("Region", "")
         screen.answer("Access key", access)
         screen.answer("Secret key", "not-the-secret")
         screen.wait_for("check the key files")
@@ -56,8 +59,8 @@ def test_wrong_answers_are_asked_again(archive: Archive):
         screen.answer("Input bucket", "")
         screen.answer("Folder of the images", "scans")
         screen.answer("Output bucket", archive.maps.name)
-        screen.answer("Prefix", "")
-        screen.wait_for("COGs need a prefix there")
+        screen.answer("Prefix", "scans/")
+        screen.wait_for("COGs need a prefix of their own")
         screen.answer("Output bucket", archive.cogs.name)
         screen.answer("Prefix", "/2025/")
         screen.wait_for("use '2025/'")
@@ -95,6 +98,26 @@ def test_wrong_answers_are_asked_again(archive: Archive):
     assert [row[0] for row in processed] == [f"{archive.maps.name}/scans/a.tif"]
     assert failed == []
     assert archive.cogs.exists("2025/a.tif")
+
+
+def test_the_file_of_a_key_may_be_named_from_the_home_directory(archive: Archive):
+    folder, store = archive.directory, archive.store
+    for name, key in (("a.key", store.access_key), ("s.key", store.secret_key)):
+        (folder / name).write_bytes(key.read_bytes())
+        (folder / name).chmod(0o600)
+    options = answers(archive)
+    for option in ("-a", "-s"):
+        position = options.index(option)
+        del options[position : position + 2]
+    with terminal(folder, "init", *options, HOME=str(folder)) as screen:
+        screen.answer("Region", "")
+        screen.answer("Access key", "~/a.key")
+        screen.answer("Secret key", "~/s.key")
+        screen.answer("Folder of the images", "")
+        screen.answer("Prefix", "")
+        assert screen.end() == 0, screen.shown
+    values = tomllib.loads((folder / "cog_pipeline.toml").read_text())
+    assert (values["access-key"], values["secret-key"]) == ("a.key", "s.key")
 
 
 def test_a_file_is_replaced_only_if_somebody_says_so(archive: Archive):

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -14,6 +15,8 @@ from hypothesis import example, given, strategies
 
 from bucket import S3Endpoint
 from condor import queue
+from dag.key_arguments import pattern_fault
+from dag.launch import exposed_keys
 from pool import s3
 from state.launch import Launch, load_launch, save_launch
 from state.project import PROJECT
@@ -73,7 +76,7 @@ def test_a_key_file_that_others_can_use(archive: Archive, option: str, mode: int
     original = store.access_key if option == "-a" else store.secret_key
     key.write_text(original.read_text())
     key.chmod(mode)
-    assert_refused(archive.run(option, str(key)), f"chmod 600 {key}")
+    assert_refused(archive.run(option, str(key)), f"chmod 600 {shlex.quote(str(key))}")
     assert crondor_jobs(archive) == []
     key.chmod(0o600)
     archive.launch(option, str(key))
@@ -143,11 +146,15 @@ def test_plain_http_needs_an_option():
     assert_wrong(invoke(*BUCKETS, *store), "--insecure-http")
 
 
+SAME_PREFIX = ("--input-prefix", "x/", "--output-prefix", "x/")
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
         (("--output-bucket", "maps"), "--output-prefix"),
         (("--in-place",), "same bucket"),
+        (("--output-bucket", "maps", *SAME_PREFIX), "would replace the originals"),
         (("--output-bucket", "maps", "--in-place", "--output-prefix", "x"), "no --out"),
         (("--output-bucket", "maps", "--in-place", "--rows-per-job", "2"), "originals"),
         (("--every", "120", "--url-hours", "3"), "--url-hours 4 or more"),
@@ -159,6 +166,28 @@ def test_plain_http_needs_an_option():
 def test_options_that_do_not_go_together(options: tuple[str, ...], words: str):
     store = ("-a", "x", "-s", "x", "-e", "s3.example.org")
     assert_wrong(invoke(*BUCKETS, *store, *options), words)
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        *(r"\*raw.csv", r".*raw\.csv", "^.*raw.csv", "*raw.csv$", "{a,b}*raw.csv"),
+        *("~/maps/*raw.csv", "remote:maps/*raw.csv"),
+    ],
+)
+def test_a_pattern_of_another_kind_matches_no_manifest(archive: Archive, pattern: str):
+    pattern = pattern.replace("remote:maps", f"remote:{archive.maps.name}")
+    fault = pattern_fault(pattern, archive.maps)
+    assert fault is not None
+    assert "the pattern '" in fault
+
+
+def test_the_remedy_for_a_key_file_can_be_typed(tmp_path: Path):
+    key = tmp_path / "my keys"
+    key.write_text("secret")
+    key.chmod(0o644)
+    (fault, *_) = exposed_keys(S3Endpoint("s3.example.org", key, key))
+    assert fault.endswith(f"chmod 600 '{key}'")
 
 
 def test_a_launch_under_tmp_is_refused_where_dagman_would_fail(archive: Archive):

@@ -161,6 +161,25 @@ def test_a_title_of_an_option_makes_a_header(titles: str):
     assert [row.options for row in manifest.rows] == [{"profile": ("elevation",)}]
 
 
+@pytest.mark.parametrize(
+    "header",
+    [
+        *("bucket/key,bands,profile", "Image path / URL,bands,profile"),
+        *("image,bands,Profile:", "image,bands, PROFILE "),
+    ],
+)
+def test_titles_may_be_written_as_in_a_spreadsheet(header: str):
+    manifest = parse(f"{header}\nmaps/a.tif,1,elevation\n".encode())
+    (row,) = manifest.rows
+    assert (row.key, row.options) == ("maps/a.tif", {"profile": ("elevation",)})
+
+
+def test_a_title_of_an_option_may_have_spaces():
+    manifest = parse(b"image,bands,assign crs,time limit\na.tif,1,EPSG:2056,600\n")
+    (row,) = manifest.rows
+    assert row.options == {"assign_crs": ("EPSG:2056",), "time_limit": ("600",)}
+
+
 def test_options_are_read_from_lines_that_are_quoted_as_a_whole():
     manifest = parse(b'"image,bands,profile"\n"a.tif,1,elevation"\n')
     assert [row.options for row in manifest.rows] == [{"profile": ("elevation",)}]

@@ -1,11 +1,16 @@
 """The directory of a launch is moved, or copied."""
 
 import json
+import os
 import shutil
 import subprocess
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
+from state.errors import PipelineError
+from state.moved import moved_from
 from tests.support.archive import Archive, wait_for
 
 
@@ -87,6 +92,18 @@ def test_a_run_whose_jobs_know_the_former_place_waits_for_their_end(archive: Arc
     assert Path(json.loads((run / "run.json").read_text())["directory"]) == run
     # HTCondor 25 makes the former folders again for its log of the removed jobs.
     assert {file.suffix for file in archive.directory.glob("*/*")} <= {".log"}
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may search all directories")
+def test_a_former_place_that_cannot_be_seen_is_named(tmp_path: Path):
+    former, now = tmp_path / "home" / "launch-x", tmp_path / "launch-x"
+    for folder in (former, now):
+        folder.mkdir(parents=True)
+        (folder / "launch.json").write_text("{}")
+    former.parent.chmod(0)
+    with pytest.raises(PipelineError, match="ask its owner to remove it"):
+        moved_from(now / "launch.json", former)
+    former.parent.chmod(0o700)
 
 
 def test_a_copy_is_refused(archive: Archive):

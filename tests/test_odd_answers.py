@@ -200,6 +200,14 @@ def test_an_unexpected_status_is_a_bucket_error(
     assert faulty_s3_server.count(".*", "elsewhere") == 0
 
 
+def test_an_object_that_is_gone_is_removed_whatever_the_store_says(
+    proxied: Bucket, faulty_s3_server: FaultyS3
+):
+    with faulty_s3_server.suffering(Fault(method="DELETE", status=404)):
+        proxied.remove("gone")
+    assert faulty_s3_server.count("DELETE", "gone") == 1
+
+
 def change_listing(pattern: str, replacement: str) -> Fault:
     """Return a fault that replaces the first match of a pattern in each listing."""
     old, new = re.compile(pattern.encode(), re.DOTALL), replacement.encode()

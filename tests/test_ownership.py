@@ -243,6 +243,8 @@ def test_an_unreadable_run_does_not_delay_other_runs(archive: Archive, content: 
     archive.launch(*RARELY)
     run = make_folder(archive.directory / "workflow-run-20200101T000000Z", 0o700)
     (run / "run.json").write_bytes(content.encode("utf-8", "surrogatepass"))
+    # Its manifest is still in the bucket.
+    archive.maps.write("old-processing-20200101T000000Z.csv", b"missing.tif,1\n")
     archive.upload_manifest("batch-raw.csv", [("missing.tif", 1)])
     done = archive.poll()
     assert done.returncode == 0, done.stdout + done.stderr
