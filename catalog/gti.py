@@ -160,7 +160,8 @@ def bands_metadata(kinds: Collection[Bands]) -> dict[str, str]:
         "DATA_TYPE": bands.data_type,
         "COLOR_INTERPRETATION": ",".join(bands.colors),
     }
-    if bands.nodata:
+    # The driver does not mask integers of 64 bits that mean "no data".
+    if bands.nodata and bands.data_type not in ("Int64", "UInt64"):
         metadata["NODATA"] = ",".join(bands.nodata)
     elif not bands.has_alpha:
         # Between the images, nothing else says that there is none.

@@ -207,7 +207,8 @@ def prune(
             read[name] = stored.collected(outputs, known, scratch / f"{number}.jsonl")
         latest = _latest_runs(read.values())
         # After the records: a COG is there before its record.
-        there = {found.key for found in outputs.list(launch.output_prefix)}
+        listed = outputs.list(launch.output_prefix)
+        there = {found.key for found in listed if found.key in latest}
         for name, title in collections.items():
             gone = [
                 record

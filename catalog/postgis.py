@@ -34,6 +34,7 @@ _COLUMNS: Mapping[str, tuple[str, str]] = {
     "url": ("text", "Where the COG is, for S3 clients and browsers"),
     "src_srs": ("text", "CRS of the COG: a code such as EPSG:2056, or WKT2"),
     "name": ("text", "File name of the COG"),
+    "catalog": ("text", "Prefix of the catalog in the bucket"),
     "collection": ("text", "Id of the collection in the catalog"),
     "bytes": ("bigint", "Size of the COG in bytes"),
     "start_date": ("timestamptz", "First moment at which the image can be taken"),
@@ -64,6 +65,7 @@ _Connection = psycopg.Connection[tuple[Any, ...]]
 _PARTS = {
     "table": sql.Identifier(TABLE),
     "staged": sql.Identifier("pg_temp", "cog_pipeline_staged"),
+    "of_collection": sql.SQL("bucket = %s AND catalog = %s AND collection = %s"),
     "names": sql.SQL(", ").join(map(sql.Identifier, _COLUMNS)),
     "columns": sql.SQL(", ").join(
         sql.SQL("{} {}").format(sql.Identifier(name), sql.SQL(kind))
@@ -96,13 +98,17 @@ _UPSERT = """
 # The planner knows nothing of rows that were written just now, and would compare each
 # row with each.
 _NO_NESTED_LOOPS = "SET LOCAL enable_nestloop = off"
+# The catalog of another prefix in the bucket may have a collection of the same id. Rows
+# of an earlier version have no prefix.
 _REMOVE_OTHERS = """
-    DELETE FROM {table} AS old WHERE bucket = %s AND collection = %s AND NOT EXISTS
+    DELETE FROM {table} AS old
+    WHERE bucket = %s AND (catalog = %s OR catalog IS NULL) AND collection = %s
+    AND NOT EXISTS
     (SELECT FROM {staged} AS new WHERE new.bucket = old.bucket AND new.key = old.key)
 """
 # An image that has moved to another collection has its row there.
-_REMOVE = "DELETE FROM {table} WHERE bucket = %s AND collection = %s AND key = %s"
-_COUNT = "SELECT count(*) FROM {table} WHERE bucket = %s AND collection = %s"
+_REMOVE = "DELETE FROM {table} WHERE {of_collection} AND key = %s"
+_COUNT = "SELECT count(*) FROM {table} WHERE {of_collection}"
 
 
 def write(records: Records, target: Target) -> None:
@@ -113,7 +119,9 @@ def write(records: Records, target: Target) -> None:
     Raises:
         PipelineError: the database cannot be reached or refuses the rows.
     """
-    collection = (target.bucket.name, _clean(target.collection.id))
+    collection = tuple(
+        map(_clean, (target.bucket.name, target.root, target.collection.id))
+    )
     with _connected() as connection:
         with _transaction(connection):
             was_ready = _make_ready(connection)
@@ -243,7 +251,7 @@ def _upsert(connection: _Connection, records: Iterable[Record], target: Target) 
 
 
 def _remove(
-    connection: _Connection, records: Records, collection: tuple[str, str]
+    connection: _Connection, records: Records, collection: tuple[str, ...]
 ) -> None:
     """Remove the rows of the records that are gone."""
     changed = records.changed or frozenset()
@@ -267,6 +275,7 @@ def _row(record: Record, geometry: str | None, target: Target) -> list[Any]:
         target.url(record.key),
         result.crs,
         record.key.rpartition("/")[2],
+        target.root,
         target.collection.id,
         _bigint(result.cog.bytes if result.cog else None),
         start,

@@ -64,7 +64,7 @@ class Bands:
             may have another one.
         data_type: type of their pixels, as GDAL names it.
         colors: what each shows, as GDAL names it.
-        nodata: values that mean "no data", one a band; empty if a band has none.
+        nodata: values that mean "no data", one a band; empty if there are none.
         is_palette: whether the image has indices of colours in place of them.
     """
 
@@ -111,13 +111,14 @@ def bands_of(result: Result) -> Bands | None:
         return Bands(len(_RGB), data_type, _RGB, is_palette=True)
     further = result.bands - len(known)
     colors = [_COLORS.get(band.color_interpretation, _UNDEFINED) for band in known]
-    values = [band.nodata for band in known]
-    # A result describes at most the first 100. All have the same "no data", then.
-    values += [values[-1] if values else result.nodata] * further
-    nodata = () if None in values else tuple(f"{value:.17g}" for value in values)
-    return Bands(
-        result.bands, data_type, (*colors, *[_UNDEFINED] * further), tuple(nodata)
-    )
+    # A GeoTIFF has one "no data" for all bands.
+    nodata = () if result.nodata is None else (_text(result.nodata),) * result.bands
+    return Bands(result.bands, data_type, (*colors, *[_UNDEFINED] * further), nodata)
+
+
+def _text(nodata: float) -> str:
+    # For integers of 64 bits, GDAL reads -9.2e+18 as -9.
+    return str(nodata) if isinstance(nodata, int) else f"{nodata:.17g}"
 
 
 def common(kinds: Collection[Bands]) -> Bands:

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, TypeVar
 import orjson
 
 from node.result import Band, Cog, Jpeg, Part, Result, Thumbnail
+from state.keys import TIFF_SUFFIXES
 
 _RESULT_FIELDS = frozenset(field.name for field in fields(Result))
 _TUPLES = frozenset({"bbox", "warnings", "replaced_sidecars"})
@@ -22,6 +23,7 @@ _NUMBERS = frozenset({"bounds", "transform"})
 _NUMBERS_OF_BAND = frozenset({"nodata", "scale", "offset"})
 _Part = TypeVar("_Part")
 _LOSSY = re.compile(r"[^A-Za-z0-9._-]")
+_HYPHENS = re.compile(r"--|-/|/-")
 _MAX_ID = 120
 
 
@@ -68,8 +70,10 @@ class Record:
     @property
     def id(self) -> str:
         """Its name among all records, of letters, digits and ``._-`` only."""
-        # Images whose names differ only in .tif and .tiff are two.
-        return safe_name(self.key.removesuffix(".tif"))
+        # Images whose names differ only in .tif and .tiff are two, and so are those
+        # that end in .tiff and .tiff.tif.
+        stem = self.key.removesuffix(".tif")
+        return safe_name(self.key if stem.lower().endswith(TIFF_SUFFIXES) else stem)
 
 
 _RECORD_FIELDS = frozenset(Record.__slots__)
@@ -84,7 +88,8 @@ def safe_name(text: str) -> str:
     'Bern--1--f8a6c74188e6fd82'
     """
     name = _LOSSY.sub("-", text.replace("/", "--"))
-    ambiguous = name != text.replace("/", "--") or "--" in text
+    # a-/b and a/-b would both be a---b.
+    ambiguous = name != text.replace("/", "--") or _HYPHENS.search(text)
     if not ambiguous and len(name) <= _MAX_ID and not name.startswith("."):
         return name
     digest = hashlib.sha256(text.encode()).hexdigest()[:16]

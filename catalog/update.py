@@ -35,7 +35,7 @@ from state.errors import PipelineError, user_message
 from state.records import VERSION, from_record
 
 # Change it when products of the same records come to have another content.
-_FORMAT = 1
+_FORMAT = 2
 _NAME = "state.json"
 _TYPE = "application/json"
 _MAX_STATE = 64 * 2**20  # bytes

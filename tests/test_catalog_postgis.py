@@ -192,7 +192,7 @@ def test_the_table_and_its_columns_say_what_they_are(database: Database, write: 
         "min(obj_description(attrelid)) FROM pg_attribute "
         "WHERE attrelid = 'cog_pipeline_images'::regclass AND attnum > 0"
     )
-    assert comments[0] == comments[1] == 19
+    assert comments[0] == comments[1] == 20
     assert "MapServer" in comments[2]
     kinds = database.sql("SELECT srid, type FROM geometry_columns")
     assert kinds == [(4326, "MULTIPOLYGON")]
@@ -365,6 +365,25 @@ def test_other_collections_and_buckets_are_left_alone(
         ("cogs", "1952", "b.tif"),
         ("other", "1937", "a.tif"),
     ]
+
+
+def test_catalogs_of_other_prefixes_in_the_bucket_are_left_alone(
+    database: Database, write: Write, target: Target
+):
+    other = replace(target, root="web/catalog/")
+    old = [record("a.tif"), record("b.tif")]
+    write(old)
+    write([record("web/a.tif")], target=other)
+    assert database.images() == ["a.tif", "b.tif", "web/a.tif"]
+    # Rows of the other one do not hide that some are lost.
+    database.sql("DELETE FROM cog_pipeline_images WHERE key = 'a.tif'")
+    write([*old, record("c.tif")], before=old)
+    assert database.images() == ["a.tif", "b.tif", "c.tif", "web/a.tif"]
+    # Before, there was no such column.
+    database.sql("ALTER TABLE cog_pipeline_images DROP COLUMN catalog")
+    write([record("b.tif")])
+    write([record("web/a.tif")], target=other)
+    assert database.images() == ["b.tif", "web/a.tif"]
 
 
 def test_an_image_moves_to_another_collection(

@@ -186,6 +186,8 @@ def test_names_that_differ_stay_different():
     texts = [
         "a/b",
         "a--b",
+        "a-/b",
+        "a/-b",
         "a b",
         "a-b",
         "ä",
@@ -201,3 +203,9 @@ def test_names_that_differ_stay_different():
     assert all(
         re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,119}", name) for name in names
     )
+
+
+def test_images_with_other_names_have_other_ids():
+    keys = ("x.tif", "x.tiff", "x.tiff.tif", "x.TIF", "x.TIF.tif", "x.tif.tif")
+    assert len({record(key).id for key in keys}) == len(keys)
+    assert record("1937/dane/7.tif").id == "1937--dane--7"

@@ -18,7 +18,7 @@ from rasterio.windows import from_bounds
 
 from catalog import tileindex
 from catalog.record import Dates, Record
-from tests.support import rasters
+from tests.support import rasters, raw_tiff
 from tests.support.mosaics import (
     Served,
     masked_pair,
@@ -104,6 +104,42 @@ def test_stored_no_data_stays_no_data(s3: Served, tmp_path: Path):
     assert footprint.area == pytest.approx(
         shapely.geometry.shape(record.result.footprint).area
     )
+
+
+@pytest.mark.parametrize(
+    ("dtype", "nodata"), [("i8", -9999), ("i8", -(2**63)), ("u8", 2**64 - 1)]
+)
+def test_where_an_integer_of_64_bits_means_no_data_the_image_below_shows(
+    s3: Served, tmp_path: Path, dtype: str, nodata: int
+):
+    records = []
+    for year, value, rows in ((1990, 5, 200), (1980, 6, 100)):
+        values = numpy.full((300, 300), value, dtype)
+        values[:rows] = nodata
+        file = tmp_path / f"{year}.tif"
+        write_integers(file, values, nodata)
+        record = s3.convert(f"integers/{file.name}", 1, file=file)
+        dates = Dates(f"{year}-01-01T00:00:00Z", f"{year}-12-31T23:59:59Z")
+        records.append(replace(record, dates=dates))
+    write(s3, tmp_path, *records)
+    with rasterio.open(s3.path(GPKG)) as mosaic:
+        shown, valid = mosaic.read(1), mosaic.read_masks(1).astype(bool)
+    assert not valid[:100].any()
+    assert (shown[100:200] == 6).all()
+    assert (shown[200:] == 5).all()
+    assert valid[100:].all()
+
+
+def write_integers(path: Path, values: numpy.ndarray, nodata: int) -> None:
+    """Write integers of 64 bits, since rasterio rounds what means "no data"."""
+    tags = {
+        258: (raw_tiff.SHORT, (64,)),
+        259: (raw_tiff.SHORT, (1,)),
+        339: (raw_tiff.SHORT, (1 if values.dtype.kind == "u" else 2,)),
+        42113: (raw_tiff.ASCII, tuple(f"{nodata}\0".encode())),
+    }
+    rows, columns = values.shape
+    raw_tiff.write(path, columns, rows, rows, [values.tobytes()], tags)
 
 
 def test_an_image_across_the_antimeridian(s3: Served, tmp_path: Path):

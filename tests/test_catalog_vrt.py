@@ -15,7 +15,7 @@ from rasterio.windows import from_bounds
 from bucket import ObjectMissing
 from catalog import vrt
 from catalog.record import Record
-from tests.support import rasters
+from tests.support import rasters, raw_tiff
 from tests.support.mosaics import (
     Served,
     masked_pair,
@@ -130,6 +130,39 @@ def test_each_type_keeps_its_values_and_its_no_data(
         valid = mosaic.read_masks(1, window=window_of(record, mosaic)).astype(bool)
         assert valid[100:].all()
         assert valid[:100].any() == (nodata is None)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "nodata"),
+    [("i8", -(2**63)), ("i8", 2**53 + 1), ("u8", 2**64 - 1), ("u8", 0)],
+)
+def test_integers_of_64_bits_that_mean_no_data_are_exact(
+    s3: Served, tmp_path: Path, dtype: str, nodata: int
+):
+    # GDAL must not take its first digit for it, nor the double that is nearest to it.
+    values = numpy.array((-9 if dtype == "i8" else 1, 2**53), dtype).repeat(150 * 300)
+    values = values.reshape(300, 300)
+    values[:100] = nodata
+    write_integers(tmp_path / "a.tif", values, nodata)
+    record = s3.convert("integers/a.tif", 1, file=tmp_path / "a.tif")
+    write(s3, tmp_path, record)
+    with rasterio.open(s3.path(KEY)) as mosaic:
+        assert same_as_cog(s3, record, mosaic)
+        valid = mosaic.read_masks(1).astype(bool)
+    assert valid[100:].all()
+    assert not valid[:100].any()
+
+
+def write_integers(path: Path, values: numpy.ndarray, nodata: int) -> None:
+    """Write integers of 64 bits, since rasterio rounds what means "no data"."""
+    tags = {
+        258: (raw_tiff.SHORT, (64,)),
+        259: (raw_tiff.SHORT, (1,)),
+        339: (raw_tiff.SHORT, (1 if values.dtype.kind == "u" else 2,)),
+        42113: (raw_tiff.ASCII, tuple(f"{nodata}\0".encode())),
+    }
+    rows, columns = values.shape
+    raw_tiff.write(path, columns, rows, rows, [values.tobytes()], tags)
 
 
 def elsewhere(record: Record) -> Record:
