@@ -168,7 +168,7 @@ def _images(
                 "this launch replaces originals by COGs, so 'convert' cannot see which "
                 "are done: choose the images with --filter or --since, and --overwrite",
             )
-        found = pending(found, launch.outputs(), launch.output_names, prefix)
+        found = pending(found, launch.outputs(), launch.output_names, prefix, warn)
     return iter(making.sample(found, number)) if number else found
 
 

@@ -128,7 +128,7 @@ def manifest(
             names = OutputNames(
                 output_prefix, strip_prefixes, output_suffix, input_prefix
             )
-            found = pending(found, outputs, names, prefix)
+            found = pending(found, outputs, names, prefix, warn)
         keys = (raster.key for raster in found)
     if sample:
         keys = making.sample(keys, sample)

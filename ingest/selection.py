@@ -1,12 +1,21 @@
 """Choose rasters among the objects of a bucket."""
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import product
 
 from bucket import Bucket, StoredObject
-from state.keys import TIFF_SUFFIXES, OutputNames
+from state.keys import TIFF_SUFFIXES, OutputNames, key_stem
+from state.text import counted
+
+# How the keys of rasters end.
+_ENDS = {
+    "".join(letters)
+    for suffix in TIFF_SUFFIXES
+    for letters in product(*zip(suffix, suffix.upper(), strict=True))
+}
 
 
 @dataclass(frozen=True)
@@ -68,16 +77,34 @@ def originals(
 
 
 def pending(
-    images: Iterable[StoredObject], outputs: Bucket, names: OutputNames, prefix: str
+    images: Iterable[StoredObject],
+    outputs: Bucket,
+    names: OutputNames,
+    prefix: str,
+    warn: Callable[[str], None],
 ) -> Iterator[StoredObject]:
     """Yield the images whose COG is missing or older than the image.
 
-    The dates of all COGs under the prefix are in memory: about 200 bytes each.
+    An image whose JPEG would replace that of another COG is left out. The check of a
+    manifest refuses it only beside the image of that COG. The dates of all COGs under
+    the prefix are in memory: about 200 bytes each.
+
+    Args:
+        warn: function that tells people how many images are left out, and why.
     """
     written = {
         stored.key: stored.modified for stored in outputs.list(names.cog_prefix(prefix))
     }
+    left_out = []
     for image in images:
-        cog = written.get(names.cog_key(image.key))
-        if cog is None or cog < image.modified:
+        key = names.cog_key(image.key)
+        if key not in written and any(key_stem(key) + end in written for end in _ENDS):
+            left_out.append(image.key)
+        elif key not in written or written[key] < image.modified:
             yield image
+    if left_out:
+        warn(
+            f"{counted(len(left_out), 'image')} left out, such as {left_out[0]}: its "
+            "JPEG would replace that of another image, whose name has another form of "
+            ".tif: rename one of them"
+        )

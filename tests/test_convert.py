@@ -102,6 +102,19 @@ def test_rows_that_fail_are_the_exit_code(archive: Archive):
     assert "'failures workflow-run-" in done.stderr
 
 
+def test_an_image_does_not_replace_the_jpeg_of_another(archive: Archive):
+    archive.upload_raster("a.TIF", 1)
+    archive.upload_raster("a.tif", 1)
+    archive.launch_to_poll_by_hand()
+    assert "1 processed, 1 failed" in archive.call("convert", "--wait").stdout
+
+    again = archive.call("convert", "--wait")
+
+    assert again.returncode == 0, again.stderr
+    assert "nothing to convert" in again.stdout
+    assert "1 image left out, such as a.tif" in again.stderr
+
+
 def test_cogs_in_the_bucket_of_their_images_are_not_converted(archive: Archive):
     archive.upload_raster("a.tif", 1)
     maps = archive.maps

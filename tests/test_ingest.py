@@ -148,6 +148,21 @@ def test_pending_images_are_those_without_a_newer_cog(archive: Archive, maps: Bu
     assert keys == ["scans/a, b.tif", "scans/z/d.tif"]
 
 
+def test_an_image_whose_jpeg_belongs_to_another_cog_is_not_pending(archive: Archive):
+    for name in ("a.TIF", "a.tif", "b.tiff", "c.tif"):
+        archive.upload_raster(name, 1)
+    for key in ("a.TIF", "a.jpg", "b.Tif", "b.jpg", "c.jpg"):
+        archive.cogs.write(key, b"an output")
+
+    done = command(
+        archive, "manifest", "--pending", "--output-bucket", archive.cogs.name
+    )
+
+    assert done.returncode == 0, done.stderr
+    assert [row[0] for row in rows(done.stdout)] == [f"{archive.maps.name}/c.tif"]
+    assert "2 images left out, such as a.tif: its JPEG would replace" in done.stderr
+
+
 def test_a_manifest_is_made_of_a_list(archive: Archive, maps: Bucket):
     done = command(
         *(archive, "manifest", "--from", "-", "--json"),
