@@ -8,8 +8,13 @@ import json
 import math
 import re
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
+from xml.etree import ElementTree
+
+import rasterio
+import rasterio.shutil
+from rasterio.io import MemoryFile
 
 from node.curation import curation_warnings
 from node.errors import in_short
@@ -27,6 +32,9 @@ from node.thumbnail import thumbnails
 
 # The form of a date in TIFF 6.0, tag 306, and in EXIF.
 _DATETIME = re.compile(r"(\d{4}):(\d\d):(\d\d) (\d\d:\d\d:\d\d)", re.ASCII)
+
+# What a decoder writes in place of bytes that are no text.
+_REPLACED = "\N{REPLACEMENT CHARACTER}"
 
 
 def describe(source: Source, sample: Sample) -> tuple[dict[str, Any], list[str]]:
@@ -89,8 +97,8 @@ def _place(source: Source, sample: Sample) -> dict[str, Any]:
 def _bands(source: Source, sample: Sample) -> tuple[Band, ...]:
     image = source.dataset
     # Each of these asks GDAL for all bands.
-    meanings, names, units = image.colorinterp, image.descriptions, image.units
-    scales, offsets = image.scales, image.offsets
+    meanings, scales, offsets = image.colorinterp, image.scales, image.offsets
+    names, units = _names_and_units(image)
     pixels = sample.mask.size
     bands = []
     for index, valid in enumerate(sample.valid_counts):
@@ -117,6 +125,29 @@ def _bands(source: Source, sample: Sample) -> tuple[Band, ...]:
             )
         )
     return tuple(bands)
+
+
+def _names_and_units(
+    image: rasterio.DatasetReader,
+) -> tuple[Sequence[str | None], Sequence[str | None]]:
+    """Return names and units of all bands, None for those that are not UTF-8."""
+    try:
+        return image.descriptions, image.units
+    except UnicodeDecodeError:
+        # rasterio reads those of all bands or of none, and GDAL writes them anyway.
+        with MemoryFile(ext=".vrt") as memory:
+            rasterio.shutil.copy(image, memory.name, driver="VRT")
+            text = bytes(memory.getbuffer()).decode(errors="replace")
+    # GDAL wrote it, so it has no entities that could expand.
+    bands = ElementTree.fromstring(text).findall("VRTRasterBand")  # noqa: S314
+    names, units = (
+        [
+            text if _REPLACED not in (text := band.findtext(tag, "")) else None
+            for band in bands
+        ]
+        for tag in ("Description", "UnitType")
+    )
+    return names, units
 
 
 def _finite(value: float) -> float | None:

@@ -32,6 +32,7 @@ MAX_BYTES = 256 * 1024
 MAX_BANDS = 100
 MAX_VERTICES = 50
 MAX_PROJJSON_BYTES = 8 * 1024
+_MAX_PROJJSON_LEVELS = 50  # that of a compound CRS has 9
 MAX_DESCRIPTION = 80  # characters
 # Side in pixels and size in bytes: of the thumbnail, and of the smaller one.
 THUMBNAIL_LIMITS = ((256, 8_000), (96, 2_500))
@@ -40,12 +41,16 @@ _MAX_CRS = 16 * 1024  # characters
 _MAX_WARNINGS = 100
 _MAX_PARTS = 10_000
 _MAX_SIDECARS = 20
-_MAX_INTEGER = 2**64
+# Programs that write JSON take others for an error.
+_MIN_INTEGER, _MAX_INTEGER = -(2**63), 2**64
 _MAX_FLOAT = sys.float_info.max
+_MIN_GSD = 1e-9  # metres; a finer one is no distance between pixels
 _CODE = re.compile(r"[a-z][a-z0-9-]{0,39}")
 _DATETIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d", re.ASCII)
 _MD5 = re.compile(r"[0-9a-f]{32}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+# JSON can spell half of a pair of surrogates, and UTF-8 cannot.
+_SURROGATE = re.compile(r"[\ud800-\udfff]")
 # How JSON spells the numbers that it does not have.
 _NOT_FINITE = ("nan", "inf", "-inf")
 
@@ -76,7 +81,7 @@ def _number(value: Any) -> float:
 def _finite(value: Any) -> float:
     if type(value) not in (int, float) or not abs(value) <= _MAX_FLOAT:
         raise ValueError("not a number")
-    return value
+    return value if _MIN_INTEGER <= value < _MAX_INTEGER else float(value)
 
 
 def _between(minimum: float, maximum: float) -> Check:
@@ -88,11 +93,17 @@ def _between(minimum: float, maximum: float) -> Check:
     return check
 
 
+def _ground_distance(value: Any) -> float:
+    distance: float = _between(0, 1e9)(value)
+    # A transform may have any numbers, and the catalog divides by this one.
+    return distance if distance >= _MIN_GSD else 0.0
+
+
 def _text(max_length: int) -> Check:
     def check(value: Any) -> str:
         if not isinstance(value, str):
             raise ValueError("not a text")
-        return value[:max_length]
+        return _SURROGATE.sub("\N{REPLACEMENT CHARACTER}", value[:max_length])
 
     return check
 
@@ -168,13 +179,23 @@ _GEOMETRIES = ("Polygon", "MultiPolygon")
 def _projjson(value: Any) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ValueError("not an object")
-    try:
-        size = len(json.dumps(value, allow_nan=False))
-    except RecursionError as error:
-        raise ValueError("nested too deeply") from error
-    if size > MAX_PROJJSON_BYTES:
+    _check_json(value, _MAX_PROJJSON_LEVELS)
+    if len(json.dumps(value, allow_nan=False)) > MAX_PROJJSON_BYTES:
         raise ValueError(f"more than {MAX_PROJJSON_BYTES} bytes")
     return value
+
+
+def _check_json(value: Any, levels: int) -> None:
+    """Refuse JSON that only some programs can write."""
+    if isinstance(value, dict | list):
+        if not levels:
+            raise ValueError("nested too deeply")
+        for item in (*value, *value.values()) if isinstance(value, dict) else value:
+            _check_json(item, levels - 1)
+    elif isinstance(value, str) and _SURROGATE.search(value):
+        raise ValueError("not a text of UTF-8")
+    elif type(value) is int and not _MIN_INTEGER <= value < _MAX_INTEGER:
+        raise ValueError("an integer of more than 64 bits")
 
 
 class _Record:
@@ -371,7 +392,7 @@ class Result(_Record):
         transform: six numbers, from columns and rows to coordinates of the CRS: x is
             ``t[0] * column + t[1] * row + t[2]``, and y follows likewise.
         gsd: ground sample distance in metres: side of a square as large as the pixel
-            at the centre.
+            at the centre; 0 below a nanometre.
         footprint: outline of the valid pixels, as a polygon of GeoJSON in longitude and
             latitude, split at the antimeridian.
         bbox: west, south, east and north of the footprint, in degrees; west is more
@@ -408,7 +429,7 @@ class Result(_Record):
     projjson: Annotated[dict[str, Any] | None, _projjson] = None
     bounds: Annotated[tuple[float, ...] | None, _list(_number, 4, 4)] = None
     transform: Annotated[tuple[float, ...] | None, _list(_number, 6, 6)] = None
-    gsd: Annotated[float | None, _between(0, 1e9)] = None
+    gsd: Annotated[float | None, _ground_distance] = None
     footprint: Annotated[dict[str, Any] | None, _geometry] = None
     bbox: Annotated[tuple[float, ...] | None, _bbox] = None
     nodata: Annotated[float | None, _number] = None

@@ -460,6 +460,23 @@ def test_the_metadata_of_a_band_are_in_the_result(tmp_path: Path):
     assert (second.description, second.unit) == ("x" * 80, None)
 
 
+def test_a_name_that_is_not_utf_8_costs_a_band_only_its_name(tmp_path: Path):
+    image = tmp_path / "image.tif"
+    write(image, noise(3, 100, 100), nodata=7)
+    with rasterio.open(image, "r+") as raster:
+        raster.descriptions = ("red", "XXhe", "Länge")
+        raster.units = ("m", "°", "YYd")
+    latin_1 = image.read_bytes().replace(b"XX", b"H\xf6").replace(b"YY", b"r\xe4")
+    image.write_bytes(latin_1)
+    result = convert_image(tmp_path, 3)
+    bands = result.bands_info
+    assert [band.description for band in bands] == ["red", None, "Länge"]
+    assert [band.unit for band in bands] == ["m", "°", None]
+    for band in bands:
+        assert (band.nodata, band.maximum) == (7, 254)
+    assert result.warnings == ()
+
+
 def test_nan_and_infinity_are_left_out_of_the_statistics(tmp_path: Path):
     pixels = noise(1, 100, 100, dtype="f4")
     pixels[0, :10] = numpy.nan

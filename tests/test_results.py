@@ -13,12 +13,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy
+import orjson
 import pytest
 from hypothesis import given, strategies
 from PIL import Image
 
 import bucket as buckets
 from bucket import Bucket, S3Endpoint
+from catalog.record import from_line, to_line
 from node import result as node_result
 from node.result import MAX_BANDS, MAX_VERTICES, Result
 from state import results
@@ -26,6 +28,7 @@ from state.project import PROJECT
 from state.results import NodeResult
 from state.run import Run
 from tests.support import seaweedfs
+from tests.support.catalog import record
 
 OK = {
     "ok": True,
@@ -138,6 +141,10 @@ def make_thumbnail(
     return {"width": side, "height": side, "bytes": len(content), "webp": webp}
 
 
+def nested(levels: int) -> dict:
+    return {"id": nested(levels - 1)} if levels else {}
+
+
 NOT_A_RESULT = {
     "a list": "[]",
     "a string": '"ok"',
@@ -188,6 +195,13 @@ NOT_A_RESULT = {
     "a large PROJJSON": json.dumps(OK | {"projjson": {"a": "x" * 10_000}}),
     "a PROJJSON with infinity": json.dumps(OK | {"projjson": {"a": 1e300}}).replace(
         "1e+300", "1e999"
+    ),
+    "a PROJJSON of 51 levels": json.dumps(OK | {"projjson": nested(50)}),
+    "a PROJJSON with half of a surrogate pair": json.dumps(
+        OK | {"projjson": {"\ud800": 1}}
+    ),
+    "a PROJJSON with an integer of 65 bits": json.dumps(
+        OK | {"projjson": {"a": [2**64]}}
     ),
     "an invalid SHA-256": json.dumps(OK | {"cog": OK["cog"] | {"sha256": "x"}}),
     "a thumbnail that is a PNG": json.dumps(
@@ -471,12 +485,13 @@ def test_lines_gathered_by_an_earlier_version_are_checked_too(run: Run):
 
 FIELDS = {field.name for field in dataclasses.fields(Result)}
 
+any_character = strategies.characters(exclude_categories=())
 json_values = strategies.recursive(
     strategies.none()
     | strategies.booleans()
     | strategies.integers()
     | strategies.floats()
-    | strategies.text(),
+    | strategies.text(any_character),
     lambda inner: (
         strategies.lists(inner, max_size=4)
         | strategies.dictionaries(
@@ -506,6 +521,48 @@ def test_any_bytes_give_a_result_or_a_named_error(content: bytes):
     # A second conversion keeps the same fields, and the result is valid JSON.
     again = node_result.read(json.dumps(saved, allow_nan=False).encode())
     assert again.to_json() == saved
+    # So it is for the catalog, which writes it with orjson.
+    assert orjson.loads(orjson.dumps(saved)) == saved
+
+
+ODD_VALUES = {
+    "half of a surrogate pair": {
+        "warnings": ["\ud800"],
+        "bands_info": [{"description": "a\udfff"}],
+    },
+    "integers of more than 64 bits": {
+        "nodata": 10**30,
+        "transform": [-(10**30)] * 6,
+        "bounds": [2**64] * 4,
+        "bands_info": [{"nodata": 10**30, "scale": 10**30, "mean": -(2**63) - 1}],
+    },
+    "the largest integers of 64 bits": {
+        "nodata": 2**64 - 1,
+        "transform": [-(2**63)] * 6,
+    },
+    "a PROJJSON of 50 levels": {"projjson": nested(49)},
+}
+
+
+@pytest.mark.parametrize("values", ODD_VALUES.values(), ids=ODD_VALUES)
+def test_the_catalog_writes_and_reads_each_result(values: dict):
+    result = node_result.read(json.dumps(OK | values).encode())
+    written = dataclasses.replace(record(), result=result)
+    assert from_line(to_line(written)) == written
+
+
+def test_a_result_keeps_what_the_catalog_can_take():
+    values = OK | {"reason": "a\ud800b", "nodata": 2**64 - 1, "projjson": nested(49)}
+    result = node_result.read(json.dumps(values).encode())
+    assert result.reason == "a\N{REPLACEMENT CHARACTER}b"
+    assert result.nodata == 2**64 - 1
+    assert result.projjson == nested(49)
+
+
+@pytest.mark.parametrize(("gsd", "kept"), [(0, 0), (1e-320, 0), (1e-8, 1e-8)])
+def test_a_distance_by_which_nothing_can_be_divided_is_zero(gsd: float, kept: float):
+    values = OK | {"gsd": gsd}
+    assert node_result.read(json.dumps(values).encode()).gsd == kept
 
 
 @pytest.fixture(scope="module")
