@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, example, given, settings, strategies as some
 from bucket import Bucket, S3Endpoint, StoredObject
 from dag import manifest as manifests, render, signing
 from dag.batches import batch_rows
-from dag.fields import is_comment
+from dag.fields import is_comment, is_header
 from dag.images import candidate_keys
 from dag.manifest import parse, read
 from node import options
@@ -113,6 +113,7 @@ def vars_of(line: str) -> dict[str, str]:
     rows_per_job=1,
 )
 @example(written_rows=[("$(image)", "1")], shadow_signs=False, rows_per_job=1)
+@example(written_rows=[("~", "N")], shadow_signs=False, rows_per_job=1)
 @settings(
     max_examples=150,
     deadline=None,
@@ -139,7 +140,8 @@ def test_every_row_fails_with_a_reason_or_is_rendered_unchanged(
             parsed = parse(csv_of(written_rows))
         except NotAManifest:
             assert all(
-                is_comment(row) or not "".join(row).strip() for row in written_rows
+                is_comment(row) or is_header(row) or not "".join(row).strip()
+                for row in written_rows
             )
             return
         resolved = resolve(parsed, bucket.name, images_of_half(parsed, bucket.name))
