@@ -13,7 +13,12 @@ from bucket import (
 )
 from dag import names
 from node import sidecars
-from state.keys import MAX_NAME, TIFF_SUFFIXES, key_stem, sandbox_name
+from state.keys import (
+    MAX_NAME,
+    TIFF_SUFFIXES_IN_ANY_CASE,
+    key_stem,
+    sandbox_name,
+)
 from state.rows import Manifest, Refusal, Row
 
 # Requests for the tiers of images. They are made one after the other.
@@ -22,11 +27,6 @@ _MAX_TIERS = 1000
 # name of the image; names of world files follow its stem.
 _AFTER_NAME = (".aux.xml", ".msk", ".ovr")
 _AFTER_STEM = (".tfw", ".TFW", ".tifw", ".wld")
-_SUFFIXES_IN_ANY_CASE = tuple(
-    "".join(letters)
-    for suffix in TIFF_SUFFIXES
-    for letters in itertools.product(*({c.lower(), c.upper()} for c in suffix))
-)
 
 
 def candidate_keys(row: Row, bucket: str, endpoint: str = "") -> tuple[str, ...]:
@@ -242,7 +242,7 @@ def _images_of_sidecar(key: str) -> Iterator[str]:
     for suffix in _AFTER_STEM:
         if key.endswith(suffix):
             stem = key.removesuffix(suffix)
-            yield from (stem + ending for ending in _SUFFIXES_IN_ANY_CASE)
+            yield from (stem + ending for ending in TIFF_SUFFIXES_IN_ANY_CASE)
 
 
 def _usable_sidecars(key: str, stored: Collection[str]) -> tuple[str, ...]:

@@ -82,8 +82,13 @@ def _is_manifest(key: str, launch: Launch) -> bool:
 
 def is_manifest_key(key: str, launch: Launch) -> bool:
     """Return whether polls of a launch take an object with this key for a manifest."""
-    is_apple_double = key.rpartition("/")[2].startswith(_APPLE_DOUBLE)
-    return _is_manifest(key, launch) and not (timestamp_of(key) or is_apple_double)
+    if timestamp_of(key) or _is_apple_double(key):
+        return False
+    return _is_manifest(key, launch)
+
+
+def _is_apple_double(key: str) -> bool:
+    return key.rpartition("/")[2].startswith(_APPLE_DOUBLE)
 
 
 def list_manifests(inputs: Bucket, launch: Launch) -> Listing:
@@ -104,7 +109,7 @@ def sift(objects: Iterable[StoredObject], launch: Launch) -> Listing:
                 taken.add(stored.key)
         elif not _is_manifest(stored.key, launch):
             continue
-        elif stored.key.rpartition("/")[2].startswith(_APPLE_DOUBLE):
+        elif _is_apple_double(stored.key):
             if len(apple_doubles) < _MAX_REFUSED:
                 apple_doubles.append(stored.key)
         elif (refusal := _refusal(stored)) is None:

@@ -4,18 +4,15 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
-from itertools import product
 
 from bucket import Bucket, StoredObject
-from state.keys import TIFF_SUFFIXES, OutputNames, key_stem
+from state.keys import (
+    TIFF_SUFFIXES,
+    TIFF_SUFFIXES_IN_ANY_CASE,
+    OutputNames,
+    key_stem,
+)
 from state.text import counted
-
-# How the keys of rasters end.
-_ENDS = {
-    "".join(letters)
-    for suffix in TIFF_SUFFIXES
-    for letters in product(*zip(suffix, suffix.upper(), strict=True))
-}
 
 
 @dataclass(frozen=True)
@@ -98,7 +95,8 @@ def pending(
     left_out = []
     for image in images:
         key = names.cog_key(image.key)
-        if key not in written and any(key_stem(key) + end in written for end in _ENDS):
+        others = (key_stem(key) + suffix for suffix in TIFF_SUFFIXES_IN_ANY_CASE)
+        if key not in written and any(other in written for other in others):
             left_out.append(image.key)
         elif key not in written or written[key] < image.modified:
             yield image

@@ -33,7 +33,7 @@ from node.thumbnail import thumbnails
 # The form of a date in TIFF 6.0, tag 306, and in EXIF.
 _DATETIME = re.compile(r"(\d{4}):(\d\d):(\d\d) (\d\d:\d\d:\d\d)", re.ASCII)
 
-# What a decoder writes in place of bytes that are no text.
+# Decoders replace bytes that are not UTF-8 by this character.
 _REPLACED = "\N{REPLACEMENT CHARACTER}"
 
 

@@ -1,5 +1,6 @@
 """Names that follow from an image's key: of its outputs, and of its file in a node."""
 
+import itertools
 from typing import NamedTuple
 from urllib.parse import quote
 
@@ -8,6 +9,11 @@ from urllib.parse import quote
 MAX_NAME = 255  # bytes
 # An image's key ends so, in any case.
 TIFF_SUFFIXES = (".tif", ".tiff")
+TIFF_SUFFIXES_IN_ANY_CASE = tuple(
+    "".join(letters)
+    for suffix in TIFF_SUFFIXES
+    for letters in itertools.product(*({c.lower(), c.upper()} for c in suffix))
+)
 # The folders of the catalog, under the output prefix.
 CATALOG_FOLDER, MOSAICS_FOLDER = "catalog/", "mosaics/"
 

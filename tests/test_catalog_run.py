@@ -213,8 +213,8 @@ def test_a_collection_that_a_run_has_left_is_made_until_it_is_right(
     assert len(sums(archive.cogs, "tif")) == 8
     assert "east/a.tif" in sums(archive.cogs, "east")
     archive.cogs.remove(damaged)
-    made = archive.call(*into_one)
-    assert made.returncode == 0, made.stderr
+    second = archive.call(*into_one)
+    assert second.returncode == 0, second.stderr
     assert sums(archive.cogs, "east") == set()
     outcome = load_catalog_outcome(load_run(only_run(archive)))
     assert outcome is not None

@@ -117,7 +117,7 @@ def test_where_an_integer_of_64_bits_means_no_data_the_image_below_shows(
         values = numpy.full((300, 300), value, dtype)
         values[:rows] = nodata
         file = tmp_path / f"{year}.tif"
-        write_integers(file, values, nodata)
+        raw_tiff.write_integers(file, values, nodata)
         record = s3.convert(f"integers/{file.name}", 1, file=file)
         dates = Dates(f"{year}-01-01T00:00:00Z", f"{year}-12-31T23:59:59Z")
         records.append(replace(record, dates=dates))
@@ -128,18 +128,6 @@ def test_where_an_integer_of_64_bits_means_no_data_the_image_below_shows(
     assert (shown[100:200] == 6).all()
     assert (shown[200:] == 5).all()
     assert valid[100:].all()
-
-
-def write_integers(path: Path, values: numpy.ndarray, nodata: int) -> None:
-    """Write integers of 64 bits, since rasterio rounds what means "no data"."""
-    tags = {
-        258: (raw_tiff.SHORT, (64,)),
-        259: (raw_tiff.SHORT, (1,)),
-        339: (raw_tiff.SHORT, (1 if values.dtype.kind == "u" else 2,)),
-        42113: (raw_tiff.ASCII, tuple(f"{nodata}\0".encode())),
-    }
-    rows, columns = values.shape
-    raw_tiff.write(path, columns, rows, rows, [values.tobytes()], tags)
 
 
 def test_an_image_across_the_antimeridian(s3: Served, tmp_path: Path):

@@ -143,7 +143,7 @@ def test_integers_of_64_bits_that_mean_no_data_are_exact(
     values = numpy.array((-9 if dtype == "i8" else 1, 2**53), dtype).repeat(150 * 300)
     values = values.reshape(300, 300)
     values[:100] = nodata
-    write_integers(tmp_path / "a.tif", values, nodata)
+    raw_tiff.write_integers(tmp_path / "a.tif", values, nodata)
     record = s3.convert("integers/a.tif", 1, file=tmp_path / "a.tif")
     write(s3, tmp_path, record)
     with rasterio.open(s3.path(KEY)) as mosaic:
@@ -151,18 +151,6 @@ def test_integers_of_64_bits_that_mean_no_data_are_exact(
         valid = mosaic.read_masks(1).astype(bool)
     assert valid[100:].all()
     assert not valid[:100].any()
-
-
-def write_integers(path: Path, values: numpy.ndarray, nodata: int) -> None:
-    """Write integers of 64 bits, since rasterio rounds what means "no data"."""
-    tags = {
-        258: (raw_tiff.SHORT, (64,)),
-        259: (raw_tiff.SHORT, (1,)),
-        339: (raw_tiff.SHORT, (1 if values.dtype.kind == "u" else 2,)),
-        42113: (raw_tiff.ASCII, tuple(f"{nodata}\0".encode())),
-    }
-    rows, columns = values.shape
-    raw_tiff.write(path, columns, rows, rows, [values.tobytes()], tags)
 
 
 def elsewhere(record: Record) -> Record:

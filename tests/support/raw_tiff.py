@@ -4,6 +4,8 @@ import struct
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy
+
 Value = tuple[int | float, ...]
 ASCII, SHORT, LONG, DOUBLE = 2, 3, 4, 12
 _FORMATS = {ASCII: "B", SHORT: "H", LONG: "I", DOUBLE: "d"}
@@ -60,3 +62,15 @@ def _directory(fields: dict[int, tuple[int, Value]]) -> bytes:
         entries += struct.pack("<HHI", tag, kind, len(value)) + packed.ljust(4, b"\0")
     head = struct.pack("<2sHIH", b"II", 42, 8, len(fields))
     return head + entries + bytes(4) + values
+
+
+def write_integers(path: Path, values: numpy.ndarray, nodata: int) -> None:
+    """Write integers of 64 bits, since rasterio rounds what means "no data"."""
+    tags = {
+        258: (SHORT, (64,)),
+        259: (SHORT, (1,)),
+        339: (SHORT, (1 if values.dtype.kind == "u" else 2,)),
+        42113: (ASCII, tuple(f"{nodata}\0".encode())),
+    }
+    rows, columns = values.shape
+    write(path, columns, rows, rows, [values.tobytes()], tags)
