@@ -150,10 +150,14 @@ def _stored_outputs(launch: Launch, cogs: Collection[str]) -> Iterator[StoredObj
 
 
 def _claim_time(run: Run, launch: Launch) -> datetime:
-    """Return when the run began, by the clock of the store, which dates its outputs."""
+    """Return a time at or before the start of the run, to compare with its outputs.
+
+    It is by the clock of the store, which dates the outputs, unless that of this
+    machine gives an earlier time.
+    """
     try:
         claimed = launch.inputs().stat(run.processing_key).modified
     except ObjectMissing:
         return run.began
-    # Somebody may have removed the object, and a poll may have put it back.
+    # Somebody may have removed the object, and a poll may have put it back later.
     return min(claimed, run.began)

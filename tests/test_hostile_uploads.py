@@ -3,6 +3,7 @@
 import gzip
 import json
 import subprocess
+import time
 import uuid
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -334,6 +335,7 @@ def test_no_run_starts_below_the_disk_floor(archive: Archive):
 def test_outputs_that_no_node_of_the_run_wrote_are_recorded(archive: Archive):
     archive.upload_raster("a.tif", 1)
     archive.cogs.write("a.tif.old", b"there before")
+    time.sleep(1.1)  # The time in a run's name is in whole seconds.
     archive.launch_to_poll_by_hand("--submit-option", "hold = true")
     archive.upload_manifest("batch-raw.csv", [("a.tif", 1)])
     assert archive.poll().returncode == 0
