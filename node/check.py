@@ -210,7 +210,7 @@ def _descriptions(
     crs = cog.crs_of(raster, source)
     same_crs = (source.crs or None) == crs
     yield "CRS", *(("", "") if same_crs else (source.crs, crs))
-    if source.warped or not dataset.gcps[0]:
+    if not source.placed_by_points:
         same = _same_transform(pixels.transform, raster.transform)
         yield "transform", *(("", "") if same else (pixels.transform, raster.transform))
     # As text, in which NaN equals NaN.
@@ -234,8 +234,8 @@ def _descriptions(
     if source.palette is not None:
         yield "colour table", *cog.colour_tables(dataset, raster)
     if not source.warped:
-        counts = len(dataset.gcps[0]), len(raster.gcps[0])
-        yield "number of ground control points", *counts
+        points = dataset.gcps[0] if source.placed_by_points else []
+        yield "number of ground control points", len(points), len(raster.gcps[0])
         yield "RPCs", bool(dataset.rpcs), bool(raster.rpcs)
 
 

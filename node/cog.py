@@ -63,6 +63,11 @@ def creation_options(source: Source, options: Mapping[str, str]) -> dict[str, st
             predictor = "3" if predictor == "YES" else "NO"
         else:
             predictor = "2"
+    if predictor == "3" and kind != "f":
+        raise UnsupportedRaster(
+            f"PREDICTOR=3 is for floating point, and this one is {source.data_type}: "
+            "use PREDICTOR=YES, which suits each type"
+        )
     if predictor != "NO":
         resolved["PREDICTOR"] = predictor
     if resolved["COMPRESS"] == "JPEG" and source.bands == 3:
@@ -205,9 +210,10 @@ def _of_one_pixel(description: bytes, source: Source) -> bytes:
             geolocation = child.get("domain") == "GEOLOCATION"
             if child.tag in _PIXELS or structure or artificial or geolocation:
                 parent.remove(child)
-    if source.warped:
+    if source.warped or source.has_spare_points:
         for child in list(root):
-            if child.tag == "GCPList" or child.get("domain") == "RPC":
+            of_warp = source.warped and child.get("domain") == "RPC"
+            if child.tag == "GCPList" or of_warp:
                 root.remove(child)
         _set(
             root,
@@ -273,8 +279,12 @@ def crs_of(raster: rasterio.DatasetReader, source: Source) -> CRS | None:
 def colour_tables(
     image: rasterio.DatasetReader, raster: rasterio.DatasetReader
 ) -> tuple[dict[int, Any], dict[int, Any]]:
-    """Return the colours of an image, and those that a GeoTIFF has for its values."""
+    """Return the colours of an image, and those that a GeoTIFF has for its values.
+
+    That of the nodata value is left out: GDAL makes it transparent, or does not.
+    """
     expected = image.colormap(1)
+    expected.pop(raster.nodata, None)
     try:
         actual = raster.colormap(1)
     except ValueError:

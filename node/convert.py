@@ -138,8 +138,9 @@ def _opened(image: Path, bands: int, options: Options) -> Iterator[Source]:
     with ExitStack() as stack:
         gdal_warnings = stack.enter_context(warning_log())
         # Read past GDAL's cache, but only if the file is whole: direct reads do not
-        # notice the end of a file.
-        direct = {"GTIFF_DIRECT_IO": tiff.is_plain_and_whole(image)}
+        # notice the end of a file, or that of a mask, which they read, too.
+        whole = tiff.is_plain_and_whole(image) and not safety.has_mask_beside(image)
+        direct = {"GTIFF_DIRECT_IO": whole}
         stack.enter_context(rasterio.Env(**_GDAL_OPTIONS | direct))
         source = stack.enter_context(open_source(image, bands, options, gdal_warnings))
         cache = {"GDAL_CACHEMAX": _cache_for(source)}
@@ -281,6 +282,15 @@ def _warnings(plan: levels.Plan) -> list[str]:
         warnings.append(f"it has {pages} images: the first one is converted")
     if source.warped and source.data_type in INTEGERS_OF_64_BITS:
         warnings.append("warping rounds its integers above 2**53, as GDAL computes it")
+    if source.has_spare_points:
+        warnings.append(
+            "its ground control points are not in its COG, because its transform "
+            "places it"
+        )
+    if source.pixels.transform.is_degenerate:
+        warnings.append(
+            "its transform gives different pixels the same place: correct it"
+        )
     if source.tables.kinds:
         warnings.append(
             f"a GeoTIFF cannot hold its {' and '.join(source.tables.kinds)}: keep "

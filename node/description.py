@@ -9,16 +9,16 @@ import math
 import re
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from datetime import datetime
 from typing import Any
-from xml.etree import ElementTree
 
 import rasterio
-import rasterio.shutil
-from rasterio.io import MemoryFile
 
 from node.curation import curation_warnings
 from node.errors import in_short
 from node.footprint import footprint
+from node.gdal import band_elements
 from node.georeference import (
     bounds,
     crs_fields,
@@ -79,7 +79,10 @@ def _datetime(source: Source) -> str | None:
     exif, tags = source.dataset.tags(ns="EXIF"), source.dataset.tags()
     for text in (exif.get("EXIF_DateTimeOriginal"), tags.get("TIFFTAG_DATETIME")):
         if match := _DATETIME.fullmatch((text or "").strip()):
-            return "{}-{}-{}T{}".format(*match.groups())
+            # Many cameras write zeros for a date that they do not know.
+            with suppress(ValueError):
+                taken = datetime.fromisoformat("{}-{}-{}T{}".format(*match.groups()))
+                return taken.isoformat()
     return None
 
 
@@ -135,11 +138,7 @@ def _names_and_units(
         return image.descriptions, image.units
     except UnicodeDecodeError:
         # rasterio reads those of all bands or of none, and GDAL writes them anyway.
-        with MemoryFile(ext=".vrt") as memory:
-            rasterio.shutil.copy(image, memory.name, driver="VRT")
-            text = bytes(memory.getbuffer()).decode(errors="replace")
-    # GDAL wrote it, so it has no entities that could expand.
-    bands = ElementTree.fromstring(text).findall("VRTRasterBand")  # noqa: S314
+        bands = band_elements(image)
     names, units = (
         [
             text if _REPLACED not in (text := band.findtext(tag, "")) else None

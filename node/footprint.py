@@ -26,7 +26,8 @@ _MAX_PARTS, _MIN_SHARE = 5, 0.95
 _EDGE_PIXELS = 16
 # Tolerances in pixels of the mask.
 _STAIRS = 0.75
-_TOLERANCES = (0.25, 0.5, 1, 1.5, 2, 3, 4, 6, 8, 12, 16, 24, 32)
+# The last one is for an image that is so thin that the others leave a line of it.
+_TOLERANCES = (0.25, 0.5, 1, 1.5, 2, 3, 4, 6, 8, 12, 16, 24, 32, 0)
 _DECIMALS = 7  # of degrees: a centimetre
 
 

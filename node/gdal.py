@@ -4,11 +4,15 @@ import logging
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from xml.etree import ElementTree
 
 import numpy
+import rasterio
+import rasterio.shutil
 from rasterio._err import CPLE_AppDefinedError, CPLE_BaseError
 from rasterio.crs import CRS
 from rasterio.errors import CRSError, RasterioError
+from rasterio.io import MemoryFile
 from rasterio.warp import transform
 
 from node.errors import UnsupportedRaster
@@ -49,6 +53,18 @@ def authority_crs(code: str) -> CRS:
         raise UnsupportedRaster(
             f"PROJ does not know the CRS {code}: correct the option"
         ) from error
+
+
+def band_elements(dataset: rasterio.DatasetReader) -> list[ElementTree.Element]:
+    """Return what GDAL knows of the bands, as a VRT says it: more than rasterio says.
+
+    Bytes that are not UTF-8 are replaced by U+FFFD.
+    """
+    with MemoryFile(ext=".vrt") as memory:
+        rasterio.shutil.copy(dataset, memory.name, driver="VRT")
+        text = bytes(memory.getbuffer()).decode(errors="replace")
+    # GDAL wrote it, so it has no entities that could expand.
+    return ElementTree.fromstring(text).findall("VRTRasterBand")  # noqa: S314
 
 
 def transformed(

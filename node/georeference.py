@@ -36,8 +36,11 @@ def crs_fields(crs: CRS | None) -> tuple[str | None, dict[str, Any] | None]:
 def bounds(source: Source) -> tuple[float, ...] | None:
     """Return left, bottom, right and top in the CRS; None if it has no place in it."""
     if not source.placed_by_points:
-        placed = source.warped or not source.pixels.transform.is_identity
-        return tuple(source.pixels.bounds) if placed else None
+        if not source.warped and source.pixels.transform.is_identity:
+            return None
+        # The rows of an image may go from south to north.
+        left, bottom, right, top = source.pixels.bounds
+        return min(left, right), min(bottom, top), max(left, right), max(bottom, top)
     along = numpy.linspace(0, 1, _EDGE_POINTS)
     at_0, at_1 = numpy.zeros(_EDGE_POINTS), numpy.ones(_EDGE_POINTS)
     columns = numpy.concatenate((along, along, at_0, at_1)) * source.width
@@ -55,6 +58,8 @@ def lonlat_of_pixels(source: Source) -> ToLonLat | None:
     """Return the map from pixels to longitudes and latitudes; None if there is none."""
     matrix, crs, image = source.pixels.transform, source.crs, source.dataset
     to_crs: _ToCrs
+    if matrix.is_degenerate:
+        return None
     if source.warped or not matrix.is_identity:
         to_crs = partial(_by_matrix, matrix)
     elif source.placed_by_points:
@@ -103,12 +108,24 @@ def ground_sample_distance(
     longitudes, latitudes = to_lonlat(columns, rows)
     if not (numpy.isfinite(longitudes).all() and numpy.isfinite(latitudes).all()):
         return None
-    latitude = math.radians(latitudes.mean())
-    # Radii of curvature of the ellipsoid: of the meridian, and across it.
-    root = math.sqrt(1 - _ECCENTRICITY_2 * math.sin(latitude) ** 2)
-    meridian, across = _AXIS * (1 - _ECCENTRICITY_2) / root**3, _AXIS / root
-    east = (numpy.diff(longitudes)[::2] + 180) % 360 - 180
-    east = numpy.radians(east) * across * math.cos(latitude)
-    north = numpy.radians(numpy.diff(latitudes)[::2]) * meridian
-    area = abs(east[0] * north[1] - east[1] * north[0])
+    west, east, above, below = _geocentric(longitudes, latitudes)
+    area = float(numpy.linalg.norm(numpy.cross(east - west, below - above)))
     return math.sqrt(area) / (2 * span)
+
+
+def _geocentric(longitudes: numpy.ndarray, latitudes: numpy.ndarray) -> numpy.ndarray:
+    """Return places in metres from the centre of the Earth, of shape (points, 3).
+
+    These have no pole and no antimeridian. The formula is that of EPSG's method 9602.
+    """
+    longitudes, latitudes = numpy.radians(longitudes), numpy.radians(latitudes)
+    # The radius of curvature across the meridian.
+    radius = _AXIS / numpy.sqrt(1 - _ECCENTRICITY_2 * numpy.sin(latitudes) ** 2)
+    return numpy.stack(
+        (
+            radius * numpy.cos(latitudes) * numpy.cos(longitudes),
+            radius * numpy.cos(latitudes) * numpy.sin(longitudes),
+            radius * (1 - _ECCENTRICITY_2) * numpy.sin(latitudes),
+        ),
+        axis=1,
+    )

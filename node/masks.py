@@ -51,21 +51,17 @@ def is_nodata(values: numpy.ndarray, nodata: float | None) -> numpy.ndarray:
     return numpy.isnan(values) if nodata != nodata else values == nodata
 
 
-def straight(pixels: numpy.ndarray, alpha: numpy.ndarray) -> numpy.ndarray:
+def straight(
+    pixels: numpy.ndarray, alpha: numpy.ndarray, largest: float
+) -> numpy.ndarray:
     """Return pixels divided by their alpha, as a share of its largest value."""
     kind = pixels.dtype
-    largest = largest_alpha(kind)
     share = alpha.astype("f8") / largest
     # Without alpha there is no colour.
     colours = pixels / numpy.where(share > 0, share, 1)[:, :, None]
     if kind.kind != "f":
         colours = numpy.clip(numpy.rint(colours), 0, largest)
     return colours.astype(kind)
-
-
-def largest_alpha(kind: numpy.dtype) -> float:
-    """Return the alpha of an opaque pixel, of bands of a type."""
-    return 1 if kind.kind == "f" else numpy.iinfo(kind).max
 
 
 def can_hold(kind: numpy.dtype, value: float) -> bool:

@@ -35,6 +35,13 @@ _CREATION_VALUES = {
     "PREDICTOR": ("YES", "NO", "STANDARD", "1", "2", "3"),
     "WEBP_LOSSLESS": ("YES", "NO"),
 }
+# The highest levels and qualities; the lowest is 1.
+_CREATION_LIMITS = {
+    "JPEG_QUALITY": 100,
+    "WEBP_LEVEL": 100,
+    "ZLEVEL": 12,
+    "ZSTD_LEVEL": 22,
+}
 # Only the DAG gives these two.
 UPLOAD_LIMITS = "--upload-limits"
 RESULT = "--result"
@@ -318,7 +325,12 @@ def _creation_option(text: str) -> tuple[str, str]:
     values = _CREATION_VALUES.get(name)
     if values and value not in values:
         raise ValueError(f"{_quoted(text)}: {name} must be one of {_list(values)}")
-    if not values and not re.fullmatch(r"\d{1,9}(\.\d{1,9})?", value, re.ASCII):
+    if limit := _CREATION_LIMITS.get(name):
+        if not re.fullmatch(r"0*[1-9]\d?\d?", value, re.ASCII) or int(value) > limit:
+            raise ValueError(
+                f"{_quoted(text)}: {name} must be a whole number from 1 to {limit}"
+            )
+    elif not values and not re.fullmatch(r"\d{1,9}(\.\d{1,9})?", value, re.ASCII):
         raise ValueError(f"{_quoted(text)}: {name} must be a number")
     return name, value
 

@@ -6,7 +6,7 @@ import numpy
 from rasterio.enums import ColorInterp
 from rasterio.windows import Window
 
-from node.masks import largest_alpha, straight
+from node.masks import straight
 from node.source import Source
 
 _WHITE = 255
@@ -63,7 +63,7 @@ class Picture:
             if source.alpha is not None:
                 alpha = pixels[:, :, source.alpha]
                 if source.premultiplied:
-                    pixels = straight(pixels, alpha)
+                    pixels = straight(pixels, alpha, source.largest_alpha)
                 if source.bits:
                     alpha = _between(alpha, 0, 2**source.bits - 1)
             unchanged = not self.limits and not source.min_is_white
@@ -83,7 +83,8 @@ class Picture:
             is_data = valid if valid.shape[2] == 1 else valid[:, :, list(self.bands)]
             shown = numpy.where(is_data.any(axis=2, keepdims=True), shown, _WHITE)
         if alpha is not None:
-            shown = _on_white(shown, alpha, graded=source.premultiplied)
+            largest = source.largest_alpha if source.premultiplied else None
+            shown = _on_white(shown, alpha, largest)
         shown = numpy.ascontiguousarray(shown, "u1")
         return shown[:, :, 0] if shown.shape[2] == 1 else shown
 
@@ -121,7 +122,8 @@ def picture(source: Source) -> Picture:
         mask = source.read(Window(0, row, source.width, 1), pixels)
         valid = source.valid(pixels, mask)
         if source.premultiplied and source.alpha is not None:
-            pixels = straight(pixels, pixels[:, :, source.alpha])
+            alpha = pixels[:, :, source.alpha]
+            pixels = straight(pixels, alpha, source.largest_alpha)
         for band, samples in zip(bands, values, strict=True):
             sample = _real(pixels[0, :, band])
             data = numpy.isfinite(sample)
@@ -169,15 +171,15 @@ def _real(values: numpy.ndarray) -> numpy.ndarray:
 
 
 def _on_white(
-    shown: numpy.ndarray, alpha: numpy.ndarray, *, graded: bool
+    shown: numpy.ndarray, alpha: numpy.ndarray, largest: float | None
 ) -> numpy.ndarray:
     """Return colours blended with white by their alpha.
 
     Args:
-        graded: whether alpha of 16 bits is surely opaque at its largest value.
+        largest: alpha of more than 8 bits that is surely opaque; None if not known.
     """
-    if alpha.dtype.kind == "f" or (graded and alpha.dtype.itemsize > 1):
-        share = alpha.astype("f8") / largest_alpha(alpha.dtype)
+    if alpha.dtype.kind == "f" or (largest and alpha.dtype.itemsize > 1):
+        share = alpha.astype("f8") / (largest or 1)
         opaque: numpy.ndarray = numpy.clip(share, 0, 1) * 255
     elif alpha.dtype.itemsize > 1:
         # 16-bit alpha is opaque at 65535; some images use 0 and any other value.

@@ -7,6 +7,7 @@ the GeoTIFF driver may open an input, and no input may refer to anything else.
 
 import os
 import re
+import warnings
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from pathlib import Path
 
 import rasterio
 from rasterio.enums import Interleaving
-from rasterio.errors import RasterioError
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
 from node import sidecars, tiff
 from node.errors import UnsupportedRaster
@@ -42,6 +43,8 @@ _GRIDS = re.compile(
 _GDAL_METADATA = 42112
 _ITEM = re.compile(rb"<\s*(?:item|mdi|metadata)\b", re.IGNORECASE)
 _MAX_ITEMS = 20_000
+# What the names of files with a mask add to that of the image.
+_MASKS = (".msk", ".MSK")
 # GDAL's prefix for the name of a file that lies beside the image.
 _BESIDE = ":::BASE:::"
 # How much of a name that the image contains a message shows.
@@ -146,6 +149,11 @@ def _exists(path: Path) -> bool:
     return os.path.exists(path)  # noqa: PTH110
 
 
+def has_mask_beside(image: Path) -> bool:
+    """Return whether GDAL finds a file with the mask of an image."""
+    return any(_exists(image.with_name(image.name + suffix)) for suffix in _MASKS)
+
+
 def check_beside(image: Path) -> None:
     """Check an image's mask and overview files before GDAL finds them.
 
@@ -153,14 +161,18 @@ def check_beside(image: Path) -> None:
         UnsupportedRaster: a file is not a GeoTIFF, which GDAL would open nevertheless,
             or refers to other files; or GDAL takes too long for its tags.
     """
-    for suffix in (".msk", ".MSK", ".ovr", ".OVR"):
+    for suffix in (*_MASKS, ".ovr", ".OVR"):
         sidecar = image.with_name(image.name + suffix)
         if not _exists(sidecar):
             continue
         check_directories(sidecar)
         check_tags(sidecar)
         try:
-            with rasterio.open(sidecar, driver="GTiff", sharing=False) as dataset:
+            with warnings.catch_warnings():
+                # It need not say where on the Earth it is.
+                warnings.simplefilter("ignore", NotGeoreferencedWarning)
+                dataset = rasterio.open(sidecar, driver="GTiff", sharing=False)
+            with dataset:
                 check_references(dataset)
         except RasterioError as error:
             raise UnsupportedRaster(

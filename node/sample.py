@@ -74,7 +74,7 @@ class Statistics:
         count = self.count + size
         difference = mean - self.mean
         self.mean += difference * size / count
-        self.squares += squares + difference**2 * self.count * size / count
+        self.squares += squares + difference * difference * self.count * size / count
         self.count = count
 
 

@@ -4,7 +4,6 @@ import base64
 import math
 import os
 import warnings
-import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -13,11 +12,9 @@ from pathlib import Path
 
 import numpy
 import rasterio
-import rasterio.shutil
 from rasterio.crs import CRS
 from rasterio.enums import ColorInterp, MaskFlags, Resampling
 from rasterio.errors import NotGeoreferencedWarning
-from rasterio.io import MemoryFile
 from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window
 
@@ -31,21 +28,14 @@ from node.errors import (
     WrongBands,
     in_short,
 )
-from node.gdal import READ_ERRORS, authority_crs
-from node.masks import MaskOfPixels, is_nodata, largest_alpha, straight
+from node.gdal import READ_ERRORS, authority_crs, band_elements
+from node.masks import MaskOfPixels, is_nodata, straight
 from node.options import Options
 from node.profiles import Profile
 from node.warp import WarpRequest, warped
 
-# numpy has no complex integers. Two 32-bit integers need two 64-bit floats: a 32-bit
-# float cannot represent all of them.
-_COMPLEX = {
-    "complex_int16": "complex64",
-    "complex64": "complex64",
-    "complex_int32": "complex128",
-    "complex128": "complex128",
-}
-
+# numpy has no complex integers.
+_COMPLEX = {"complex_int16": "complex64"}
 
 INTEGERS_OF_64_BITS = ("int64", "uint64")
 # A double holds all integers up to this.
@@ -143,6 +133,14 @@ class Source:
         has_points = not self.warped and bool(self.dataset.gcps[0])
         return has_points and self.dataset.transform.is_identity
 
+    @property
+    def has_spare_points(self) -> bool:
+        """Whether there are ground control points beside the transform that counts.
+
+        A GeoTIFF has either of them.
+        """
+        return bool(self.dataset.gcps[0]) and not (self.warped or self.placed_by_points)
+
     @cached_property
     def colour_profile(self) -> bytes | None:
         """ICC profile of the colours that `read` returns; None if there is none."""
@@ -163,6 +161,14 @@ class Source:
     def dtype(self) -> numpy.dtype:
         """Data type of the pixels in memory."""
         return _dtype(self.data_type)
+
+    @cached_property
+    def largest_alpha(self) -> float:
+        """Alpha of an opaque pixel."""
+        if self.dtype.kind == "f":
+            return 1
+        bits = _bits(self.dataset)
+        return 2**bits - 1 if bits else numpy.iinfo(self.dtype).max
 
     def stored_as(self, profile: Profile) -> "Source":
         """Return the image with a mask of what the profile's compression loses."""
@@ -269,12 +275,12 @@ class Source:
         if self.drops_alpha:
             alpha = numpy.empty(pixels.shape[:2], self.dtype)
             raster.read(self.bands + 1, window=window, out=alpha, resampling=resampling)
-            partly = (alpha > 0) & (alpha < largest_alpha(self.dtype))
+            partly = (alpha > 0) & (alpha < self.largest_alpha)
             # Resampling makes more of them.
             if alpha.shape == (window.height, window.width) and partly.any():
                 rule.partly_transparent.append(True)
             if rule.premultiplied:
-                pixels[:] = straight(pixels, alpha)
+                pixels[:] = straight(pixels, alpha, self.largest_alpha)
         elif self.alpha is not None:
             alpha = pixels[:, :, self.alpha]
         own = numpy.ones(pixels.shape[:2], bool)
@@ -420,6 +426,14 @@ def _check_dataset(dataset: rasterio.DatasetReader) -> None:
             f"its bands are of different types ({', '.join(sorted(data_types))}): "
             "make one image for each type"
         )
+    # rasterio reads these into complex floats of 32 bits, which cannot hold them.
+    if data_types == {"complex64"} and band_elements(dataset)[0].get("dataType") == (
+        "CInt32"
+    ):
+        raise UnsupportedRaster(
+            "its pixels are complex integers of 32 bits, which the node cannot read: "
+            "convert it with gdal_translate -ot CFloat64"
+        )
     nodata = _nodata(dataset)
     if len(set(map(str, nodata))) > 1:
         values = ", ".join(map(str, nodata[:_MAX_LISTED]))
@@ -449,7 +463,10 @@ def _crs(dataset: rasterio.DatasetReader, options: Options) -> CRS | None:
             "EPSG:… if you know it, or with --allow-no-crs"
         )
     by_points = points and dataset.transform.is_identity
-    return points_crs if by_points and points_crs else dataset.crs
+    if by_points and points_crs:
+        return points_crs
+    # Of an image that has both, GDAL names only the CRS of the points.
+    return dataset.crs or (points_crs if points else None)
 
 
 def _source(
@@ -467,6 +484,7 @@ def _source(
     nodata = _nodata(dataset)
     has_nodata = any(value is not None for value in nodata)
     has_alpha = ColorInterp.alpha in colours
+    bits = _bits(dataset)
     return Source(
         pixels=pixels,
         dataset=dataset,
@@ -483,7 +501,7 @@ def _source(
         tables=attribute_tables(dataset),
         lossy=False,
         min_is_white=palette is None and _structure(dataset, "MINISWHITE") == "YES",
-        bits=None if palette is not None else _few_bits(dataset),
+        bits=bits if palette is None and bits and bits < 8 else None,
         gdal_warnings=gdal_warnings,
     )
 
@@ -502,11 +520,7 @@ def _nodata(dataset: rasterio.DatasetReader) -> tuple[float | None, ...]:
     """Return the nodata value of each band, exact even if a double cannot hold it."""
     if dataset.dtypes[0] not in INTEGERS_OF_64_BITS:
         return dataset.nodatavals
-    with MemoryFile(ext=".vrt") as memory:
-        rasterio.shutil.copy(dataset, memory.name, driver="VRT")
-        # GDAL wrote it, so it has no entities that could expand.
-        root = ElementTree.fromstring(bytes(memory.getbuffer()))  # noqa: S314
-    texts = [band.findtext("NoDataValue") for band in root.findall("VRTRasterBand")]
+    texts = [band.findtext("NoDataValue") for band in band_elements(dataset)]
     return tuple(None if text is None else int(text) for text in texts)
 
 
@@ -560,14 +574,13 @@ def is_premultiplied(path: Path) -> bool:
     return False
 
 
-def _few_bits(dataset: rasterio.DatasetReader) -> int | None:
-    """Return the number of bits of a sample; None if there are 8 or more."""
+def _bits(dataset: rasterio.DatasetReader) -> int | None:
+    """Return the number of bits of a sample; None if it is that of its type."""
     if _structure(dataset, "NBITS") is None:
         return None
     # A file beside the image can have the item, too, but not change the samples.
     with Path(dataset.name).open("rb") as file, suppress(tiff.NotATiff):
-        bits = tiff.read(file).number(0, tiff.BITS_PER_SAMPLE, 1)
-        return bits if bits < 8 else None
+        return tiff.read(file).number(0, tiff.BITS_PER_SAMPLE, 1)
     return None
 
 

@@ -463,7 +463,10 @@ class _Blocks:
 
 
 def is_plain_and_whole(path: Path) -> bool:
-    """Return whether an image is uncompressed and the file has every pixel of it."""
+    """Return whether an image is uncompressed and the file has every pixel of it.
+
+    An uncompressed mask may lack pixels, so no image that has one counts.
+    """
     try:
         with path.open("rb") as file:
             structure = read(file)
@@ -471,6 +474,12 @@ def is_plain_and_whole(path: Path) -> bool:
     except (NotATiff, OSError):
         return False
     if not structure.directories or structure.number(0, COMPRESSION, 1) != 1:
+        return False
+    if any(
+        structure.number(index, SUBFILE_TYPE) & MASK
+        and structure.number(index, COMPRESSION, 1) == 1
+        for index in range(1, len(structure.directories))
+    ):
         return False
     width, height = (structure.number(0, tag) for tag in (IMAGE_WIDTH, IMAGE_LENGTH))
     if not width or not height:

@@ -117,8 +117,18 @@ def warped(
                     return
                 grid = _tiles_of(raster.bounds, raster.transform.a, request.tile)
         request.size_limit.check(grid["width"], grid["height"])
-        with WarpedVRT(dataset, **options, **grid) as raster:
-            yield raster
+        if not dataset.transform.is_identity:
+            with WarpedVRT(dataset, **options, **grid) as raster:
+                yield raster
+            return
+        # With a grid, rasterio ignores ground control points and RPCs.
+        with WarpedVRT(dataset, **{**options, "src_crs": crs, "crs": crs}) as located:
+            request.size_limit.check(located.width, located.height)
+            west, _, east, _ = located.bounds
+            options["src_crs"] = _wrapped(crs, west, east, request.destination)
+            options["add_alpha"] = False
+            with WarpedVRT(located, **options, **grid) as raster:
+                yield raster
     except (CRSError, *READ_ERRORS) as error:
         raise UnsupportedRaster(
             f"it cannot be warped to {options['crs'].to_string()}: {in_short(error)}"
@@ -167,11 +177,7 @@ class _Places:
 
     def wrapped_crs(self, target: CRS) -> CRS:
         """Return the CRS for warping, with which GDAL finds longitudes beyond 180°."""
-        west, east = float(self.x.min()), float(self.x.max())
-        inside = west >= -180 and east <= 180
-        if not self.crs.is_geographic or target.is_geographic or inside:
-            return self.crs
-        return CRS.from_string(f"{self.crs.to_proj4()} +lon_wrap={(west + east) / 2}")
+        return _wrapped(self.crs, float(self.x.min()), float(self.x.max()), target)
 
     def on_the_web(self) -> tuple[tuple[float, float, float, float], float]:
         """Return left, bottom, right and top in the grid, and the pixel's side there.
@@ -237,6 +243,14 @@ class _Places:
         cross = across * (y[1:, :-1] - y[:-1, 1:]) - down * (y[1:, 1:] - y[:-1, :-1])
         areas: numpy.ndarray = numpy.abs(cross) / 2
         return areas
+
+
+def _wrapped(crs: CRS, west: float, east: float, target: CRS) -> CRS:
+    """Return a CRS with which GDAL finds longitudes between west and east."""
+    inside = west >= -180 and east <= 180
+    if not crs.is_geographic or target.is_geographic or inside:
+        return crs
+    return CRS.from_string(f"{crs.to_proj4()} +lon_wrap={(west + east) / 2}")
 
 
 def _places(dataset: rasterio.DatasetReader, crs: CRS) -> _Places | None:

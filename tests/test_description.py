@@ -147,6 +147,9 @@ def test_the_footprint_of_an_image_without_nodata_is_its_four_corners(tmp_path: 
         ),
         # Feet: CRS of New York, Long Island.
         (CRS.from_epsg(2263), from_origin(980_000, 200_000, 1, 1), 0.3048),
+        # Equal area, with the pole at the centre, and beside it.
+        (CRS.from_epsg(6931), from_origin(-20_000, 20_000, 1000, 1000), 1000),
+        (CRS.from_epsg(6931), from_origin(-15_000, 22_000, 1000, 1000), 1000),
     ],
 )
 def test_ground_sample_distance(
@@ -385,7 +388,8 @@ def test_ground_control_points_locate_an_image(tmp_path: Path):
     assert result.bbox == pytest.approx((10, 49.7, 10.4, 50), abs=1e-4)
 
 
-def test_rational_polynomial_coefficients_locate_an_image(tmp_path: Path):
+def write_with_rpcs(path: Path) -> None:
+    """Write an image that RPCs place at 9.8° to 10.2° east, 49.85° to 50.15° north."""
     linear = [0.0] * 20
     # The coefficients apply to the normalized latitude and longitude, in the order of
     # NITF's RPC00B.
@@ -401,12 +405,22 @@ def test_rational_polynomial_coefficients_locate_an_image(tmp_path: Path):
         err_bias=None,
         err_rand=None,
     )
-    write(tmp_path / "image.tif", noise(1, 300, 400), crs=None, transform=None)
-    with rasterio.open(tmp_path / "image.tif", "r+") as raster:
+    write(path, noise(1, 300, 400), crs=None, transform=None)
+    with rasterio.open(path, "r+") as raster:
         raster.rpcs = rpcs
-    result = convert_image(tmp_path, 1)
+
+
+@pytest.mark.parametrize(
+    "options", [(), ("--assign-crs", "EPSG:4326", "--profile", "web")]
+)
+def test_rational_polynomial_coefficients_locate_an_image(
+    options: tuple[str, ...], tmp_path: Path
+):
+    write_with_rpcs(tmp_path / "image.tif")
+    result = convert_image(tmp_path, 1, *options)
     check_geometry(result)
-    assert result.bbox == pytest.approx((9.8, 49.85, 10.2, 50.15), abs=2e-3)
+    assert result.bbox == pytest.approx((9.8, 49.85, 10.2, 50.15), abs=4e-3)
+    assert result.bands_info[0].mean == pytest.approx(127, abs=3)
 
 
 @pytest.mark.parametrize("code", ["EPSG:3857", "EPSG:4326"])
@@ -491,6 +505,58 @@ def test_a_mean_that_would_overflow_is_left_out(tmp_path: Path):
     pixels = numpy.full((1, 64, 64), 1.7e308)
     (band,) = write_and_convert(tmp_path, pixels).bands_info
     assert (band.mean, band.stddev) == (None, None)
+
+
+@pytest.mark.parametrize("value", [1e200, -numpy.finfo("f8").max])
+def test_squares_that_would_overflow_are_left_out(value: float, tmp_path: Path):
+    pixels = noise(1, 1200, 1200, dtype="f8")
+    pixels[0, :600] = value
+    (band,) = write_and_convert(tmp_path, pixels).bands_info
+    assert band.stddev is None
+    assert value in (band.minimum, band.maximum)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("2020:02:29 23:59:58", "2020-02-29T23:59:58"),
+        ("0000:00:00 00:00:00", None),
+        ("2021:02:29 12:00:00", None),
+        ("2020:13:45 25:61:61", None),
+    ],
+)
+def test_a_date_is_one_of_the_calendar(text: str, expected: str | None, tmp_path: Path):
+    write(tmp_path / "image.tif", noise(1, 9, 9))
+    with rasterio.open(tmp_path / "image.tif", "r+") as raster:
+        raster.update_tags(TIFFTAG_DATETIME=text)
+    assert convert_image(tmp_path, 1).datetime == expected
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 1100), (2, 3000), (3000, 1)])
+def test_a_thin_image_has_a_footprint(height: int, width: int, tmp_path: Path):
+    result = write_and_convert(tmp_path, noise(1, height, width))
+    check_geometry(result)
+    assert area_in_square_metres(result.footprint) == pytest.approx(
+        height * width * 100, rel=0.02
+    )
+
+
+@pytest.mark.parametrize(("across", "down"), [(10, 10), (-10, -10), (-10, 10)])
+def test_bounds_go_from_west_to_east_and_from_south_to_north(
+    across: int, down: int, tmp_path: Path
+):
+    place = Affine(across, 0, 500_000, 0, down, 4_000_000)
+    result = write_and_convert(tmp_path, noise(1, 30, 20), transform=place)
+    xs, ys = (500_000, 500_000 + 20 * across), (4_000_000, 4_000_000 + 30 * down)
+    assert result.bounds == (min(xs), min(ys), max(xs), max(ys))
+
+
+def test_a_transform_without_an_area_is_a_warning(tmp_path: Path):
+    place = Affine(0, 0, 500_000, 0, 0, 4_000_000)
+    result = write_and_convert(tmp_path, noise(1, 9, 9), transform=place)
+    assert (result.footprint, result.gsd) == (None, None)
+    (warning,) = result.warnings
+    assert "gives different pixels the same place" in warning
 
 
 def test_only_the_first_of_very_many_bands_are_described(tmp_path: Path):

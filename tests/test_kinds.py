@@ -1,5 +1,6 @@
 """Each kind of raster becomes an equivalent COG, or fails with a reason."""
 
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +13,7 @@ from rasterio.control import GroundControlPoint
 from rasterio.rpc import RPC
 from rasterio.transform import Affine
 
-from tests.support import compare, rasters
+from tests.support import compare, rasters, raw_tiff
 from tests.support.kinds import (
     BITS,
     CHANCE,
@@ -224,10 +225,17 @@ def mixed_masks(path: Path) -> None:
         raster.update_tags(INTERNAL_MASK_FLAGS_1="0", INTERNAL_MASK_FLAGS_2="0")
 
 
+def complex_integers_of_32_bits(path: Path) -> None:
+    values = CHANCE.integers(-(2**31), 2**31, (9, 9, 2), "i4")
+    complex_integer = {258: (raw_tiff.SHORT, (64,)), 339: (raw_tiff.SHORT, (5,))}
+    raw_tiff.write(path, 9, 9, 9, [values.tobytes()], complex_integer)
+
+
 UNCONVERTIBLE: dict[str, tuple[Make, int, str]] = {
     "no CRS": (plain(crs=None, transform=Affine.identity()), 1, "no-crs"),
     "another number of bands": (plain(3), 4, "wrong-bands"),
     "a mask for each band": (mixed_masks, 2, "unsupported-raster"),
+    "complex integers": (complex_integers_of_32_bits, 1, "unsupported-raster"),
     "zero bytes": (lambda path: path.write_bytes(b""), 1, "not-a-raster"),
     "text": (lambda path: path.write_text("no raster"), 1, "not-a-raster"),
 }
@@ -269,6 +277,37 @@ def test_a_truncated_image_is_damaged(options: dict, share: float, tmp_path: Pat
 
     assert (status, result["code"]) == (65, "damaged-image")
     assert "upload it again" in result["reason"]
+
+
+@pytest.mark.parametrize("options", [{}, {"compress": "LZW"}])
+@pytest.mark.parametrize("compressed", ["NONE", "DEFLATE"])
+def test_a_truncated_mask_beside_an_image_is_damaged(
+    compressed: str, options: dict, tmp_path: Path
+):
+    def make(path: Path) -> None:
+        rasters.write(path, 1, **options)
+        mask = path.with_name(f"{path.name}.msk")
+        with rasterio.open(
+            mask, "w", driver="GTiff", width=WIDTH, height=HEIGHT,
+            count=1, dtype="uint8", compress=compressed,
+        ) as raster:  # fmt: skip
+            raster.update_tags(INTERNAL_MASK_FLAGS_1="2")
+            raster.write(CHANCE.integers(1, 255, raster.shape, "u1"), 1)
+        os.truncate(mask, mask.stat().st_size // 2)
+
+    status, result, _ = convert(tmp_path, make, 1)
+    assert (status, result["code"]) == (65, "damaged-image")
+    assert "upload it again" in result["reason"]
+
+
+@pytest.mark.parametrize("value", [0, 1])
+def test_a_negative_of_one_bit_may_have_nodata(value: int, tmp_path: Path):
+    make = filled(BITS, nbits=1, photometric="MINISWHITE", nodata=value)
+    status, result, image = convert(tmp_path, make, 1)
+    assert status == 0, result["reason"]
+    compare.assert_same_pixels(image, tmp_path / "image.tif")
+    with rasterio.open(tmp_path / "image.tif") as raster:
+        assert raster.nodata == value
 
 
 def test_a_jpeg_in_a_tiff_that_has_a_hole_is_damaged(tmp_path: Path):

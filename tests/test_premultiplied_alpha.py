@@ -14,13 +14,16 @@ from tests.support.kinds import Make, convert, filled
 WIDTH, HEIGHT = 1200, 600
 
 
-def half_red(dtype: str, photometric: str = "RGB") -> Make:
+def half_red(dtype: str, photometric: str = "RGB", bits: int | None = None) -> Make:
     """Return a maker of an image: red of half opacity, nothing, green, blue."""
     largest = 1 if dtype == "float32" else numpy.iinfo(dtype).max
+    options = {}
+    if bits:
+        largest, options = 2**bits - 1, {"nbits": bits}
     values = numpy.zeros((4, HEIGHT, WIDTH), dtype)
     values[0, :, :400] = values[3, :, :400] = largest / 2
     values[1, :, 800:1000] = values[2, :, 1000:] = values[3, :, 800:] = largest
-    return filled(values, photometric=photometric, alpha="PREMULTIPLIED")
+    return filled(values, photometric=photometric, alpha="PREMULTIPLIED", **options)
 
 
 def extra_samples(file: Path) -> list[list[int]]:
@@ -44,9 +47,22 @@ def test_premultiplied_alpha_is_kept_and_shown(dtype: str, tmp_path: Path):
     assert extra_samples(image) == [[1]]
     assert all(kinds == [1] for kinds in extra_samples(cog))
     assert len(extra_samples(cog)) > 1
-    with Image.open(tmp_path / "image.jpg") as jpeg:
+    assert_half_red(tmp_path / "image.jpg")
+
+
+@pytest.mark.parametrize(("dtype", "bits"), [("uint8", 7), ("uint16", 12)])
+def test_premultiplied_alpha_of_few_bits_is_shown(
+    dtype: str, bits: int, tmp_path: Path
+):
+    status, result, _ = convert(tmp_path, half_red(dtype, bits=bits), 4)
+    assert status == 0, result["reason"]
+    assert_half_red(tmp_path / "image.jpg")
+
+
+def assert_half_red(file: Path) -> None:
+    """Check a JPEG: red of half opacity on white, white, green."""
+    with Image.open(file) as jpeg:
         pixels = numpy.asarray(jpeg).astype(int)
-    # Red of half opacity on white, white, green.
     assert pixels[300, 200].tolist() == pytest.approx([255, 127, 127], abs=5)
     assert pixels[300, 600].tolist() == pytest.approx([255, 255, 255], abs=5)
     assert pixels[300, 900].tolist() == pytest.approx([0, 255, 0], abs=5)

@@ -364,6 +364,43 @@ def test_an_invalid_option_is_named_and_nothing_is_converted(
     assert files(tmp_path) == {"image.tif"}
 
 
+@pytest.mark.parametrize(
+    "option",
+    [
+        *("ZSTD_LEVEL=0", "ZSTD_LEVEL=23", "ZSTD_LEVEL=0.5", "ZLEVEL=0", "ZLEVEL=13"),
+        *("JPEG_QUALITY=0", "JPEG_QUALITY=101", "WEBP_LEVEL=0", "WEBP_LEVEL=900"),
+    ],
+)
+def test_a_level_that_gdal_does_not_have_is_refused(option: str):
+    with pytest.raises(UsageError, match=r"must be a whole number from 1 to \d+"):
+        parse(["image.tif", "1", "--co", option])
+
+
+@pytest.mark.parametrize(
+    ("profile", "option", "bands"),
+    [
+        *(("zstd", f"ZSTD_LEVEL={level}", 1) for level in (1, 22)),
+        *(("deflate", f"ZLEVEL={level}", 1) for level in (1, 12)),
+        *(("jpeg", f"JPEG_QUALITY={quality}", 3) for quality in (50, 100)),
+        *(("webp", f"WEBP_LEVEL={level}", 3) for level in (10, 100)),
+    ],
+)
+def test_each_level_that_gdal_has_is_taken(
+    profile: str, option: str, bands: int, tmp_path: Path
+):
+    make = plain(bands, **({"photometric": "RGB"} if bands == 3 else {}))
+    words = ("--profile", profile, "--co", option)
+    status, result, _ = convert(tmp_path, make, bands, *words)
+    assert status == 0, result["reason"]
+    assert result["warnings"] == []
+
+
+def test_a_predictor_for_other_numbers_is_refused(tmp_path: Path):
+    status, result, _ = convert(tmp_path, plain(1), 1, "--co", "PREDICTOR=3")
+    assert (status, result["code"]) == (65, "unsupported-raster")
+    assert "use PREDICTOR=YES" in result["reason"]
+
+
 def test_bits_are_left_out_in_the_way_that_the_refusal_of_discard_lsb_names(
     tmp_path: Path,
 ):
