@@ -325,7 +325,8 @@ def _compare_samples(
         if mean > max_mean_error:
             raise CheckFailed(
                 f"on average, the pixels of its COG differ by {mean:.3g} from those of "
-                f"the image, and the profile allows {max_mean_error:g}"
+                f"the image, and the profile allows {max_mean_error:g}: if the image "
+                "has much noise, use a lossless profile or a higher quality"
             )
 
 

@@ -63,10 +63,11 @@ def creation_options(source: Source, options: Mapping[str, str]) -> dict[str, st
             predictor = "3" if predictor == "YES" else "NO"
         else:
             predictor = "2"
-    if predictor == "3" and kind != "f":
+    kinds = {"2": "iuf", "3": "f"}.get(predictor)
+    if kinds and kind not in kinds:
         raise UnsupportedRaster(
-            f"PREDICTOR=3 is for floating point, and this one is {source.data_type}: "
-            "use PREDICTOR=YES, which suits each type"
+            f"PREDICTOR={predictor} is not for {source.data_type}: use PREDICTOR=YES, "
+            "which suits each type"
         )
     if predictor != "NO":
         resolved["PREDICTOR"] = predictor

@@ -245,7 +245,7 @@ def _copy(
     look = picture(plan.source)
     sample = Sample(plan.source, plan.sizes, plan.jpeg_level + 1, look)
     levels.make(jpeg_only, lambda *_: iter(()), look, jpeg_path, sample=sample)
-    os.link(image, cog_path)
+    os.link(image.resolve(), cog_path)
     raster = plan.source.dataset
     return {
         "compression": _compression(raster),
@@ -314,10 +314,9 @@ def _changes(plan: levels.Plan) -> list[str]:
     """Return a sentence for each difference of the COG from the image or the plan."""
     source, options = plan.source, plan.options
     changes = []
-    asked = options.overview_resampling
-    if asked and asked != plan.overview_resampling:
+    if refusal := plan.refusal_of_resampling:
         changes.append(
-            f"its overviews have the nearest pixels: {asked} would mix its classes"
+            f"its overviews are made with {plan.overview_resampling}: {refusal}"
         )
     lossy = options.stored_as.max_mean_error is not None
     if _compression(source.dataset) == "JPEG" and lossy:

@@ -8,6 +8,7 @@ from typing import Any
 
 from rasterio.crs import CRS
 
+from node.gdal import authority_code
 from node.sample import Sample
 from node.source import Source
 
@@ -37,10 +38,9 @@ def curation_warnings(
 
 
 def _outside_area_of_use(crs: CRS | None, bbox: Box | None) -> tuple[str, str] | None:
-    authority = crs.to_authority() if crs else None
-    if not authority or not bbox:
+    code = authority_code(crs)
+    if not code or not bbox:
         return None
-    code = ":".join(authority)
     # A CRS of a file does not say where it is used, the one of PROJ does.
     area = CRS.from_string(code).to_dict(projjson=True).get("bbox")
     if not area:

@@ -55,6 +55,10 @@ def describe(source: Source, sample: Sample) -> tuple[dict[str, Any], list[str]]
     crs, projjson = attempt("CRS", lambda: _crs(source), (None, None))
     limits = attempt("bounds", lambda: bounds(source), None)
     place = attempt("footprint", lambda: _place(source, sample), {})
+    if "gsd" in place and "footprint" not in place and sample.mask.any():
+        warnings.append(
+            "its footprint cannot be computed: its pixels have no place on the Earth"
+        )
     taken = attempt("date", lambda: _datetime(source), None)
     bands = attempt("statistics", lambda: _bands(source, sample), ())
     pictures = attempt("thumbnails", lambda: thumbnails(sample.picture), ())

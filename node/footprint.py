@@ -121,7 +121,9 @@ def _traced(mask: numpy.ndarray) -> list[Ring]:
     )
     if parts > _MAX_PARTS:
         return [_hull_of_mask(mask)]
-    return [_simplified(ring, _STAIRS) for ring in rings[:parts]]
+    simple = [(_simplified(ring, _STAIRS), ring) for ring in rings[:parts]]
+    # A few pixels would become a line.
+    return [small if len(small) > 2 else ring for small, ring in simple]
 
 
 def _hull_of_mask(mask: numpy.ndarray) -> Ring:

@@ -9,7 +9,11 @@ from xml.etree import ElementTree
 import numpy
 import rasterio
 import rasterio.shutil
-from rasterio._err import CPLE_AppDefinedError, CPLE_BaseError
+from rasterio._err import (
+    CPLE_AppDefinedError,
+    CPLE_BaseError,
+    CPLE_NotSupportedError,
+)
 from rasterio.crs import CRS
 from rasterio.errors import CRSError, RasterioError
 from rasterio.io import MemoryFile
@@ -55,6 +59,18 @@ def authority_crs(code: str) -> CRS:
         ) from error
 
 
+def authority_code(crs: CRS | None) -> str | None:
+    """Return the code of a CRS, such as EPSG:32616; None if it is not just that CRS.
+
+    rasterio finds the code of one that is similar, whose datum may be another.
+    """
+    found = crs.to_authority() if crs else None
+    if not found:
+        return None
+    code = ":".join(found)
+    return code if CRS.from_string(code) == crs else None
+
+
 def band_elements(dataset: rasterio.DatasetReader) -> list[ElementTree.Element]:
     """Return what GDAL knows of the bands, as a VRT says it: more than rasterio says.
 
@@ -74,6 +90,9 @@ def transformed(
     try:
         xs, ys = transform(crs, target, x, y)[:2]
         return numpy.asarray(xs), numpy.asarray(ys)
+    except CPLE_NotSupportedError:
+        # The CRS is of another planet, or of no place.
+        return numpy.full(len(x), numpy.nan), numpy.full(len(x), numpy.nan)
     except CPLE_AppDefinedError:
         # One point without a place is an error of them all.
         if len(x) == 1:

@@ -9,7 +9,7 @@ import numpy
 from rasterio.crs import CRS
 from rasterio.transform import Affine, GCPTransformer, RPCTransformer
 
-from node.gdal import transformed
+from node.gdal import authority_code, transformed
 from node.source import Source
 
 # Columns and rows, counted from the upper left corner of the image, to longitudes and
@@ -28,8 +28,8 @@ def crs_fields(crs: CRS | None) -> tuple[str | None, dict[str, Any] | None]:
     """Return a CRS as code or WKT2, and as PROJJSON if it has no code."""
     if not crs:
         return None, None
-    if authority := crs.to_authority():
-        return ":".join(authority), None
+    if code := authority_code(crs):
+        return code, None
     return crs.to_wkt(version="WKT2_2019"), crs.to_dict(projjson=True)
 
 

@@ -64,9 +64,23 @@ class Plan:
     def overview_resampling(self) -> str:
         """Method that computes the overviews."""
         asked = self.options.overview_resampling
-        if self.source.has_classes and asked not in _RESAMPLINGS_OF_CLASSES:
-            return "nearest"
-        return asked or ("nearest" if self.source.categorical else "average")
+        if asked and not self.refusal_of_resampling:
+            return asked
+        return "nearest" if self.source.categorical else "average"
+
+    @property
+    def refusal_of_resampling(self) -> str | None:
+        """Why the method that the options name is not used; None if it is."""
+        asked, source = self.options.overview_resampling, self.source
+        if not asked or asked in _RESAMPLINGS_OF_CLASSES:
+            return None
+        if source.has_classes:
+            return f"{asked} would mix its classes"
+        if source.dtype.kind == "c" and asked == "gauss":
+            return f"{asked} is not for complex numbers"
+        if source.warped and source.nodata and asked != "average":
+            return f"GDAL does not apply {asked} to a warped image with nodata"
+        return None
 
     def tile_width(self, level: int) -> int:
         """Return the width of a level's tiles, in pixels."""
@@ -441,6 +455,9 @@ def _resample(plan: Plan, level: int, canvas: Canvas) -> None:
             )
             pixels = numpy.empty(canvas.pixels[target].shape, source.dtype)
             mask = source.read(area, pixels, raster, resampling)
+            if source.premultiplied and source.alpha is not None:
+                # Some methods compute colours that are more than their alpha.
+                numpy.minimum(pixels, pixels[:, :, [source.alpha]], out=pixels)
             canvas.pixels[target] = pixels
             if canvas.mask is not None:
                 canvas.mask[target] = mask

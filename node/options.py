@@ -216,7 +216,15 @@ def parse(words: Sequence[str]) -> list[tuple[Path, int, Options]]:
     parser = _parser()
     groups = itertools.groupby(words, NEXT.__eq__)
     calls = [list(group) for is_separator, group in groups if not is_separator]
-    return [_parse(parser, call) for call in calls or [[]]]
+    conversions = [_parse(parser, call) for call in calls or [[]]]
+    jpegs = [image.with_suffix(".jpg") for image, *_ in conversions]
+    for (image, *_), jpeg in zip(conversions, jpegs, strict=True):
+        if jpeg == image or jpegs.count(jpeg) > 1:
+            raise UsageError(
+                f"the JPEG {_quoted(jpeg.name)} would replace another file: rename "
+                f"the image {_quoted(image.name)}"
+            )
+    return conversions
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -362,7 +370,7 @@ def _resampling(text: str) -> str:
 
 
 def _crs(text: str) -> str:
-    if not re.fullmatch(r"[A-Za-z]{2,16}:\d{1,9}", text, re.ASCII):
+    if not re.fullmatch(r"[A-Za-z]\w{1,15}:\d{1,9}", text, re.ASCII):
         raise ValueError(f"{_quoted(text)} is not a CRS: write e.g. EPSG:32616")
     return text.upper()
 

@@ -78,7 +78,7 @@ class Picture:
             shown = pixels[:, :, list(self.bands)]
             shown = self._stretched(shown) if self.limits else shown
             shown = 255 - shown if source.min_is_white else shown
-        if valid is not None and source.alpha is None:
+        if valid is not None:
             # One band of a colour may have the value that means no data.
             is_data = valid if valid.shape[2] == 1 else valid[:, :, list(self.bands)]
             shown = numpy.where(is_data.any(axis=2, keepdims=True), shown, _WHITE)

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy
 import rasterio
+from rasterio._err import CPLE_NotSupportedError
 from rasterio.crs import CRS
 from rasterio.enums import ColorInterp, MaskFlags, Resampling
 from rasterio.errors import CRSError
@@ -16,6 +17,7 @@ from rasterio.vrt import WarpedVRT
 
 from node.errors import UnsupportedRaster, in_short
 from node.gdal import READ_ERRORS, authority_crs, transformed
+from node.masks import can_hold
 from node.safety import SizeLimit
 
 # OGC 17-083r4 (Two Dimensional Tile Matrix Set), annex D.1, WebMercatorQuad: the
@@ -61,7 +63,13 @@ class WarpRequest:
         code = _WEB_MERCATOR if self.web_tiles else self.target_crs
         if code is None:
             raise ValueError("there is no CRS to warp to")
-        return authority_crs(code)
+        crs = authority_crs(code)
+        if not (crs.is_projected or crs.is_geographic):
+            raise UnsupportedRaster(
+                f"{code} is neither a projected nor a geographic CRS: choose another "
+                "one for --reproject"
+            )
+        return crs
 
 
 @contextmanager
@@ -79,7 +87,10 @@ def warped(
     points, points_crs = dataset.gcps
     if not (request.crs or (points and points_crs)):
         raise UnsupportedRaster("it has no CRS to warp it from: see --assign-crs")
-    has_nodata = any(value is not None for value in dataset.nodatavals)
+    kind = numpy.dtype(dataset.dtypes[0])
+    has_nodata = any(
+        value is not None and can_hold(kind, value) for value in dataset.nodatavals
+    )
     has_alpha = ColorInterp.alpha in dataset.colorinterp
     has_mask = dataset.mask_flag_enums[0] == [MaskFlags.per_dataset]
     if has_mask and (has_nodata or has_alpha):
@@ -95,6 +106,8 @@ def warped(
         "crs": request.destination,
         "resampling": request.resampling,
         "add_alpha": not (has_nodata or has_alpha),
+        # rasterio's own choice mixes the nodata of one band with its other pixels.
+        "UNIFIED_SRC_NODATA": "PARTIAL",
     }
     try:
         on_the_web = request.destination == _WEB_MERCATOR
@@ -129,6 +142,11 @@ def warped(
             options["add_alpha"] = False
             with WarpedVRT(located, **options, **grid) as raster:
                 yield raster
+    except CPLE_NotSupportedError as error:
+        raise UnsupportedRaster(
+            f"PROJ knows no way from its CRS to {options['crs'].to_string()}: correct "
+            "one of the two"
+        ) from error
     except (CRSError, *READ_ERRORS) as error:
         raise UnsupportedRaster(
             f"it cannot be warped to {options['crs'].to_string()}: {in_short(error)}"

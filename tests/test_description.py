@@ -373,6 +373,34 @@ def test_an_image_with_an_engineering_crs_has_no_footprint(tmp_path: Path):
     assert "building site" in result.crs
 
 
+@pytest.mark.parametrize(
+    ("crs", "expected"),
+    [
+        ("EPSG:32633", "EPSG:32633"),
+        # Monte Mario with other parameters than those of EPSG:23033, 190 m apart.
+        ("+proj=utm +zone=33 +ellps=intl +towgs84=-104.1,-49.1,-9.9", None),
+        ("+proj=utm +zone=33 +ellps=GRS80", None),
+    ],
+)
+def test_a_crs_has_a_code_if_it_is_just_that_crs(
+    crs: str, expected: str | None, tmp_path: Path
+):
+    place = from_origin(400_000, 4_600_000, 10, 10)
+    result = write_and_convert(tmp_path, noise(1, 30, 30), crs=crs, transform=place)
+    with rasterio.open(tmp_path / "cog.tif") as raster:
+        assert CRS.from_user_input(result.crs) == raster.crs
+    assert (result.crs if expected else None) == expected
+    assert (result.projjson is None) == bool(expected)
+
+
+def test_a_few_valid_pixels_have_a_footprint(tmp_path: Path):
+    pixels = numpy.zeros((1, 2000, 2000), "u1")
+    pixels[0, 900:904, 900:904] = 7
+    result = write_and_convert(tmp_path, pixels, nodata=0)
+    check_geometry(result)
+    assert area_in_square_metres(result.footprint) < 1e5
+
+
 def test_ground_control_points_locate_an_image(tmp_path: Path):
     points = [
         GroundControlPoint(row, column, 10 + column / 1000, 50 - row / 1000)

@@ -310,6 +310,44 @@ def test_a_negative_of_one_bit_may_have_nodata(value: int, tmp_path: Path):
         assert raster.nodata == value
 
 
+@pytest.mark.parametrize("marked", ["nodata", "mask"])
+def test_the_jpeg_of_an_image_with_alpha_is_white_where_there_is_no_data(
+    marked: str, tmp_path: Path
+):
+    values = numpy.full((4, HEIGHT, WIDTH), 80, "u1")
+    values[3] = 255
+    options = {"photometric": "RGB", "alpha": "YES"}
+    if marked == "nodata":
+        values[:3, :200] = 1
+        options["nodata"] = 1
+
+    def make(path: Path) -> None:
+        filled(values, **options)(path)
+        if marked == "mask":
+            mask = numpy.full((HEIGHT, WIDTH), 255, "u1")
+            mask[:200] = 0
+            with (
+                rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True),
+                rasterio.open(path, "r+") as raster,
+            ):
+                raster.write_mask(mask)
+
+    status, result, _ = convert(tmp_path, make, 4)
+    assert status == 0, result["reason"]
+    with Image.open(tmp_path / "image.jpg") as jpeg:
+        pixels = numpy.asarray(jpeg).astype(int)
+    assert pixels[100, 100].tolist() == pytest.approx([255] * 3, abs=5)
+    assert pixels[400, 100].tolist() == pytest.approx([80] * 3, abs=5)
+
+
+def test_complex_numbers_are_not_resampled_by_gauss(tmp_path: Path):
+    make = plain(1, dtype="complex64")
+    options = ("--overview-resampling", "gauss")
+    status, result, _ = convert(tmp_path, make, 1, *options)
+    assert status == 0, result["reason"]
+    assert any("gauss is not for complex numbers" in w for w in result["warnings"])
+
+
 def test_a_jpeg_in_a_tiff_that_has_a_hole_is_damaged(tmp_path: Path):
     def make(path: Path) -> None:
         content = bytearray(

@@ -117,6 +117,21 @@ def test_a_wrong_call_shows_an_example(tmp_path: Path, arguments: tuple[str, ...
     assert "e.g. generate_cogs.sh scene.tif 4" in done.stderr
 
 
+@pytest.mark.parametrize(
+    "words", [("a.jpg", "1"), ("a.tif", "1", "--next", "a.tiff", "1")]
+)
+def test_a_jpeg_that_would_replace_another_file_is_refused(
+    words: tuple[str, ...], tmp_path: Path
+):
+    for name in ("a.jpg", "a.tif", "a.tiff"):
+        rasters.write(tmp_path / name, 1)
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    done = run_node(tmp_path, *words)
+    assert done.returncode == 64
+    assert "the JPEG 'a.jpg' would replace another file: rename" in done.stderr
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
 def test_a_machine_without_python_is_reported(tmp_path: Path):
     rasters.write(tmp_path / "image.tif", 1)
     done = run_node(tmp_path, "image.tif", "1", PYTHON="/nowhere/python3")

@@ -75,14 +75,17 @@ def test_premultiplied_alpha_is_kept_by_other_profiles(profile: str, tmp_path: P
     assert all(kinds == [1] for kinds in extra_samples(tmp_path / "image.tif"))
 
 
-def test_no_colour_of_an_overview_is_more_than_its_alpha(tmp_path: Path):
+@pytest.mark.parametrize("resampling", ["average", "bilinear", "cubic", "gauss"])
+def test_no_colour_of_an_overview_is_more_than_its_alpha(
+    resampling: str, tmp_path: Path
+):
     generator = numpy.random.default_rng(0)
     values = numpy.zeros((4, HEIGHT, WIDTH), "u1")
     values[3] = generator.integers(0, 2, (HEIGHT, WIDTH)) * 200
     values[:3] = values[3] * generator.random((3, HEIGHT, WIDTH))
     make = filled(values, photometric="RGB", alpha="PREMULTIPLIED")
 
-    convert(tmp_path, make, 4)
+    convert(tmp_path, make, 4, "--overview-resampling", resampling)
 
     with rasterio.open(tmp_path / "image.tif", overview_level=0) as overview:
         *colours, alpha = overview.read().astype(int)

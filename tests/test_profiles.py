@@ -246,6 +246,19 @@ def test_an_overview_has_only_the_classes_of_the_image(tmp_path: Path):
         assert set(numpy.unique(overview.read(1))) <= set(range(9))
 
 
+def test_a_link_to_a_valid_cog_is_replaced_by_a_copy(tmp_path: Path):
+    place = tmp_path / "elsewhere"
+    place.mkdir()
+    rasters.write(place / "image.tif", 1)
+    assert run_node(place, "image.tif", "1").returncode == 0
+    content = (place / "image.tif").read_bytes()
+    (tmp_path / "image.tif").symlink_to("elsewhere/image.tif")
+    done = run_node(tmp_path, "image.tif", "1", "--copy-valid-cog")
+    assert done.returncode == 0, done.stderr
+    assert not (tmp_path / "image.tif").is_symlink()
+    assert (tmp_path / "image.tif").read_bytes() == content
+
+
 def test_a_valid_cog_is_copied_with_copy_valid_cog(tmp_path: Path):
     rasters.write(tmp_path / "image.tif", 3)
     run_node(tmp_path, "image.tif", "3", "--profile", "jpeg")
@@ -395,8 +408,12 @@ def test_each_level_that_gdal_has_is_taken(
     assert result["warnings"] == []
 
 
-def test_a_predictor_for_other_numbers_is_refused(tmp_path: Path):
-    status, result, _ = convert(tmp_path, plain(1), 1, "--co", "PREDICTOR=3")
+@pytest.mark.parametrize(("dtype", "predictor"), [("uint8", 3), ("complex128", 2)])
+def test_a_predictor_for_other_numbers_is_refused(
+    dtype: str, predictor: int, tmp_path: Path
+):
+    option = f"PREDICTOR={predictor}"
+    status, result, _ = convert(tmp_path, plain(1, dtype=dtype), 1, "--co", option)
     assert (status, result["code"]) == (65, "unsupported-raster")
     assert "use PREDICTOR=YES" in result["reason"]
 
