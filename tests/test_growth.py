@@ -162,7 +162,7 @@ def xml_metadata(text: str) -> None:
 
 
 class Unwarped:
-    warped = min_is_white = placed_by_points = False
+    warped = min_is_white = placed_by_points = has_spare_points = False
     crs = colour_profile = None
     bands, nodata, keeps_pixels = 0, (), True
 
