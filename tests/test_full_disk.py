@@ -10,7 +10,7 @@ import pytest
 
 from condor import queue
 from state.project import PROJECT
-from tests.support.archive import Archive, wait_for
+from tests.support.archive import PATIENCE_SECONDS, Archive, wait_for
 
 PAGE = 4096  # bytes
 SIZE = 256 * PAGE
@@ -101,6 +101,7 @@ def test_a_poll_continues_after_the_disk_was_full_at_any_stage(
     assert len(list(small.directory.glob("workflow-run-*"))) == 1
 
 
+@pytest.mark.timeout(600)
 def test_a_reconcile_continues_when_the_disk_has_room_again(
     archive: Archive, small: Archive, disk: Disk
 ):
@@ -145,7 +146,8 @@ def test_a_reconcile_continues_when_the_disk_has_room_again(
         print(small.poll().stdout)
         return (run / "done.json").exists()
 
-    wait_for(ended)
+    # Since 25.10, HTCondor starts DAGMan again only after five minutes.
+    wait_for(ended, 300 + PATIENCE_SECONDS)
     processed, failed = archive.outcome("batch-")
     assert processed == [["image.tif", "1"]]
     assert [row[0] for row in failed] == ["missing.tif"]
