@@ -96,7 +96,7 @@ def server(
             process.kill()
             process.wait()
     log = (directory / str(attempt) / "weed.log").read_text()
-    raise AssertionError(f"weed ended {_ATTEMPTS} times:\n{log[-2000:]}")
+    raise AssertionError(f"weed was not ready {_ATTEMPTS} times:\n{log[-2000:]}")
 
 
 def _start(
@@ -123,15 +123,17 @@ def _start(
 
 
 def _is_ready(store: S3Endpoint, process: subprocess.Popen) -> bool:
-    """Wait for the server; return False if it ended, as when a port was taken."""
+    """Wait for the server; return False if it ended or does not become ready.
+
+    Both happen when another program has taken a port.
+    """
     deadline = time.monotonic() + _READY_SECONDS
     ready = Bucket(store, "ready")
     # It answers for buckets before it can store objects.
     for step in (ready.create, lambda: ready.write("ready", b"ready")):
         while not _succeeds(step):
-            if process.poll() is not None:
+            if process.poll() is not None or time.monotonic() > deadline:
                 return False
-            assert time.monotonic() < deadline, "weed was not ready in time"
             time.sleep(0.2)
     return True
 
