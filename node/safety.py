@@ -43,7 +43,7 @@ _GRIDS = re.compile(
 _GDAL_METADATA = 42112
 _ITEM = re.compile(rb"<\s*(?:item|mdi|metadata)\b", re.IGNORECASE)
 _MAX_ITEMS = 20_000
-# What the names of files with a mask add to that of the image.
+# Suffixes that the name of an image gets in the name of the file with its mask.
 _MASKS = (".msk", ".MSK")
 # GDAL's prefix for the name of a file that lies beside the image.
 _BESIDE = ":::BASE:::"

@@ -465,7 +465,7 @@ def _crs(dataset: rasterio.DatasetReader, options: Options) -> CRS | None:
     by_points = points and dataset.transform.is_identity
     if by_points and points_crs:
         return points_crs
-    # Of an image that has both, GDAL names only the CRS of the points.
+    # If an image has both, rasterio gives only the CRS of the points.
     return dataset.crs or (points_crs if points else None)
 
 

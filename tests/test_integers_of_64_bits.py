@@ -10,7 +10,6 @@ import rasterio
 from node import overviews, tiff
 from tests.support import compare, raw_tiff
 from tests.support.kinds import Make, convert
-from tests.support.raw_tiff import ASCII, SHORT
 
 SIDE = 600
 CHANCE = numpy.random.default_rng(0)
@@ -23,15 +22,7 @@ VALUES_OF_NODATA = [(dtype, value) for dtype in NODATA for value in NODATA[dtype
 
 def with_nodata(values: numpy.ndarray, nodata: int) -> Make:
     """Return a maker of an image of values of shape (rows, columns)."""
-    tags = {
-        258: (SHORT, (64,)),
-        259: (SHORT, (1,)),
-        339: (SHORT, (1 if values.dtype.kind == "u" else 2,)),
-        42113: (ASCII, tuple(f"{nodata}\0".encode())),
-    }
-    rows, columns = values.shape
-    strips = [values.tobytes()]
-    return lambda path: raw_tiff.write(path, columns, rows, rows, strips, tags)
+    return lambda path: raw_tiff.write_integers(path, values, nodata)
 
 
 def nodata_of(cog: Path) -> int:
