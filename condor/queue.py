@@ -97,6 +97,11 @@ class Job:
     directory: str = ""
     progress: Progress | None = None
 
+    @property
+    def waits(self) -> bool:
+        """Whether it is in the queue but does not run: it is idle or held."""
+        return self.status in ("idle", "held")
+
     def hold_message(self, name: str, command: str = "") -> str:
         """Return a sentence that says why the job is held, and how to release it.
 

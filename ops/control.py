@@ -121,11 +121,14 @@ def stop(run: Run, journal: Journal) -> Answer:
 
 
 def _remove_dagman(run: Run) -> bool:
-    """Remove DAGMan from the queue; return whether it will end the run itself."""
+    """Remove DAGMan from the queue; return whether it will end the run itself.
+
+    A DAGMan that does not run when it is removed starts no FINAL node.
+    """
     job = queue.find(queue.RUN_ATTRIBUTE, str(run.directory))
     if job:
         queue.remove(job.cluster, _STOPPED)
-    return job is not None and job.hold_reason is None
+    return job is not None and not job.waits
 
 
 def _end(run: Run, journal: Journal) -> None:

@@ -1,13 +1,19 @@
 """The commands hold, release and stop lose no row."""
 
 import json
+import subprocess
 import time
 from pathlib import Path
 
 from condor import queue
 from state.project import PROJECT
 from state.run import load_run
-from tests.support.archive import A_JOB_A_ROW, Archive, wait_for
+from tests.support.archive import (
+    A_JOB_A_ROW,
+    Archive,
+    wait_for,
+    wait_for_dagman,
+)
 
 # These images are converted only once the file "go" is there.
 NODE = """\
@@ -162,10 +168,31 @@ def test_runs_without_a_dagman_that_runs_are_held_and_stopped(archive: Archive):
     assert said(archive, "stop", "--all").count("\n") == 1
 
 
+def test_a_run_is_stopped_before_its_dagman_starts(archive: Archive):
+    archive.upload_raster("image.tif", 1)
+    launch(archive, "--submit-option", "requirements = false")
+    directory = begin_run(archive, "batch", "image")
+    wait_for(lambda: "image.tif" in jobs(archive))
+    # Put DAGMan back where it was before it started.
+    dagman = str(load_run(directory).cluster)
+    for command in (
+        ["condor_hold", dagman],
+        ["condor_qedit", dagman, "Requirements", "false"],
+        ["condor_release", dagman],
+    ):
+        subprocess.run(command, check=True, capture_output=True)
+    wait_for(lambda: jobs(archive)[""]["state"] == "idle")
+
+    ended = said(archive, "stop", "--all")
+    assert f"{directory.name} is stopped, and has its two CSVs" in ended
+    assert archive.outcome("batch-")[1][0][2].endswith("the operator stopped the run")
+
+
 def test_what_a_poll_did_not_remove_is_removed_by_the_next_one(archive: Archive):
     archive.upload_raster("image.tif", 1)
     launch(archive, "--submit-option", "requirements = false")
     directory = begin_run(archive, "batch", "image")
+    wait_for_dagman(directory)
     unreachable = archive.call("stop", directory.name, CONDOR_CONFIG="/dev/null")
     assert unreachable.returncode == 1
     assert queue.find(queue.RUN_ATTRIBUTE, str(directory))

@@ -11,7 +11,12 @@ from pathlib import Path
 from ops.health import Event, State
 from state.exits import Exit
 from state.project import PROJECT
-from tests.support.archive import Archive, wait_for, wait_for_words
+from tests.support.archive import (
+    Archive,
+    wait_for,
+    wait_for_dagman,
+    wait_for_words,
+)
 from tests.support.command_line import assert_wrong, invoke
 from tests.support.faulty_s3 import Fault, FaultyS3
 
@@ -126,6 +131,7 @@ def test_an_internal_error_of_reconcile(archive: Archive):
     refused = subprocess.run(reconcile, capture_output=True, text=True)
     assert refused.returncode == Exit.REFUSED
     assert "its DAG is in the queue" in refused.stderr
+    wait_for_dagman(run)
     cluster = json.loads((run / "submitted.json").read_text())["cluster"]
     subprocess.run(["condor_rm", str(cluster)], capture_output=True, check=True)
     wait_for_words(run / "reconcile.log", "internal error")

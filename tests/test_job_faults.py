@@ -10,7 +10,13 @@ from rio_cogeo.cogeo import cog_validate
 from condor import eventlog
 from pool.personal import PersonalPool
 from state.project import PROJECT
-from tests.support.archive import A_JOB_A_ROW, Archive, tries, wait_for
+from tests.support.archive import (
+    A_JOB_A_ROW,
+    Archive,
+    tries,
+    wait_for,
+    wait_for_dagman,
+)
 from tests.support.faulty_s3 import Fault, FaultyS3
 from tests.support.processes import kill_machines
 
@@ -85,7 +91,7 @@ def test_finished_rows_stay_processed_when_the_run_is_removed(archive: Archive):
     archive.launch(*misbehaving(archive), *A_JOB_A_ROW, "-m", "1")
     (run,) = archive.directory.glob("workflow-run-*")
     wait_for(lambda: archive.cogs.exists("done.jpg"))
-    wait_for((run / "convert.dag.nodes.log").exists)
+    wait_for_dagman(run)
     wait_for(
         lambda: (run / "convert.dag.nodes.log").read_text().count("executing") == 2
     )

@@ -4,7 +4,7 @@ import json
 import subprocess
 from pathlib import Path
 
-from tests.support.archive import Archive, wait_for
+from tests.support.archive import Archive, wait_for, wait_for_dagman
 
 WAITING = ("--node-submit-option", "hold = true")
 
@@ -43,6 +43,7 @@ def test_its_images_are_not_converted_by_a_second_run_at_once(archive: Archive):
     archive.poll()
     assert not (second / "submitted.json").exists(), "it still waits"
 
+    wait_for_dagman(first)
     cluster = json.loads((first / "submitted.json").read_text())["cluster"]
     subprocess.run(["condor_rm", str(cluster)], check=True, capture_output=True)
     wait_for((first / "done.json").exists)

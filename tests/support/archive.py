@@ -171,6 +171,14 @@ def wait_for(until: Callable[[], bool], seconds: float = PATIENCE_SECONDS) -> No
         time.sleep(0.2)
 
 
+def wait_for_dagman(run: Path) -> None:
+    """Wait until the DAGMan of a run has begun.
+
+    If it is removed before that, it starts no FINAL node, and only a poll ends the run.
+    """
+    wait_for((run / "convert.dag.nodes.log").exists)
+
+
 def wait_for_words(file: Path, words: str, seconds: float = PATIENCE_SECONDS) -> str:
     """Wait until a file contains words, and return its content."""
     wait_for(lambda: file.exists() and words in file.read_text(), seconds)
