@@ -47,9 +47,11 @@ _CONDITIONS = (
     *("OnExitHold", "OnExitRemove"),
 )
 # A job that was tried is removed immediately. If this process ends before that,
-# HTCondor removes the job itself.
+# HTCondor removes the job itself. It has no log, because HTCondor writes there later
+# that the job was removed, and makes the directory again that its caller has removed.
 _TRIAL = {
     "hold": "true",
+    "log": "",
     "periodic_remove": "($(periodic_remove:false)) || time() - QDate > 300",
 }
 # The description of a node writes the number of its try, from 0.

@@ -11,6 +11,7 @@ import pytest
 
 from condor import dagman
 from condor.errors import SchedulerError, translate_errors, translate_refusals
+from condor.queue import try_dag
 from pool.ordinary_user import command_prefix
 from pool.personal import PersonalPool
 from tests.support.archive import A_JOB_A_ROW, Archive, wait_for
@@ -105,6 +106,14 @@ def test_a_launch_refuses_a_line_that_htcondor_refuses(
     assert jobs_of(archive) == []
     assert not list(archive.directory.glob("launch-*/launch.json"))
     assert not list(archive.directory.glob("launch-*/trial-*"))
+
+
+def test_a_trial_writes_no_log(archive: Archive):
+    """HTCondor would write it late, into a directory that is already removed."""
+    dag_file = archive.directory / "convert.dag"
+    dag_file.write_text("JOB row1 row1.sub\n")
+    try_dag(dag_file, {})
+    assert not list(archive.directory.glob("*.log"))
 
 
 def test_a_launch_says_what_the_access_point_demands(
